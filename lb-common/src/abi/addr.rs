@@ -1,0 +1,134 @@
+//! Addresses, ports and protocols as maps and packets hold them. The byte order is in the type; conversions live here only.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A port in network byte order.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct PortBe(pub u16);
+
+impl PortBe {
+    /// From host order.
+    #[inline(always)]
+    pub const fn new(port: u16) -> Self {
+        Self(port.to_be())
+    }
+    /// To host order.
+    #[inline(always)]
+    pub const fn get(self) -> u16 {
+        u16::from_be(self.0)
+    }
+}
+
+/// An IPv4 address: the four octets as they lie in a packet.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Addr4(pub u32);
+
+/// An IPv6 address: the sixteen octets as they lie in a packet. 4-byte aligned.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Addr6(pub [u32; 4]);
+
+impl From<Ipv4Addr> for Addr4 {
+    fn from(a: Ipv4Addr) -> Self {
+        Self(u32::from_ne_bytes(a.octets()))
+    }
+}
+
+impl From<Addr4> for Ipv4Addr {
+    fn from(a: Addr4) -> Self {
+        Self::from(a.0.to_ne_bytes())
+    }
+}
+
+impl From<Ipv6Addr> for Addr6 {
+    fn from(a: Ipv6Addr) -> Self {
+        let o = a.octets();
+        let word = |i: usize| u32::from_ne_bytes([o[i], o[i + 1], o[i + 2], o[i + 3]]);
+        Self([word(0), word(4), word(8), word(12)])
+    }
+}
+
+impl From<Addr6> for Ipv6Addr {
+    fn from(a: Addr6) -> Self {
+        let mut o = [0u8; 16];
+        for (i, w) in a.0.iter().enumerate() {
+            o[i * 4..i * 4 + 4].copy_from_slice(&w.to_ne_bytes());
+        }
+        Self::from(o)
+    }
+}
+
+/// What the packet path needs of an address of either family.
+pub trait Addr: Copy + Eq + Default + core::fmt::Debug {
+    /// What fills [`Flow`](super::Flow) up to a multiple of 8 bytes; always zero.
+    type Fill: Copy + Eq + Default + core::fmt::Debug;
+    /// The address as 32-bit words in memory order: one for IPv4, four for IPv6. For hashes and checksums, which are
+    /// sums over words whose order does not matter.
+    fn fold<T>(self, init: T, f: impl FnMut(T, u32) -> T) -> T;
+    /// As the standard library's type.
+    fn to_ip(self) -> IpAddr;
+}
+
+impl Addr for Addr4 {
+    type Fill = [u32; 0];
+    #[inline(always)]
+    fn fold<T>(self, init: T, mut f: impl FnMut(T, u32) -> T) -> T {
+        f(init, self.0)
+    }
+    fn to_ip(self) -> IpAddr {
+        IpAddr::V4(self.into())
+    }
+}
+
+impl Addr for Addr6 {
+    type Fill = [u32; 1];
+    #[inline(always)]
+    fn fold<T>(self, init: T, mut f: impl FnMut(T, u32) -> T) -> T {
+        let t = f(init, self.0[0]);
+        let t = f(t, self.0[1]);
+        let t = f(t, self.0[2]);
+        f(t, self.0[3])
+    }
+    fn to_ip(self) -> IpAddr {
+        IpAddr::V6(self.into())
+    }
+}
+
+/// The two IP versions as types: the packet path is written once over this and compiled for each.
+pub trait IpVersion: Copy + 'static {
+    /// The address type.
+    type Addr: Addr;
+    /// True for IPv6.
+    const IS_V6: bool;
+}
+
+/// IPv4.
+#[derive(Clone, Copy, Debug)]
+pub enum V4 {}
+/// IPv6.
+#[derive(Clone, Copy, Debug)]
+pub enum V6 {}
+
+impl IpVersion for V4 {
+    type Addr = Addr4;
+    const IS_V6: bool = false;
+}
+
+impl IpVersion for V6 {
+    type Addr = Addr6;
+    const IS_V6: bool = true;
+}
+
+/// Layer-4 protocol number (IANA).
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
+pub struct Proto(pub u8);
+
+impl Proto {
+    /// TCP, 6.
+    pub const TCP: Self = Self(6);
+    /// UDP, 17.
+    pub const UDP: Self = Self(17);
+}

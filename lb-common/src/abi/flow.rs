@@ -1,0 +1,97 @@
+//! The flow table. A flow has two entries, one per direction, each under the 5-tuple as the packet of that direction carries
+//! it, so that a packet of an established flow finds all it needs with one lookup.
+
+use super::{Addr, BackendId, PortBe, Proto};
+
+/// A 5-tuple as a packet carries it. 16 bytes for IPv4, 40 for IPv6; `_pad` is always zero.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct FlowKey<A> {
+    /// Source address.
+    pub src: A,
+    /// Destination address.
+    pub dst: A,
+    /// Source port.
+    pub sport: PortBe,
+    /// Destination port.
+    pub dport: PortBe,
+    /// Protocol.
+    pub proto: Proto,
+    /// Zero.
+    pub _pad: [u8; 3],
+}
+
+impl<A: Addr> FlowKey<A> {
+    /// A key.
+    #[inline(always)]
+    pub const fn new(src: A, dst: A, sport: PortBe, dport: PortBe, proto: Proto) -> Self {
+        Self { src, dst, sport, dport, proto, _pad: [0; 3] }
+    }
+
+    /// The key of the other direction's entry, given this entry.
+    ///
+    /// Forward, client → VIP: the reply comes from the backend (`flow.nat_*`) to the client. Reply, backend → client: the
+    /// forward packet goes from the client to the VIP (`flow.nat_*`).
+    #[inline(always)]
+    pub fn twin(&self, flow: &Flow<A>) -> Self {
+        if flow.direction == Direction::FORWARD {
+            Self::new(flow.nat_addr, self.src, flow.nat_port, self.sport, self.proto)
+        } else {
+            Self::new(self.dst, flow.nat_addr, self.dport, flow.nat_port, self.proto)
+        }
+    }
+}
+
+/// Which way an entry's packets go.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Direction(pub u8);
+
+impl Direction {
+    /// Client to backend; the entry that carries the state and is counted.
+    pub const FORWARD: Self = Self(0);
+    /// Backend to client.
+    pub const REPLY: Self = Self(1);
+}
+
+/// One direction of one pinned flow. 64 bytes for IPv4 (one cache line), 80 for IPv6.
+///
+/// Made by the datapath with `BPF_NOEXIST`, forward entry first. `packets`, `bytes` and `last_seen` are written by packets of
+/// this direction only; `state` by compare-and-swap by whoever moves the connection on (packets of either direction, the
+/// sweep program). Removed only by the one who moved the forward entry's state to `GONE`; see
+/// [`flow_state`](crate::flow_state). Userspace reads entries and never writes them.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Flow<A: Addr> {
+    /// Forward: the connection's [`Word`](crate::flow_state::Word). Reply: the same tag, state unused (0).
+    pub state: u64,
+    /// Packets of this direction. A GSO packet counts as the segments it stands for.
+    pub packets: u64,
+    /// Bytes of this direction, IP header included.
+    pub bytes: u64,
+    /// When the flow was pinned, in jiffies.
+    pub created: u64,
+    /// Low half of jiffies at the last packet of this direction. 49 days at 1000 Hz before it wraps; longest idle timeout is
+    /// 24 days, so differences are unambiguous.
+    pub last_seen: u32,
+    /// The backend.
+    pub backend: BackendId,
+    /// What to put in place: forward, the backend as destination; reply, the VIP as source.
+    pub nat_addr: A,
+    /// The port that goes with it.
+    pub nat_port: PortBe,
+    /// [`Direction`].
+    pub direction: Direction,
+    /// Reply entries: 1 while a packet without SYN, FIN and RST must visit the forward entry all the same (closing).
+    pub track: u8,
+    /// Forward: sequence number after the client's FIN. Valid when the state says that a FIN was seen.
+    pub fin_client: u32,
+    /// Forward: sequence number after the backend's FIN.
+    pub fin_backend: u32,
+    /// One's complement sum to add to the layer-4 checksum for the address change.
+    pub addr_delta: u32,
+    /// The same for the port change.
+    pub port_delta: u32,
+    /// Zero.
+    pub _fill: A::Fill,
+}

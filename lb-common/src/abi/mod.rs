@@ -1,0 +1,104 @@
+//! The contract across the BPF boundary: one file per map, names and capacities here.
+//!
+//! Everything in a map is plain data: `repr(C)`, no implicit padding, every bit pattern valid. Addresses and ports are kept
+//! in network byte order and converted only in [`addr`].
+
+pub mod addr;
+pub mod backend;
+pub mod counters;
+pub mod flow;
+mod pod;
+pub mod pool;
+pub mod reason;
+pub mod service;
+pub mod settings;
+pub mod sweep;
+pub mod table;
+
+pub use addr::{Addr, Addr4, Addr6, IpVersion, PortBe, Proto, V4, V6};
+pub use backend::{Backend, BackendId};
+pub use counters::{BackendCounters, DURATION_BUCKETS, DurationHistogram};
+pub use flow::{Direction, Flow, FlowKey};
+pub use pool::{Active, BLOCK_SLOTS, BlockId, PoolBlock};
+pub use reason::Reason;
+pub use service::{Algorithm, Service, ServiceId, ServiceKey, ServiceName, Stray};
+pub use settings::{LAYOUT, Settings};
+
+/// Names of the maps, as in the BPF object and under `pin_dir/maps`.
+pub mod maps {
+    /// Flow table, IPv4: [`super::FlowKey`] → [`super::Flow`]. Hash; capacity is twice `max_flows` (two entries a flow).
+    pub const FLOWS4: &str = "FLOWS4";
+    /// Flow table, IPv6.
+    pub const FLOWS6: &str = "FLOWS6";
+    /// Services, IPv4: [`super::ServiceKey`] → [`super::Service`], one entry per port and protocol. Hash, not preallocated.
+    pub const SERVICES4: &str = "SERVICES4";
+    /// Services, IPv6.
+    pub const SERVICES6: &str = "SERVICES6";
+    /// Addresses that are a VIP of some service, IPv4: [`super::Addr4`] → `u32` (always 1). Read only for packets that
+    /// carry no ports (fragments, truncated headers).
+    pub const VIPS4: &str = "VIPS4";
+    /// Addresses that are a VIP of some service, IPv6.
+    pub const VIPS6: &str = "VIPS6";
+    /// Eligibility and limits, a block of 16 backends a value: block → [`super::PoolBlock`]. Written by the agent only.
+    pub const POOLS: &str = "POOLS";
+    /// Active connections, same indices: block → [`super::Active`]. Written by the datapath only.
+    pub const ACTIVE: &str = "ACTIVE";
+    /// Where backends are: [`super::BackendId`] → [`super::Backend`]. Written by the agent only.
+    pub const BACKENDS: &str = "BACKENDS";
+    /// Per-CPU counters: [`super::BackendId`] → [`super::BackendCounters`].
+    pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
+    /// Maglev tables: [`super::ServiceId`] → array of [`super::table::Chunk`].
+    pub const TABLES: &str = "TABLES";
+    /// Per-CPU refusals and drops: [`super::Reason`] → `u64`.
+    pub const REASONS: &str = "REASONS";
+    /// Connection durations: [`super::ServiceId`] → [`super::DurationHistogram`].
+    pub const DURATIONS: &str = "DURATIONS";
+    /// Names of services, so that an agent that adopts the maps knows whose entries they are: id → [`super::ServiceName`].
+    pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
+    /// One [`super::Settings`]: what the maps were made for.
+    pub const SETTINGS: &str = "SETTINGS";
+    /// All of them.
+    pub const ALL: [&str; 15] = [
+        FLOWS4, FLOWS6, SERVICES4, SERVICES6, VIPS4, VIPS6, POOLS, ACTIVE, BACKENDS, BACKEND_COUNTERS, TABLES, REASONS,
+        DURATIONS, SERVICE_NAMES, SETTINGS,
+    ];
+}
+
+/// Names of the programs in the BPF object.
+pub mod programs {
+    /// XDP, for devices whose packets arrive with complete checksums (real NICs).
+    pub const XDP: &str = "flowpin_xdp";
+    /// XDP, for veth, tun and tap: a packet of a local sender may carry only the start of a checksum (the
+    /// pseudo-header's sum), to be completed later.
+    pub const XDP_VIRTUAL: &str = "flowpin_xdp_virt";
+    /// TC ingress.
+    pub const TC: &str = "flowpin_tc";
+    /// Removes flows the agent found to be over, IPv4. Never attached: the agent runs it with `BPF_PROG_TEST_RUN`.
+    pub const SWEEP4: &str = "flowpin_sweep4";
+    /// The same for IPv6.
+    pub const SWEEP6: &str = "flowpin_sweep6";
+    /// Reads the kernel's clocks for the agent (jiffies). Never attached.
+    pub const CLOCK: &str = "flowpin_clock";
+}
+
+/// Capacities. A configuration that asks for more is refused with the figure.
+pub mod limits {
+    /// Services, both families together.
+    pub const MAX_SERVICES: u32 = 10_000;
+    /// Ports over all services of one family, ranges counted port by port.
+    pub const MAX_PORTS: u32 = 262_144;
+    /// Different VIPs of one family.
+    pub const MAX_VIPS: u32 = 16_384;
+    /// Backends of one service.
+    pub const MAX_BACKENDS_PER_SERVICE: u32 = 1_024;
+    /// Blocks of 16 backends, all services together. Block 0 is never used: 0 ends a chain.
+    pub const MAX_BLOCKS: u32 = 16_384;
+    /// Backend ids: 16 a block.
+    pub const MAX_BACKEND_IDS: u32 = MAX_BLOCKS * super::BLOCK_SLOTS as u32;
+    /// Longest chain of blocks of one service.
+    pub const MAX_CHAIN: u32 = MAX_BACKENDS_PER_SERVICE / super::BLOCK_SLOTS as u32;
+    /// Default of `conntrack.max_flows`.
+    pub const DEFAULT_MAX_FLOWS: u32 = 1_048_576;
+    /// Longest service name in bytes.
+    pub const MAX_NAME: usize = 63;
+}

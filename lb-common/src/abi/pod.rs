@@ -1,0 +1,61 @@
+//! Proof that what crosses the boundary is plain data. The only `unsafe` of this crate.
+//!
+//! Sizes are asserted as the sum of the fields, so that there is no padding anywhere for the kernel to find uninitialised.
+
+use core::mem::{align_of, size_of};
+
+use super::*;
+
+const fn exact<T>(bytes: usize, align: usize) {
+    assert!(size_of::<T>() == bytes);
+    assert!(align_of::<T>() == align);
+}
+
+const _: () = {
+    exact::<FlowKey<Addr4>>(4 + 4 + 2 + 2 + 1 + 3, 4);
+    exact::<FlowKey<Addr6>>(16 + 16 + 2 + 2 + 1 + 3, 4);
+    exact::<Flow<Addr4>>(8 * 4 + 4 + 4 + 4 + 2 + 1 + 1 + 4 * 4, 8);
+    exact::<Flow<Addr6>>(8 * 4 + 4 + 4 + 16 + 2 + 1 + 1 + 4 * 4 + 4, 8);
+    exact::<ServiceKey<Addr4>>(8, 4);
+    exact::<ServiceKey<Addr6>>(20, 4);
+    exact::<Service>(16, 4);
+    exact::<ServiceName>(64, 1);
+    exact::<PoolBlock>(64 + 64 + 4 + 4 + 8, 4);
+    exact::<Active>(64, 8);
+    exact::<Backend>(24, 4);
+    exact::<BackendCounters>(40, 8);
+    exact::<DurationHistogram>(8 + 8 * DURATION_BUCKETS, 8);
+    exact::<Settings>(16, 8);
+    exact::<table::Chunk>(2048, 4);
+    exact::<sweep::Request<Addr4>>(8 + 16 + 8, 8);
+    exact::<sweep::Request<Addr6>>(8 + 40 + 8, 8);
+};
+
+#[cfg(feature = "user")]
+macro_rules! pod {
+    ($($t:ty),* $(,)?) => {$(
+        // SAFETY: repr(C), asserted above to have no padding, and every bit pattern is valid: integers and arrays of them only.
+        unsafe impl aya::Pod for $t {}
+    )*};
+}
+
+#[cfg(feature = "user")]
+pod!(
+    Addr4,
+    Addr6,
+    FlowKey<Addr4>,
+    FlowKey<Addr6>,
+    Flow<Addr4>,
+    Flow<Addr6>,
+    ServiceKey<Addr4>,
+    ServiceKey<Addr6>,
+    Service,
+    ServiceName,
+    PoolBlock,
+    Active,
+    Backend,
+    BackendCounters,
+    DurationHistogram,
+    Settings,
+    table::Chunk,
+);

@@ -1,0 +1,84 @@
+//! The one list of reasons for which a packet is refused or dropped: counter index, metric label, documentation.
+
+/// Why a packet went no further. The value is the index in the `REASONS` map; the order is fixed, new ones go to the end.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// A new flow for a service none of whose backends is eligible. TCP is answered with RST, UDP with port unreachable.
+    NoBackend = 0,
+    /// A new flow for a service whose eligible backends are all at `max_connections`. Answered like `NoBackend`.
+    BackendsFull = 1,
+    /// No room for another flow. Open connections are never evicted. TCP is answered with RST, UDP dropped.
+    TableFull = 2,
+    /// A TCP packet for a least-connections service that belongs to no flow and opens none. Answered with RST.
+    Stray = 3,
+    /// A RST for a service that belongs to no flow. Dropped: a RST is never answered.
+    StrayReset = 4,
+    /// A fragment of a packet to a VIP, or the first fragment of a reply. Dropped.
+    Fragment = 5,
+    /// A packet to a VIP with a header cut short, impossible lengths or impossible TCP flags. Dropped.
+    Malformed = 6,
+    /// A packet of a flow that was being removed at that instant. Dropped; the sender's retransmission gets through.
+    FlowBusy = 7,
+    /// Every backend tried already has a connection with this client address and port, by way of another VIP. TCP is
+    /// answered with RST, UDP dropped.
+    PortConflict = 8,
+    /// The answer (RST, port unreachable) could not be made or was over the rate limit. Counted besides the reason itself.
+    Unanswered = 9,
+    /// A map said something impossible. Never seen; if it is, it is a bug.
+    Internal = 10,
+}
+
+impl Reason {
+    /// How many there are.
+    pub const COUNT: usize = 11;
+
+    /// All of them, by index.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::NoBackend,
+        Self::BackendsFull,
+        Self::TableFull,
+        Self::Stray,
+        Self::StrayReset,
+        Self::Fragment,
+        Self::Malformed,
+        Self::FlowBusy,
+        Self::PortConflict,
+        Self::Unanswered,
+        Self::Internal,
+    ];
+
+    /// The metric's label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoBackend => "no_backend",
+            Self::BackendsFull => "backends_full",
+            Self::TableFull => "table_full",
+            Self::Stray => "stray",
+            Self::StrayReset => "stray_reset",
+            Self::Fragment => "fragment",
+            Self::Malformed => "malformed",
+            Self::FlowBusy => "flow_busy",
+            Self::PortConflict => "port_conflict",
+            Self::Unanswered => "unanswered",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// What the operator can do.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::NoBackend => "add a backend, undrain one, or see why none is healthy",
+            Self::BackendsFull => "raise max_connections or add backends",
+            Self::TableFull => "raise conntrack.max_flows, or look for clients that leave flows behind",
+            Self::Stray => "expected after the table was lost or an idle flow expired; the client reconnects",
+            Self::StrayReset => "expected: the last word of a connection that is already gone",
+            Self::Fragment => "send datagrams that fit the path MTU",
+            Self::Malformed => "look at the sender, or for a scan",
+            Self::FlowBusy => "none needed",
+            Self::PortConflict => "give the services different backend ports, or the client more addresses",
+            Self::Unanswered => "expected under a flood; otherwise look at the interface's headroom",
+            Self::Internal => "report it, with the kernel's version",
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Services as the datapath sees them: one entry per VIP, port and protocol. A range is an entry a port, so that a lookup is
+//! one probe whatever was declared.
+
+use super::{BlockId, PortBe, Proto};
+
+/// Index of a service, 0..[`limits::MAX_SERVICES`](super::limits::MAX_SERVICES). Stable as long as a flow of it is pinned.
+pub type ServiceId = u32;
+
+/// VIP, port, protocol. 8 bytes for IPv4, 20 for IPv6.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ServiceKey<A> {
+    /// The VIP.
+    pub vip: A,
+    /// The port.
+    pub port: PortBe,
+    /// TCP or UDP.
+    pub proto: Proto,
+    /// Zero.
+    pub _pad: u8,
+}
+
+impl<A> ServiceKey<A> {
+    /// A key.
+    #[inline(always)]
+    pub const fn new(vip: A, port: PortBe, proto: Proto) -> Self {
+        Self { vip, port, proto, _pad: 0 }
+    }
+}
+
+/// How a backend is chosen.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Algorithm(pub u8);
+
+impl Algorithm {
+    /// Fewest active connections per weight.
+    pub const LEAST_CONNECTIONS: Self = Self(0);
+    /// Maglev.
+    pub const CONSISTENT_HASH: Self = Self(1);
+}
+
+/// What happens to a TCP packet that belongs to no flow and opens none.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stray(pub u8);
+
+impl Stray {
+    /// Answer with RST, so that the client reconnects at once. Default for least-connections.
+    pub const RESET: Self = Self(0);
+    /// Choose as for a new flow and pin. Default for consistent hashing: every node computes the same backend.
+    pub const FORWARD: Self = Self(1);
+}
+
+/// What the datapath knows of a service. 16 bytes. Written by the agent; replaced whole (the map is not preallocated, so a
+/// reader keeps the old value until it is done).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Service {
+    /// Which service.
+    pub id: ServiceId,
+    /// First block of the pool; 0: the pool is empty.
+    pub first_block: BlockId,
+    /// [`Algorithm`].
+    pub algorithm: Algorithm,
+    /// [`Stray`].
+    pub stray: Stray,
+    /// Zero.
+    pub _pad: [u8; 6],
+}
+
+/// A service's name, UTF-8, zero-padded; all zero: the id is free.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ServiceName(pub [u8; 64]);
+
+impl Default for ServiceName {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
+impl ServiceName {
+    /// From text; `None` if it is longer than [`limits::MAX_NAME`](super::limits::MAX_NAME) bytes.
+    pub fn new(name: &str) -> Option<Self> {
+        let mut bytes = [0; 64];
+        bytes[..64 - 1].get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+        Some(Self(bytes))
+    }
+    /// The text; `None` if the id is free or the bytes are not UTF-8.
+    pub fn get(&self) -> Option<&str> {
+        let end = self.0.iter().position(|b| *b == 0).unwrap_or(self.0.len());
+        core::str::from_utf8(&self.0[..end]).ok().filter(|s| !s.is_empty())
+    }
+}

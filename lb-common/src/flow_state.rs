@@ -1,0 +1,182 @@
+//! The life of a connection, as one 64-bit word that moves by compare-and-swap.
+//!
+//! ```text
+//!            SYN-ACK, ACK          first FIN             both FINs acknowledged
+//! SYN_SENT ───────────────▶ ESTABLISHED ───────▶ CLOSING ───────────────▶ CLOSED
+//!    └───────────────────────────┴────────── RST ───────────────────────────┘
+//! any of them, and UDP ── expiry, removal, a SYN over CLOSING or CLOSED ──▶ GONE
+//! ```
+//!
+//! **Why one word.** A flow is counted while its phase is [`counted`](Word::counted). Whoever moves the word from a counted
+//! phase to one that isn't, and only he, subtracts one: exactly once by construction, whichever CPUs race. Whoever moves it to
+//! `GONE` owns the removal: nobody else deletes the entries, and a new flow under the same key can't be made until they are
+//! gone, so a delete by key can't hit a successor. The kernel may reuse the memory of a deleted entry at once; a packet that
+//! still holds the old pointer then fails its compare-and-swap, since the word's tag differs from flow to flow.
+
+/// Phase, flags and tag of a flow. Bits 0..8 phase, 8..16 flags, 16..64 tag.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Word(pub u64);
+
+/// Where a connection is in its life.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub struct Phase(pub u8);
+
+impl Phase {
+    /// A SYN was seen; not yet the client's ACK of the backend's SYN-ACK.
+    pub const SYN_SENT: Self = Self(1);
+    /// Open.
+    pub const ESTABLISHED: Self = Self(2);
+    /// A FIN was seen.
+    pub const CLOSING: Self = Self(3);
+    /// Both FINs acknowledged, or a RST. Kept a while for late packets; not counted.
+    pub const CLOSED: Self = Self(4);
+    /// UDP: there is only one.
+    pub const UDP: Self = Self(5);
+    /// Being removed.
+    pub const GONE: Self = Self(6);
+}
+
+/// TCP flag bits, as in byte 13 of the header.
+pub mod flags {
+    /// Sender is done.
+    pub const FIN: u8 = 0x01;
+    /// Opens.
+    pub const SYN: u8 = 0x02;
+    /// Aborts.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgement number is valid.
+    pub const ACK: u8 = 0x10;
+}
+
+/// Flag in the word: the backend's SYN-ACK was seen.
+const SYNACK: u64 = 1 << 8;
+const FIN_CLIENT: u64 = 1 << 9;
+const FIN_BACKEND: u64 = 1 << 10;
+/// The client's FIN was acknowledged by the backend.
+const ACKED_CLIENT: u64 = 1 << 11;
+const ACKED_BACKEND: u64 = 1 << 12;
+
+impl Word {
+    /// The first word of a flow. `tag`: 48 bits that no flow of the recent past had.
+    #[inline(always)]
+    pub const fn new(phase: Phase, tag: u64) -> Self {
+        Self(tag << 16 | phase.0 as u64)
+    }
+    /// The phase.
+    #[inline(always)]
+    pub const fn phase(self) -> Phase {
+        Phase(self.0 as u8)
+    }
+    /// Does a flow with this word count as active?
+    #[inline(always)]
+    pub const fn counted(self) -> bool {
+        matches!(self.phase(), Phase::SYN_SENT | Phase::ESTABLISHED | Phase::CLOSING | Phase::UDP)
+    }
+    /// Does a SYN belong to this flow (a retransmission) rather than open a new one over it?
+    #[inline(always)]
+    pub const fn alive(self) -> bool {
+        matches!(self.phase(), Phase::SYN_SENT | Phase::ESTABLISHED)
+    }
+    /// The same flow in another phase.
+    #[inline(always)]
+    pub const fn with(self, phase: Phase) -> Self {
+        Self(self.0 & !0xff | phase.0 as u64)
+    }
+    /// The tag.
+    #[inline(always)]
+    pub const fn tag(self) -> u64 {
+        self.0 >> 16
+    }
+    /// Has the backend answered the SYN?
+    #[inline(always)]
+    pub const fn answered(self) -> bool {
+        self.0 & SYNACK != 0
+    }
+    /// Has one side sent FIN and the other not?
+    pub const fn half_closed(self) -> bool {
+        (self.0 & FIN_CLIENT != 0) != (self.0 & FIN_BACKEND != 0)
+    }
+}
+
+/// What a TCP segment says about the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Sent by the client (towards the backend)?
+    pub from_client: bool,
+    /// Byte 13 of the header.
+    pub flags: u8,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// Payload bytes.
+    pub len: u32,
+}
+
+impl Segment {
+    /// Sequence number after this segment's FIN.
+    #[inline(always)]
+    pub const fn end(&self) -> u32 {
+        self.seq.wrapping_add(self.len).wrapping_add(1)
+    }
+}
+
+/// Can a segment with these flags move a connection that is open?
+#[inline(always)]
+pub const fn moves_open(flags: u8) -> bool {
+    flags & (flags::FIN | flags::SYN | flags::RST) != 0
+}
+
+/// Is `a` at or after `b` in sequence space (RFC 9293, section 3.4)?
+#[inline(always)]
+const fn reached(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b) as i32 >= 0
+}
+
+/// The word after a segment. `fin_client` and `fin_backend` are the entry's fields, already updated by this segment's own FIN.
+/// Returns the same word if nothing changes. UDP, closed and gone flows don't change.
+///
+/// Sequence numbers are checked only where closing depends on them: a FIN is done when the other side has acknowledged it.
+/// A RST is believed, as IPVS does: whoever can forge the 5-tuple of a packet that routes here can do worse.
+#[inline(always)]
+pub const fn next(word: Word, segment: Segment, fin_client: u32, fin_backend: u32) -> Word {
+    let phase = word.phase();
+    if !word.counted() || phase.0 == Phase::UDP.0 {
+        return word;
+    }
+    if segment.flags & flags::RST != 0 {
+        return word.with(Phase::CLOSED);
+    }
+    let mut w = word.0;
+    let syn = segment.flags & flags::SYN != 0;
+    let ack = segment.flags & flags::ACK != 0;
+    if phase.0 == Phase::SYN_SENT.0 {
+        if !segment.from_client && syn && ack {
+            return Word(w | SYNACK);
+        }
+        // Only the client's answer to a SYN-ACK opens: a spoofed SYN leaves an entry that lives for seconds, not hours.
+        if !segment.from_client || syn || !ack || w & SYNACK == 0 {
+            return word;
+        }
+        w = Word(w).with(Phase::ESTABLISHED).0;
+    }
+    if segment.flags & flags::FIN != 0 {
+        w |= if segment.from_client { FIN_CLIENT } else { FIN_BACKEND };
+        w = Word(w).with(Phase::CLOSING).0;
+    }
+    if ack {
+        if segment.from_client && w & FIN_BACKEND != 0 && reached(segment.ack, fin_backend) {
+            w |= ACKED_BACKEND;
+        }
+        if !segment.from_client && w & FIN_CLIENT != 0 && reached(segment.ack, fin_client) {
+            w |= ACKED_CLIENT;
+        }
+    }
+    const ALL: u64 = ACKED_CLIENT | ACKED_BACKEND;
+    if w & ALL == ALL { Word(w).with(Phase::CLOSED) } else { Word(w) }
+}
+
+#[cfg(test)]
+mod tests;

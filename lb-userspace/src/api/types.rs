@@ -1,0 +1,218 @@
+//! The JSON of the API, shared by server and client. Names are fixed by scripts that read them.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A service with its backends and counters.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ServiceView {
+    /// Name.
+    pub name: String,
+    /// VIP.
+    pub vip: IpAddr,
+    /// `5432/tcp`, `8001-8003/tcp`.
+    pub ports: Vec<String>,
+    /// `least-connections` or `consistent-hash`.
+    pub algorithm: String,
+    /// `file` or `cli`.
+    pub origin: String,
+    /// Declared and not in force, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Backends.
+    pub backends: Vec<BackendView>,
+}
+
+/// A backend with its counters.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct BackendView {
+    /// `10.0.1.11:5432`, or without port.
+    pub address: String,
+    /// 1..=65535.
+    pub weight: u16,
+    /// `null`: no limit.
+    pub max_connections: Option<u32>,
+    /// `active`, `draining`, `drained`.
+    pub state: String,
+    /// Health check's word; `true` where none is configured.
+    pub healthy: bool,
+    /// `file` or `cli`.
+    pub origin: String,
+    /// Pins that count.
+    pub active_connections: u64,
+    /// Pins ever.
+    pub total_connections: u64,
+    /// Client to backend.
+    pub packets_in: u64,
+    /// Client to backend.
+    pub bytes_in: u64,
+    /// Backend to client.
+    pub packets_out: u64,
+    /// Backend to client.
+    pub bytes_out: u64,
+    /// While draining: seconds until the deadline (negative: past it), if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_deadline_seconds: Option<f64>,
+}
+
+/// One pinned flow.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ConnectionView {
+    /// Name.
+    pub service: String,
+    /// `192.0.2.7:40000`, `[2001:db8::7]:40000`.
+    pub client: String,
+    /// VIP and port.
+    pub vip: String,
+    /// Backend's name, as in [`BackendView::address`]; with the real target port if the backend names none.
+    pub backend: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// `syn-sent`, `established`, `closing`, `closed`; UDP: `active`.
+    pub state: String,
+    /// Since the pin was made.
+    pub age_seconds: f64,
+    /// Since the last packet of either direction.
+    pub idle_seconds: f64,
+    /// Client to backend.
+    pub packets_in: u64,
+    /// Client to backend.
+    pub bytes_in: u64,
+    /// Backend to client.
+    pub packets_out: u64,
+    /// Backend to client.
+    pub bytes_out: u64,
+}
+
+/// Which connections to list; all that are given must match.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct ConnectionFilter {
+    /// Service name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Backend: address, or address and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// Client: address, or address and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// State.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
+/// `POST /v1/services`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceAdd {
+    /// Name.
+    pub name: String,
+    /// VIP, as text: the server reports what is wrong with it.
+    pub vip: String,
+    /// `5432/tcp`.
+    pub ports: Vec<String>,
+    /// Default: `least-connections`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    /// Affinity, accepted and not in force yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<AffinityAdd>,
+}
+
+/// Affinity as given on the command line.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct AffinityAdd {
+    /// By client address.
+    pub client_ip: bool,
+    /// `3h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// Group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+/// `POST /v1/services/{name}/backends`. Adding a backend that the command line added before changes its weight and limit.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct BackendAdd {
+    /// `10.0.1.11:5432`, `[fd00::11]:5432`, or without port.
+    pub address: String,
+    /// Default 1. Wider than the valid range, so that the server can name a bad value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i64>,
+    /// Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<i64>,
+}
+
+/// `POST /v1/services/{name}/backends/{address}/drain`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<u64>,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct StatusView {
+    /// `ok`, or `degraded`: something in `problems`.
+    pub state: String,
+    /// Version of the agent.
+    pub version: String,
+    /// `uname -r`.
+    pub kernel: String,
+    /// Since the agent started.
+    pub uptime_seconds: f64,
+    /// Where it should be attached, and whether it is.
+    pub interfaces: Vec<InterfaceView>,
+    /// Services.
+    pub services: u64,
+    /// Backends.
+    pub backends: u64,
+    /// Flows in the table (counted or lingering), as of the last sweep.
+    pub conntrack_entries: u64,
+    /// `conntrack.max_flows`.
+    pub conntrack_capacity: u64,
+    /// Active connections by the counters less those found in the table at the last recount. 0 unless there is a bug.
+    pub accounting_drift: i64,
+    /// Plans applied since start.
+    pub generation: u64,
+    /// What is wrong, one sentence each.
+    pub problems: Vec<String>,
+}
+
+/// An interface that the configuration matches.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct InterfaceView {
+    /// Name.
+    pub name: String,
+    /// Kernel's index.
+    pub index: u32,
+    /// `xdp` or `tc`, as configured.
+    pub attach: String,
+    /// `xdp-native`, `xdp-generic`, `tcx`, `clsact`; `null`: not attached.
+    pub mode: Option<String>,
+    /// Why not, if not.
+    pub error: Option<String>,
+}
+
+/// `GET /v1/stats`: the node's totals beside the services.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct StatsView {
+    /// As in `service list`.
+    pub services: Vec<ServiceView>,
+    /// Refusals and drops by reason, zeros included.
+    pub drops: std::collections::BTreeMap<String, u64>,
+}
+
+/// Body of every answer that is not 2xx.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ErrorView {
+    /// One line: what is wrong, with what value, what would be right.
+    pub error: String,
+}

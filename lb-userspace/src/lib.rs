@@ -1,0 +1,21 @@
+//! Flowpin's userspace: one binary, three paths.
+//!
+//! ```text
+//! control      source ─▶ model ─▶ reconcile (plan) ─▶ agent::owner (apply) ─▶ datapath (maps, links)
+//! observation  datapath (read halves) ─▶ observe::snapshot ─▶ metrics | api ─▶ cli
+//! upkeep       conntrack (sweep, recount) ─▶ datapath
+//! ```
+//!
+//! `datapath` alone knows aya. `model` knows neither serde nor maps. The command line talks to the API and to nothing else;
+//! `check` and `doctor` work without an agent.
+
+pub mod agent;
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod conntrack;
+pub mod datapath;
+pub mod model;
+pub mod observe;
+pub mod reconcile;
+pub mod source;

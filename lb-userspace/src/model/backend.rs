@@ -1,0 +1,51 @@
+//! A backend of a service.
+
+use std::{net::IpAddr, time::Duration};
+
+/// May a backend take new flows, as far as the operator is concerned?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum AdminState {
+    /// Yes.
+    #[default]
+    Active,
+    /// No; open flows stay.
+    Draining {
+        /// When the drain began, as time since the Unix epoch (survives restarts).
+        since: Duration,
+        /// How long it may take; for the operator's eyes: what is open at the end stays open and is reported.
+        deadline: Option<Duration>,
+    },
+}
+
+/// One backend as declared. Identity within a service is (`address`, `port`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendSpec {
+    /// Address, of the VIP's family.
+    pub address: IpAddr,
+    /// Target port; `None`: the port that the client used.
+    pub port: Option<u16>,
+    /// 1..=65535.
+    pub weight: u16,
+    /// Most active connections; `None`: no limit.
+    pub max_connections: Option<u32>,
+    /// Operator's word.
+    pub admin: AdminState,
+    /// Declared by the config file (as opposed to the command line)?
+    pub from_file: bool,
+}
+
+impl BackendSpec {
+    /// `10.0.1.11:5432`, `[fd00::11]:5432`, or without port: `10.0.1.11`, `fd00::11`. The name of the backend everywhere: CLI,
+    /// JSON, metrics; and what Maglev hashes, so it never changes its form.
+    pub fn name(&self) -> String {
+        backend_name(self.address, self.port)
+    }
+}
+
+/// See [`BackendSpec::name`].
+pub fn backend_name(address: IpAddr, port: Option<u16>) -> String {
+    match port {
+        Some(port) => std::net::SocketAddr::new(address, port).to_string(),
+        None => address.to_string(),
+    }
+}

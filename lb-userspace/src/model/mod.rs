@@ -1,0 +1,12 @@
+//! Desired state, validated once and immutable after that. Nothing here knows serde, maps or the kernel; nothing behind it
+//! validates again.
+
+pub mod backend;
+pub mod desired;
+pub mod port;
+pub mod service;
+
+pub use backend::{AdminState, BackendSpec};
+pub use desired::{Desired, ModelError};
+pub use port::{PortRange, Protocol};
+pub use service::{AlgorithmKind, ServiceSpec, StrayPolicy};

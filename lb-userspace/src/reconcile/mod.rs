@@ -1,0 +1,8 @@
+//! Desired − actual = plan. Planning is pure: a plan can be printed, compared and tested without a kernel.
+
+pub mod actual;
+pub mod plan;
+pub mod step;
+
+pub use actual::{Actual, ActualBackend, ActualService};
+pub use step::{Plan, Step};

@@ -1,0 +1,86 @@
+//! A plan: the writes that lead from what the maps hold to what is desired, in an order in which every moment between is
+//! correct. Data only; `datapath` executes it step by step and may be interrupted after any of them.
+
+use std::net::IpAddr;
+
+use lb_common::abi::{Backend, BackendId, BlockId, PoolBlock, PortBe, Proto, Service, ServiceId};
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Name a service id (`None`: free it).
+    Name {
+        /// Id.
+        service: ServiceId,
+        /// Name.
+        name: Option<String>,
+    },
+    /// Say where a backend is (or that the slot is free: [`Backend::default`]).
+    Backend {
+        /// Id.
+        id: BackendId,
+        /// Record.
+        value: Backend,
+    },
+    /// Zero a backend's per-CPU counters; before its id is given to another.
+    ZeroCounters {
+        /// Id.
+        id: BackendId,
+    },
+    /// Zero a service's duration histogram; before its id is given to another.
+    ZeroDurations {
+        /// Id.
+        service: ServiceId,
+    },
+    /// Write weights, limits and the chain of a block.
+    Block {
+        /// Id.
+        block: BlockId,
+        /// Record.
+        value: PoolBlock,
+    },
+    /// Publish a Maglev table, whole. Words are backend ids, one per slot; empty: remove the table.
+    Table {
+        /// Id.
+        service: ServiceId,
+        /// Slots.
+        slots: Vec<u32>,
+    },
+    /// Add an address to the VIPs.
+    AddVip {
+        /// The VIP.
+        vip: IpAddr,
+    },
+    /// Take it out.
+    RemoveVip {
+        /// The VIP.
+        vip: IpAddr,
+    },
+    /// Add or replace a service entry.
+    AddPort {
+        /// The VIP.
+        vip: IpAddr,
+        /// Port.
+        port: PortBe,
+        /// Protocol.
+        proto: Proto,
+        /// What it leads to.
+        value: Service,
+    },
+    /// Remove a service entry.
+    RemovePort {
+        /// The VIP.
+        vip: IpAddr,
+        /// Port.
+        port: PortBe,
+        /// Protocol.
+        proto: Proto,
+    },
+}
+
+/// Steps, in order.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Plan {
+    /// Apply from first to last.
+    pub steps: Vec<Step>,
+}
