@@ -101,10 +101,8 @@ impl Word {
 }
 
 /// What a TCP segment says about the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
-    /// Sent by the client (towards the backend)?
-    pub from_client: bool,
     /// Byte 13 of the header.
     pub flags: u8,
     /// Sequence number.
@@ -116,6 +114,11 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// Does it open a connection: SYN without ACK?
+    #[inline(always)]
+    pub const fn opens(&self) -> bool {
+        self.flags & (flags::SYN | flags::ACK) == flags::SYN
+    }
     /// Sequence number after this segment's FIN.
     #[inline(always)]
     pub const fn end(&self) -> u32 {
@@ -135,13 +138,19 @@ const fn reached(a: u32, b: u32) -> bool {
     a.wrapping_sub(b) as i32 >= 0
 }
 
-/// The word after a segment. `fin_client` and `fin_backend` are the entry's fields, already updated by this segment's own FIN.
+/// The word after a segment, sent by the client (towards the backend) or by the backend. `fin_client` and `fin_backend` are the entry's fields, already updated by this segment's own FIN.
 /// Returns the same word if nothing changes. UDP, closed and gone flows don't change.
 ///
 /// Sequence numbers are checked only where closing depends on them: a FIN is done when the other side has acknowledged it.
 /// A RST is believed, as IPVS does: whoever can forge the 5-tuple of a packet that routes here can do worse.
 #[inline(always)]
-pub const fn next(word: Word, segment: Segment, fin_client: u32, fin_backend: u32) -> Word {
+pub const fn next(
+    word: Word,
+    from_client: bool,
+    segment: &Segment,
+    fin_client: u32,
+    fin_backend: u32,
+) -> Word {
     let phase = word.phase();
     if !word.counted() || phase.0 == Phase::UDP.0 {
         return word;
@@ -153,24 +162,24 @@ pub const fn next(word: Word, segment: Segment, fin_client: u32, fin_backend: u3
     let syn = segment.flags & flags::SYN != 0;
     let ack = segment.flags & flags::ACK != 0;
     if phase.0 == Phase::SYN_SENT.0 {
-        if !segment.from_client && syn && ack {
+        if !from_client && syn && ack {
             return Word(w | SYNACK);
         }
         // Only the client's answer to a SYN-ACK opens: a spoofed SYN leaves an entry that lives for seconds, not hours.
-        if !segment.from_client || syn || !ack || w & SYNACK == 0 {
+        if !from_client || syn || !ack || w & SYNACK == 0 {
             return word;
         }
         w = Word(w).with(Phase::ESTABLISHED).0;
     }
     if segment.flags & flags::FIN != 0 {
-        w |= if segment.from_client { FIN_CLIENT } else { FIN_BACKEND };
+        w |= if from_client { FIN_CLIENT } else { FIN_BACKEND };
         w = Word(w).with(Phase::CLOSING).0;
     }
     if ack {
-        if segment.from_client && w & FIN_BACKEND != 0 && reached(segment.ack, fin_backend) {
+        if from_client && w & FIN_BACKEND != 0 && reached(segment.ack, fin_backend) {
             w |= ACKED_BACKEND;
         }
-        if !segment.from_client && w & FIN_CLIENT != 0 && reached(segment.ack, fin_client) {
+        if !from_client && w & FIN_CLIENT != 0 && reached(segment.ack, fin_client) {
             w |= ACKED_CLIENT;
         }
     }

@@ -71,7 +71,13 @@ mod tests {
     fn slots_are_even() {
         let mut counts = [0u32; 10];
         for port in 0..50_000u16 {
-            let key = FlowKey::new(crate::abi::Addr4(7), crate::abi::Addr4(9), PortBe::new(port), PortBe::new(80), Proto::TCP);
+            let key = FlowKey::new(
+                crate::abi::Addr4(7),
+                crate::abi::Addr4(9),
+                PortBe::new(port),
+                PortBe::new(80),
+                Proto::TCP,
+            );
             counts[reduce(flow(&key), 10) as usize] += 1;
         }
         let chi2: f64 = counts.iter().map(|c| (*c as f64 - 5000.0).powi(2) / 5000.0).sum();

@@ -1,1 +1,69 @@
-fn main(){}
+//! Entry points. What happens to a packet: `lb_ebpf::pipeline`.
+#![cfg_attr(target_arch = "bpf", no_std)]
+#![cfg_attr(target_arch = "bpf", no_main)]
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
+
+#[cfg(target_arch = "bpf")]
+mod programs {
+    use aya_ebpf::{
+        bindings::xdp_action,
+        helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
+        macros::{classifier, xdp},
+        programs::{TcContext, XdpContext},
+    };
+    use lb_common::abi::{V4, V6};
+    use lb_ebpf::{
+        packet::{Packet, TcPacket, XdpPacket, put},
+        pipeline, sweep,
+    };
+
+    #[xdp(frags)]
+    pub fn flowpin_xdp(ctx: XdpContext) -> u32 {
+        pipeline::run(XdpPacket::<false>::new(ctx))
+    }
+
+    #[xdp(frags)]
+    pub fn flowpin_xdp_virt(ctx: XdpContext) -> u32 {
+        pipeline::run(XdpPacket::<true>::new(ctx))
+    }
+
+    #[classifier]
+    pub fn flowpin_tc(ctx: TcContext) -> i32 {
+        pipeline::run(TcPacket::new(ctx))
+    }
+
+    #[xdp]
+    pub fn flowpin_sweep4(ctx: XdpContext) -> u32 {
+        sweep::run::<V4>(ctx)
+    }
+
+    #[xdp]
+    pub fn flowpin_sweep6(ctx: XdpContext) -> u32 {
+        sweep::run::<V6>(ctx)
+    }
+
+    /// Writes jiffies and monotonic nanoseconds at offsets 16 and 24 of the packet.
+    #[xdp]
+    pub fn flowpin_clock(ctx: XdpContext) -> u32 {
+        let packet = XdpPacket::<false>::new(ctx);
+        let Some(p) = packet.bytes(16, 16) else { return xdp_action::XDP_ABORTED };
+        // SAFETY: the bytes at `p` were just bounds-checked; the helpers have no preconditions.
+        unsafe {
+            put(p, 0, bpf_jiffies64());
+            put(p, 8, bpf_ktime_get_ns());
+        }
+        xdp_action::XDP_PASS
+    }
+
+    #[panic_handler]
+    fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+        // Never reached: the verifier would refuse a program that could loop here.
+        loop {}
+    }
+
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}

@@ -59,8 +59,21 @@ pub mod maps {
     pub const SETTINGS: &str = "SETTINGS";
     /// All of them.
     pub const ALL: [&str; 15] = [
-        FLOWS4, FLOWS6, SERVICES4, SERVICES6, VIPS4, VIPS6, POOLS, ACTIVE, BACKENDS, BACKEND_COUNTERS, TABLES, REASONS,
-        DURATIONS, SERVICE_NAMES, SETTINGS,
+        FLOWS4,
+        FLOWS6,
+        SERVICES4,
+        SERVICES6,
+        VIPS4,
+        VIPS6,
+        POOLS,
+        ACTIVE,
+        BACKENDS,
+        BACKEND_COUNTERS,
+        TABLES,
+        REASONS,
+        DURATIONS,
+        SERVICE_NAMES,
+        SETTINGS,
     ];
 }
 

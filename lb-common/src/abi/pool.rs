@@ -29,8 +29,13 @@ pub struct PoolBlock {
 
 impl PoolBlock {
     /// A block nobody uses.
-    pub const FREE: Self =
-        Self { weight: [0; BLOCK_SLOTS], limit: [u32::MAX; BLOCK_SLOTS], next: 0, service: u32::MAX, _pad: [0; 2] };
+    pub const FREE: Self = Self {
+        weight: [0; BLOCK_SLOTS],
+        limit: [u32::MAX; BLOCK_SLOTS],
+        next: 0,
+        service: u32::MAX,
+        _pad: [0; 2],
+    };
 }
 
 /// Active connections of the 16 backends of a block: one cache line. Only the datapath writes, with atomic adds: plus one by

@@ -20,19 +20,19 @@ impl Conn {
         assert_eq!(c.word.phase(), Phase::ESTABLISHED);
         c
     }
-    fn see(&mut self, s: Segment) -> Phase {
+    fn see(&mut self, from_client: bool, s: Segment) -> Phase {
         if s.flags & FIN != 0 {
-            self.fin[usize::from(!s.from_client)] = s.end();
+            self.fin[usize::from(!from_client)] = s.end();
         }
-        self.word = next(self.word, s, self.fin[0], self.fin[1]);
+        self.word = next(self.word, from_client, &s, self.fin[0], self.fin[1]);
         assert_eq!(self.word.tag(), TAG);
         self.word.phase()
     }
     fn client(&mut self, flags: u8, seq: u32, ack: u32, len: u32) -> Phase {
-        self.see(Segment { from_client: true, flags, seq, ack, len })
+        self.see(true, Segment { flags, seq, ack, len })
     }
     fn backend(&mut self, flags: u8, seq: u32, ack: u32, len: u32) -> Phase {
-        self.see(Segment { from_client: false, flags, seq, ack, len })
+        self.see(false, Segment { flags, seq, ack, len })
     }
 }
 
@@ -120,7 +120,7 @@ proptest! {
         let mut ended = 0;
         for (from_client, flags, seq, ack, len) in segments {
             let before = c.word;
-            c.see(Segment { from_client, flags, seq, ack, len });
+            c.see(from_client, Segment { flags, seq, ack, len });
             prop_assert!(before.counted() || !c.word.counted());
             prop_assert!(c.word.phase() >= before.phase());
             ended += u32::from(before.counted() && !c.word.counted());
@@ -131,6 +131,6 @@ proptest! {
     #[test]
     fn udp_closed_and_gone_do_not_move(flags: u8, from_client: bool, phase in prop::sample::select(vec![Phase::UDP, Phase::CLOSED, Phase::GONE])) {
         let word = Word::new(phase, TAG);
-        prop_assert_eq!(next(word, Segment { from_client, flags, seq: 1, ack: 2, len: 3 }, 0, 0), word);
+        prop_assert_eq!(next(word, from_client, &Segment { flags, seq: 1, ack: 2, len: 3 }, 0, 0), word);
     }
 }

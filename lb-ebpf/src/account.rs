@@ -1,0 +1,111 @@
+//! Counting. Active connections exactly once; packets and bytes on lines that no other CPU writes.
+
+use aya_ebpf::helpers::generated::bpf_jiffies64;
+use lb_common::abi::{
+    Addr, BLOCK_SLOTS, BackendId, Direction, Flow,
+    counters::{DURATION_BUCKETS, DURATION_TICK_MS},
+};
+
+use crate::{
+    atomic::{add_u64, fetch_add_u32},
+    maps::{ACTIVE, BACKEND_COUNTERS, DURATIONS, POOLS, REASONS, TICK_HZ},
+};
+
+/// The active count of a backend.
+#[inline(always)]
+fn active(backend: BackendId) -> Option<*mut u32> {
+    let block = ACTIVE.get_ptr_mut(backend.block())?;
+    let slot = backend.slot() & (BLOCK_SLOTS - 1);
+    // SAFETY: the slot is within the block; array maps' values live as long as the map.
+    Some(unsafe { (&raw mut (*block).count).cast::<u32>().add(slot) })
+}
+
+/// Takes a place on a backend, unless it has `limit` connections already. Who gets one must pin a flow or [`release`] it.
+#[inline(always)]
+pub fn reserve(backend: BackendId, limit: u32) -> bool {
+    let Some(count) = active(backend) else { return false };
+    // SAFETY: an aligned word of a map's value; all writers use atomics.
+    if unsafe { fetch_add_u32(count, 1) } < limit {
+        return true;
+    }
+    // SAFETY: as above.
+    unsafe { fetch_add_u32(count, u32::MAX) };
+    false
+}
+
+/// Gives a place back.
+#[inline(always)]
+pub fn release(backend: BackendId) {
+    if let Some(count) = active(backend) {
+        // SAFETY: an aligned word of a map's value; all writers use atomics. Adding 2^32 - 1 takes one away.
+        unsafe { fetch_add_u32(count, u32::MAX) };
+    }
+}
+
+/// A flow has stopped counting: gives its place back and notes how long it was open. Called by whoever moved the state, once.
+#[inline(always)]
+pub fn ended(backend: BackendId, created: u64) {
+    release(backend);
+    let Some(block) = POOLS.get(backend.block()) else { return };
+    let Some(histogram) = DURATIONS.get_ptr_mut(block.service) else { return };
+    // SAFETY: the helper has no preconditions.
+    let jiffies = unsafe { bpf_jiffies64() }.wrapping_sub(created);
+    // max: a division that can't be by zero has no panic in it, which the verifier would not take.
+    let ticks = jiffies.wrapping_mul(1000) / (TICK_HZ.load() as u64 * DURATION_TICK_MS).max(1);
+    let mut bucket = 0usize;
+    while bucket < DURATION_BUCKETS - 1 && ticks >= 1 << bucket {
+        bucket += 1;
+    }
+    // SAFETY: array maps' values live as long as the map; all writers use atomics; the bucket is within the array.
+    unsafe {
+        add_u64(&raw mut (*histogram).sum_jiffies, jiffies);
+        add_u64((&raw mut (*histogram).buckets).cast::<u64>().add(bucket), 1);
+    }
+}
+
+/// A flow was pinned.
+#[inline(always)]
+pub fn pinned(backend: BackendId) {
+    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend.0) {
+        // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
+        unsafe { (*counters).connections += 1 };
+    }
+}
+
+/// A packet of a flow went through.
+///
+/// The flow's own figures are plain adds: packets of one direction of one flow come in by one queue and so on one CPU. Should
+/// a queue move, two CPUs may add at once and one packet is missing from the flow's figures; the backend's, per CPU, have it.
+#[inline(always)]
+pub fn packet<A: Addr>(flow: *mut Flow<A>, packets: u64, bytes: u64) {
+    // SAFETY: the pointer comes from a lookup in this run. Stamps and counters are whole words; see above for races.
+    let (backend, direction) = unsafe {
+        let now = bpf_jiffies64() as u32;
+        if (*flow).last_seen != now {
+            (*flow).last_seen = now;
+        }
+        (*flow).packets += packets;
+        (*flow).bytes += bytes;
+        ((*flow).backend, (*flow).direction)
+    };
+    let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend.0) else { return };
+    // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
+    unsafe {
+        if direction == Direction::FORWARD {
+            (*counters).packets_in += packets;
+            (*counters).bytes_in += bytes;
+        } else {
+            (*counters).packets_out += packets;
+            (*counters).bytes_out += bytes;
+        }
+    }
+}
+
+/// Counts a refusal, by its [`Reason`](lb_common::abi::Reason) as a number. A failed lookup here changes no verdict.
+#[inline(always)]
+pub fn reason(reason: u32) {
+    if let Some(count) = REASONS.get_ptr_mut(reason) {
+        // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
+        unsafe { *count += 1 };
+    }
+}

@@ -1,0 +1,128 @@
+//! Every map. What is in them, who writes and who reads: `lb_common::abi`.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
+    macros::btf_map,
+};
+use lb_common::abi::{limits::*, table::Chunk, *};
+
+/// Capacity of a flow table unless the agent sets another: two entries a flow.
+const FLOW_ENTRIES: usize = 2 * DEFAULT_MAX_FLOWS as usize;
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+/// Inner arrays of different lengths in one outer map (Linux 5.10).
+const INNER_MAP: usize = 0x1000;
+
+/// A flow table.
+pub type Flows<A> = HashMap<FlowKey<A>, Flow<A>, FLOW_ENTRIES>;
+/// Services of one family.
+pub type Services<A> = HashMap<ServiceKey<A>, Service, { MAX_PORTS as usize }, NO_PREALLOC>;
+/// One flow entry per CPU.
+pub type Scratch<A> = PerCpuArray<Flow<A>, 1>;
+/// VIPs of one family.
+pub type Vips<A> = HashMap<A, u32, { MAX_VIPS as usize }, NO_PREALLOC>;
+
+#[btf_map]
+pub static FLOWS4: Flows<Addr4> = Flows::new();
+#[btf_map]
+pub static FLOWS6: Flows<Addr6> = Flows::new();
+#[btf_map]
+pub static SERVICES4: Services<Addr4> = Services::new();
+#[btf_map]
+pub static SERVICES6: Services<Addr6> = Services::new();
+#[btf_map]
+pub static VIPS4: Vips<Addr4> = Vips::new();
+#[btf_map]
+pub static VIPS6: Vips<Addr6> = Vips::new();
+#[btf_map]
+pub static POOLS: Array<PoolBlock, { MAX_BLOCKS as usize }> = Array::new();
+#[btf_map]
+pub static ACTIVE: Array<Active, { MAX_BLOCKS as usize }> = Array::new();
+#[btf_map]
+pub static BACKENDS: Array<Backend, { MAX_BACKEND_IDS as usize }> = Array::new();
+#[btf_map]
+pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters, { MAX_BACKEND_IDS as usize }> = PerCpuArray::new();
+#[btf_map]
+pub static TABLES: ArrayOfMaps<Array<Chunk, 1, INNER_MAP>, { MAX_SERVICES as usize }> = ArrayOfMaps::new();
+#[btf_map]
+pub static REASONS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
+#[btf_map]
+pub static DURATIONS: Array<DurationHistogram, { MAX_SERVICES as usize }> = Array::new();
+#[btf_map]
+pub static SERVICE_NAMES: Array<ServiceName, { MAX_SERVICES as usize }> = Array::new();
+#[btf_map]
+pub static SETTINGS: Array<Settings, 1> = Array::new();
+/// Answers given in the current tick, per CPU; not pinned, private to `unreachable`. Low half: tick, high half: how many.
+#[btf_map]
+pub static ANSWERS: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Where a new entry is put together, per CPU, since the stack has no room for it; not pinned, private to `conntrack`.
+#[btf_map]
+pub static SCRATCH4: Scratch<Addr4> = Scratch::new();
+#[btf_map]
+pub static SCRATCH6: Scratch<Addr6> = Scratch::new();
+
+/// The maps of an IP version.
+pub trait Tables: IpVersion {
+    /// Its flow table.
+    fn flows() -> &'static Flows<Self::Addr>;
+    /// Its services.
+    fn services() -> &'static Services<Self::Addr>;
+    /// Its VIPs.
+    fn vips() -> &'static Vips<Self::Addr>;
+    /// Its scratch entry.
+    fn scratch() -> &'static Scratch<Self::Addr>;
+    /// A backend's address in this family.
+    fn address(backend: &Backend) -> Self::Addr;
+}
+
+impl Tables for V4 {
+    #[inline(always)]
+    fn flows() -> &'static Flows<Addr4> {
+        &FLOWS4
+    }
+    #[inline(always)]
+    fn services() -> &'static Services<Addr4> {
+        &SERVICES4
+    }
+    #[inline(always)]
+    fn vips() -> &'static Vips<Addr4> {
+        &VIPS4
+    }
+    #[inline(always)]
+    fn scratch() -> &'static Scratch<Addr4> {
+        &SCRATCH4
+    }
+    #[inline(always)]
+    fn address(backend: &Backend) -> Addr4 {
+        Addr4(backend.addr[0])
+    }
+}
+
+impl Tables for V6 {
+    #[inline(always)]
+    fn flows() -> &'static Flows<Addr6> {
+        &FLOWS6
+    }
+    #[inline(always)]
+    fn services() -> &'static Services<Addr6> {
+        &SERVICES6
+    }
+    #[inline(always)]
+    fn vips() -> &'static Vips<Addr6> {
+        &VIPS6
+    }
+    #[inline(always)]
+    fn scratch() -> &'static Scratch<Addr6> {
+        &SCRATCH6
+    }
+    #[inline(always)]
+    fn address(backend: &Backend) -> Addr6 {
+        Addr6(backend.addr)
+    }
+}
+
+/// Ticks a second (`CONFIG_HZ`), found out and set by the agent before it loads the programs.
+#[unsafe(no_mangle)]
+pub static TICK_HZ: Global<u32> = Global::new(250);

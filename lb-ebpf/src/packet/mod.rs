@@ -1,0 +1,122 @@
+//! A packet, whichever hook brought it. Steps are written over this trait; the faces hide what differs: how bytes are reached,
+//! who keeps the layer-4 checksum right, and what a verdict is called.
+
+mod slice;
+mod tc;
+mod xdp;
+
+pub use slice::SlicePacket;
+pub use tc::TcPacket;
+pub use xdp::XdpPacket;
+
+/// What a change of address and port does to a layer-4 checksum.
+#[derive(Clone, Copy)]
+pub struct L4Fix {
+    /// Offset of the checksum in the frame.
+    pub at: usize,
+    /// Change of the pseudo-header's sum.
+    pub addr_delta: u32,
+    /// Change of the header's own sum; 0: the port stays.
+    pub port_delta: u32,
+    /// UDP: 0 means "no checksum".
+    pub udp: bool,
+    /// The address change isn't balanced by an IP header checksum.
+    pub v6: bool,
+    /// Sum of the pseudo-header as it was, folded, not complemented: what the field holds if the checksum is partial. Only
+    /// set if [`Packet::MAY_BE_PARTIAL`].
+    pub pseudo: u16,
+}
+
+/// A packet as the steps see it. Offsets count from the start of the frame.
+pub trait Packet: Sized {
+    /// What the hook returns.
+    type Verdict;
+    /// The context that log records want.
+    type Context: aya_ebpf::EbpfContext;
+    /// Can the length in the IP header be 0 because the packet is a GSO packet over 64 KiB (BIG TCP)?
+    const BIG: bool;
+    /// May the layer-4 checksum be partial, and is it up to the packet path to notice?
+    const MAY_BE_PARTIAL: bool;
+
+    /// Pointer to `len` bytes at offset `at`; `None` if they are not all in the linear part of the packet.
+    ///
+    /// The pointer is good until the next call that takes `&mut self`.
+    fn bytes(&self, at: usize, len: usize) -> Option<*mut u8>;
+    /// Bytes in the frame, including those outside the linear part.
+    fn len(&self) -> usize;
+    /// Packets on the wire that this one stands for (GSO).
+    fn segments(&self) -> u64;
+    /// Brings the layer-4 checksum up to date after the bytes were rewritten.
+    fn fix_l4(&mut self, fix: &L4Fix) -> Option<()>;
+
+    /// Is the checksum at `at` partial, to be completed by whoever transmits? Only asked when answering.
+    fn is_partial(&mut self, at: usize, pseudo: u16) -> bool;
+    /// Cuts the frame to `len` bytes.
+    fn truncate(&mut self, len: usize) -> Option<()>;
+    /// Inserts `room` bytes between a layer-2 header of `l2` bytes and what follows.
+    fn insert(&mut self, l2: usize, room: usize) -> Option<()>;
+    /// Verdict: send it out of the interface it came in by.
+    fn send_back(self) -> Self::Verdict;
+    /// Verdict: on to the next program and the IP stack.
+    fn pass(self) -> Self::Verdict;
+    /// Verdict: drop.
+    fn drop(self) -> Self::Verdict;
+    /// For log records.
+    fn context(&self) -> &Self::Context;
+}
+
+/// Reads and writes in a packet. Packets are only 2-byte aligned; BPF on every architecture lets a program access a packet
+/// unaligned where the CPU can, and the loader's verifier refuses where it can't, so that in the kernel these are plain
+/// loads. On the host they are unaligned loads.
+///
+/// # Safety
+/// `p + at` must be valid for an access of that width: within what [`Packet::bytes`] returned.
+#[inline(always)]
+pub unsafe fn get<T: Copy>(p: *const u8, at: usize) -> T {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: valid by this function's contract; alignment as argued above.
+    unsafe {
+        *(p.add(at) as *const T)
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: valid by this function's contract.
+    unsafe {
+        (p.add(at) as *const T).read_unaligned()
+    }
+}
+
+/// See [`get`].
+///
+/// # Safety
+/// As for [`get`].
+#[inline(always)]
+pub unsafe fn put<T: Copy>(p: *mut u8, at: usize, value: T) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: valid by this function's contract; alignment as argued at `get`.
+    unsafe {
+        *(p.add(at) as *mut T) = value;
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: valid by this function's contract.
+    unsafe {
+        (p.add(at) as *mut T).write_unaligned(value);
+    }
+}
+
+/// The same value, about which the optimiser knows nothing. It knows that `data` and `data_end` are 32-bit fields of the context and
+/// would compare them as such; the verifier knows that they are pointers and wants them compared whole.
+#[inline(always)]
+pub(crate) fn opaque(value: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = value;
+        // A real instruction: two line records for one place are refused.
+        // SAFETY: moves a register to itself.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags))
+        };
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    value
+}

@@ -1,0 +1,79 @@
+//! A packet in memory, for tests on the host: same steps, no kernel.
+
+use aya_ebpf::programs::XdpContext;
+use lb_common::checksum;
+
+use super::{L4Fix, Packet, get, put};
+
+/// What became of a [`SlicePacket`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// On to the stack.
+    Pass,
+    /// Dropped.
+    Drop,
+    /// Sent back.
+    SentBack,
+}
+
+/// A frame in a buffer, all of it linear, checksum complete.
+pub struct SlicePacket<'a> {
+    frame: &'a mut [u8],
+}
+
+impl<'a> SlicePacket<'a> {
+    /// Wraps a frame.
+    pub fn new(frame: &'a mut [u8]) -> Self {
+        Self { frame }
+    }
+}
+
+impl Packet for SlicePacket<'_> {
+    type Verdict = Fate;
+    type Context = XdpContext;
+    const BIG: bool = false;
+    const MAY_BE_PARTIAL: bool = false;
+
+    fn bytes(&self, at: usize, len: usize) -> Option<*mut u8> {
+        self.frame.get(at..at.checked_add(len)?).map(|s| s.as_ptr().cast_mut())
+    }
+    fn len(&self) -> usize {
+        self.frame.len()
+    }
+    fn segments(&self) -> u64 {
+        1
+    }
+    fn fix_l4(&mut self, fix: &L4Fix) -> Option<()> {
+        let p = self.bytes(fix.at, 2)?;
+        let delta = checksum::add(fix.addr_delta, fix.port_delta);
+        // SAFETY: just bounds-checked, and `self` is borrowed mutably.
+        unsafe {
+            let old: u16 = get(p, 0);
+            put(p, 0, if fix.udp { checksum::update_udp(old, delta) } else { checksum::update(old, delta) });
+        }
+        Some(())
+    }
+    fn is_partial(&mut self, _at: usize, _pseudo: u16) -> bool {
+        false
+    }
+    fn truncate(&mut self, len: usize) -> Option<()> {
+        let frame = core::mem::take(&mut self.frame);
+        self.frame = frame.get_mut(..len)?;
+        Some(())
+    }
+    fn insert(&mut self, _l2: usize, _room: usize) -> Option<()> {
+        None
+    }
+    fn send_back(self) -> Fate {
+        Fate::SentBack
+    }
+    fn pass(self) -> Fate {
+        Fate::Pass
+    }
+    fn drop(self) -> Fate {
+        Fate::Drop
+    }
+    fn context(&self) -> &XdpContext {
+        unreachable!("nothing is logged outside the kernel")
+    }
+}

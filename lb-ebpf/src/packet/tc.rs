@@ -1,0 +1,145 @@
+//! A packet as TC brings it: an skb, whose checksum may be complete, partial or already summed by the device. Only the kernel
+//! knows which, so the checksum is left to its helpers; all else is written directly.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
+    helpers::generated::{
+        bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+    },
+    programs::TcContext,
+};
+
+use super::{L4Fix, Packet, get, opaque};
+
+/// Tells `bpf_l4_csum_replace` that the address change is not balanced by an IPv4 header checksum, which matters when the
+/// device has summed the packet. Since Linux 6.16; older kernels refuse the flag.
+const BPF_F_IPV6: u64 = 1 << 7;
+
+/// Headers fit in this many bytes: Ethernet with two tags, the longest IPv4 header, the longest TCP header, or as much of
+/// IPv6 with extensions.
+const HEADERS: u32 = 192;
+
+/// A TC packet.
+pub struct TcPacket {
+    ctx: TcContext,
+}
+
+impl TcPacket {
+    /// Wraps a context; pulls the headers into the linear part if they aren't there.
+    #[inline(always)]
+    pub fn new(ctx: TcContext) -> Self {
+        let want = ctx.len().min(HEADERS);
+        if ctx.data() + want as usize > ctx.data_end() {
+            // SAFETY: the context is the one the kernel gave this program. If it fails, parsing finds less and the packet
+            // passes or is counted as malformed.
+            unsafe { bpf_skb_pull_data(ctx.skb.skb, want) };
+        }
+        Self { ctx }
+    }
+
+    #[inline(always)]
+    fn csum_replace(&self, at: usize, delta: u32, flags: u64) -> bool {
+        // SAFETY: the context is the one the kernel gave this program; pointers are derived anew after this.
+        unsafe { bpf_l4_csum_replace(self.ctx.skb.skb, at as u32, 0, delta as u64, flags) == 0 }
+    }
+}
+
+impl Packet for TcPacket {
+    type Verdict = i32;
+    type Context = TcContext;
+    const BIG: bool = true;
+    const MAY_BE_PARTIAL: bool = false;
+
+    #[inline(always)]
+    fn bytes(&self, at: usize, len: usize) -> Option<*mut u8> {
+        let start = opaque(self.ctx.data()) + at;
+        if start + len > opaque(self.ctx.data_end()) { None } else { Some(start as *mut u8) }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.ctx.len() as usize
+    }
+
+    #[inline(always)]
+    fn segments(&self) -> u64 {
+        // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
+        let segments = unsafe { (*self.ctx.skb.skb).gso_segs };
+        if segments == 0 { 1 } else { segments as u64 }
+    }
+
+    #[inline(always)]
+    fn fix_l4(&mut self, fix: &L4Fix) -> Option<()> {
+        let udp = if fix.udp { BPF_F_MARK_MANGLED_0 as u64 } else { 0 };
+        let pseudo = udp | BPF_F_PSEUDO_HDR as u64;
+        let done = if fix.v6 {
+            self.csum_replace(fix.at, fix.addr_delta, pseudo | BPF_F_IPV6)
+                || self.csum_replace(fix.at, fix.addr_delta, pseudo)
+        } else {
+            self.csum_replace(fix.at, fix.addr_delta, pseudo)
+        };
+        if !done || (fix.port_delta != 0 && !self.csum_replace(fix.at, fix.port_delta, udp)) {
+            return None;
+        }
+        Some(())
+    }
+
+    /// Nothing in the context says so, but `bpf_l4_csum_replace` leaves the field alone on a change outside the
+    /// pseudo-header if, and only if, the checksum is partial: so a change is tried and looked at. The packet is about to be
+    /// turned into an answer, so the field's value doesn't matter any more.
+    #[inline(always)]
+    fn is_partial(&mut self, at: usize, pseudo: u16) -> bool {
+        let Some(p) = self.bytes(at, 2) else { return false };
+        // SAFETY: just bounds-checked.
+        let before: u16 = unsafe { get(p, 0) };
+        if before != pseudo || !self.csum_replace(at, 1, 0) {
+            return false;
+        }
+        let Some(p) = self.bytes(at, 2) else { return false };
+        // SAFETY: just bounds-checked.
+        before == unsafe { get(p, 0) }
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, len: usize) -> Option<()> {
+        // SAFETY: the context is the one the kernel gave this program; pointers are derived anew after this.
+        match unsafe { bpf_skb_change_tail(self.ctx.skb.skb, len as u32, 0) } {
+            0 => Some(()),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn insert(&mut self, l2: usize, room: usize) -> Option<()> {
+        // The helper inserts behind the MAC header; tags that lie in the frame would stay on the wrong side.
+        if l2 != 14 {
+            return None;
+        }
+        // SAFETY: as in `truncate`.
+        match unsafe { bpf_skb_adjust_room(self.ctx.skb.skb, room as i32, BPF_ADJ_ROOM_MAC, 0) } {
+            0 => Some(()),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn send_back(self) -> i32 {
+        // SAFETY: the context is the one the kernel gave this program; the helper only notes where to send.
+        unsafe { bpf_redirect((*self.ctx.skb.skb).ifindex, 0) as i32 }
+    }
+    #[inline(always)]
+    fn pass(self) -> i32 {
+        TC_ACT_UNSPEC
+    }
+    #[inline(always)]
+    fn drop(self) -> i32 {
+        TC_ACT_SHOT
+    }
+    #[inline(always)]
+    fn context(&self) -> &TcContext {
+        &self.ctx
+    }
+}

@@ -1,0 +1,282 @@
+//! Bytes → what the packet is. No maps. The fate of everything odd is named here.
+
+use lb_common::{
+    abi::{Addr, Addr4, Addr6, FlowKey, IpVersion, PortBe, Proto, V4, V6},
+    flow_state::{Segment, flags},
+};
+
+use crate::packet::{Packet, get};
+
+const ETH_LEN: usize = 14;
+const ETH_P_IP: u16 = 0x0800u16.to_be();
+const ETH_P_IPV6: u16 = 0x86ddu16.to_be();
+const ETH_P_8021Q: u16 = 0x8100u16.to_be();
+const ETH_P_8021AD: u16 = 0x88a8u16.to_be();
+
+/// Tags looked through: one service tag, one customer tag.
+const MAX_TAGS: usize = 2;
+/// IPv6 extension headers looked through. RFC 8504, section 5.3 lets a node limit them; 8 is its example.
+const MAX_EXTENSIONS: usize = 8;
+/// Bytes of extension headers looked through.
+const MAX_EXTENSION_BYTES: usize = 512;
+
+/// Which IP header follows the layer-2 header, and where.
+pub enum Layer3 {
+    /// IPv4 at this offset.
+    V4(usize),
+    /// IPv6 at this offset.
+    V6(usize),
+    /// Something else.
+    Other,
+}
+
+/// Ethernet, with up to two VLAN tags in the frame.
+#[inline(always)]
+pub fn ethernet<P: Packet>(packet: &P) -> Layer3 {
+    let Some(p) = packet.bytes(0, ETH_LEN) else { return Layer3::Other };
+    // SAFETY: 14 bytes at `p` were just bounds-checked.
+    let mut kind: u16 = unsafe { get(p, 12) };
+    let mut at = ETH_LEN;
+    for _ in 0..MAX_TAGS {
+        if kind != ETH_P_8021Q && kind != ETH_P_8021AD {
+            break;
+        }
+        let Some(p) = packet.bytes(at, 4) else { return Layer3::Other };
+        // SAFETY: 4 bytes at `p` were just bounds-checked.
+        kind = unsafe { get(p, 2) };
+        at += 4;
+    }
+    match kind {
+        ETH_P_IP => Layer3::V4(at),
+        ETH_P_IPV6 => Layer3::V6(at),
+        _ => Layer3::Other,
+    }
+}
+
+/// What a packet is. Everything that isn't known (yet) is zero.
+#[derive(Default)]
+pub struct Parsed<A> {
+    /// Its 5-tuple.
+    pub key: FlowKey<A>,
+    l3: u16,
+    l4: u16,
+    /// Bytes from the IP header to the end of the packet, without layer-2 padding.
+    pub bytes: usize,
+    /// TCP: what it says. UDP: all zero.
+    pub segment: Segment,
+}
+
+impl<A> Parsed<A> {
+    /// Offset of the IP header. The masks, here and below, cover all that parsing lets through; they tell the verifier so again
+    /// where it has lost sight of it.
+    #[inline(always)]
+    pub const fn l3(&self) -> usize {
+        self.l3 as usize & 0x1f
+    }
+    /// Offset of the TCP or UDP header.
+    #[inline(always)]
+    pub const fn l4(&self) -> usize {
+        self.l4 as usize & 0x3ff
+    }
+    /// Bytes from the TCP or UDP header to the end of the packet.
+    #[inline(always)]
+    pub const fn room(&self) -> usize {
+        self.bytes - (self.l4() - self.l3())
+    }
+}
+
+// Ethernet and tags below 32; that, the longest fixed header and all extensions below 1,024.
+const _: () =
+    assert!(ETH_LEN + 4 * MAX_TAGS < 0x20 && ETH_LEN + 4 * MAX_TAGS + 40 + MAX_EXTENSION_BYTES < 0x3ff);
+
+/// Why a packet has no 5-tuple to go by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Why {
+    /// Not TCP or UDP over IP. Passes.
+    Foreign,
+    /// Broken, impossible or cut short. Dropped if it is addressed to a VIP, else passes.
+    Malformed,
+    /// A fragment. Dropped if it is addressed to a VIP, else passes.
+    Fragment,
+    /// A first fragment, which has ports. Dropped also if it belongs to a flow.
+    FirstFragment,
+}
+
+/// What parsing needs to know of an IP version.
+pub trait Header: IpVersion {
+    /// Parses the IP header at `l3` and what follows into `parsed`, which comes empty. On `Err` as much of the 5-tuple is there
+    /// as is known: nothing, the destination, or all.
+    fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Self::Addr>) -> Result<(), Why>;
+}
+
+impl Header for V4 {
+    #[inline(always)]
+    fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Addr4>) -> Result<(), Why> {
+        let Some(p) = packet.bytes(l3, 20) else { return Err(Why::Foreign) };
+        // SAFETY (this block): 20 bytes at `p` were just bounds-checked.
+        let (first, total, fragment) = unsafe {
+            parsed.key.src = Addr4(get(p, 12));
+            parsed.key.dst = Addr4(get(p, 16));
+            parsed.key.proto = Proto(get(p, 9));
+            (get::<u8>(p, 0), u16::from_be(get(p, 2)) as usize, u16::from_be(get(p, 6)))
+        };
+        let header = (first & 0xf) as usize * 4;
+        let total = if P::BIG && total == 0 { packet.len() - l3 } else { total };
+        if first >> 4 != 4 || header < 20 || total < header || !fits(packet, l3, total) {
+            return Err(Why::Malformed);
+        }
+        if fragment & 0x1fff != 0 {
+            return Err(Why::Fragment);
+        }
+        layer4(packet, l3, l3 + header, total, parsed)?;
+        // More fragments follow.
+        if fragment & 0x2000 != 0 { Err(Why::FirstFragment) } else { Ok(()) }
+    }
+}
+
+impl Header for V6 {
+    #[inline(always)]
+    fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Addr6>) -> Result<(), Why> {
+        let Some(p) = packet.bytes(l3, 40) else { return Err(Why::Foreign) };
+        // SAFETY (this block): 40 bytes at `p` were just bounds-checked.
+        let (first, payload, mut next) = unsafe {
+            parsed.key.src = Addr6([get(p, 8), get(p, 12), get(p, 16), get(p, 20)]);
+            parsed.key.dst = Addr6([get(p, 24), get(p, 28), get(p, 32), get(p, 36)]);
+            (get::<u8>(p, 0), u16::from_be(get(p, 4)) as usize, get::<u8>(p, 6))
+        };
+        let total = if P::BIG && payload == 0 { packet.len() - l3 } else { payload + 40 };
+        if first >> 4 != 6 || !fits(packet, l3, total) {
+            return Err(Why::Malformed);
+        }
+        let (mut extra, mut more) = (0, false);
+        if next != Proto::TCP.0 && next != Proto::UDP.0 {
+            let found = extensions(packet, l3 + 40, next);
+            if found >= BROKEN {
+                let why = if found == BROKEN { Why::Malformed } else { Why::Fragment };
+                return Err(why);
+            }
+            next = found as u8;
+            more = found & MORE != 0;
+            extra = (found >> 16) as usize & 0x3ff;
+            if 40 + extra > total {
+                return Err(Why::Malformed);
+            }
+        }
+        parsed.key.proto = Proto(next);
+        layer4(packet, l3, l3 + 40 + extra, total, parsed)?;
+        if more { Err(Why::FirstFragment) } else { Ok(()) }
+    }
+}
+
+/// In what [`extensions`] returns: a first fragment.
+const MORE: u32 = 1 << 8;
+/// What [`extensions`] returns for headers that are cut short, too many, or on their way to somewhere else.
+const BROKEN: u32 = 1 << 30;
+/// What it returns for a fragment that isn't the first.
+const LATER_FRAGMENT: u32 = 1 << 31;
+
+/// Walks the extension headers from `at` on, the first being of kind `next`. Returns the kind of what follows them (bits 0..8),
+/// [`MORE`], and their length (bits 16..26); or [`BROKEN`] or [`LATER_FRAGMENT`].
+#[inline(never)]
+fn extensions<P: Packet>(packet: &P, at: usize, next: u8) -> u32 {
+    let (mut next, mut extra, mut more) = (next, 0usize, 0);
+    for _ in 0..MAX_EXTENSIONS {
+        if !matches!(next, 0 | 43 | 44 | 51 | 60) {
+            break;
+        }
+        let Some(p) = packet.bytes((at & 0x7f) + extra, 8) else { return BROKEN };
+        // SAFETY (this block): 8 bytes at `p` were just bounds-checked.
+        let (after, len, field) =
+            unsafe { (get::<u8>(p, 0), get::<u8>(p, 1) as usize, u16::from_be(get(p, 2))) };
+        match next {
+            // A routing header with segments left is on its way to somewhere else first.
+            43 if field & 0xff != 0 => return BROKEN,
+            // Fragment. Offset 0 and none following is a whole packet in disguise (RFC 6946).
+            44 => {
+                if field >> 3 != 0 {
+                    return LATER_FRAGMENT;
+                }
+                if field & 1 != 0 {
+                    more = MORE;
+                }
+                extra += 8;
+            }
+            // Authentication counts in words, and from 2.
+            51 => extra += (len + 2) * 4,
+            // Hop-by-hop, routing, destination options.
+            _ => extra += (len + 1) * 8,
+        }
+        if extra > MAX_EXTENSION_BYTES {
+            return BROKEN;
+        }
+        next = after;
+    }
+    if matches!(next, 0 | 43 | 44 | 51 | 60) {
+        return BROKEN;
+    }
+    next as u32 | more | (extra as u32) << 16
+}
+
+/// Are `total` bytes from `l3` on there? The linear part usually has them all.
+#[inline(always)]
+fn fits<P: Packet>(packet: &P, l3: usize, total: usize) -> bool {
+    packet.len() >= l3 + total
+}
+
+/// TCP and UDP, the header at `l4`; the packet ends `bytes` after `l3`.
+#[inline(always)]
+fn layer4<P: Packet, A: Addr>(
+    packet: &P,
+    l3: usize,
+    l4: usize,
+    bytes: usize,
+    parsed: &mut Parsed<A>,
+) -> Result<(), Why> {
+    parsed.l3 = l3 as u16;
+    parsed.l4 = l4 as u16;
+    parsed.bytes = bytes;
+    let room = bytes - (l4 - l3);
+    if parsed.key.proto == Proto::TCP {
+        let Some(p) = packet.bytes(l4, 20) else { return Err(Why::Malformed) };
+        // SAFETY (this block): 20 bytes at `p` were just bounds-checked.
+        let offset = unsafe {
+            parsed.key.sport = PortBe(get(p, 0));
+            parsed.key.dport = PortBe(get(p, 2));
+            parsed.segment.seq = u32::from_be(get(p, 4));
+            parsed.segment.ack = u32::from_be(get(p, 8));
+            parsed.segment.flags = get(p, 13);
+            (get::<u8>(p, 12) >> 4) as usize * 4
+        };
+        if offset < 20 || offset > room || impossible(parsed.segment.flags) {
+            return Err(Why::Malformed);
+        }
+        parsed.segment.len = (room - offset) as u32;
+        return Ok(());
+    }
+    if parsed.key.proto != Proto::UDP {
+        return Err(Why::Foreign);
+    }
+    let Some(p) = packet.bytes(l4, 8) else { return Err(Why::Malformed) };
+    // SAFETY (this block): 8 bytes at `p` were just bounds-checked.
+    let len = unsafe {
+        parsed.key.sport = PortBe(get(p, 0));
+        parsed.key.dport = PortBe(get(p, 2));
+        u16::from_be(get(p, 4)) as usize
+    };
+    // Length 0: a GSO datagram, whose length doesn't fit (RFC 2675).
+    if (len < 8 || len > room) && !(P::BIG && len == 0) {
+        return Err(Why::Malformed);
+    }
+    Ok(())
+}
+
+/// Flags that no TCP sends: none that says what the segment is for, or an opening that also closes.
+#[inline(always)]
+const fn impossible(bits: u8) -> bool {
+    use flags::{ACK, FIN, RST, SYN};
+    bits & (SYN | ACK | RST) == 0 || (bits & SYN != 0 && bits & (FIN | RST) != 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! The packet's diary: what happens in which order, and what each outcome means.
+
+use aya_log_ebpf::debug;
+use lb_common::{
+    abi::{BackendId, FlowKey, PortBe, Proto, Reason, Service, ServiceId, Stray, V4, V6},
+    flow_state::{Phase, flags},
+    hash,
+};
+
+use crate::{
+    account, choose,
+    conntrack::{self, Opening, PINNED, Step},
+    maps::{BACKENDS, Tables},
+    packet::Packet,
+    parse::{self, Header, Layer3, Parsed, Why},
+    reset::{self, Answer},
+    rewrite::{self, Rewrite},
+    service, unreachable,
+};
+
+/// Both IP versions can do all of this.
+pub trait Family: Tables + Header + Rewrite + Answer {}
+impl<V: Tables + Header + Rewrite + Answer> Family for V {}
+
+/// A packet comes in.
+#[inline(always)]
+pub fn run<P: Packet>(packet: P) -> P::Verdict {
+    match parse::ethernet(&packet) {
+        Layer3::V4(at) => ip::<V4, P>(packet, at),
+        Layer3::V6(at) => ip::<V6, P>(packet, at),
+        Layer3::Other => packet.pass(),
+    }
+}
+
+/// Not inlined: the two versions' frames would lie side by side on the 512 bytes of stack that there are.
+#[inline(never)]
+fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
+    let mut parsed = Parsed::default();
+    if let Err(why) = V::parse(&packet, l3, &mut parsed) {
+        return if oddity::<V>(&parsed.key, why) { packet.drop() } else { packet.pass() };
+    }
+    let mut found = conntrack::find::<V>(&parsed.key);
+    if let Some(flow) = found
+        && parsed.key.proto == Proto::TCP
+        && !conntrack::settled(flow, &parsed.segment)
+    {
+        match conntrack::track::<V>(&parsed.key, flow, &parsed.segment) {
+            Step::Belongs => {}
+            Step::Anew => found = None,
+            Step::Busy => return refuse::<V, P>(packet, &parsed, Reason::FlowBusy as u32),
+        }
+    }
+    if found.is_none() {
+        let Some(service) = service::lookup::<V>(&parsed.key) else { return packet.pass() };
+        let opened = open::<V>(&parsed, service);
+        if opened != PINNED {
+            return refuse::<V, P>(packet, &parsed, opened);
+        }
+        found = conntrack::find::<V>(&parsed.key);
+        log_open(packet.context(), parsed.key.sport, service.id);
+    }
+    let Some(flow) = found else { return refuse::<V, P>(packet, &parsed, Reason::FlowBusy as u32) };
+    account::packet(flow, packet.segments(), parsed.bytes as u64);
+    // SAFETY: the pointer comes from a lookup in this run.
+    match rewrite::translate::<V, P>(&mut packet, &parsed, unsafe { &*flow }) {
+        Some(()) => packet.pass(),
+        None => refuse::<V, P>(packet, &parsed, Reason::Internal as u32),
+    }
+}
+
+/// A packet of no flow, for a service: pins a new flow, if it may. [`PINNED`], or a [`Reason`] as a number.
+#[inline(never)]
+fn open<V: Family>(parsed: &Parsed<V::Addr>, service: &Service) -> u32 {
+    let bits = parsed.segment.flags;
+    let phase = match parsed.key.proto {
+        Proto::UDP => Phase::UDP,
+        _ if parsed.segment.opens() => Phase::SYN_SENT,
+        _ if bits & flags::RST != 0 => return Reason::StrayReset as u32,
+        _ if service.stray == Stray::FORWARD && bits & flags::SYN == 0 => Phase::ESTABLISHED,
+        _ => return Reason::Stray as u32,
+    };
+    let hash = hash::flow(&parsed.key);
+    let chance = conntrack::chance();
+    let chosen = choose::backend(service, hash, chance);
+    if chosen & choose::REFUSED != 0 {
+        return chosen & !choose::REFUSED;
+    }
+    let Some(record) = BACKENDS.get(chosen) else { return Reason::Internal as u32 };
+    let opening = Opening { phase, backend: BackendId(chosen), chance, hash };
+    let pinned = conntrack::pin::<V>(&parsed.key, record, &opening);
+    if pinned != Reason::PortConflict as u32 || !conntrack::make_room::<V>(&parsed.key, record) {
+        return pinned;
+    }
+    if account::reserve(opening.backend, u32::MAX) {
+        return conntrack::pin::<V>(&parsed.key, record, &opening);
+    }
+    pinned
+}
+
+/// One record per new flow, when the agent asked for it at load time; otherwise the verifier removes it. Little is said: each
+/// argument costs stack, whether logging is on or not.
+#[inline(never)]
+fn log_open<C: aya_ebpf::EbpfContext>(ctx: &C, port: PortBe, service: ServiceId) {
+    debug!(ctx, "new flow: service {}, client port {}", service, port.get());
+}
+
+/// A packet that goes no further: counted, and answered if its sender is waiting for an answer.
+#[inline(always)]
+fn refuse<V: Family, P: Packet>(mut packet: P, parsed: &Parsed<V::Addr>, reason: u32) -> P::Verdict {
+    account::reason(reason);
+    let tcp = parsed.key.proto == Proto::TCP;
+    let empty = reason == Reason::NoBackend as u32 || reason == Reason::BackendsFull as u32;
+    let reset = empty
+        || reason == Reason::TableFull as u32
+        || reason == Reason::Stray as u32
+        || reason == Reason::PortConflict as u32;
+    let answered = if tcp && reset {
+        reset::make::<V, P>(&mut packet, parsed)
+    } else if !tcp && empty {
+        unreachable::make::<V, P>(&mut packet, parsed)
+    } else {
+        return packet.drop();
+    };
+    if answered {
+        return packet.send_back();
+    }
+    account::reason(Reason::Unanswered as u32);
+    packet.drop()
+}
+
+/// A packet without a 5-tuple. True: it is certainly ours and goes no further.
+#[inline(never)]
+fn oddity<V: Family>(key: &FlowKey<V::Addr>, why: Why) -> bool {
+    let reason = match why {
+        Why::Foreign => return false,
+        Why::Malformed => Reason::Malformed,
+        Why::Fragment | Why::FirstFragment => Reason::Fragment,
+    };
+    let ours =
+        service::is_vip::<V>(key.dst) || (why == Why::FirstFragment && conntrack::find::<V>(key).is_some());
+    if ours {
+        account::reason(reason as u32);
+    }
+    ours
+}

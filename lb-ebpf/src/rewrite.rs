@@ -1,0 +1,116 @@
+//! Puts the translated address and port into a packet: those bytes and the checksums over them, nothing else. No maps.
+
+use lb_common::{
+    abi::{Addr, Addr4, Addr6, Direction, Flow, IpVersion, PortBe, Proto, V4, V6},
+    checksum,
+};
+
+use crate::{
+    packet::{L4Fix, Packet, get, put},
+    parse::Parsed,
+};
+
+/// Offset of the checksum in a TCP header.
+pub const TCP_CHECK: usize = 16;
+/// Offset of the checksum in a UDP header.
+pub const UDP_CHECK: usize = 6;
+
+/// What rewriting needs to know of an IP version.
+pub trait Rewrite: IpVersion {
+    /// Offset of the source address in the IP header.
+    const SRC: usize;
+    /// Offset of the destination address.
+    const DST: usize;
+    /// Bytes of an address.
+    const LEN: usize;
+    /// Writes an address and, for IPv4, brings the header checksum up to date.
+    ///
+    /// # Safety
+    /// `ip` must be valid for the fixed IP header.
+    unsafe fn set(ip: *mut u8, at: usize, addr: Self::Addr, delta: u32);
+}
+
+impl Rewrite for V4 {
+    const SRC: usize = 12;
+    const DST: usize = 16;
+    const LEN: usize = 20;
+    #[inline(always)]
+    unsafe fn set(ip: *mut u8, at: usize, addr: Addr4, delta: u32) {
+        // SAFETY: the caller vouches for 20 bytes.
+        unsafe {
+            put(ip, at, addr.0);
+            put(ip, 10, checksum::update(get(ip, 10), delta));
+        }
+    }
+}
+
+impl Rewrite for V6 {
+    const SRC: usize = 8;
+    const DST: usize = 24;
+    const LEN: usize = 40;
+    #[inline(always)]
+    unsafe fn set(ip: *mut u8, at: usize, addr: Addr6, _delta: u32) {
+        // SAFETY: the caller vouches for 40 bytes.
+        unsafe {
+            put(ip, at, addr.0[0]);
+            put(ip, at + 4, addr.0[1]);
+            put(ip, at + 8, addr.0[2]);
+            put(ip, at + 12, addr.0[3]);
+        }
+    }
+}
+
+/// Change of a sum when `old` is replaced by `new`.
+#[inline(always)]
+pub fn addr_delta<A: Addr>(old: A, new: A) -> u32 {
+    let removed = old.fold(0, |sum, word| checksum::add(sum, !word));
+    new.fold(removed, checksum::add)
+}
+
+/// The same for ports; 0 if nothing changes.
+#[inline(always)]
+pub fn port_delta(old: PortBe, new: PortBe) -> u32 {
+    if old == new { 0 } else { checksum::delta(old.0 as u32, new.0 as u32) }
+}
+
+/// Sum of the pseudo-header, folded, not complemented.
+#[inline(always)]
+pub fn pseudo_sum<A: Addr>(src: A, dst: A, proto: Proto, len: usize) -> u16 {
+    let sum = src.fold(0, checksum::add);
+    let sum = dst.fold(sum, checksum::add);
+    let sum = checksum::add(sum, (proto.0 as u16).to_be() as u32);
+    checksum::fold(checksum::add(sum, (len as u16).to_be() as u32))
+}
+
+/// Translates a packet as its flow entry says. `None`: the bytes are not there, which parsing has ruled out.
+#[inline(always)]
+pub fn translate<V: Rewrite, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<V::Addr>,
+    flow: &Flow<V::Addr>,
+) -> Option<()> {
+    let forward = flow.direction == Direction::FORWARD;
+    let ip = packet.bytes(parsed.l3(), V::LEN)?;
+    // SAFETY: the fixed IP header at `ip` was just bounds-checked.
+    unsafe { V::set(ip, if forward { V::DST } else { V::SRC }, flow.nat_addr, flow.addr_delta) };
+    let udp = parsed.key.proto == Proto::UDP;
+    let p = packet.bytes(parsed.l4(), 4)?;
+    // SAFETY: 4 bytes at `p` were just bounds-checked.
+    unsafe { put(p, if forward { 2 } else { 0 }, flow.nat_port.0) };
+    let pseudo = if P::MAY_BE_PARTIAL {
+        pseudo_sum(parsed.key.src, parsed.key.dst, parsed.key.proto, parsed.room())
+    } else {
+        0
+    };
+    packet.fix_l4(&L4Fix {
+        at: parsed.l4() + if udp { UDP_CHECK } else { TCP_CHECK },
+        addr_delta: flow.addr_delta,
+        port_delta: flow.port_delta,
+        udp,
+        v6: V::IS_V6,
+        pseudo,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,18 @@
+//! Address, port, protocol → service, or not ours.
+
+use lb_common::abi::{FlowKey, Service, ServiceKey};
+
+use crate::maps::Tables;
+
+/// The service that a packet with this 5-tuple is for.
+#[inline(always)]
+pub fn lookup<V: Tables>(key: &FlowKey<V::Addr>) -> Option<&'static Service> {
+    // SAFETY: the map isn't preallocated, so that a replaced value lives on until the program is done; nobody writes in place.
+    unsafe { V::services().get(ServiceKey::new(key.dst, key.dport, key.proto)) }
+}
+
+/// Is this address a VIP? For packets that have no ports to look a service up by.
+#[inline(always)]
+pub fn is_vip<V: Tables>(addr: V::Addr) -> bool {
+    V::vips().get_ptr(addr).is_some()
+}
