@@ -1,6 +1,11 @@
 //! The whole desired state, and everything that can be wrong with it.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use lb_common::abi::{BLOCK_SLOTS, limits};
 
 use super::{PortRange, ServiceSpec};
 
@@ -11,42 +16,185 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// Checks services against each other and against the limits.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn new(services: Vec<ServiceSpec>) -> Result<Self, ModelError> {
+        let count = services.len();
+        if count > limits::MAX_SERVICES as usize {
+            return Err(ModelError::TooManyServices { count });
+        }
+        let mut by_name = BTreeMap::new();
+        for service in services {
+            service.validate()?;
+            if let Some(other) = by_name.insert(service.name.clone(), service) {
+                return Err(ModelError::DuplicateService { name: other.name });
+            }
+        }
+        overlaps(&by_name)?;
+        totals(&by_name)?;
+        Ok(Self { services: by_name })
+    }
+
+    /// The same state with one service added, replaced or (`None`) removed. Checks only what can have become wrong by it.
+    ///
+    /// # Errors
+    /// The first thing that has; nothing is changed then.
+    pub fn replace(&mut self, name: &str, service: Option<ServiceSpec>) -> Result<(), ModelError> {
+        let Some(service) = service else {
+            self.services.remove(name);
+            return Ok(());
+        };
+        service.validate()?;
+        for other in self.services.values().filter(|o| o.name != name) {
+            if other.vip == service.vip {
+                for a in &other.ports {
+                    if let Some(b) = service.ports.iter().find(|b| a.overlaps(**b)) {
+                        let (a, vip, port) = (other.name.clone(), service.vip, *b);
+                        return Err(ModelError::Overlap { a, b: service.name, vip, port });
+                    }
+                }
+            }
+            for (vip, backends, of, owner) in [
+                (other.vip, &service.backends, &service.name, &other.name),
+                (service.vip, &other.backends, &other.name, &service.name),
+            ] {
+                if let Some(b) = backends.values().find(|b| b.address == vip) {
+                    let (service, owner) = (of.clone(), owner.clone());
+                    return Err(ModelError::BackendIsVip { service, backend: b.name(), owner });
+                }
+            }
+        }
+        if let Some(b) = service.backends.values().find(|b| b.address == service.vip) {
+            let (service, owner) = (service.name.clone(), service.name.clone());
+            return Err(ModelError::BackendIsVip { service, backend: b.name(), owner });
+        }
+        let before = self.services.insert(name.into(), service);
+        let count = self.services.len();
+        let result = if count > limits::MAX_SERVICES as usize {
+            Err(ModelError::TooManyServices { count })
+        } else {
+            totals(&self.services)
+        };
+        if result.is_err() {
+            match before {
+                Some(before) => self.services.insert(name.into(), before),
+                None => self.services.remove(name),
+            };
+        }
+        result
+    }
+
     /// All services.
     pub fn services(&self) -> &BTreeMap<String, ServiceSpec> {
         &self.services
     }
 }
 
+/// No two services share a VIP, protocol and port, and no backend is a VIP.
+fn overlaps(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> {
+    let mut claims: Vec<(IpAddr, PortRange, &str)> = services
+        .values()
+        .flat_map(|s| s.ports.iter().map(move |p| (s.vip, *p, s.name.as_str())))
+        .collect();
+    claims.sort_by_key(|(vip, port, _)| (*vip, port.protocol(), port.first()));
+    for pair in claims.windows(2) {
+        let ((vip, a, first), (other, b, second)) = (pair[0], pair[1]);
+        if vip == other && a.overlaps(b) {
+            return Err(ModelError::Overlap { a: first.into(), b: second.into(), vip, port: b });
+        }
+    }
+    let vips: BTreeMap<IpAddr, &str> = services.values().map(|s| (s.vip, s.name.as_str())).collect();
+    for service in services.values() {
+        for backend in service.backends.values() {
+            if let Some(owner) = vips.get(&backend.address) {
+                return Err(ModelError::BackendIsVip {
+                    service: service.name.clone(),
+                    backend: backend.name(),
+                    owner: (*owner).into(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the maps can hold.
+fn totals(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> {
+    for v6 in [false, true] {
+        let of_family = || services.values().filter(|s| s.vip.is_ipv6() == v6);
+        let ports: u64 = of_family().flat_map(|s| &s.ports).map(|p| p.count() as u64).sum();
+        if ports > limits::MAX_PORTS as u64 {
+            return Err(ModelError::TooManyPorts { ports });
+        }
+        let vips = of_family().map(|s| s.vip).collect::<BTreeSet<_>>().len();
+        if vips > limits::MAX_VIPS as usize {
+            return Err(ModelError::TooManyVips { vips });
+        }
+    }
+    let blocks: usize = services.values().map(|s| s.backends.len().div_ceil(BLOCK_SLOTS)).sum();
+    if blocks >= limits::MAX_BLOCKS as usize {
+        return Err(ModelError::TooManyBlocks { blocks });
+    }
+    Ok(())
+}
+
 /// What can be wrong with a declaration. Each message names the value and the remedy.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the message is the documentation of each variant and names its fields")]
 pub enum ModelError {
-    /// Port 0.
     #[error("port 0 is not a port; use 1 to 65535")]
     PortZero,
-    /// `9-8`.
     #[error("port range {first}-{last} runs backwards; write {last}-{first}")]
-    PortRangeReversed {
-        /// As given.
-        first: u16,
-        /// As given.
-        last: u16,
-    },
-    /// Not a port.
-    #[error("\"{text}\" is not a port; write 5432/tcp, 53/udp or 8001-8003/tcp")]
-    PortSyntax {
-        /// As given.
-        text: String,
-    },
-    /// Two services claim a port.
+    PortRangeReversed { first: u16, last: u16 },
+    #[error("\"{text}\" is not a port; write 5432/tcp, 53/udp or 8001-8003/tcp, ports from 1 to 65535")]
+    PortSyntax { text: String },
+    #[error("\"{text}\" is not an address; write IPv4 like 10.96.0.10 or IPv6 like fd00::10")]
+    NotAnAddress { text: String },
+    #[error("service name \"{name}\" is not usable; use 1 to 63 of a-z A-Z 0-9 . _ - with at most one / inside")]
+    BadName { name: String },
+    #[error("service \"{name}\" is declared twice; give each a name of its own")]
+    DuplicateService { name: String },
+    #[error("service \"{service}\": {vip} can't be a VIP; use a unicast address that is not loopback or unspecified")]
+    BadVip { service: String, vip: IpAddr },
+    #[error("service \"{service}\" has no ports; give at least one, like 5432/tcp")]
+    NoPorts { service: String },
+    #[error("service \"{service}\": ports {a} and {b} overlap; merge them")]
+    OwnOverlap { service: String, a: PortRange, b: PortRange },
     #[error("services \"{a}\" and \"{b}\" overlap at {vip} port {port}; give one of them another VIP or port")]
-    Overlap {
-        /// A service.
-        a: String,
-        /// The other.
-        b: String,
-        /// Where.
-        vip: IpAddr,
-        /// The second one's range.
-        port: PortRange,
-    },
+    Overlap { a: String, b: String, vip: IpAddr, port: PortRange },
+    #[error("service \"{service}\": backend \"{text}\" is not an address; write 10.0.1.11, 10.0.1.11:5432 or [fd00::11]:5432")]
+    BadBackend { service: String, text: String },
+    #[error("service \"{service}\": backend {backend} is not of the VIP's family ({vip}); use an {family} backend")]
+    OtherFamily { service: String, backend: String, vip: IpAddr, family: &'static str },
+    #[error("service \"{service}\": backend {backend} is declared twice; raise its weight instead")]
+    DuplicateBackend { service: String, backend: String },
+    #[error("service \"{service}\": backend {backend} is the VIP of service \"{owner}\"; name the real server")]
+    BackendIsVip { service: String, backend: String, owner: String },
+    #[error("service \"{service}\": backend {backend} can't be reached; use a unicast address that is not loopback or unspecified")]
+    UnusableBackend { service: String, backend: String },
+    #[error("service \"{service}\": weight {weight} of backend {backend} is out of range; use 1 to 65535, or drain it")]
+    Weight { service: String, backend: String, weight: i64 },
+    #[error("service \"{service}\": max_connections {limit} of backend {backend} is out of range; use 1 to 4294967294, or leave it out")]
+    MaxConnections { service: String, backend: String, limit: i64 },
+    #[error("algorithm \"{text}\" is not known; use least-connections or consistent-hash")]
+    Algorithm { text: String },
+    #[error("{what} \"{text}\" is not usable; write a duration like 30s, 15m or 3h, {range}")]
+    Duration { what: &'static str, text: String, range: &'static str },
+    #[error("{what} \"{text}\" is not known; use {known}")]
+    NotKnown { what: &'static str, text: String, known: &'static str },
+    #[error("{count} services are too many; the limit is 10000 on one node")]
+    TooManyServices { count: usize },
+    #[error("service \"{service}\" has {count} backends; the limit is 1024 a service")]
+    TooManyBackends { service: String, count: usize },
+    #[error("{ports} ports in all (ranges counted port by port) are too many; the limit is 262144 for each IP version")]
+    TooManyPorts { ports: u64 },
+    #[error("{vips} VIPs are too many; the limit is 16384 for each IP version")]
+    TooManyVips { vips: usize },
+    #[error("the backends need {blocks} blocks of 16; the limit is 16383 in all")]
+    TooManyBlocks { blocks: usize },
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ pub mod desired;
 pub mod port;
 pub mod service;
 
-pub use backend::{AdminState, BackendSpec};
+pub use backend::{AdminState, BackendSpec, backend_name};
 pub use desired::{Desired, ModelError};
 pub use port::{PortRange, Protocol};
-pub use service::{AlgorithmKind, ServiceSpec, StrayPolicy};
+pub use service::{AlgorithmKind, ServiceSpec};

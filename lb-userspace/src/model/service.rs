@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use super::{BackendSpec, PortRange};
+use lb_common::abi::limits;
+
+use super::{BackendSpec, ModelError, PortRange, backend_name};
 
 /// How a backend is chosen for a new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,28 +23,22 @@ impl AlgorithmKind {
             Self::ConsistentHash => "consistent-hash",
         }
     }
-    /// What a stray TCP packet meets unless the service says otherwise.
-    pub const fn default_stray(self) -> StrayPolicy {
-        match self {
-            Self::LeastConnections => StrayPolicy::Reset,
-            Self::ConsistentHash => StrayPolicy::Forward,
-        }
+    /// From its name.
+    ///
+    /// # Errors
+    /// There are only two.
+    pub fn parse(text: &str) -> Result<Self, ModelError> {
+        [Self::LeastConnections, Self::ConsistentHash]
+            .into_iter()
+            .find(|a| a.name() == text)
+            .ok_or_else(|| ModelError::Algorithm { text: text.into() })
     }
-}
-
-/// What happens to a TCP packet that belongs to no flow and opens none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum StrayPolicy {
-    /// RST.
-    Reset,
-    /// Choose and pin as for a new flow.
-    Forward,
 }
 
 /// One service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceSpec {
-    /// Unique; 1 to 63 of `[A-Za-z0-9._-]`, or `namespace/name` (one slash allowed).
+    /// Unique; 1 to 63 of `[A-Za-z0-9._-]`, or `namespace/name` (one slash inside).
     pub name: String,
     /// Where clients connect to.
     pub vip: IpAddr,
@@ -50,8 +46,6 @@ pub struct ServiceSpec {
     pub ports: Vec<PortRange>,
     /// How to choose.
     pub algorithm: AlgorithmKind,
-    /// Stray packets.
-    pub stray: StrayPolicy,
     /// Idle timeout of open flows (TCP established, UDP); `None`: the default.
     pub idle_timeout: Option<Duration>,
     /// Backends by name.
@@ -60,4 +54,126 @@ pub struct ServiceSpec {
     pub from_file: bool,
     /// What was declared that this version accepts and does not act on yet; for people, one sentence each.
     pub warnings: Vec<String>,
+}
+
+impl ServiceSpec {
+    /// Adds a backend.
+    ///
+    /// # Errors
+    /// It is there already.
+    pub fn add(&mut self, backend: BackendSpec) -> Result<(), ModelError> {
+        let name = backend.name();
+        if self.backends.contains_key(&name) {
+            return Err(ModelError::DuplicateBackend { service: self.name.clone(), backend: name });
+        }
+        self.backends.insert(name, backend);
+        Ok(())
+    }
+
+    /// What can be wrong with a service by itself.
+    ///
+    /// # Errors
+    /// The first thing that is.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        let service = || self.name.clone();
+        check_name(&self.name)?;
+        if !usable(self.vip) {
+            return Err(ModelError::BadVip { service: service(), vip: self.vip });
+        }
+        if self.ports.is_empty() {
+            return Err(ModelError::NoPorts { service: service() });
+        }
+        for (i, a) in self.ports.iter().enumerate() {
+            if let Some(b) = self.ports[i + 1..].iter().find(|b| a.overlaps(**b)) {
+                return Err(ModelError::OwnOverlap { service: service(), a: *a, b: *b });
+            }
+        }
+        if self.backends.len() > limits::MAX_BACKENDS_PER_SERVICE as usize {
+            return Err(ModelError::TooManyBackends { service: service(), count: self.backends.len() });
+        }
+        for backend in self.backends.values() {
+            if backend.address.is_ipv6() != self.vip.is_ipv6() {
+                let family = if self.vip.is_ipv6() { "IPv6" } else { "IPv4" };
+                return Err(ModelError::OtherFamily {
+                    service: service(),
+                    backend: backend.name(),
+                    vip: self.vip,
+                    family,
+                });
+            }
+            if !usable(backend.address) {
+                return Err(ModelError::UnusableBackend { service: service(), backend: backend.name() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Can packets be sent there from elsewhere?
+fn usable(address: IpAddr) -> bool {
+    let special = match address {
+        IpAddr::V4(a) => a.is_broadcast() || a.octets()[0] == 0,
+        IpAddr::V6(a) => a.to_ipv4_mapped().is_some() || a.is_unicast_link_local(),
+    };
+    !(special || address.is_unspecified() || address.is_multicast() || address.is_loopback())
+}
+
+/// A name that fits in maps, URLs and labels.
+///
+/// # Errors
+/// It doesn't.
+pub fn check_name(name: &str) -> Result<(), ModelError> {
+    let part = |p: &str| !p.is_empty() && p.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    let parts: Vec<&str> = name.split('/').collect();
+    if name.len() <= limits::MAX_NAME && parts.len() <= 2 && parts.iter().all(|p| part(p) && *p != "." && *p != "..") {
+        return Ok(());
+    }
+    Err(ModelError::BadName { name: name.into() })
+}
+
+/// `10.0.1.11:5432`, `[fd00::11]:5432`, or without port.
+///
+/// # Errors
+/// It is neither, or the port is 0.
+pub fn parse_backend(service: &str, text: &str) -> Result<(IpAddr, Option<u16>), ModelError> {
+    let bad = || ModelError::BadBackend { service: service.into(), text: text.into() };
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok((address, None));
+    }
+    let socket = text.parse::<std::net::SocketAddr>().map_err(|_| bad())?;
+    if socket.port() == 0 {
+        return Err(ModelError::PortZero);
+    }
+    Ok((socket.ip(), Some(socket.port())))
+}
+
+/// A backend as typed, with weight and limit checked.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn make_backend(
+    service: &str,
+    address: &str,
+    weight: Option<i64>,
+    max_connections: Option<i64>,
+    from_file: bool,
+) -> Result<BackendSpec, ModelError> {
+    let (address, port) = parse_backend(service, address)?;
+    let backend = || backend_name(address, port);
+    let weight = weight.unwrap_or(1);
+    let weight = u16::try_from(weight).ok().filter(|w| *w > 0).ok_or_else(|| ModelError::Weight {
+        service: service.into(),
+        backend: backend(),
+        weight,
+    })?;
+    let max_connections = match max_connections {
+        None => None,
+        Some(limit) => Some(
+            u32::try_from(limit)
+                .ok()
+                .filter(|l| *l > 0 && *l < u32::MAX)
+                .ok_or_else(|| ModelError::MaxConnections { service: service.into(), backend: backend(), limit })?,
+        ),
+    };
+    Ok(BackendSpec { address, port, weight, max_connections, admin: Default::default(), from_file })
 }

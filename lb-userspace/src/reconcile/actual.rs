@@ -1,45 +1,143 @@
 //! What the maps hold, in model terms. Read back once when an agent adopts pinned maps; from then on kept current by applying
-//! the steps of each plan to it as well ([`Actual::apply`]).
+//! each step to it as well.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
-use lb_common::abi::{Backend, BackendId, BlockId, PoolBlock, PortBe, Proto, Service, ServiceId};
+use lb_common::abi::{Backend, BackendId, BlockId, PoolBlock, Proto, Service, ServiceId};
+
+use super::Step;
+use crate::model::backend_name;
+
+/// A service entry's key: VIP, protocol, port in host order.
+pub type PortKey = (IpAddr, Proto, u16);
 
 /// Mirror of the maps that the agent writes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Actual {
-    /// Services by id: named ones only.
-    pub services: BTreeMap<ServiceId, ActualService>,
-    /// Blocks in use.
-    pub blocks: BTreeMap<BlockId, PoolBlock>,
-    /// Backends in use, retired ones included.
-    pub backends: BTreeMap<BackendId, ActualBackend>,
-    /// VIPs.
-    pub vips: BTreeSet<IpAddr>,
+    services: BTreeMap<ServiceId, ActualService>,
+    names: HashMap<String, ServiceId>,
+    owners: HashMap<PortKey, ServiceId>,
+    blocks: BTreeMap<BlockId, PoolBlock>,
+    backends: HashMap<BackendId, Backend>,
+    vips: BTreeSet<IpAddr>,
 }
 
 /// A service id in use.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Default)]
 pub struct ActualService {
     /// Name.
     pub name: String,
     /// Its entries in the service map. Empty: no longer declared, kept for its pinned flows.
-    pub ports: BTreeMap<(IpAddr, Proto, u16), Service>,
-    /// The slots of its Maglev table as published; `None`: no table, or not known (adopted), in which case it is rebuilt.
-    pub table: Option<Vec<u32>>,
+    pub ports: BTreeMap<PortKey, Service>,
+    /// Its blocks; the chain runs through them in this order.
+    pub blocks: BTreeSet<BlockId>,
+    /// Its backends by name, retired ones included.
+    pub backends: BTreeMap<String, BackendId>,
+    /// Members of its Maglev table as published; `None`: no table, or not known (adopted), in which case it is rebuilt.
+    pub table: Option<Vec<(String, BackendId, u32)>>,
 }
 
-/// A backend slot in use.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ActualBackend {
-    /// Record.
-    pub value: Backend,
-}
+impl Actual {
+    /// Services by id.
+    pub fn services(&self) -> &BTreeMap<ServiceId, ActualService> {
+        &self.services
+    }
+    /// Id of a name.
+    pub fn id(&self, name: &str) -> Option<ServiceId> {
+        self.names.get(name).copied()
+    }
+    /// A service by name.
+    pub fn service(&self, name: &str) -> Option<&ActualService> {
+        self.services.get(&self.id(name)?)
+    }
+    /// A backend's record.
+    pub fn backend(&self, id: BackendId) -> Option<&Backend> {
+        self.backends.get(&id)
+    }
+    /// All backends in use, retired ones included.
+    pub fn backends(&self) -> impl Iterator<Item = (BackendId, &Backend)> {
+        self.backends.iter().map(|(id, b)| (*id, b))
+    }
+    /// A block's record.
+    pub fn block(&self, id: BlockId) -> Option<&PoolBlock> {
+        self.blocks.get(&id)
+    }
+    /// Is the block in use?
+    pub fn has_block(&self, id: BlockId) -> bool {
+        self.blocks.contains_key(&id)
+    }
+    /// VIPs.
+    pub fn vips(&self) -> &BTreeSet<IpAddr> {
+        &self.vips
+    }
 
-/// Key of a port in [`ActualService::ports`].
-pub fn port_key(vip: IpAddr, port: PortBe, proto: Proto) -> (IpAddr, Proto, u16) {
-    (vip, proto, port.get())
+    /// Notes that the kernel took a step.
+    pub fn apply(&mut self, step: &Step) {
+        match step {
+            Step::Name { service, name: Some(name) } => {
+                self.names.insert(name.clone(), *service);
+                self.services.entry(*service).or_default().name = name.clone();
+            }
+            Step::Name { service, name: None } => {
+                if let Some(gone) = self.services.remove(service) {
+                    self.names.remove(&gone.name);
+                }
+            }
+            Step::Backend { id, value } => self.set_backend(*id, *value),
+            Step::Block { block, value } => {
+                if let Some(before) = self.blocks.remove(block)
+                    && let Some(service) = self.services.get_mut(&before.service)
+                {
+                    service.blocks.remove(block);
+                }
+                if value.service != u32::MAX {
+                    self.blocks.insert(*block, *value);
+                    self.services.entry(value.service).or_default().blocks.insert(*block);
+                }
+            }
+            Step::Table { service, members } => {
+                let table = Some(members.clone()).filter(|m| !m.is_empty());
+                self.services.entry(*service).or_default().table = table;
+            }
+            Step::AddVip { vip } => {
+                self.vips.insert(*vip);
+            }
+            Step::RemoveVip { vip } => {
+                self.vips.remove(vip);
+            }
+            Step::AddPort { vip, port, proto, value } => {
+                let key = (*vip, *proto, port.get());
+                self.remove_port(key);
+                self.owners.insert(key, value.id);
+                self.services.entry(value.id).or_default().ports.insert(key, *value);
+            }
+            Step::RemovePort { vip, port, proto } => self.remove_port((*vip, *proto, port.get())),
+            Step::ZeroCounters { .. } | Step::ZeroDurations { .. } => {}
+        }
+    }
+
+    fn set_backend(&mut self, id: BackendId, value: Backend) {
+        if let Some(before) = self.backends.remove(&id)
+            && let Some(address) = before.address()
+            && let Some(service) = self.services.get_mut(&before.service)
+        {
+            service.backends.remove(&backend_name(address, before.port()));
+        }
+        if let Some(address) = value.address() {
+            self.backends.insert(id, value);
+            let service = self.services.entry(value.service).or_default();
+            service.backends.insert(backend_name(address, value.port()), id);
+        }
+    }
+
+    fn remove_port(&mut self, key: PortKey) {
+        if let Some(owner) = self.owners.remove(&key)
+            && let Some(service) = self.services.get_mut(&owner)
+        {
+            service.ports.remove(&key);
+        }
+    }
 }

@@ -4,5 +4,6 @@ pub mod actual;
 pub mod plan;
 pub mod step;
 
-pub use actual::{Actual, ActualBackend, ActualService};
+pub use actual::{Actual, ActualService};
+pub use plan::{Scope, collect, plan};
 pub use step::{Plan, Step};

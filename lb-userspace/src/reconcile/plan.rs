@@ -1,1 +1,320 @@
-//! The pure planner.
+//! The planner.
+//!
+//! Order, and why each moment between is correct:
+//! 1. names, counters, backends: nothing points at them yet;
+//! 2. blocks, last of the chain first: a backend's weight becomes positive when its record is there; a drain takes effect;
+//! 3. tables: every backend in them has a record, and a weight;
+//! 4. VIPs, ports: clients reach a pool that is whole;
+//! 5. what is no longer declared, in reverse: ports, VIPs, tables, blocks.
+//!
+//! Freeing ids is another pass ([`collect`]), run a while later: a packet may be on its way with an id that it read just
+//! before, and a flow may be pinned.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use lb_common::abi::{
+    Algorithm, BLOCK_SLOTS, Backend, BackendId, BlockId, PoolBlock, PortBe, Service, ServiceId, Stray, limits,
+};
+
+use super::{Actual, ActualService, Plan, Step, actual::PortKey};
+use crate::model::{AdminState, AlgorithmKind, BackendSpec, Desired, ServiceSpec};
+
+/// What may have changed.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope<'a> {
+    /// Anything.
+    All,
+    /// One service.
+    Service(&'a str),
+}
+
+/// A plan can't be made.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// Ids are kept while flows are pinned to what was removed.
+    #[error("no free {what}: what was removed is kept until its last connection ends; close some, or try again later")]
+    Exhausted {
+        /// `service id` or `block of backends`.
+        what: &'static str,
+    },
+}
+
+/// The steps that lead from `actual` to `desired`.
+///
+/// # Errors
+/// Ids are exhausted. Limits were checked with the desired state, so it takes removed services with pinned flows to get here.
+pub fn plan(desired: &Desired, actual: &Actual, scope: Scope<'_>) -> Result<Plan, PlanError> {
+    let mut planner = Planner { desired, actual, next_service: 0, next_block: 1, stages: Default::default() };
+    match scope {
+        Scope::Service(name) => planner.service(name)?,
+        Scope::All => {
+            for name in desired.services().keys() {
+                planner.service(name)?;
+            }
+            for service in actual.services().values() {
+                if !desired.services().contains_key(&service.name) {
+                    planner.service(&service.name)?;
+                }
+            }
+        }
+    }
+    planner.vips(scope);
+    Ok(Plan { steps: planner.stages.into_iter().flatten().collect() })
+}
+
+/// Stages of a plan, in order.
+#[derive(Clone, Copy)]
+enum Stage {
+    Backends,
+    Blocks,
+    Tables,
+    AddVips,
+    AddPorts,
+    RemovePorts,
+    RemoveVips,
+    RemoveTables,
+    RemoveBlocks,
+}
+
+struct Planner<'a> {
+    desired: &'a Desired,
+    actual: &'a Actual,
+    next_service: ServiceId,
+    next_block: BlockId,
+    stages: [Vec<Step>; 9],
+}
+
+impl Planner<'_> {
+    fn push(&mut self, stage: Stage, step: Step) {
+        self.stages[stage as usize].push(step);
+    }
+
+    fn service(&mut self, name: &str) -> Result<(), PlanError> {
+        let empty = ActualService::default();
+        let before = self.actual.service(name).unwrap_or(&empty);
+        let Some(spec) = self.desired.services().get(name) else {
+            if let Some(id) = self.actual.id(name) {
+                self.retire(id, before);
+            }
+            return Ok(());
+        };
+        let id = match self.actual.id(name) {
+            Some(id) => id,
+            None => {
+                let id = self.free_service()?;
+                self.push(Stage::Backends, Step::ZeroDurations { service: id });
+                self.push(Stage::Backends, Step::Name { service: id, name: Some(name.into()) });
+                id
+            }
+        };
+        let mut slots: BTreeMap<BackendId, &BackendSpec> = BTreeMap::new();
+        let mut blocks = before.blocks.clone();
+        let mut ids: Vec<(&String, BackendId)> = Vec::new();
+        for (backend, spec) in &spec.backends {
+            let value = Backend::new(spec.address, spec.port, id);
+            let slot = match before.backends.get(backend) {
+                Some(slot) => {
+                    if self.actual.backend(*slot) != Some(&value) {
+                        self.push(Stage::Backends, Step::Backend { id: *slot, value });
+                    }
+                    *slot
+                }
+                None => {
+                    let slot = self.free_slot(&mut blocks, &slots)?;
+                    self.push(Stage::Backends, Step::ZeroCounters { id: slot });
+                    self.push(Stage::Backends, Step::Backend { id: slot, value });
+                    slot
+                }
+            };
+            slots.insert(slot, spec);
+            ids.push((backend, slot));
+        }
+        self.retire_backends(before, |slot| slots.contains_key(&slot));
+        self.blocks(id, &blocks, &slots, Stage::Blocks);
+        self.table(id, before, spec, &ids);
+        self.ports(id, before, spec, blocks.first().copied().unwrap_or(0));
+        Ok(())
+    }
+
+    /// A service that is no longer declared.
+    fn retire(&mut self, id: ServiceId, before: &ActualService) {
+        self.retire_backends(before, |_| false);
+        self.remove_ports(id, before, &BTreeSet::new());
+        if before.table.is_some() {
+            self.push(Stage::RemoveTables, Step::Table { service: id, members: Vec::new() });
+        }
+        self.blocks(id, &before.blocks, &BTreeMap::new(), Stage::RemoveBlocks);
+    }
+
+    fn retire_backends(&mut self, before: &ActualService, kept: impl Fn(BackendId) -> bool) {
+        for slot in before.backends.values().filter(|slot| !kept(**slot)) {
+            if let Some(value) = self.actual.backend(*slot).filter(|b| b.retired == 0) {
+                self.push(Stage::Backends, Step::Backend { id: *slot, value: Backend { retired: 1, ..*value } });
+            }
+        }
+    }
+
+    fn blocks(
+        &mut self,
+        service: ServiceId,
+        blocks: &BTreeSet<BlockId>,
+        slots: &BTreeMap<BackendId, &BackendSpec>,
+        stage: Stage,
+    ) {
+        let mut next = 0;
+        for block in blocks.iter().rev() {
+            let mut value = PoolBlock { service, next, ..PoolBlock::FREE };
+            for slot in 0..BLOCK_SLOTS {
+                if let Some(spec) = slots.get(&BackendId::new(*block, slot as u32)) {
+                    value.weight[slot] = weight(spec);
+                    value.limit[slot] = spec.max_connections.unwrap_or(u32::MAX);
+                }
+            }
+            if self.actual.block(*block) != Some(&value) {
+                self.push(stage, Step::Block { block: *block, value });
+            }
+            next = *block;
+        }
+    }
+
+    fn table(&mut self, service: ServiceId, before: &ActualService, spec: &ServiceSpec, ids: &[(&String, BackendId)]) {
+        let members: Vec<(String, BackendId, u32)> = match spec.algorithm {
+            AlgorithmKind::LeastConnections => Vec::new(),
+            AlgorithmKind::ConsistentHash => ids
+                .iter()
+                .map(|(name, id)| ((*name).clone(), *id, weight(&spec.backends[*name])))
+                .filter(|(_, _, weight)| *weight > 0)
+                .collect(),
+        };
+        if before.table.as_deref().unwrap_or_default() != members {
+            let stage = if members.is_empty() { Stage::RemoveTables } else { Stage::Tables };
+            self.push(stage, Step::Table { service, members });
+        }
+    }
+
+    fn ports(&mut self, id: ServiceId, before: &ActualService, spec: &ServiceSpec, first_block: BlockId) {
+        let (algorithm, stray) = match spec.algorithm {
+            AlgorithmKind::LeastConnections => (Algorithm::LEAST_CONNECTIONS, Stray::RESET),
+            AlgorithmKind::ConsistentHash => (Algorithm::CONSISTENT_HASH, Stray::FORWARD),
+        };
+        let value = Service { id, first_block, algorithm, stray, _pad: [0; 6] };
+        let mut wanted = BTreeSet::new();
+        for range in &spec.ports {
+            for port in range.iter() {
+                let key = (spec.vip, range.protocol().proto(), port);
+                wanted.insert(key);
+                if before.ports.get(&key) != Some(&value) {
+                    let (vip, proto, port) = (key.0, key.1, PortBe::new(port));
+                    self.push(Stage::AddPorts, Step::AddPort { vip, port, proto, value });
+                }
+            }
+        }
+        self.remove_ports(id, before, &wanted);
+    }
+
+    /// Takes out ports that the service has and should not, unless another service is getting them: that one's entry replaces
+    /// this one's, without a moment between.
+    fn remove_ports(&mut self, id: ServiceId, before: &ActualService, wanted: &BTreeSet<PortKey>) {
+        for key in before.ports.keys().filter(|key| !wanted.contains(key)) {
+            let (vip, proto, port) = *key;
+            let claimed = self.desired.services().values().any(|s| {
+                s.vip == vip
+                    && self.actual.id(&s.name) != Some(id)
+                    && s.ports
+                        .iter()
+                        .any(|r| r.protocol().proto() == proto && (r.first()..=r.last()).contains(&port))
+            });
+            if !claimed {
+                self.push(Stage::RemovePorts, Step::RemovePort { vip, port: PortBe::new(port), proto });
+            }
+        }
+    }
+
+    fn vips(&mut self, scope: Scope<'_>) {
+        let actual = self.actual;
+        if let Scope::Service(name) = scope
+            && let Some(spec) = self.desired.services().get(name)
+            && actual.vips().contains(&spec.vip)
+            && self.stages[Stage::RemovePorts as usize].is_empty()
+        {
+            return;
+        }
+        let wanted: BTreeSet<IpAddr> = self.desired.services().values().map(|s| s.vip).collect();
+        for vip in wanted.difference(actual.vips()) {
+            self.push(Stage::AddVips, Step::AddVip { vip: *vip });
+        }
+        for vip in actual.vips().difference(&wanted) {
+            self.push(Stage::RemoveVips, Step::RemoveVip { vip: *vip });
+        }
+    }
+
+    fn free_service(&mut self) -> Result<ServiceId, PlanError> {
+        while self.actual.services().contains_key(&self.next_service) {
+            self.next_service += 1;
+        }
+        let id = self.next_service;
+        self.next_service += 1;
+        if id < limits::MAX_SERVICES { Ok(id) } else { Err(PlanError::Exhausted { what: "service id" }) }
+    }
+
+    /// A slot that no backend has, in the service's blocks or in a new one.
+    fn free_slot(
+        &mut self,
+        blocks: &mut BTreeSet<BlockId>,
+        taken: &BTreeMap<BackendId, &BackendSpec>,
+    ) -> Result<BackendId, PlanError> {
+        let free = |id: &BackendId| !taken.contains_key(id) && self.actual.backend(*id).is_none();
+        let in_block = |block: BlockId| (0..BLOCK_SLOTS as u32).map(move |slot| BackendId::new(block, slot));
+        if let Some(id) = blocks.iter().flat_map(|b| in_block(*b)).find(free) {
+            return Ok(id);
+        }
+        while self.actual.has_block(self.next_block) {
+            self.next_block += 1;
+        }
+        let block = self.next_block;
+        self.next_block += 1;
+        if block >= limits::MAX_BLOCKS || blocks.len() >= limits::MAX_CHAIN as usize {
+            return Err(PlanError::Exhausted { what: "block of backends" });
+        }
+        blocks.insert(block);
+        Ok(BackendId::new(block, 0))
+    }
+}
+
+/// The weight in force: none while draining.
+fn weight(spec: &BackendSpec) -> u32 {
+    match spec.admin {
+        AdminState::Active => spec.weight.into(),
+        AdminState::Draining { .. } => 0,
+    }
+}
+
+/// The steps that free what is retired and has no pinned flow: backends, then the blocks and ids of services that are gone.
+/// To be applied no sooner than a second after the plan that retired them. `busy`: is any flow, counted or lingering, pinned
+/// to this backend?
+pub fn collect(desired: &Desired, actual: &Actual, busy: impl Fn(BackendId) -> bool) -> Plan {
+    let mut steps = Vec::new();
+    for (id, service) in actual.services() {
+        let mut left = 0;
+        for backend in service.backends.values() {
+            let retired = actual.backend(*backend).is_some_and(|b| b.retired != 0);
+            if retired && !busy(*backend) {
+                steps.push(Step::Backend { id: *backend, value: Backend::default() });
+            } else {
+                left += 1;
+            }
+        }
+        if left == 0 && service.ports.is_empty() && !desired.services().contains_key(&service.name) {
+            let blocks = service.blocks.iter();
+            steps.extend(blocks.map(|block| Step::Block { block: *block, value: PoolBlock::FREE }));
+            steps.push(Step::Name { service: *id, name: None });
+        }
+    }
+    Plan { steps }
+}
+
+#[cfg(test)]
+mod tests;

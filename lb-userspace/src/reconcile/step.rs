@@ -39,12 +39,12 @@ pub enum Step {
         /// Record.
         value: PoolBlock,
     },
-    /// Publish a Maglev table, whole. Words are backend ids, one per slot; empty: remove the table.
+    /// Publish a Maglev table, whole; without members: remove it.
     Table {
         /// Id.
         service: ServiceId,
-        /// Slots.
-        slots: Vec<u32>,
+        /// Who takes part: id and weight, by name.
+        members: Vec<(String, BackendId, u32)>,
     },
     /// Add an address to the VIPs.
     AddVip {

@@ -1,1 +1,25 @@
-//! See the crate's map.
+//! Where desired state comes from: the config file and what the command line added. Each source gives a whole state; neither
+//! knows of maps. A further source is a further file here and a line in `merge`.
+
+pub mod config;
+pub mod merge;
+pub mod runtime;
+
+pub use config::{Attach, Config, InterfaceRule};
+pub use runtime::Runtime;
+
+/// Why desired state could not be had. One line each: what is wrong, with what value, what would be right.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message is the documentation of each variant and names its fields")]
+pub enum SourceError {
+    #[error("{path}: {error}")]
+    Read { path: String, error: std::io::Error },
+    #[error("{path}: {message}")]
+    Syntax { path: String, message: String },
+    #[error("{path}: {error}")]
+    Model { path: String, error: crate::model::ModelError },
+    #[error("{path}: {message}")]
+    Value { path: String, message: String },
+    #[error("state file {path}: {error}")]
+    Save { path: String, error: std::io::Error },
+}

@@ -1,0 +1,153 @@
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::service::make_backend;
+
+fn spec(name: &str, vip: &str, ports: &[&str], backends: &[(String, u16)], ch: bool) -> ServiceSpec {
+    let mut spec = ServiceSpec {
+        name: name.into(),
+        vip: vip.parse().unwrap(),
+        ports: ports.iter().map(|p| p.parse().unwrap()).collect(),
+        algorithm: if ch { AlgorithmKind::ConsistentHash } else { AlgorithmKind::LeastConnections },
+        idle_timeout: None,
+        backends: BTreeMap::new(),
+        from_file: true,
+        warnings: Vec::new(),
+    };
+    for (address, weight) in backends {
+        let draining = *weight == 0;
+        let mut b = make_backend(name, address, Some((*weight).max(1).into()), None, true).unwrap();
+        if draining {
+            b.admin = AdminState::Draining { since: Default::default(), deadline: None };
+        }
+        spec.add(b).unwrap();
+    }
+    spec
+}
+
+/// Everything a packet could run into.
+fn consistent(actual: &Actual, pinned: &HashSet<BackendId>, at: &Step) {
+    for service in actual.services().values() {
+        for value in service.ports.values() {
+            let mut block = value.first_block;
+            let mut seen = 0;
+            while block != 0 {
+                let record = actual.block(block).unwrap_or_else(|| panic!("{at:?}: chain leads to free block {block}"));
+                assert_eq!(record.service, value.id, "{at:?}: chain leads into another service");
+                for slot in 0..BLOCK_SLOTS {
+                    if record.weight[slot] > 0 {
+                        let backend = actual.backend(BackendId::new(block, slot as u32));
+                        assert_eq!(backend.map(|b| b.service), Some(value.id), "{at:?}: eligible slot without backend");
+                    }
+                }
+                block = record.next;
+                seen += 1;
+                assert!(seen <= limits::MAX_CHAIN);
+            }
+            assert!(value.algorithm != Algorithm::CONSISTENT_HASH || service.table.is_some() || service.backends.values().all(|b| actual.block(b.block()).unwrap().weight[b.slot()] == 0), "{at:?}: no table");
+        }
+        for (_, id, _) in service.table.iter().flatten() {
+            assert!(actual.backend(*id).is_some(), "{at:?}: table names a free backend");
+        }
+    }
+    for id in pinned {
+        assert!(actual.backend(*id).is_some(), "{at:?}: {id:?} was freed under its flows");
+    }
+}
+
+fn run(actual: &mut Actual, plan: &Plan, pinned: &HashSet<BackendId>) {
+    for step in &plan.steps {
+        if let Step::Backend { id, value } = step
+            && let Some(before) = actual.backend(*id)
+            && value.family != Backend::FREE
+        {
+            assert_eq!((before.addr, before.port), (value.addr, value.port), "an id in use is given to another backend");
+        }
+        actual.apply(step);
+        consistent(actual, pinned, step);
+    }
+}
+
+fn go(actual: &mut Actual, desired: &Desired, scope: Scope<'_>) {
+    let steps = plan(desired, actual, scope).unwrap();
+    run(actual, &steps, &HashSet::new());
+}
+
+fn state() -> impl Strategy<Value = Vec<ServiceSpec>> {
+    let backends = prop::collection::btree_map(0u8..40, 0u16..4, 0..24);
+    let service = (backends, any::<bool>(), 0u16..3);
+    prop::collection::btree_map(0u8..5, service, 0..5).prop_map(|services| {
+        services
+            .into_iter()
+            .map(|(n, (backends, ch, extra))| {
+                let backends: Vec<_> = backends.into_iter().map(|(b, w)| (format!("10.0.0.{}", b + 1), w)).collect();
+                let range = format!("8000-{}/tcp", 8000 + extra);
+                spec(&format!("s{n}"), &format!("10.96.0.{}", n + 1), &["80/tcp", &range], &backends, ch)
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Whatever is declared after whatever, every moment of the way is one that packets may see, and the end is what was declared.
+    #[test]
+    fn every_moment_is_correct(states in prop::collection::vec(state(), 1..6), pin: u32) {
+        let mut actual = Actual::default();
+        for (i, services) in states.into_iter().enumerate() {
+            let pinned: HashSet<BackendId> = actual.backends().map(|(id, _)| id).filter(|id| (id.0 ^ pin).is_multiple_of(3)).collect();
+            let desired = Desired::new(services).unwrap();
+            let step = plan(&desired, &actual, Scope::All).unwrap();
+            run(&mut actual, &step, &pinned);
+            prop_assert!(plan(&desired, &actual, Scope::All).unwrap().steps.is_empty(), "not converged at state {i}");
+            let freed = collect(&desired, &actual, |id| pinned.contains(&id));
+            run(&mut actual, &freed, &pinned);
+            prop_assert!(plan(&desired, &actual, Scope::All).unwrap().steps.is_empty());
+            for (name, spec) in desired.services() {
+                let service = actual.service(name).unwrap();
+                for (backend, spec) in &spec.backends {
+                    let id = service.backends[backend];
+                    prop_assert_eq!(actual.block(id.block()).unwrap().weight[id.slot()], weight(spec));
+                }
+            }
+        }
+        let nothing = Desired::default();
+        let end = plan(&nothing, &actual, Scope::All).unwrap();
+        run(&mut actual, &end, &HashSet::new());
+        let end = collect(&nothing, &actual, |_| false);
+        run(&mut actual, &end, &HashSet::new());
+        prop_assert_eq!(actual, Actual::default());
+    }
+}
+
+#[test]
+fn a_port_changes_hands_without_a_gap() {
+    let b = [("10.0.0.1".to_string(), 1)];
+    let mut actual = Actual::default();
+    let one = Desired::new(vec![spec("a", "10.96.0.1", &["80/tcp"], &b, false)]).unwrap();
+    let two = Desired::new(vec![spec("b", "10.96.0.1", &["80/tcp"], &b, false)]).unwrap();
+    go(&mut actual, &one, Scope::All);
+    let moved = plan(&two, &actual, Scope::All).unwrap();
+    assert!(!moved.steps.iter().any(|s| matches!(s, Step::RemovePort { .. } | Step::RemoveVip { .. })));
+    run(&mut actual, &moved, &HashSet::new());
+    assert!(actual.service("a").unwrap().ports.is_empty());
+    assert_eq!(actual.service("b").unwrap().ports.len(), 1);
+}
+
+#[test]
+fn a_backend_that_returns_gets_its_slot_back() {
+    let two = [("10.0.0.1".to_string(), 1), ("10.0.0.2".to_string(), 1)];
+    let mut actual = Actual::default();
+    let both = Desired::new(vec![spec("a", "10.96.0.1", &["80/tcp"], &two, false)]).unwrap();
+    let one = Desired::new(vec![spec("a", "10.96.0.1", &["80/tcp"], &two[..1], false)]).unwrap();
+    go(&mut actual, &both, Scope::All);
+    let id = actual.service("a").unwrap().backends["10.0.0.2"];
+    go(&mut actual, &one, Scope::Service("a"));
+    assert_eq!(actual.backend(id).unwrap().retired, 1);
+    let back = plan(&both, &actual, Scope::Service("a")).unwrap();
+    assert!(!back.steps.iter().any(|s| matches!(s, Step::ZeroCounters { .. })), "its counters go on");
+    run(&mut actual, &back, &HashSet::new());
+    assert_eq!(actual.service("a").unwrap().backends["10.0.0.2"], id);
+}

@@ -1,0 +1,98 @@
+use super::*;
+
+const CONTRACT: &str = r#"
+[agent]
+api_socket = "/run/flowpin/api.sock"
+metrics_listen = "127.0.0.1:9479"
+pin_dir = "/sys/fs/bpf/flowpin"
+state_file = "/var/lib/flowpin/state.json"
+[conntrack]
+max_flows = 1048576
+[[interface]]
+match = "eth0"
+attach = "xdp"
+[[interface]]
+match = "veth*"
+attach = "tc"
+[[service]]
+name = "app"
+vip = "10.96.0.10"
+ports = ["8001-8003/tcp"]
+algorithm = "least-connections"
+affinity = { client_ip = true, timeout = "3h", group = "app" }
+timeouts = { idle = "15h", client_request = "60s", backend_response = "60s" }
+health = { type = "tcp", interval = "2s", timeout = "1s", rise = 2, fall = 3 }
+slow_start = "30s"
+[[service.backend]]
+address = "10.0.1.11"
+weight = 1
+max_connections = 300
+"#;
+
+fn refusal(text: &str) -> String {
+    parse(text, "f.toml").expect_err("must be refused").to_string()
+}
+
+fn with(from: &str, to: &str) -> String {
+    assert!(CONTRACT.contains(from));
+    CONTRACT.replacen(from, to, 1)
+}
+
+#[test]
+fn every_key_is_taken() {
+    let config = parse(CONTRACT, "f.toml").unwrap();
+    assert_eq!(config.services[0].idle_timeout, Some(Duration::from_secs(15 * 3600)));
+    assert_eq!(config.services[0].backends["10.0.1.11"].max_connections, Some(300));
+    assert!(config.interfaces[1].matcher.is_match("veth12ab"));
+    assert!(!config.interfaces[0].matcher.is_match("eth01"));
+    let warned: Vec<&str> = config.services[0].warnings.iter().map(|w| w.split(' ').next().unwrap()).collect();
+    assert_eq!(warned, ["affinity", "timeouts.client_request", "timeouts.backend_response", "health", "slow_start"]);
+}
+
+#[test]
+fn nothing_means_defaults() {
+    let config = load(None).unwrap();
+    assert_eq!(config.max_flows, 1_048_576);
+    assert_eq!(config.pin_dir, Path::new("/sys/fs/bpf/flowpin"));
+}
+
+#[test]
+fn unknown_keys_are_named_with_their_line() {
+    let text = refusal(&with("weight = 1", "wieght = 1"));
+    assert!(text.starts_with("f.toml: line 26: unknown field `wieght`"), "{text}");
+    assert!(refusal("[agnet]").contains("unknown field `agnet`"));
+    assert!(refusal(&with("rise = 2", "raise = 2")).contains("unknown field `raise`"));
+    assert!(refusal("x = [").contains("f.toml: line 1"));
+}
+
+#[test]
+fn bad_values_are_named() {
+    for (from, to, expect) in [
+        ("10.96.0.10", "10.96.0", "\"10.96.0\" is not an address"),
+        ("8001-8003/tcp", "8003-8001/tcp", "runs backwards"),
+        ("8001-8003/tcp", "0/tcp", "port 0 is not a port"),
+        ("least-connections", "random", "algorithm \"random\" is not known"),
+        ("idle = \"15h\"", "idle = \"21days\"", "timeouts.idle \"21days\""),
+        ("idle = \"15h\"", "idle = \"soon\"", "timeouts.idle \"soon\""),
+        ("type = \"tcp\"", "type = \"icmp\"", "health.type \"icmp\""),
+        ("weight = 1", "weight = 65536", "weight 65536"),
+        ("weight = 1", "weight = 0", "weight 0"),
+        ("\"10.0.1.11\"", "\"fd00::1\"", "not of the VIP's family"),
+        ("1048576", "12", "max_flows 12 is out of range"),
+        ("127.0.0.1:9479", "9479", "metrics_listen \"9479\""),
+        ("veth*", "eth0", "\"eth0\" is declared twice"),
+        ("veth*", "veth[", "\"veth[\" is not a name or glob"),
+        ("attach = \"tc\"", "attach = \"tcx\"", "unknown variant `tcx`"),
+    ] {
+        let text = refusal(&with(from, to));
+        assert!(text.contains(expect) && !text.contains('\n'), "{from} -> {to}: {text}");
+    }
+}
+
+#[test]
+fn ten_thousand_and_one_services() {
+    let text: String = (0..10_001)
+        .map(|i| format!("[[service]]\nname='s{i}'\nvip='10.100.{}.{}'\nports=['80/tcp']\n", i / 256, i % 256))
+        .collect();
+    assert!(refusal(&text).contains("10001 services are too many; the limit is 10000"));
+}
