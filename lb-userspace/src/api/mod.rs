@@ -1,6 +1,6 @@
-//! HTTP/JSON on a Unix socket. `types` is the contract with scripts; `control` is what the server asks of the agent.
+//! HTTP/JSON on a Unix socket. `types` is the contract with scripts.
 
 pub mod client;
-pub mod control;
+pub mod error;
 pub mod server;
 pub mod types;
