@@ -14,7 +14,9 @@ use super::types::ErrorView;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody answers.
-    #[error("no agent answers on {path} ({error}); start one with: flowpin agent --config FILE, or give --api-socket")]
+    #[error(
+        "no agent answers on {path} ({error}); start one with: flowpin agent --config FILE, or give --api-socket"
+    )]
     Unreachable {
         /// Socket.
         path: String,
@@ -25,7 +27,9 @@ pub enum ClientError {
     #[error("{0}")]
     Refused(String),
     /// It said something that can't be understood.
-    #[error("the agent on {path} gave an answer that can't be understood ({error}); is it of another version?")]
+    #[error(
+        "the agent on {path} gave an answer that can't be understood ({error}); is it of another version?"
+    )]
     Garbled {
         /// Socket.
         path: String,
@@ -56,7 +60,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ClientError> {
+    pub async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, ClientError> {
         self.request(Method::POST, path, body).await
     }
     /// DELETE.

@@ -16,12 +16,19 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::{
     error::ApiError,
-    types::{BackendAdd, BackendView, ConnectionFilter, ConnectionView, Drain, ServiceAdd, ServiceView, StatsView, StatusView},
+    types::{
+        BackendAdd, BackendView, ConnectionFilter, ConnectionView, Drain, ServiceAdd, ServiceView, StatsView,
+        StatusView,
+    },
 };
 use crate::agent::handle::Handle;
 
 /// Serves the API until `shutdown`.
-pub async fn serve(listener: UnixListener, handle: Handle, shutdown: impl Future<Output = ()> + Send + 'static) {
+pub async fn serve(
+    listener: UnixListener,
+    handle: Handle,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) {
     let router = Router::new()
         .route("/v1/services", get(services).post(add_service))
         .route("/v1/services/{name}", get(service).delete(remove_service))
@@ -41,7 +48,11 @@ pub async fn serve(listener: UnixListener, handle: Handle, shutdown: impl Future
 }
 
 /// Serves metrics and probes until `shutdown`.
-pub async fn serve_metrics(listener: TcpListener, handle: Handle, shutdown: impl Future<Output = ()> + Send + 'static) {
+pub async fn serve_metrics(
+    listener: TcpListener,
+    handle: Handle,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -91,7 +102,10 @@ async fn add_backend(
     handle.add_backend(&name, body(add)?).await.map(Json)
 }
 
-async fn remove_backend(State(handle): State<Handle>, Path((name, backend)): Path<(String, String)>) -> Answer<()> {
+async fn remove_backend(
+    State(handle): State<Handle>,
+    Path((name, backend)): Path<(String, String)>,
+) -> Answer<()> {
     handle.remove_backend(&name, &backend).await.map(Json)
 }
 
@@ -103,7 +117,10 @@ async fn drain(
     handle.drain(&name, &backend, body(drain)?).await.map(Json)
 }
 
-async fn undrain(State(handle): State<Handle>, Path((name, backend)): Path<(String, String)>) -> Answer<BackendView> {
+async fn undrain(
+    State(handle): State<Handle>,
+    Path((name, backend)): Path<(String, String)>,
+) -> Answer<BackendView> {
     handle.undrain(&name, &backend).await.map(Json)
 }
 
@@ -134,7 +151,8 @@ async fn ready(State(handle): State<Handle>) -> Response {
 async fn metrics(State(handle): State<Handle>) -> Response {
     match handle.shared.metrics() {
         Ok(text) => {
-            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+                .into_response()
         }
         Err(e) => ApiError::Failed(e.to_string()).into_response(),
     }

@@ -125,15 +125,20 @@ pub async fn run(command: Command, client: &Client, out: &Out) -> anyhow::Result
         }
         Command::Drain { service, address, deadline, wait } => {
             let request = Drain { deadline_seconds: deadline.map(|d| d.as_secs()) };
-            let view: BackendView = client.post(&format!("{}/drain", path(&service, &address)), &request).await?;
+            let view: BackendView =
+                client.post(&format!("{}/drain", path(&service, &address)), &request).await?;
             if wait {
                 return watch(client, out, &service, view, deadline).await;
             }
             let left = view.active_connections;
-            out.say(&view, format_args!("{} of {service}: {}, {left} connections left", view.address, view.state))?;
+            out.say(
+                &view,
+                format_args!("{} of {service}: {}, {left} connections left", view.address, view.state),
+            )?;
         }
         Command::Undrain { service, address } => {
-            let view: BackendView = client.post(&format!("{}/undrain", path(&service, &address)), &()).await?;
+            let view: BackendView =
+                client.post(&format!("{}/undrain", path(&service, &address)), &()).await?;
             out.say(&view, format_args!("{} of {service}: {}", view.address, view.state))?;
         }
         Command::Remove { service, address } => {
@@ -167,7 +172,8 @@ async fn watch(
             );
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let backends: Vec<BackendView> = client.get(&format!("/v1/services/{}/backends", segment(service))).await?;
+        let backends: Vec<BackendView> =
+            client.get(&format!("/v1/services/{}/backends", segment(service))).await?;
         view = backends
             .into_iter()
             .find(|b| b.address == view.address)

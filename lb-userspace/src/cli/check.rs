@@ -17,8 +17,11 @@ struct Checked {
 
 pub fn run(path: Option<&Path>, out: &Out) -> anyhow::Result<()> {
     let config = config::load(path)?;
-    let warnings: Vec<String> =
-        config.services.iter().flat_map(|s| s.warnings.iter().map(|w| format!("service \"{}\": {w}", s.name))).collect();
+    let warnings: Vec<String> = config
+        .services
+        .iter()
+        .flat_map(|s| s.warnings.iter().map(|w| format!("service \"{}\": {w}", s.name)))
+        .collect();
     let checked = Checked {
         services: config.services.len(),
         backends: config.services.iter().map(|s| s.backends.len()).sum(),

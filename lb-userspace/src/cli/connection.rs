@@ -32,8 +32,12 @@ pub struct List {
 
 pub async fn run(command: Command, client: &Client, out: &Out) -> anyhow::Result<()> {
     let Command::List(list) = command;
-    let filter =
-        ConnectionFilter { service: list.service, backend: list.backend, client: list.client, state: list.state };
+    let filter = ConnectionFilter {
+        service: list.service,
+        backend: list.backend,
+        client: list.client,
+        state: list.state,
+    };
     let pairs = [
         ("service", &filter.service),
         ("backend", &filter.backend),

@@ -23,7 +23,10 @@ use output::{Format, Out};
 /// For each new connection a BPF program picks a backend, by least-connections or consistent hashing, and pins the connection
 /// to it. `flowpin agent` is the daemon; the other commands talk to it.
 #[derive(Parser)]
-#[command(name = "flowpin", version, after_help = "\
+#[command(
+    name = "flowpin",
+    version,
+    after_help = "\
 Examples:
   flowpin agent --config /etc/flowpin/flowpin.toml
   flowpin service add db --vip 10.96.0.10 --port 5432/tcp
@@ -32,7 +35,8 @@ Examples:
   flowpin connection list --service db
   flowpin status
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 agent unreachable.")]
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 agent unreachable."
+)]
 struct Cli {
     /// Socket of the agent's API
     #[arg(long, global = true, env = "FLOWPIN_API_SOCKET", value_name = "PATH")]
@@ -108,7 +112,8 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(e) => {
             let unreachable = matches!(e.downcast_ref(), Some(ClientError::Unreachable { .. }));
-            if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
+            if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+            {
                 return ExitCode::SUCCESS;
             }
             let text = format!("{e:#}").replace('\n', " ");

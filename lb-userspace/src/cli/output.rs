@@ -58,7 +58,11 @@ impl Out {
     /// # Errors
     /// Nobody reads.
     pub fn say<T: Serialize>(&self, value: &T, sentence: impl Display) -> io::Result<()> {
-        if self.format == Format::Json { self.json(value) } else { self.raw(format!("{sentence}\n").as_bytes()) }
+        if self.format == Format::Json {
+            self.json(value)
+        } else {
+            self.raw(format!("{sentence}\n").as_bytes())
+        }
     }
 
     /// Is a table wanted?
@@ -125,7 +129,10 @@ mod tests {
 
     #[test]
     fn figures_for_people() {
-        assert_eq!([bytes(0), bytes(1023), bytes(1536), bytes(u64::MAX)], ["0 B", "1023 B", "1.5 KiB", "16384.0 PiB"]);
+        assert_eq!(
+            [bytes(0), bytes(1023), bytes(1536), bytes(u64::MAX)],
+            ["0 B", "1023 B", "1.5 KiB", "16384.0 PiB"]
+        );
         assert_eq!([seconds(-1.0), seconds(11_525.9)], ["0s", "3h 12m 5s"]);
     }
 }

@@ -96,7 +96,8 @@ pub async fn run(command: Command, client: &Client, out: &Out) -> anyhow::Result
         Command::Show { name } => {
             let s: ServiceView = client.get(&format!("/v1/services/{}", segment(&name))).await?;
             if out.for_people() {
-                let line = format!("{} {} {} ({}, {})\n", s.name, s.vip, s.ports.join(","), s.algorithm, s.origin);
+                let line =
+                    format!("{} {} {} ({}, {})\n", s.name, s.vip, s.ports.join(","), s.algorithm, s.origin);
                 out.raw(line.as_bytes())?;
                 s.warnings.iter().try_for_each(|w| out.raw(format!("warning: {w}\n").as_bytes()))?;
                 super::backend::print(&s.backends, out)?;
