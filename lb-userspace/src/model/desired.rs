@@ -47,7 +47,17 @@ impl Desired {
             return Ok(());
         };
         service.validate()?;
+        // What is looked for is what others have; most changes are of backends and weights, and need the first half only.
+        let same_place =
+            self.services.get(name).is_some_and(|b| b.vip == service.vip && b.ports == service.ports);
         for other in self.services.values().filter(|o| o.name != name) {
+            if let Some(b) = service.backends.values().find(|b| b.address == other.vip) {
+                let (backend, owner) = (b.name(), other.name.clone());
+                return Err(ModelError::BackendIsVip { service: service.name, backend, owner });
+            }
+            if same_place {
+                continue;
+            }
             if other.vip == service.vip {
                 for a in &other.ports {
                     if let Some(b) = service.ports.iter().find(|b| a.overlaps(**b)) {
@@ -56,24 +66,21 @@ impl Desired {
                     }
                 }
             }
-            for (vip, backends, of, owner) in [
-                (other.vip, &service.backends, &service.name, &other.name),
-                (service.vip, &other.backends, &other.name, &service.name),
-            ] {
-                if let Some(b) = backends.values().find(|b| b.address == vip) {
-                    let (service, owner) = (of.clone(), owner.clone());
-                    return Err(ModelError::BackendIsVip { service, backend: b.name(), owner });
-                }
+            if let Some(b) = other.backends.values().find(|b| b.address == service.vip) {
+                let (backend, owner) = (b.name(), service.name);
+                return Err(ModelError::BackendIsVip { service: other.name.clone(), backend, owner });
             }
         }
         if let Some(b) = service.backends.values().find(|b| b.address == service.vip) {
-            let (service, owner) = (service.name.clone(), service.name.clone());
-            return Err(ModelError::BackendIsVip { service, backend: b.name(), owner });
+            let (backend, owner) = (b.name(), service.name.clone());
+            return Err(ModelError::BackendIsVip { service: service.name, backend, owner });
         }
         let before = self.services.insert(name.into(), service);
         let count = self.services.len();
         let result = if count > limits::MAX_SERVICES as usize {
             Err(ModelError::TooManyServices { count })
+        } else if same_place {
+            blocks(&self.services)
         } else {
             totals(&self.services)
         };
@@ -131,6 +138,10 @@ fn totals(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> {
             return Err(ModelError::TooManyVips { vips });
         }
     }
+    blocks(services)
+}
+
+fn blocks(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> {
     let blocks: usize = services.values().map(|s| s.backends.len().div_ceil(BLOCK_SLOTS)).sum();
     if blocks >= limits::MAX_BLOCKS as usize {
         return Err(ModelError::TooManyBlocks { blocks });

@@ -201,9 +201,11 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         if std::thread::panicking() && self.child.is_some() {
-            for args in [["status", "-o", "json"], ["stats", "-o", "table"], ["stats", "-o", "json"]] {
+            for args in [["status", "-o", "json"], ["stats", "-o", "table"]] {
                 let out = self.cli(&args);
-                eprintln!("--- {args:?}\n{}", String::from_utf8_lossy(&out.stdout));
+                let text = String::from_utf8_lossy(&out.stdout);
+                let shown: String = text.lines().take(60).flat_map(|l| [l, "\n"]).collect();
+                eprintln!("--- {args:?}\n{shown}");
             }
             eprintln!("--- log\n{}", self.log());
         }
