@@ -21,20 +21,51 @@ pub enum ApiError {
 pub trait Control: Clone + Send + Sync + 'static {
     /// All services, by name.
     fn services(&self) -> impl Future<Output = Result<Vec<ServiceView>, ApiError>> + Send;
+    /// One service. Worth a shorter way than this where there are many: `backend drain --wait` asks again and again.
+    fn service(&self, name: String) -> impl Future<Output = Result<ServiceView, ApiError>> + Send {
+        async move {
+            let found = self.services().await?.into_iter().find(|s| s.name == name);
+            found.ok_or_else(|| {
+                ApiError::NotFound(format!(
+                    "there is no service \"{name}\"; \"flowpin service list\" names those there are"
+                ))
+            })
+        }
+    }
     /// Adds a service.
     fn add_service(&self, add: ServiceAdd) -> impl Future<Output = Result<ServiceView, ApiError>> + Send;
     /// Removes a service that the command line added. Pinned flows stay until they end.
     fn remove_service(&self, name: String) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// Adds a backend, or changes one that the command line added.
-    fn add_backend(&self, service: String, add: BackendAdd) -> impl Future<Output = Result<BackendView, ApiError>> + Send;
+    fn add_backend(
+        &self,
+        service: String,
+        add: BackendAdd,
+    ) -> impl Future<Output = Result<BackendView, ApiError>> + Send;
     /// Removes a backend that the command line added. Pinned flows stay until they end.
-    fn remove_backend(&self, service: String, backend: String) -> impl Future<Output = Result<(), ApiError>> + Send;
+    fn remove_backend(
+        &self,
+        service: String,
+        backend: String,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// Stops new flows to a backend; open ones stay.
-    fn drain(&self, service: String, backend: String, drain: Drain) -> impl Future<Output = Result<BackendView, ApiError>> + Send;
+    fn drain(
+        &self,
+        service: String,
+        backend: String,
+        drain: Drain,
+    ) -> impl Future<Output = Result<BackendView, ApiError>> + Send;
     /// Takes a drain back.
-    fn undrain(&self, service: String, backend: String) -> impl Future<Output = Result<BackendView, ApiError>> + Send;
+    fn undrain(
+        &self,
+        service: String,
+        backend: String,
+    ) -> impl Future<Output = Result<BackendView, ApiError>> + Send;
     /// Pinned flows that match, forward direction joined with the reply's counters.
-    fn connections(&self, filter: ConnectionFilter) -> impl Future<Output = Result<Vec<ConnectionView>, ApiError>> + Send;
+    fn connections(
+        &self,
+        filter: ConnectionFilter,
+    ) -> impl Future<Output = Result<Vec<ConnectionView>, ApiError>> + Send;
     /// State of the agent and its datapath.
     fn status(&self) -> impl Future<Output = Result<StatusView, ApiError>> + Send;
     /// Counters.

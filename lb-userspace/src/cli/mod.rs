@@ -1,1 +1,178 @@
-//! See the crate's map.
+//! The command line: a file per noun. All but `agent`, `check`, `doctor` and `completions` talk to the agent's API and to
+//! nothing else; `output` is the only printer.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+mod agent;
+mod backend;
+mod check;
+mod completions;
+mod connection;
+mod doctor;
+mod drain;
+mod failure;
+mod output;
+mod service;
+mod stats;
+mod status;
+mod tables;
+
+use self::{
+    failure::Failure,
+    output::{Format, Printer},
+};
+use crate::api::client::Client;
+
+/// Where the agent listens unless config or command line say otherwise.
+const DEFAULT_SOCKET: &str = "/run/flowpin/api.sock";
+
+/// Balances connections inside the Linux kernel.
+///
+/// Each new connection to a service's virtual address (VIP) is given to one of its backends and stays there, pinned in a table
+/// in the kernel, until it ends. "flowpin agent" loads the kernel part and looks after it; all other commands ask that agent.
+#[derive(Debug, Parser)]
+#[command(
+    name = "flowpin",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  flowpin doctor                                              can this machine do it?
+  flowpin check --config /etc/flowpin/flowpin.toml            is the file right?
+  flowpin agent --config /etc/flowpin/flowpin.toml            run
+  flowpin service add app --vip 10.96.0.10 --port 8080/tcp    a service by hand
+  flowpin backend add app 10.0.1.11                           and a backend for it
+  flowpin backend drain app 10.0.1.11 --wait                  take it out without breaking a connection
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 agent unreachable."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// Unix socket of the agent's API [default: /run/flowpin/api.sock]
+    #[arg(long, global = true, env = "FLOWPIN_API_SOCKET", value_name = "PATH")]
+    api_socket: Option<PathBuf>,
+    /// Table for people, JSON for scripts (stable names, durations in seconds)
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Agent(agent::Args),
+    /// Add, list, show and remove services
+    #[command(subcommand, visible_alias = "svc")]
+    Service(service::Command),
+    /// Add, list, drain, undrain and remove the backends of a service
+    #[command(subcommand, visible_alias = "be")]
+    Backend(backend::Command),
+    /// List pinned connections
+    #[command(subcommand, visible_alias = "conn")]
+    Connection(connection::Command),
+    Status(status::Args),
+    Stats(stats::Args),
+    Check(check::Args),
+    Doctor(doctor::Args),
+    Completions(completions::Args),
+}
+
+/// What a command needs besides its own arguments.
+struct Context {
+    client: Client,
+    printer: Printer,
+}
+
+/// Runs what was asked for; the result is the process's exit code.
+pub fn run(cli: Cli) -> ExitCode {
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let code = failure.exit_code();
+            if code != 0 {
+                complain(&failure.to_string());
+            }
+            code.into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let Global { api_socket, output } = cli.global;
+    let printer = Printer::new(output);
+    let alone = match cli.command {
+        Command::Agent(args) => return args.run(api_socket),
+        Command::Check(args) => return args.run(&printer),
+        Command::Doctor(args) => return args.run(&printer),
+        Command::Completions(args) => return args.run(),
+        asking => asking,
+    };
+    let client = Client::new(api_socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET)));
+    let context = Context { client, printer };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::Said(format!("can't start: {e}")))?;
+    runtime.block_on(alone.ask(&context))
+}
+
+impl Command {
+    async fn ask(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Service(command) => command.run(context).await,
+            Self::Backend(command) => command.run(context).await,
+            Self::Connection(command) => command.run(context).await,
+            Self::Status(args) => args.run(context).await,
+            Self::Stats(args) => args.run(context).await,
+            Self::Agent(_) | Self::Check(_) | Self::Doctor(_) | Self::Completions(_) => Ok(()),
+        }
+    }
+}
+
+/// Prints help, version, or what is wrong with the command line (in one line), and gives the exit code.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        // Whether it can be printed or not (a closed pipe), help is not a failure.
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => drop(error.print()),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            drop(error.print());
+            return 2.into();
+        }
+        _ => {
+            complain(&one_line(&error.render().to_string()));
+            return 2.into();
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// clap's paragraphs, joined: what is wrong; usage; where to find more.
+fn one_line(text: &str) -> String {
+    let paragraphs = text.trim_start_matches("error: ").split("\n\n");
+    let flat =
+        paragraphs.map(|p| p.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" "));
+    flat.filter(|p| !p.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ")
+        .replace("; Usage: ", "; usage: ")
+        .replace("; For more", "; for more")
+}
+
+/// The one line on stderr. If even that can't be written, the exit code has to do.
+fn complain(message: &str) {
+    let message = message.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
+    drop(writeln!(std::io::stderr(), "flowpin: {message}"));
+}

@@ -1,0 +1,179 @@
+//! `flowpin backend`
+
+use std::time::Duration;
+
+use clap::builder::NonEmptyStringValueParser;
+use serde::Serialize;
+
+use super::{Context, Failure, drain, output::connections, tables};
+use crate::api::types::{BackendAdd, BackendView, Drain};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Add a backend to a service, or change the weight and limit of one added before
+    #[command(after_help = "\
+Examples:
+  flowpin backend add db 10.0.1.11:5432
+  flowpin backend add db 10.0.1.12:5432 --weight 2 --max-connections 300
+  flowpin backend add web fd00::11             the port stays the one that the client used
+  flowpin backend add web '[fd00::11]:8080'
+
+Open connections stay where they are; new ones see the backend when the command returns.")]
+    Add(Add),
+    /// List backends, of one service or of all
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:\n  flowpin backend list\n  flowpin backend list db -o json"
+    )]
+    List {
+        /// Service; all if none is named
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        service: Option<String>,
+    },
+    /// Send no new connections to a backend and let those that are open end by themselves
+    #[command(after_help = "\
+Examples:
+  flowpin backend drain db 10.0.1.11:5432
+  flowpin backend drain db 10.0.1.11:5432 --wait                   returns when no connection is left
+  flowpin backend drain db 10.0.1.11:5432 --deadline 15m --wait    fails after 15 minutes if some are left
+
+No connection is ever cut by a drain, not at the deadline either: it is a promise to you, not to the clients. Ctrl-C ends the
+waiting, not the drain; \"flowpin backend undrain\" does that.")]
+    Drain(DrainArgs),
+    /// Send new connections to a draining backend again
+    #[command(after_help = "Example:\n  flowpin backend undrain db 10.0.1.11:5432")]
+    Undrain(Which),
+    /// Remove a backend that the command line added; its open connections go on until they end
+    #[command(
+        visible_alias = "rm",
+        after_help = "\
+Example:
+  flowpin backend remove db 10.0.1.11:5432
+
+What the config file declares is removed there: edit the file and send the agent SIGHUP."
+    )]
+    Remove(Which),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Which {
+    /// Service
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    service: String,
+    /// Backend, as "backend list" writes it: 10.0.1.11:5432, [fd00::11]:5432, or without port
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    address: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Add {
+    /// Service
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    service: String,
+    /// Where it is: 10.0.1.11:5432, [fd00::11]:5432, or without port: then the port stays the one that the client used
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    address: String,
+    /// Its share compared with the others', 1 to 65535 [default: 1]
+    #[arg(long, allow_negative_numbers = true)]
+    weight: Option<i64>,
+    /// Most active connections; more are given to others [default: no limit]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_connections: Option<i64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    which: Which,
+    /// When it should be done, as 15m; connections open then stay open and are reported
+    #[arg(long, value_name = "DURATION", value_parser = deadline)]
+    deadline: Option<Duration>,
+    /// Show what is left and return when it is nothing, or the deadline has passed
+    #[arg(long)]
+    wait: bool,
+}
+
+/// At least a second, since the API counts in seconds.
+fn deadline(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration.as_secs() > 0 => Ok(duration),
+        _ => Err("write a duration from 1s, like 90s, 15m or 3h".into()),
+    }
+}
+
+/// A backend with the name of its service.
+#[derive(Serialize)]
+pub struct Owned<'a> {
+    /// Service.
+    pub service: &'a str,
+    /// Backend.
+    #[serde(flatten)]
+    pub backend: &'a BackendView,
+}
+
+/// The answer to a removal.
+#[derive(Serialize)]
+struct Removed<'a> {
+    service: &'a str,
+    address: &'a str,
+    removed: bool,
+}
+
+impl Command {
+    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+        let Context { client, printer } = context;
+        match self {
+            Self::Add(Add { service, address, weight, max_connections }) => {
+                let add = BackendAdd { address, weight, max_connections };
+                let backend = client.add_backend(&service, &add).await?;
+                printer.print(&Owned { service: &service, backend: &backend }, |o| {
+                    format!(
+                        "backend {} of service \"{service}\" added with weight {}",
+                        o.backend.address, o.backend.weight
+                    )
+                })?;
+            }
+            Self::List { service } => {
+                let services = match service {
+                    Some(name) => vec![client.service(&name).await?],
+                    None => client.services().await?,
+                };
+                let list: Vec<Owned<'_>> = services
+                    .iter()
+                    .flat_map(|s| s.backends.iter().map(|backend| Owned { service: &s.name, backend }))
+                    .collect();
+                printer.print(&list, |_| tables::backends(&services))?;
+            }
+            Self::Drain(DrainArgs { which: Which { service, address }, deadline, wait }) => {
+                let request = Drain { deadline_seconds: deadline.map(|d| d.as_secs()) };
+                let backend = client.drain(&service, &address, &request).await?;
+                if wait {
+                    return drain::wait(context, &service, backend).await;
+                }
+                printer.print(&Owned { service: &service, backend: &backend }, drained)?;
+            }
+            Self::Undrain(Which { service, address }) => {
+                let backend = client.undrain(&service, &address).await?;
+                printer.print(&Owned { service: &service, backend: &backend }, |o| {
+                    format!(
+                        "backend {} of service \"{service}\" takes new connections again",
+                        o.backend.address
+                    )
+                })?;
+            }
+            Self::Remove(Which { service, address }) => {
+                client.remove_backend(&service, &address).await?;
+                printer.print(&Removed { service: &service, address: &address, removed: true }, |_| {
+                    format!("backend {address} of service \"{service}\" removed")
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How far a drain is.
+pub fn drained(o: &Owned<'_>) -> String {
+    let left = connections(o.backend.active_connections);
+    format!("backend {} of service \"{}\" is {}: {left} left", o.backend.address, o.service, o.backend.state)
+}
