@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! control      source ─▶ model ─▶ reconcile (plan) ─▶ agent::owner (apply) ─▶ datapath (maps, links)
-//! observation  datapath (read halves) ─▶ observe::snapshot ─▶ metrics | api ─▶ cli
+//! observation  datapath (read halves) ─▶ observe ─▶ metrics | api ─▶ cli
 //! upkeep       conntrack (sweep, recount) ─▶ datapath
 //! ```
 //!
@@ -12,7 +12,6 @@
 pub mod agent;
 pub mod api;
 pub mod cli;
-pub mod clock;
 pub mod conntrack;
 pub mod datapath;
 pub mod model;

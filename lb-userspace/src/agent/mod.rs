@@ -1,22 +1,212 @@
-//! See the crate's map.
+//! The daemon: wires sources, owner, sweeper and faces together, and owns their lifetimes.
+//!
+//! ```text
+//! config file, state file ─▶ Owner ─▶ maps, links          HUP ─▶ reload
+//! netlink ─▶ Owner::attach                                 TERM, INT ─▶ out; the datapath stays
+//! sweeper (thread) ─▶ census ─▶ Owner::collect             API, metrics ─▶ Handle ─▶ Owner
+//! ```
 
-use std::path::PathBuf;
+mod control;
+pub mod handle;
+pub mod owner;
+pub mod shared;
 
-/// How to run the agent.
-#[derive(Clone, Debug, Default)]
+use std::{
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use tokio::{
+    net::{TcpListener, UnixListener, UnixStream},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use self::{handle::Handle, owner::Owner, shared::Shared};
+use crate::{
+    api::server,
+    conntrack::{
+        census::Recount,
+        sweep::{self, Pass},
+    },
+    datapath::{interfaces, object::Object, pin::PinDir},
+    source::{Runtime, config},
+};
+
+/// What `flowpin agent` was asked.
 pub struct AgentOptions {
-    /// Config file; `None`: every default, no interfaces, no services.
+    /// Config file; `None`: defaults.
     pub config: Option<PathBuf>,
-    /// Where the API listens, instead of what the file says.
-    pub api_socket: Option<PathBuf>,
-    /// Take the datapath down when the agent ends.
+    /// Take the programs off and the maps away when ending.
     pub detach_on_exit: bool,
+    /// Overrides the config's `api_socket`.
+    pub api_socket: Option<PathBuf>,
 }
 
-/// Runs the agent until it is told to stop.
+/// Runs until TERM or INT.
 ///
 /// # Errors
-/// It could not start.
+/// One line on why it can't.
 pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no agent ({options:?})")
+    let mut config = config::load(options.config.as_deref())?;
+    if let Some(socket) = options.api_socket {
+        config.api_socket = socket;
+    }
+    let api = listen(&config.api_socket).await?;
+    let metrics = TcpListener::bind(config.metrics_listen)
+        .await
+        .with_context(|| format!("metrics_listen {}: choose a free address and port", config.metrics_listen))?;
+    let pins = PinDir::open(&config.pin_dir)?;
+    let log = tracing::enabled!(target: "flowpin::flows", tracing::Level::DEBUG);
+    let object = Object::load(&pins, config.max_flows, log)?;
+    if object.adopted && object.max_flows != config.max_flows {
+        tracing::warn!(
+            "the flow tables were made for {} flows and stay as they are; to have {}, stop the agent and remove {}",
+            object.max_flows,
+            config.max_flows,
+            config.pin_dir.display()
+        );
+    }
+    tracing::info!(adopted = object.adopted, hz = object.clock.hz, "programs loaded");
+    let (runtime, aside) = Runtime::load(&config.state_file)?;
+    let shared = Arc::new(Shared::new(object, &pins, options.config)?);
+    if let Some(aside) = aside {
+        tracing::error!("{aside}");
+        shared.write().problems.insert("state file", aside);
+    }
+    if log {
+        log_flows(&shared)?;
+    }
+    let (netlink, mut changes) = interfaces::watch()?;
+    let socket_path = config.api_socket.clone();
+    let mut owner = Owner::new(shared.clone(), config, runtime, &pins, netlink)?;
+    if let Err(e) = owner.reconcile_all() {
+        bail!("{e}");
+    }
+    owner.attach().await;
+    let handle = Handle::new(owner);
+
+    let (stop, stopped) = watch::channel(false);
+    let down = |mut stopped: watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|s| *s).await;
+    };
+    let faces = [
+        tokio::spawn(server::serve(api, handle.clone(), down(stopped.clone()))),
+        tokio::spawn(server::serve_metrics(metrics, handle.clone(), down(stopped.clone()))),
+    ];
+    let sweeper = tokio::spawn(sweep_forever(handle.clone(), stopped));
+    notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!("ready");
+
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            _ = hup.recv() => {
+                notify(&[sd_notify::NotifyState::Reloading]);
+                handle.owner().lock().await.reload().await;
+                notify(&[sd_notify::NotifyState::Ready]);
+            }
+            Some(()) = changes.recv() => handle.owner().lock().await.attach().await,
+        }
+    }
+    notify(&[sd_notify::NotifyState::Stopping]);
+    stop.send_replace(true);
+    for task in faces {
+        let _ = task.await;
+    }
+    let _ = sweeper.await;
+    // Nobody listens any more: the next agent need not wonder.
+    let _ = std::fs::remove_file(&socket_path);
+    if options.detach_on_exit {
+        handle.owner().lock().await.detach()?;
+        pins.remove()?;
+        tracing::info!("detached; nothing is left in the kernel");
+    } else {
+        tracing::info!("ended; the datapath stays: new connections are balanced as before");
+    }
+    Ok(())
+}
+
+/// Tells systemd, if it started us.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        tracing::debug!("sd_notify: {e}");
+    }
+}
+
+/// The API's socket. One that nobody answers on is left over, and replaced.
+async fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).with_context(|| format!("api_socket: {}", dir.display()))?;
+    }
+    if let Ok(meta) = std::fs::symlink_metadata(path) {
+        if !meta.file_type().is_socket() {
+            bail!("api_socket {} is there and is no socket; remove it or choose another path", path.display());
+        }
+        if UnixStream::connect(path).await.is_ok() {
+            bail!("another agent listens on {}; stop it, or give this one a socket of its own", path.display());
+        }
+        std::fs::remove_file(path).with_context(|| format!("api_socket {}", path.display()))?;
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("api_socket {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+/// Records of new flows, from the programs to the log.
+fn log_flows(shared: &Shared) -> anyhow::Result<()> {
+    let mut object = shared.object.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let logger = crate::datapath::object::flow_log(&mut object)?;
+    // SAFETY: the logger owns its descriptor, always the same one, for as long as it lives.
+    let mut logger = unsafe { tokio::io::unix::AsyncFd::register(logger) }?;
+    drop(object);
+    tokio::spawn(async move {
+        while let Ok(mut guard) = logger.readable_mut().await {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+    });
+    Ok(())
+}
+
+/// Sweeps, counts and frees, until told to stop.
+async fn sweep_forever(handle: Handle, mut stopped: watch::Receiver<bool>) {
+    let mut recount = Recount::default();
+    let mut wait = Duration::ZERO;
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|s| *s) => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+        let shared = handle.shared.clone();
+        let (before, retired) = (shared.active(), shared.retired());
+        let pass = tokio::task::spawn_blocking(move || {
+            let (idle, services) = (shared.idle_timeouts(), shared.owners());
+            let (object, tables, clock) = (&shared.object, &shared.tables, shared.clock);
+            Pass { object, tables, clock, idle: &idle, services: &services }.run()
+        });
+        match pass.await {
+            Ok(Ok((mut census, took))) => {
+                census.drift = recount.drift(&before, &handle.shared.active(), &census.counted);
+                census.generation = handle.shared.census().generation + 1;
+                handle.shared.set_census(census);
+                let mut owner = handle.owner().lock().await;
+                owner.collect(&retired);
+                owner.retry();
+                wait = sweep::pause(took);
+            }
+            Ok(Err(e)) => {
+                tracing::error!("sweep: {e}");
+                wait = sweep::pause(Duration::from_secs(1));
+            }
+            Err(e) => tracing::error!("sweep: {e}"),
+        }
+    }
 }

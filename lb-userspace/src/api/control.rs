@@ -1,37 +1,22 @@
-//! What the API server asks of the agent. The agent implements it on its handle; tests implement it on nothing.
+//! What the API server asks of the agent. The agent implements it on its handle; tests implement it without a kernel.
+//! Addresses come as the caller wrote them: any form that means the same backend does.
 
 use std::future::Future;
 
-use super::types::*;
-
-/// A refusal, with the HTTP status that goes with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ApiError {
-    /// 400: the request is wrong.
-    Invalid(String),
-    /// 404: no such service or backend.
-    NotFound(String),
-    /// 409: it exists already, or belongs to the config file.
-    Conflict(String),
-    /// 500: the kernel or the disk refused.
-    Failed(String),
-}
+use super::{
+    error::ApiError,
+    types::{
+        BackendAdd, BackendView, ConnectionFilter, ConnectionView, Drain, ServiceAdd, ServiceView, StatsView,
+        StatusView,
+    },
+};
 
 /// The agent, as the API sees it. Every change is in force when its future is done, and in the state file.
 pub trait Control: Clone + Send + Sync + 'static {
     /// All services, by name.
     fn services(&self) -> impl Future<Output = Result<Vec<ServiceView>, ApiError>> + Send;
-    /// One service. Worth a shorter way than this where there are many: `backend drain --wait` asks again and again.
-    fn service(&self, name: String) -> impl Future<Output = Result<ServiceView, ApiError>> + Send {
-        async move {
-            let found = self.services().await?.into_iter().find(|s| s.name == name);
-            found.ok_or_else(|| {
-                ApiError::NotFound(format!(
-                    "there is no service \"{name}\"; \"flowpin service list\" names those there are"
-                ))
-            })
-        }
-    }
+    /// One service.
+    fn service(&self, name: String) -> impl Future<Output = Result<ServiceView, ApiError>> + Send;
     /// Adds a service.
     fn add_service(&self, add: ServiceAdd) -> impl Future<Output = Result<ServiceView, ApiError>> + Send;
     /// Removes a service that the command line added. Pinned flows stay until they end.

@@ -8,25 +8,19 @@ use axum::{
 };
 
 use super::{
-    control::{ApiError, Control},
-    error::{Asked, Body, Named, Refusal},
-    types::*,
+    control::Control,
+    error::Refusal,
+    extract::{Asked, Body, Named},
+    types::{
+        BackendAdd, BackendView, ConnectionFilter, ConnectionView, Drain, ServiceAdd, ServiceView, StatsView,
+        StatusView,
+    },
 };
-use crate::model::{backend_name, service::parse_backend};
 
 /// What prometheus-client's text encoder writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The states that [`ConnectionView::state`] can have.
-const STATES: [&str; 5] = ["syn-sent", "established", "closing", "closed", "active"];
-
 type Answer<T> = Result<Json<T>, Refusal>;
-
-/// The form in which [`Control`] knows a backend, whichever way the address was written.
-fn canonical(service: &str, backend: &str) -> Result<String, ApiError> {
-    let (address, port) = parse_backend(service, backend).map_err(|e| ApiError::Invalid(e.to_string()))?;
-    Ok(backend_name(address, port))
-}
 
 pub async fn services<C: Control>(State(control): State<C>) -> Answer<Vec<ServiceView>> {
     Ok(Json(control.services().await?))
@@ -73,7 +67,6 @@ pub async fn remove_backend<C: Control>(
     State(control): State<C>,
     Named((service, backend)): Named<(String, String)>,
 ) -> Result<StatusCode, Refusal> {
-    let backend = canonical(&service, &backend)?;
     control.remove_backend(service, backend).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -83,7 +76,6 @@ pub async fn drain<C: Control>(
     Named((service, backend)): Named<(String, String)>,
     Body(drain): Body<Drain>,
 ) -> Answer<BackendView> {
-    let backend = canonical(&service, &backend)?;
     Ok(Json(control.drain(service, backend, drain).await?))
 }
 
@@ -91,31 +83,13 @@ pub async fn undrain<C: Control>(
     State(control): State<C>,
     Named((service, backend)): Named<(String, String)>,
 ) -> Answer<BackendView> {
-    let backend = canonical(&service, &backend)?;
     Ok(Json(control.undrain(service, backend).await?))
 }
 
 pub async fn connections<C: Control>(
     State(control): State<C>,
-    Asked(mut filter): Asked<ConnectionFilter>,
+    Asked(filter): Asked<ConnectionFilter>,
 ) -> Answer<Vec<ConnectionView>> {
-    if let Some(state) = &filter.state
-        && !STATES.contains(&state.as_str())
-    {
-        return Err(
-            ApiError::Invalid(format!("state \"{state}\" is not known; use {}", STATES.join(", "))).into()
-        );
-    }
-    for (what, end) in [("backend", &mut filter.backend), ("client", &mut filter.client)] {
-        if let Some(text) = end {
-            let (address, port) = parse_backend("", text).map_err(|_| {
-                ApiError::Invalid(format!(
-                    "{what} \"{text}\" is not an address; write 10.0.1.11, 10.0.1.11:5432 or [fd00::11]:5432"
-                ))
-            })?;
-            *text = backend_name(address, port);
-        }
-    }
     Ok(Json(control.connections(filter).await?))
 }
 
@@ -136,24 +110,21 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-pub async fn readyz<C: Control>(State(control): State<C>) -> (StatusCode, &'static str) {
+/// Balancing: the desired state is in force and everything is attached. If not, why.
+pub async fn readyz<C: Control>(State(control): State<C>) -> (StatusCode, String) {
     if control.ready().await {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready: \"flowpin status\" says why\n")
+        return (StatusCode::OK, "ready\n".into());
     }
+    let problems = control.status().await.map_or_else(|_| Vec::new(), |s| s.problems);
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", problems.join("\n")))
 }
 
 pub async fn no_such_path(uri: Uri) -> Refusal {
-    Refusal::new(
-        StatusCode::NOT_FOUND,
-        format!("there is nothing at {}; start at /v1/services or /v1/status", uri.path()),
-    )
+    let error = format!("there is nothing at {}; start at /v1/services or /v1/status", uri.path());
+    Refusal { status: StatusCode::NOT_FOUND, error }
 }
 
 pub async fn no_such_method(method: Method, uri: Uri) -> Refusal {
-    Refusal::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        format!("{method} is not for {}; the answer's Allow header names what is", uri.path()),
-    )
+    let error = format!("{method} is not for {}; the Allow header of this answer says what is", uri.path());
+    Refusal { status: StatusCode::METHOD_NOT_ALLOWED, error }
 }

@@ -6,7 +6,8 @@
 
 pub mod client;
 pub mod control;
-mod error;
+pub mod error;
+mod extract;
 mod handlers;
 pub mod server;
 pub mod types;

@@ -1,7 +1,7 @@
 //! The routes, and the two places where they are served: everything on the Unix socket, the metrics page and the probes on TCP.
 //! Whoever binds the socket sets its mode and removes it.
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, time::Duration};
 
 use axum::{
     Router,
@@ -20,27 +20,21 @@ use super::{control::Control, handlers::*};
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Serves the API until `shutdown` is done; requests that have begun are answered, for two seconds at most.
-///
-/// # Errors
-/// The listener can't be served.
 pub async fn serve<C: Control>(
     listener: UnixListener,
     control: C,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    run(listener, api(control), shutdown).await
+) {
+    run("API", listener, api(control), shutdown).await;
 }
 
 /// Serves `/metrics`, `/healthz` and `/readyz` until `shutdown` is done, as [`serve`] does.
-///
-/// # Errors
-/// The listener can't be served.
 pub async fn serve_metrics<C: Control>(
     listener: TcpListener,
     control: C,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    run(listener, probes().fallback(no_such_path).with_state(control), shutdown).await
+) {
+    run("metrics", listener, probes().fallback(no_such_path).with_state(control), shutdown).await;
 }
 
 fn probes<C: Control>() -> Router<C> {
@@ -66,11 +60,7 @@ fn api<C: Control>(control: C) -> Router {
         .with_state(control)
 }
 
-async fn run<L>(
-    listener: L,
-    router: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()>
+async fn run<L>(what: &str, listener: L, router: Router, shutdown: impl Future<Output = ()> + Send + 'static)
 where
     L: Listener,
     L::Addr: std::fmt::Debug,
@@ -89,7 +79,11 @@ where
         }
     };
     tokio::select! {
-        result = server => result,
-        () = limit => Ok(()),
+        result = server => {
+            if let Err(e) = result {
+                tracing::error!("{what}: {e}");
+            }
+        }
+        () = limit => tracing::warn!("{what}: a request took longer than the agent waits for when it ends"),
     }
 }

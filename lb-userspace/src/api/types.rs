@@ -181,6 +181,8 @@ pub struct StatusView {
     pub conntrack_capacity: u64,
     /// Active connections by the counters less those found in the table at the last recount. 0 unless there is a bug.
     pub accounting_drift: i64,
+    /// Walks over the flow tables since start.
+    pub sweeps: u64,
     /// Plans applied since start.
     pub generation: u64,
     /// What is wrong, one sentence each.

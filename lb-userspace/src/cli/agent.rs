@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Failure;
+use super::{Failure, output};
 use crate::agent::{self, AgentOptions};
 
 /// Run the daemon: load, attach, reconcile, serve the API and metrics
@@ -13,7 +13,8 @@ Examples:
   flowpin --api-socket /tmp/flowpin.sock agent        another socket than the file's
 
 Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, or root. SIGHUP re-reads the file; SIGTERM ends the agent and leaves the kernel
-balancing: open and new connections go on, and the next agent takes over. With --detach-on-exit the end of the agent is the
+balancing: open and new connections go on, and the next agent takes over. RUST_LOG=debug logs more, and
+RUST_LOG=info,flowpin::flows=debug each new flow. With --detach-on-exit the end of the agent is the
 end of balancing, and open connections through a VIP break.")]
 pub struct Args {
     /// Config file (TOML); without one every setting has its default and nothing is attached
@@ -25,12 +26,9 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn run(self, api_socket: Option<PathBuf>) -> Result<(), Failure> {
+    pub async fn run(self, api_socket: Option<PathBuf>) -> Result<(), Failure> {
+        output::log_to_stderr();
         let options = AgentOptions { config: self.config, api_socket, detach_on_exit: self.detach_on_exit };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| Failure::Said(format!("can't start the agent's threads: {e}")))?;
-        runtime.block_on(agent::run(options)).map_err(|e| Failure::Said(format!("{e:#}")))
+        agent::run(options).await.map_err(|e| Failure::Said(format!("{e:#}")))
     }
 }

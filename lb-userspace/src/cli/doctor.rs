@@ -6,7 +6,7 @@ use super::{
     Failure,
     output::{Printer, Table},
 };
-use crate::datapath::features::{self, Status};
+use crate::datapath::features;
 
 /// Show what this kernel and these interfaces can do, and what is missing
 #[derive(Debug, clap::Args)]
@@ -27,14 +27,11 @@ struct FeatureView {
 }
 
 impl Args {
-    pub fn run(self, printer: &Printer) -> Result<(), Failure> {
+    pub async fn run(self, printer: &Printer) -> Result<(), Failure> {
         let features: Vec<FeatureView> = features::probe()
+            .await
             .into_iter()
-            .map(|f| FeatureView {
-                name: f.name.to_string(),
-                status: word(f.status),
-                detail: f.detail.to_string(),
-            })
+            .map(|f| FeatureView { name: f.name, status: f.status.name(), detail: f.detail })
             .collect();
         printer.print(features.as_slice(), table)?;
         let missing: Vec<&str> =
@@ -46,14 +43,6 @@ impl Args {
             "missing: {}; the table of \"flowpin doctor\" says what to do",
             missing.join(", ")
         )))
-    }
-}
-
-fn word(status: Status) -> &'static str {
-    match status {
-        Status::Available => "available",
-        Status::Fallback => "fallback",
-        Status::Missing => "missing",
     }
 }
 

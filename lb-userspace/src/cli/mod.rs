@@ -111,35 +111,26 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
-    let Global { api_socket, output } = cli.global;
-    let printer = Printer::new(output);
-    let alone = match cli.command {
-        Command::Agent(args) => return args.run(api_socket),
-        Command::Check(args) => return args.run(&printer),
-        Command::Doctor(args) => return args.run(&printer),
-        Command::Completions(args) => return args.run(),
-        asking => asking,
-    };
-    let client = Client::new(api_socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET)));
-    let context = Context { client, printer };
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::Said(format!("can't start: {e}")))?;
-    runtime.block_on(alone.ask(&context))
-}
-
-impl Command {
-    async fn ask(self, context: &Context) -> Result<(), Failure> {
-        match self {
-            Self::Service(command) => command.run(context).await,
-            Self::Backend(command) => command.run(context).await,
-            Self::Connection(command) => command.run(context).await,
-            Self::Status(args) => args.run(context).await,
-            Self::Stats(args) => args.run(context).await,
-            Self::Agent(_) | Self::Check(_) | Self::Doctor(_) | Self::Completions(_) => Ok(()),
+    let Global { api_socket, output } = cli.global;
+    let client = Client::new(api_socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET)));
+    let context = Context { client, printer: Printer::new(output) };
+    runtime.block_on(async {
+        match cli.command {
+            Command::Agent(args) => args.run(api_socket).await,
+            Command::Service(command) => command.run(&context).await,
+            Command::Backend(command) => command.run(&context).await,
+            Command::Connection(command) => command.run(&context).await,
+            Command::Status(args) => args.run(&context).await,
+            Command::Stats(args) => args.run(&context).await,
+            Command::Check(args) => args.run(&context.printer),
+            Command::Doctor(args) => args.run(&context.printer).await,
+            Command::Completions(args) => args.run(),
         }
-    }
+    })
 }
 
 /// Prints help, version, or what is wrong with the command line (in one line), and gives the exit code.

@@ -72,6 +72,12 @@ pub fn raw(bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
+/// The agent's log goes to stderr; RUST_LOG says how much of it.
+pub fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+}
+
 /// Rows under headings. A heading that begins with `>` stands over numbers, which are aligned to the right.
 pub struct Table {
     right: Vec<usize>,

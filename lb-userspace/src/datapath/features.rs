@@ -1,28 +1,103 @@
 //! What this kernel and these interfaces can do.
 
-/// How it stands with a feature.
+use aya::{maps::MapType, programs::ProgramType, sys};
+use nix::sys::statfs::{self, BPF_FS_MAGIC};
+
+use super::interfaces::{self, Interface};
+
+/// Is a feature there?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// There.
+    /// Yes.
     Available,
-    /// Not there, something else does its work.
+    /// No, and something slower or less convenient takes its place.
     Fallback,
-    /// Not there, and nothing does its work.
+    /// No, and Flowpin needs it.
     Missing,
 }
 
+impl Status {
+    /// As shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Available => "available",
+            Self::Fallback => "fallback",
+            Self::Missing => "missing",
+        }
+    }
+}
+
 /// A feature.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Feature {
     /// What.
     pub name: String,
-    /// How it stands.
+    /// Is it there?
     pub status: Status,
-    /// What was found, and the remedy where one is needed.
+    /// What follows, or what would help.
     pub detail: String,
 }
 
-/// Looks.
-pub fn probe() -> Vec<Feature> {
-    Vec::new()
+fn feature(name: impl Into<String>, ok: bool, otherwise: Status, good: &str, bad: &str) -> Feature {
+    let (status, detail) = if ok { (Status::Available, good) } else { (otherwise, bad) };
+    Feature { name: name.into(), status, detail: detail.into() }
+}
+
+fn kernel_at_least(major: u32, minor: u32) -> bool {
+    let release = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).filter_map(|p| p.parse::<u32>().ok());
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
+}
+
+fn sysctl_is_on(path: &str) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|v| v.trim() != "0")
+}
+
+/// Probes. Changes nothing. Interfaces come last.
+pub async fn probe() -> Vec<Feature> {
+    use Status::{Fallback, Missing};
+    let maps = [MapType::Hash, MapType::Array, MapType::PerCpuArray, MapType::ArrayOfMaps];
+    let bpffs = statfs::statfs("/sys/fs/bpf").is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC);
+    let program = |kind| sys::is_program_supported(kind).unwrap_or(false);
+    let permitted = program(ProgramType::Xdp);
+    let mut features = vec![
+        feature("kernel 5.17", kernel_at_least(5, 17), Missing, "bpf_loop, links, batches", "update the kernel"),
+        feature("BPF permitted", permitted, Missing, "programs can be loaded",
+            "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"),
+        feature("kernel BTF", std::path::Path::new("/sys/kernel/btf/vmlinux").exists(), Fallback,
+            "types for the verifier's messages", "messages of the verifier are harder to read"),
+        feature("bpffs", bpffs, Missing, "maps and links outlive the agent",
+            "mount -t bpf bpf /sys/fs/bpf (inside `ip netns exec` it is hidden: use nsenter --net)"),
+        feature("map types", maps.iter().all(|m| sys::is_map_supported(*m).unwrap_or(false)), Missing,
+            "hash, array, per-CPU array, array of maps", "see \"BPF permitted\"; otherwise update the kernel"),
+        feature("TC programs", program(ProgramType::SchedClassifier), Missing, "", "build the kernel with CONFIG_NET_CLS_BPF"),
+        feature("TCX", kernel_at_least(6, 6), Fallback, "links on TC hooks, replaced without a gap",
+            "clsact filters are used instead (TCX came with Linux 6.6)"),
+        feature("IPv4 forwarding", sysctl_is_on("/proc/sys/net/ipv4/ip_forward"), Missing, "",
+            "sysctl -w net.ipv4.ip_forward=1 (backends elsewhere can't be reached without)"),
+        feature("IPv6 forwarding", sysctl_is_on("/proc/sys/net/ipv6/conf/all/forwarding"), Fallback, "",
+            "sysctl -w net.ipv6.conf.all.forwarding=1, if there are IPv6 services"),
+    ];
+    let listed = match interfaces::watch() {
+        Ok((handle, _)) => interfaces::list(&handle).await.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    };
+    features.extend(listed.iter().map(of_interface));
+    features
+}
+
+fn of_interface(interface: &Interface) -> Feature {
+    let name = format!("interface {}", interface.name);
+    if !interface.ethernet {
+        return feature(name, false, Status::Fallback, "", "no Ethernet frames: nothing is attached here");
+    }
+    let driver = std::fs::read_link(format!("/sys/class/net/{}/device/driver", interface.name))
+        .ok()
+        .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()));
+    let detail = match (interface.partial_checksums, driver) {
+        (true, _) => "virtual: attach = \"tc\" is the better choice; xdp works".into(),
+        (false, Some(driver)) => format!("driver {driver}: xdp, native if the driver has it, else generic; or tc"),
+        (false, None) => "xdp (generic if the driver has no native) or tc".into(),
+    };
+    Feature { name, status: Status::Available, detail }
 }

@@ -1,3 +1,60 @@
-//! See the crate's map.
+//! The kernel side, as userspace sees it. The only importer of aya.
 
+pub mod attach;
+pub mod clock;
 pub mod features;
+pub mod flows;
+pub mod interfaces;
+pub mod maps;
+pub mod object;
+pub mod pin;
+pub mod sweeper;
+
+pub use clock::Clock;
+pub use maps::Maps;
+
+/// What the kernel refused, and what to do about it. One line each.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message is the documentation of each variant and names its fields")]
+pub enum DatapathError {
+    #[error("this binary was built without its BPF object; build it with: cargo xtask build --release")]
+    NoObject,
+    #[error("no permission for BPF; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    NoPermission,
+    #[error(
+        "pin_dir {path} is not on a BPF file system; mount one: mount -t bpf bpf /sys/fs/bpf \
+         (inside `ip netns exec` it is hidden: use nsenter --net=... instead)"
+    )]
+    NotBpffs { path: String },
+    #[error("another agent is using pin_dir {path}; stop it, or give this one a pin_dir of its own")]
+    Locked { path: String },
+    #[error(
+        "the maps in {path} have layout {found:#018x}, this build needs {wanted:#018x}; stop the agent and remove {path} \
+         to start afresh (open connections are cut), or run the version that made them"
+    )]
+    Layout { path: String, found: u64, wanted: u64 },
+    #[error("{what}: {error}")]
+    Io { what: String, error: std::io::Error },
+    #[error("{what}: {error}")]
+    Kernel { what: String, error: String },
+}
+
+impl DatapathError {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |error| Self::Io { what, error }
+    }
+    pub(crate) fn kernel<E: std::error::Error>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
+        let what = what.into();
+        // aya's errors name the call; the cause below them names the reason.
+        move |error| {
+            let mut text = error.to_string();
+            let mut source = error.source();
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            Self::Kernel { what, error: text.lines().next().unwrap_or_default().to_string() }
+        }
+    }
+}

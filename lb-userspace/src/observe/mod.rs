@@ -1,1 +1,5 @@
-//! See the crate's map.
+//! The observation path: maps → views and metrics. Nothing here changes anything.
+
+pub mod connections;
+pub mod metrics;
+pub mod views;

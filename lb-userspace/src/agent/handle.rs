@@ -1,0 +1,242 @@
+//! What the API may ask of the agent.
+
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use tokio::sync::Mutex;
+
+use super::{owner::Owner, shared::Shared};
+use crate::{
+    api::{
+        error::ApiError,
+        types::{BackendAdd, BackendView, ConnectionFilter, ConnectionView, Drain, ServiceAdd, ServiceView},
+    },
+    model::{
+        AlgorithmKind, ModelError, PortRange,
+        service::{check_name, make_backend, parse_backend},
+    },
+    observe::{connections, views},
+    source::{
+        config::duration,
+        runtime::{RuntimeBackend, RuntimeDrain, RuntimeService},
+    },
+};
+
+/// Cheap to clone. Changes are in force, and in the state file, when their future is done.
+#[derive(Clone)]
+pub struct Handle {
+    /// For reading.
+    pub shared: Arc<Shared>,
+    owner: Arc<Mutex<Owner>>,
+}
+
+fn invalid(error: ModelError) -> ApiError {
+    ApiError::Invalid(error.to_string())
+}
+
+impl Handle {
+    /// Around the owner.
+    pub fn new(owner: Owner) -> Self {
+        Self { shared: owner.shared.clone(), owner: Arc::new(Mutex::new(owner)) }
+    }
+
+    /// The owner, for changes.
+    pub fn owner(&self) -> &Mutex<Owner> {
+        &self.owner
+    }
+
+    fn file(&self) -> String {
+        self.shared.config_path.as_ref().map_or("the config file".into(), |p| p.display().to_string())
+    }
+
+    fn no_service(name: &str) -> ApiError {
+        ApiError::NotFound(format!("there is no service \"{name}\"; see: flowpin service list"))
+    }
+
+    /// One service.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn service(&self, name: &str) -> Result<ServiceView, ApiError> {
+        let state = self.shared.read();
+        let spec = state.desired.services().get(name).ok_or_else(|| Self::no_service(name))?;
+        Ok(views::service(spec, &state.actual, &self.shared.maps))
+    }
+
+    /// One backend; the name may be written in any way that means the same.
+    fn backend(&self, service: &str, backend: &str) -> Result<(BackendView, bool), ApiError> {
+        let (address, port) = parse_backend(service, backend).map_err(invalid)?;
+        let name = crate::model::backend_name(address, port);
+        let state = self.shared.read();
+        let spec = state.desired.services().get(service).ok_or_else(|| Self::no_service(service))?;
+        let found = spec.backends.get(&name).ok_or_else(|| {
+            ApiError::NotFound(format!(
+                "service \"{service}\" has no backend {name}; see: flowpin backend list {service}"
+            ))
+        })?;
+        Ok((views::backend(spec, &name, found, &state.actual, &self.shared.maps), found.from_file))
+    }
+
+    /// Adds a service.
+    ///
+    /// # Errors
+    /// It is there already or isn't valid.
+    pub async fn add_service(&self, add: ServiceAdd) -> Result<ServiceView, ApiError> {
+        check_name(&add.name).map_err(invalid)?;
+        let vip = add.vip.parse().map_err(|_| invalid(ModelError::NotAnAddress { text: add.vip.clone() }))?;
+        for port in &add.ports {
+            port.parse::<PortRange>().map_err(invalid)?;
+        }
+        let algorithm = add.algorithm.unwrap_or_else(|| AlgorithmKind::LeastConnections.name().into());
+        AlgorithmKind::parse(&algorithm).map_err(invalid)?;
+        let mut warnings = Vec::new();
+        if let Some(affinity) = &add.affinity {
+            affinity.timeout.as_deref().map(|t| duration("affinity timeout", t)).transpose().map_err(invalid)?;
+            warnings.push("affinity is accepted and not in force in this version".to_string());
+        }
+        let mut owner = self.owner.lock().await;
+        if self.shared.read().desired.services().contains_key(&add.name) {
+            let name = &add.name;
+            return Err(ApiError::Conflict(format!(
+                "service \"{name}\" exists; remove it first, or choose another name"
+            )));
+        }
+        let mut runtime = owner.runtime.clone();
+        runtime.services.insert(add.name.clone(), RuntimeService { vip, ports: add.ports, algorithm, warnings });
+        owner.change(&add.name, runtime)?;
+        self.service(&add.name)
+    }
+
+    /// Removes a service. Pinned flows stay until they end.
+    ///
+    /// # Errors
+    /// There is none, or the file declares it.
+    pub async fn remove_service(&self, name: &str) -> Result<(), ApiError> {
+        let mut owner = self.owner.lock().await;
+        let from_file = match self.shared.read().desired.services().get(name) {
+            None => return Err(Self::no_service(name)),
+            Some(spec) => spec.from_file,
+        };
+        if from_file {
+            return Err(ApiError::Conflict(format!(
+                "service \"{name}\" is declared in {}; edit it and send SIGHUP to the agent",
+                self.file()
+            )));
+        }
+        let mut runtime = owner.runtime.clone();
+        runtime.forget_service(name);
+        owner.change(name, runtime)
+    }
+
+    /// Adds a backend, or changes weight and limit of one that the command line added.
+    ///
+    /// # Errors
+    /// It isn't valid, or the file declares it.
+    pub async fn add_backend(&self, service: &str, add: BackendAdd) -> Result<BackendView, ApiError> {
+        let spec = make_backend(service, &add.address, add.weight, add.max_connections, false).map_err(invalid)?;
+        let name = spec.name();
+        let mut owner = self.owner.lock().await;
+        match self.backend(service, &name) {
+            Ok((_, true)) => {
+                return Err(ApiError::Conflict(format!(
+                    "backend {name} of service \"{service}\" is declared in {}; edit it and send SIGHUP to the agent",
+                    self.file()
+                )));
+            }
+            Ok((_, false)) if add.weight.is_none() && add.max_connections.is_none() => {
+                return Err(ApiError::Conflict(format!(
+                    "service \"{service}\" has backend {name} already; give --weight or --max-connections to change it"
+                )));
+            }
+            Ok(_) => {}
+            Err(ApiError::NotFound(_)) if self.shared.read().desired.services().contains_key(service) => {}
+            Err(e) => return Err(e),
+        }
+        let mut runtime = owner.runtime.clone();
+        let record = RuntimeBackend { weight: spec.weight, max_connections: spec.max_connections };
+        runtime.backends.entry(service.into()).or_default().insert(name.clone(), record);
+        owner.change(service, runtime)?;
+        Ok(self.backend(service, &name)?.0)
+    }
+
+    /// Removes a backend. Pinned flows stay until they end.
+    ///
+    /// # Errors
+    /// There is none, or the file declares it.
+    pub async fn remove_backend(&self, service: &str, backend: &str) -> Result<(), ApiError> {
+        let mut owner = self.owner.lock().await;
+        let (view, from_file) = self.backend(service, backend)?;
+        if from_file {
+            return Err(ApiError::Conflict(format!(
+                "backend {} of service \"{service}\" is declared in {}; edit it and send SIGHUP, or drain it",
+                view.address,
+                self.file()
+            )));
+        }
+        let mut runtime = owner.runtime.clone();
+        runtime.forget_backend(service, &view.address);
+        owner.change(service, runtime)
+    }
+
+    /// Stops new flows to a backend; open ones stay.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn drain(&self, service: &str, backend: &str, drain: Drain) -> Result<BackendView, ApiError> {
+        let mut owner = self.owner.lock().await;
+        let (view, _) = self.backend(service, backend)?;
+        let mut runtime = owner.runtime.clone();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let record = RuntimeDrain { since, deadline: drain.deadline_seconds };
+        runtime.drains.entry(service.into()).or_default().insert(view.address.clone(), record);
+        owner.change(service, runtime)?;
+        Ok(self.backend(service, &view.address)?.0)
+    }
+
+    /// Takes a drain back.
+    ///
+    /// # Errors
+    /// There is no such backend, or it isn't draining.
+    pub async fn undrain(&self, service: &str, backend: &str) -> Result<BackendView, ApiError> {
+        let mut owner = self.owner.lock().await;
+        let (view, _) = self.backend(service, backend)?;
+        let mut runtime = owner.runtime.clone();
+        if runtime.drains.get_mut(service).and_then(|m| m.remove(&view.address)).is_none() {
+            return Err(ApiError::Conflict(format!(
+                "backend {} of service \"{service}\" is not draining",
+                view.address
+            )));
+        }
+        runtime.drains.retain(|_, m| !m.is_empty());
+        owner.change(service, runtime)?;
+        Ok(self.backend(service, &view.address)?.0)
+    }
+
+    /// Pinned flows that match.
+    ///
+    /// # Errors
+    /// The filter is wrong, or the kernel refuses.
+    pub async fn connections(&self, filter: ConnectionFilter) -> Result<Vec<ConnectionView>, ApiError> {
+        connections::check(&filter).map_err(ApiError::Invalid)?;
+        if let Some(service) = &filter.service {
+            self.service(service)?;
+        }
+        let shared = self.shared.clone();
+        let listed = tokio::task::spawn_blocking(move || shared.connections(&filter)).await;
+        match listed {
+            Ok(Ok(list)) => Ok(list),
+            Ok(Err(e)) => Err(ApiError::Failed(e.to_string())),
+            Err(e) => Err(ApiError::Failed(e.to_string())),
+        }
+    }
+
+    /// Is the desired state in force, and everything attached?
+    pub fn ready(&self) -> bool {
+        let state = self.shared.read();
+        state.generation > 0
+            && !state.problems.contains_key("reconcile")
+            && state.interfaces.iter().all(|i| i.error.is_none())
+    }
+}

@@ -1,0 +1,267 @@
+//! The owner of the write halves: maps, links, state file. There is one, behind a lock that is held for the whole of a change,
+//! so that changes happen one after the other.
+//!
+//! A change goes through in this order, and whatever fails leaves the last good state in force: check, state file, plan, kernel.
+
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Instant};
+
+use lb_common::abi::BackendId;
+use rtnetlink::Handle as Netlink;
+
+use super::shared::Shared;
+use crate::{
+    api::{error::ApiError, types::InterfaceView},
+    datapath::{DatapathError, Maps, attach::Attachments, interfaces, pin::PinDir},
+    model::{Desired, ServiceSpec},
+    reconcile::{Plan, Scope, collect, plan},
+    source::{Attach, Config, Runtime, config, merge},
+};
+
+/// See the module.
+pub struct Owner {
+    /// What readers see.
+    pub shared: Arc<Shared>,
+    /// The config in force.
+    pub config: Config,
+    /// What the command line added.
+    pub runtime: Runtime,
+    maps: Maps,
+    attachments: Attachments,
+    netlink: Netlink,
+    config_path: Option<PathBuf>,
+}
+
+impl Owner {
+    /// Reads back what the maps hold. Nothing is changed yet.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn new(
+        shared: Arc<Shared>,
+        config: Config,
+        runtime: Runtime,
+        pins: &PinDir,
+        netlink: Netlink,
+    ) -> Result<Self, DatapathError> {
+        let maps = Maps::open(pins)?;
+        shared.write().actual = maps.read_actual()?;
+        let config_path = shared.config_path.clone();
+        Ok(Self { shared, config, runtime, maps, attachments: Attachments::new(pins), netlink, config_path })
+    }
+
+    /// Brings the whole desired state into force.
+    ///
+    /// # Errors
+    /// It isn't valid, or the kernel refuses.
+    pub fn reconcile_all(&mut self) -> Result<(), String> {
+        let desired = self.merged(&self.config.services)?;
+        self.enforce(desired).map_err(|e| e.to_string())
+    }
+
+    fn merged(&self, file: &[ServiceSpec]) -> Result<Desired, String> {
+        let (services, notes) = merge::merge(file, &self.runtime).map_err(|e| e.to_string())?;
+        notes.iter().for_each(|note| tracing::warn!("{note}"));
+        for service in &services {
+            service.warnings.iter().for_each(|w| tracing::warn!(service = service.name, "{w}"));
+        }
+        Desired::new(services).map_err(|e| e.to_string())
+    }
+
+    fn enforce(&mut self, desired: Desired) -> Result<(), anyhow::Error> {
+        let start = Instant::now();
+        let steps = plan(&desired, &self.shared.read().actual, Scope::All)?;
+        let count = steps.steps.len();
+        self.apply(steps)?;
+        self.shared.write().desired = desired;
+        self.shared.reconcile.observe(start.elapsed().as_secs_f64());
+        tracing::info!(steps = count, took = ?start.elapsed(), "reconciled");
+        Ok(())
+    }
+
+    /// Takes the steps, in order; what the kernel took is in the mirror even if a later one fails.
+    fn apply(&mut self, plan: Plan) -> Result<(), DatapathError> {
+        let mut done = 0;
+        let result = plan.steps.iter().try_for_each(|step| self.maps.apply(step).map(|()| done += 1));
+        let mut state = self.shared.write();
+        plan.steps[..done].iter().for_each(|step| state.actual.apply(step));
+        state.generation += 1;
+        match &result {
+            Ok(()) => state.problems.remove("reconcile"),
+            Err(e) => state.problems.insert("reconcile", format!("the kernel refused a change, retrying: {e}")),
+        };
+        result
+    }
+
+    /// Changes what the command line said of one service. All or nothing.
+    ///
+    /// # Errors
+    /// The result isn't valid, or disk or kernel refuse.
+    pub fn change(&mut self, service: &str, runtime: Runtime) -> Result<(), ApiError> {
+        let start = Instant::now();
+        let mut notes = Vec::new();
+        let file = self.config.services.iter().find(|s| s.name == service);
+        let spec = merge::service(service, file, &runtime, &mut notes).map_err(|e| ApiError::Invalid(e.to_string()))?;
+        let before = self.shared.read().desired.services().get(service).cloned();
+        self.shared.write().desired.replace(service, spec).map_err(|e| ApiError::Invalid(e.to_string()))?;
+        let undo = |owner: &Self, error: String| {
+            // What was valid a moment ago is valid again.
+            let _ = owner.shared.write().desired.replace(service, before.clone());
+            ApiError::Failed(error)
+        };
+        runtime.save(&self.config.state_file).map_err(|e| undo(self, e.to_string()))?;
+        let planned = {
+            let state = self.shared.read();
+            plan(&state.desired, &state.actual, Scope::Service(service))
+        };
+        let applied = match planned {
+            Ok(steps) => self.apply(steps).map_err(|e| e.to_string()),
+            Err(e) => Err(e.to_string()),
+        };
+        if let Err(error) = applied {
+            let error = undo(self, error);
+            if let Err(e) = self.runtime.save(&self.config.state_file) {
+                tracing::error!("{e}");
+            }
+            let back = {
+                let state = self.shared.read();
+                plan(&state.desired, &state.actual, Scope::Service(service))
+            };
+            if let Ok(steps) = back
+                && let Err(e) = self.apply(steps)
+            {
+                tracing::error!("going back to the last good state: {e}");
+            }
+            return Err(error);
+        }
+        self.runtime = runtime;
+        self.shared.reconcile.observe(start.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Re-reads the config file. An error changes nothing.
+    pub async fn reload(&mut self) {
+        let result = self.try_reload().await;
+        let mut state = self.shared.write();
+        match result {
+            Ok(()) => {
+                tracing::info!("config reloaded");
+                state.problems.remove("config");
+            }
+            Err(e) => {
+                tracing::error!("reload refused, nothing changed: {e}");
+                state.problems.insert("config", format!("reload refused, the last good config is in force: {e}"));
+            }
+        }
+    }
+
+    async fn try_reload(&mut self) -> Result<(), String> {
+        let config = config::load(self.config_path.as_deref()).map_err(|e| e.to_string())?;
+        let desired = self.merged(&config.services)?;
+        self.enforce(desired).map_err(|e| e.to_string())?;
+        // Where the agent listens and keeps things is settled when it starts.
+        self.config.services = config.services;
+        self.config.interfaces = config.interfaces;
+        self.attach().await;
+        Ok(())
+    }
+
+    /// Attaches where the configuration says and detaches elsewhere. What fails is in the status, and is tried again when
+    /// interfaces change.
+    pub async fn attach(&mut self) {
+        match interfaces::list(&self.netlink).await {
+            Ok(found) => self.attach_to(&found),
+            Err(e) => {
+                self.shared.write().problems.insert("interfaces", e.to_string());
+            }
+        }
+    }
+
+    fn attach_to(&mut self, found: &[interfaces::Interface]) {
+        let wanted: Vec<(&interfaces::Interface, Attach)> = found
+            .iter()
+            .filter_map(|i| {
+                let rule = self.config.interfaces.iter().find(|r| r.matcher.is_match(&i.name))?;
+                Some((i, rule.attach))
+            })
+            .collect();
+        let mut views = Vec::new();
+        let mut kept = Vec::new();
+        let mut object = self.shared.object.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (interface, how) in wanted {
+            kept.push(interface.index);
+            let before = self.attachments.mode(interface.index);
+            let result = if interface.ethernet {
+                self.attachments.attach(&mut object, interface, how).map_err(|e| e.to_string())
+            } else {
+                Err("it carries no Ethernet frames, which this version can't balance; leave it out".to_string())
+            };
+            match &result {
+                Ok(mode) if before.is_none() => {
+                    tracing::info!(interface = interface.name, mode = mode.name(), "attached");
+                }
+                Err(e) => tracing::warn!(interface = interface.name, "not attached: {e}"),
+                Ok(_) => {}
+            }
+            views.push(InterfaceView {
+                name: interface.name.clone(),
+                index: interface.index,
+                attach: how.name().into(),
+                mode: result.as_ref().ok().map(|m| m.name().into()),
+                error: result.err(),
+            });
+        }
+        drop(object);
+        // A rule that names an interface, rather than a kind of them, wants it to be there.
+        for rule in &self.config.interfaces {
+            let literal = !rule.pattern.contains(['*', '?', '[', '{']);
+            if literal && !found.iter().any(|i| i.name == rule.pattern) {
+                views.push(InterfaceView {
+                    name: rule.pattern.clone(),
+                    index: 0,
+                    attach: rule.attach.name().into(),
+                    mode: None,
+                    error: Some("there is no such interface; it will be attached when it appears".into()),
+                });
+            }
+        }
+        if let Err(e) = self.attachments.keep_only(&kept) {
+            tracing::warn!("detaching: {e}");
+        }
+        let mut state = self.shared.write();
+        state.interfaces = views;
+        state.problems.remove("interfaces");
+    }
+
+    /// Frees ids that nothing uses any more, of backends that were `retired` before the last census began: no packet can be on
+    /// its way with one of those, and the census saw all their flows.
+    pub fn collect(&mut self, retired: &HashSet<BackendId>) {
+        let steps = {
+            let state = self.shared.read();
+            let census = self.shared.census();
+            let busy = |id| !retired.contains(&id) || census.pinned.contains_key(&id) || self.maps.active(id) != 0;
+            collect(&state.desired, &state.actual, busy)
+        };
+        if !steps.steps.is_empty()
+            && let Err(e) = self.apply(steps)
+        {
+            tracing::warn!("freeing ids: {e}");
+        }
+    }
+
+    /// Tries again what the kernel refused.
+    pub fn retry(&mut self) {
+        if self.shared.read().problems.contains_key("reconcile")
+            && let Err(e) = self.reconcile_all()
+        {
+            tracing::warn!("still refused: {e}");
+        }
+    }
+
+    /// Takes the programs off all interfaces.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn detach(&mut self) -> Result<(), DatapathError> {
+        self.attachments.detach_all()
+    }
+}

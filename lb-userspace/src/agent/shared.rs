@@ -1,0 +1,204 @@
+//! What tasks share: the desired state, the mirror of the maps, the last census. Readers look, the owner writes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Instant,
+};
+
+use lb_common::abi::{BackendId, Reason, ServiceId};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::{
+    api::types::{ConnectionFilter, ConnectionView, InterfaceView, ServiceView, StatsView, StatusView},
+    conntrack::Census,
+    datapath::{Clock, DatapathError, Maps, flows::FlowTables, object::Object, pin::PinDir},
+    model::Desired,
+    observe::{connections, metrics, views},
+    reconcile::Actual,
+};
+
+/// Desired and actual, always of the same moment for a reader.
+#[derive(Default)]
+pub struct State {
+    /// What is declared.
+    pub desired: Desired,
+    /// What the maps hold.
+    pub actual: Actual,
+    /// Where programs should be and are.
+    pub interfaces: Vec<InterfaceView>,
+    /// What is wrong, by what it is about.
+    pub problems: HashMap<&'static str, String>,
+    /// Plans applied.
+    pub generation: u64,
+}
+
+/// See the module.
+pub struct Shared {
+    state: RwLock<State>,
+    census: RwLock<Census>,
+    /// Read halves of the maps.
+    pub maps: Maps,
+    /// Read halves of the flow tables.
+    pub tables: FlowTables,
+    /// Programs; locked for a swap, or for a batch of the sweeper's requests.
+    pub object: Mutex<Object>,
+    /// Kernel time.
+    pub clock: Clock,
+    /// Capacity.
+    pub max_flows: u32,
+    /// For messages.
+    pub config_path: Option<PathBuf>,
+    /// Time from a change to its being in force.
+    pub reconcile: Histogram,
+    kernel: String,
+    started: Instant,
+}
+
+impl Shared {
+    /// Around loaded programs.
+    ///
+    /// # Errors
+    /// The maps can't be opened.
+    pub fn new(object: Object, pins: &PinDir, config_path: Option<PathBuf>) -> Result<Self, DatapathError> {
+        let (clock, max_flows) = (object.clock, object.max_flows);
+        Ok(Self {
+            state: RwLock::default(),
+            census: RwLock::default(),
+            maps: Maps::open(pins)?,
+            tables: FlowTables::open(pins)?,
+            object: Mutex::new(object),
+            clock,
+            max_flows,
+            config_path,
+            reconcile: Histogram::new(exponential_buckets(0.0001, 4.0, 10)),
+            kernel: nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default(),
+            started: Instant::now(),
+        })
+    }
+
+    /// For a look.
+    pub fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// For the owner.
+    pub fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// The last census.
+    pub fn census(&self) -> RwLockReadGuard<'_, Census> {
+        self.census.read().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// A new one.
+    pub fn set_census(&self, census: Census) {
+        *self.census.write().unwrap_or_else(PoisonError::into_inner) = census;
+    }
+
+    /// All services with counters.
+    pub fn services(&self) -> Vec<ServiceView> {
+        let state = self.read();
+        state.desired.services().values().map(|s| views::service(s, &state.actual, &self.maps)).collect()
+    }
+
+    /// Active counts of all backends.
+    pub fn active(&self) -> HashMap<BackendId, u32> {
+        let ids: Vec<BackendId> = self.read().actual.backends().map(|(id, _)| id).collect();
+        ids.into_iter().map(|id| (id, self.maps.active(id))).collect()
+    }
+
+    /// Backends that are no longer declared.
+    pub fn retired(&self) -> HashSet<BackendId> {
+        self.read().actual.backends().filter(|(_, b)| b.retired != 0).map(|(id, _)| id).collect()
+    }
+
+    /// Which service a backend belongs to.
+    pub fn owners(&self) -> HashMap<BackendId, ServiceId> {
+        self.read().actual.backends().map(|(id, b)| (id, b.service)).collect()
+    }
+
+    /// Idle timeouts of services that have their own, in milliseconds.
+    pub fn idle_timeouts(&self) -> HashMap<ServiceId, u64> {
+        let state = self.read();
+        let services = state.desired.services().values();
+        services
+            .filter_map(|s| {
+                let idle = u64::try_from(s.idle_timeout?.as_millis()).ok()?;
+                Some((state.actual.id(&s.name)?, idle))
+            })
+            .collect()
+    }
+
+    /// Connections that match.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn connections(&self, filter: &ConnectionFilter) -> Result<Vec<ConnectionView>, DatapathError> {
+        let names: HashMap<BackendId, String> = {
+            let state = self.read();
+            let name = |id| state.actual.services().get(&id).map(|s| s.name.clone()).unwrap_or_default();
+            state.actual.backends().map(|(id, b)| (id, name(b.service))).collect()
+        };
+        connections::list(&self.tables, self.clock, &names, filter)
+    }
+
+    /// State of the agent.
+    pub fn status(&self) -> StatusView {
+        let census = self.census();
+        let state = self.read();
+        let mut problems: Vec<String> = state.problems.values().cloned().collect();
+        problems.sort();
+        problems.extend(state.interfaces.iter().filter_map(|i| Some(format!("interface {}: {}", i.name, i.error.as_ref()?))));
+        if census.drift != 0 {
+            problems.push(format!("accounting drift {}: report it, with the kernel's version", census.drift));
+        }
+        StatusView {
+            state: if problems.is_empty() { "ok" } else { "degraded" }.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            kernel: self.kernel.clone(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            interfaces: state.interfaces.clone(),
+            services: state.desired.services().len() as u64,
+            backends: state.desired.services().values().map(|s| s.backends.len() as u64).sum(),
+            conntrack_entries: census.flows,
+            conntrack_capacity: self.max_flows.into(),
+            accounting_drift: census.drift,
+            sweeps: census.generation,
+            generation: state.generation,
+            problems,
+        }
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> StatsView {
+        let drops = Reason::ALL.iter().map(|r| (r.name().to_string(), self.maps.reason(*r))).collect();
+        StatsView { services: self.services(), drops }
+    }
+
+    /// The metrics page.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn metrics(&self) -> Result<String, std::fmt::Error> {
+        let durations = {
+            let state = self.read();
+            let services = state.actual.services().iter();
+            services.map(|(id, s)| (s.name.clone(), self.maps.durations(*id))).collect()
+        };
+        let (entries, drift) = {
+            let census = self.census();
+            (census.flows, census.drift)
+        };
+        metrics::render(metrics::Page {
+            services: self.services(),
+            durations,
+            reasons: Reason::ALL.iter().map(|r| (*r, self.maps.reason(*r))).collect(),
+            entries,
+            capacity: self.max_flows.into(),
+            drift,
+            clock: self.clock,
+            reconcile: self.reconcile.clone(),
+            kernel: self.kernel.clone(),
+        })
+    }
+}

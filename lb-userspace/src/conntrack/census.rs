@@ -1,0 +1,72 @@
+//! What a walk over the flow tables found, and what follows for the accounting.
+
+use std::collections::HashMap;
+
+use lb_common::abi::BackendId;
+
+/// Counts of one walk.
+#[derive(Clone, Debug, Default)]
+pub struct Census {
+    /// Flows in the tables, lingering ones included.
+    pub flows: u64,
+    /// Flows that count as active, by backend.
+    pub counted: HashMap<BackendId, u32>,
+    /// All flows, by backend.
+    pub pinned: HashMap<BackendId, u32>,
+    /// Walks done so far.
+    pub generation: u64,
+    /// Sum of the differences between the counters and the recount. See [`Recount`].
+    pub drift: i64,
+}
+
+/// Compares counters with what walks find.
+///
+/// A walk takes a while and connections come and go meanwhile; so a difference counts as drift only if the counter read the
+/// same before and after the walk, and the same difference was there at the walk before. It is reported, never repaired.
+#[derive(Debug, Default)]
+pub struct Recount {
+    suspects: HashMap<BackendId, i64>,
+}
+
+impl Recount {
+    /// The drift after a walk. `before`, `after`: the counters of all backends at its begin and end.
+    pub fn drift(
+        &mut self,
+        before: &HashMap<BackendId, u32>,
+        after: &HashMap<BackendId, u32>,
+        counted: &HashMap<BackendId, u32>,
+    ) -> i64 {
+        let mut suspects = HashMap::new();
+        let mut drift = 0;
+        for (id, value) in after {
+            if before.get(id) != Some(value) {
+                continue;
+            }
+            let difference = i64::from(*value) - i64::from(counted.get(id).copied().unwrap_or(0));
+            if difference != 0 {
+                if self.suspects.get(id) == Some(&difference) {
+                    drift += difference;
+                }
+                suspects.insert(*id, difference);
+            }
+        }
+        self.suspects = suspects;
+        drift
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drift_needs_two_walks_and_a_quiet_counter() {
+        let counts = |n| HashMap::from([(BackendId(16), n)]);
+        let mut recount = Recount::default();
+        assert_eq!(recount.drift(&counts(5), &counts(6), &counts(5)), 0, "the counter moved");
+        assert_eq!(recount.drift(&counts(6), &counts(6), &counts(5)), 0, "seen once");
+        assert_eq!(recount.drift(&counts(6), &counts(6), &counts(5)), 1);
+        assert_eq!(recount.drift(&counts(6), &counts(6), &HashMap::new()), 0, "another difference");
+        assert_eq!(recount.drift(&counts(6), &counts(6), &counts(6)), 0);
+    }
+}

@@ -1,0 +1,83 @@
+//! Which interfaces there are, and word of each change, by netlink.
+
+use futures::{StreamExt, TryStreamExt};
+use rtnetlink::{
+    Handle, MulticastGroup, new_connection, new_multicast_connection,
+    packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+};
+use tokio::sync::mpsc;
+
+use super::DatapathError;
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Kernel's index.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// Does it carry Ethernet frames?
+    pub ethernet: bool,
+    /// May its packets come with partial checksums (veth, tun, tap: the sender is a stack on this machine)?
+    pub partial_checksums: bool,
+}
+
+impl Interface {
+    fn from_message(message: &LinkMessage) -> Option<Self> {
+        let name = message.attributes.iter().find_map(|a| match a {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        })?;
+        let kinds = message.attributes.iter().filter_map(|a| match a {
+            LinkAttribute::LinkInfo(info) => Some(info),
+            _ => None,
+        });
+        let software = kinds.flatten().any(|i| {
+            matches!(i, LinkInfo::Kind(InfoKind::Veth | InfoKind::Tun | InfoKind::Bridge | InfoKind::MacVtap))
+        });
+        Some(Self {
+            index: message.header.index,
+            name,
+            ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+            partial_checksums: software || message.header.link_layer_type == LinkLayerType::Loopback,
+        })
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> DatapathError {
+    DatapathError::Kernel { what: "netlink".into(), error: error.to_string() }
+}
+
+/// All interfaces of this network namespace.
+///
+/// # Errors
+/// Netlink refuses.
+pub async fn list(handle: &Handle) -> Result<Vec<Interface>, DatapathError> {
+    let mut found = Vec::new();
+    let mut links = handle.link().get().execute();
+    while let Some(message) = links.try_next().await.map_err(failed)? {
+        found.extend(Interface::from_message(&message));
+    }
+    Ok(found)
+}
+
+/// A connection for [`list`], and a channel that gets a word whenever an interface may have come, gone or changed its name.
+///
+/// # Errors
+/// Netlink refuses.
+pub fn watch() -> Result<(Handle, mpsc::Receiver<()>), DatapathError> {
+    let (connection, handle, _) = new_connection().map_err(failed)?;
+    tokio::spawn(connection);
+    let (connection, _, mut messages) = new_multicast_connection(&[MulticastGroup::Link]).map_err(failed)?;
+    tokio::spawn(connection);
+    // One word waits at most: it means "look again", however many changes there were.
+    let (send, receive) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while messages.next().await.is_some() {
+            if let Err(mpsc::error::TrySendError::Closed(())) = send.try_send(()) {
+                return;
+            }
+        }
+    });
+    Ok((handle, receive))
+}

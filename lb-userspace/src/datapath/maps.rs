@@ -1,0 +1,226 @@
+//! Typed handles on the maps, by their pins. Each task opens its own; only the owner's are written to.
+
+use std::net::IpAddr;
+
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use lb_common::{
+    abi::{
+        Active, Addr4, Addr6, Backend, BackendCounters, BackendId, DurationHistogram, PoolBlock, PortBe, Proto, Reason,
+        Service, ServiceId, ServiceKey, ServiceName, limits, maps, table,
+    },
+    maglev,
+};
+
+use super::{DatapathError, pin::PinDir};
+use crate::reconcile::{Actual, Step};
+
+type Tables = ArrayOfMaps<MapData, Array<MapData, table::Chunk>>;
+
+/// `BPF_F_INNER_MAP`: arrays of different lengths in one outer map.
+const INNER_MAP: u32 = 0x1000;
+
+/// The maps, but for the flow tables.
+pub struct Maps {
+    services4: HashMap<MapData, ServiceKey<Addr4>, Service>,
+    services6: HashMap<MapData, ServiceKey<Addr6>, Service>,
+    vips4: HashMap<MapData, Addr4, u32>,
+    vips6: HashMap<MapData, Addr6, u32>,
+    pools: Array<MapData, PoolBlock>,
+    active: Array<MapData, Active>,
+    backends: Array<MapData, Backend>,
+    counters: PerCpuArray<MapData, BackendCounters>,
+    tables: Tables,
+    reasons: PerCpuArray<MapData, u64>,
+    durations: Array<MapData, DurationHistogram>,
+    names: Array<MapData, ServiceName>,
+    cpus: usize,
+}
+
+fn failed(what: &str) -> impl FnOnce(MapError) -> DatapathError {
+    DatapathError::kernel(what.to_string())
+}
+
+/// Removing what is not there is no failure.
+fn gone(result: Result<(), MapError>, what: &str) -> Result<(), DatapathError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other.map_err(failed(what)),
+    }
+}
+
+impl Maps {
+    /// Opens all of them.
+    ///
+    /// # Errors
+    /// One is missing or of another kind.
+    pub fn open(pins: &PinDir) -> Result<Self, DatapathError> {
+        let data = |name: &str| MapData::from_pin(pins.map(name)).map_err(failed(name));
+        let hash = |name: &str| Ok::<_, DatapathError>(Map::HashMap(data(name)?));
+        let array = |name: &str| Ok::<_, DatapathError>(Map::Array(data(name)?));
+        let percpu = |name: &str| Ok::<_, DatapathError>(Map::PerCpuArray(data(name)?));
+        Ok(Self {
+            services4: hash(maps::SERVICES4)?.try_into().map_err(failed(maps::SERVICES4))?,
+            services6: hash(maps::SERVICES6)?.try_into().map_err(failed(maps::SERVICES6))?,
+            vips4: hash(maps::VIPS4)?.try_into().map_err(failed(maps::VIPS4))?,
+            vips6: hash(maps::VIPS6)?.try_into().map_err(failed(maps::VIPS6))?,
+            pools: array(maps::POOLS)?.try_into().map_err(failed(maps::POOLS))?,
+            active: array(maps::ACTIVE)?.try_into().map_err(failed(maps::ACTIVE))?,
+            backends: array(maps::BACKENDS)?.try_into().map_err(failed(maps::BACKENDS))?,
+            counters: percpu(maps::BACKEND_COUNTERS)?.try_into().map_err(failed(maps::BACKEND_COUNTERS))?,
+            tables: Map::ArrayOfMaps(data(maps::TABLES)?).try_into().map_err(failed(maps::TABLES))?,
+            reasons: percpu(maps::REASONS)?.try_into().map_err(failed(maps::REASONS))?,
+            durations: array(maps::DURATIONS)?.try_into().map_err(failed(maps::DURATIONS))?,
+            names: array(maps::SERVICE_NAMES)?.try_into().map_err(failed(maps::SERVICE_NAMES))?,
+            cpus: aya::util::nr_cpus().map_err(|(path, e)| DatapathError::io(path)(e))?,
+        })
+    }
+
+    /// Takes one step.
+    ///
+    /// # Errors
+    /// The kernel refuses; nothing of the step is in force then.
+    pub fn apply(&mut self, step: &Step) -> Result<(), DatapathError> {
+        match step {
+            Step::Name { service, name } => {
+                let name = name.as_deref().and_then(ServiceName::new).unwrap_or_default();
+                self.names.set(*service, name, 0).map_err(failed(maps::SERVICE_NAMES))
+            }
+            Step::Backend { id, value } => self.backends.set(id.0, value, 0).map_err(failed(maps::BACKENDS)),
+            Step::ZeroCounters { id } => {
+                let zeros = PerCpuValues::try_from(vec![BackendCounters::default(); self.cpus])
+                    .map_err(DatapathError::io(maps::BACKEND_COUNTERS))?;
+                self.counters.set(id.0, zeros, 0).map_err(failed(maps::BACKEND_COUNTERS))
+            }
+            Step::ZeroDurations { service } => {
+                self.durations.set(*service, DurationHistogram::default(), 0).map_err(failed(maps::DURATIONS))
+            }
+            Step::Block { block, value } => self.pools.set(*block, value, 0).map_err(failed(maps::POOLS)),
+            Step::Table { service, members } => self.publish(*service, members),
+            Step::AddVip { vip: IpAddr::V4(vip) } => {
+                self.vips4.insert(Addr4::from(*vip), 1, 0).map_err(failed(maps::VIPS4))
+            }
+            Step::AddVip { vip: IpAddr::V6(vip) } => {
+                self.vips6.insert(Addr6::from(*vip), 1, 0).map_err(failed(maps::VIPS6))
+            }
+            Step::RemoveVip { vip: IpAddr::V4(vip) } => gone(self.vips4.remove(&Addr4::from(*vip)), maps::VIPS4),
+            Step::RemoveVip { vip: IpAddr::V6(vip) } => gone(self.vips6.remove(&Addr6::from(*vip)), maps::VIPS6),
+            Step::AddPort { vip: IpAddr::V4(vip), port, proto, value } => {
+                let key = ServiceKey::new(Addr4::from(*vip), *port, *proto);
+                self.services4.insert(key, value, 0).map_err(failed(maps::SERVICES4))
+            }
+            Step::AddPort { vip: IpAddr::V6(vip), port, proto, value } => {
+                let key = ServiceKey::new(Addr6::from(*vip), *port, *proto);
+                self.services6.insert(key, value, 0).map_err(failed(maps::SERVICES6))
+            }
+            Step::RemovePort { vip: IpAddr::V4(vip), port, proto } => {
+                let key = ServiceKey::new(Addr4::from(*vip), *port, *proto);
+                gone(self.services4.remove(&key), maps::SERVICES4)
+            }
+            Step::RemovePort { vip: IpAddr::V6(vip), port, proto } => {
+                let key = ServiceKey::new(Addr6::from(*vip), *port, *proto);
+                gone(self.services6.remove(&key), maps::SERVICES6)
+            }
+        }
+    }
+
+    /// Builds a Maglev table aside and swaps it in whole.
+    fn publish(&mut self, service: ServiceId, members: &[(String, BackendId, u32)]) -> Result<(), DatapathError> {
+        let members: Vec<_> =
+            members.iter().map(|(name, id, weight)| maglev::Member { name, id: id.0, weight: *weight }).collect();
+        let slots = maglev::build(&members);
+        let count = u32::try_from(slots.len()).unwrap_or(0);
+        let mut inner: Array<MapData, table::Chunk> =
+            Array::create(table::chunks(count), INNER_MAP).map_err(failed(maps::TABLES))?;
+        let words: Vec<u32> = std::iter::once(count).chain(slots).collect();
+        for (index, part) in words.chunks(table::CHUNK_WORDS).enumerate() {
+            let mut chunk = table::Chunk([0; table::CHUNK_WORDS]);
+            chunk.0[..part.len()].copy_from_slice(part);
+            inner.set(u32::try_from(index).unwrap_or(0), chunk, 0).map_err(failed(maps::TABLES))?;
+        }
+        self.tables.set(service, &inner, 0).map_err(failed(maps::TABLES))
+    }
+
+    /// Reads back what a previous agent left.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn read_actual(&self) -> Result<Actual, DatapathError> {
+        let mut actual = Actual::default();
+        for service in 0..limits::MAX_SERVICES {
+            let name = self.names.get(&service, 0).map_err(failed(maps::SERVICE_NAMES))?;
+            if let Some(name) = name.get() {
+                actual.apply(&Step::Name { service, name: Some(name.into()) });
+            }
+        }
+        for block in 1..limits::MAX_BLOCKS {
+            let value = self.pools.get(&block, 0).map_err(failed(maps::POOLS))?;
+            // A block that was never written is all zero: no weight, and no service has chained it.
+            let ours = actual.services().contains_key(&value.service) && value.limit[0] != 0;
+            if !ours {
+                continue;
+            }
+            actual.apply(&Step::Block { block, value });
+            for slot in 0..lb_common::abi::BLOCK_SLOTS as u32 {
+                let id = BackendId::new(block, slot);
+                let value = self.backends.get(&id.0, 0).map_err(failed(maps::BACKENDS))?;
+                if value.family != Backend::FREE {
+                    actual.apply(&Step::Backend { id, value });
+                }
+            }
+        }
+        for entry in self.services4.iter() {
+            let (key, value) = entry.map_err(failed(maps::SERVICES4))?;
+            let vip = IpAddr::V4(key.vip.into());
+            actual.apply(&Step::AddPort { vip, port: key.port, proto: key.proto, value });
+        }
+        for entry in self.services6.iter() {
+            let (key, value) = entry.map_err(failed(maps::SERVICES6))?;
+            let vip = IpAddr::V6(key.vip.into());
+            actual.apply(&Step::AddPort { vip, port: key.port, proto: key.proto, value });
+        }
+        for vip in self.vips4.keys() {
+            actual.apply(&Step::AddVip { vip: IpAddr::V4(vip.map_err(failed(maps::VIPS4))?.into()) });
+        }
+        for vip in self.vips6.keys() {
+            actual.apply(&Step::AddVip { vip: IpAddr::V6(vip.map_err(failed(maps::VIPS6))?.into()) });
+        }
+        Ok(actual)
+    }
+
+    /// Active connections of a backend.
+    pub fn active(&self, id: BackendId) -> u32 {
+        self.active.get(&id.block(), 0).map_or(0, |block| block.count[id.slot()])
+    }
+
+    /// Counters of a backend, summed over CPUs.
+    pub fn counters(&self, id: BackendId) -> BackendCounters {
+        let Ok(values) = self.counters.get(&id.0, 0) else { return BackendCounters::default() };
+        values.iter().fold(BackendCounters::default(), |sum, c| BackendCounters {
+            connections: sum.connections + c.connections,
+            packets_in: sum.packets_in + c.packets_in,
+            bytes_in: sum.bytes_in + c.bytes_in,
+            packets_out: sum.packets_out + c.packets_out,
+            bytes_out: sum.bytes_out + c.bytes_out,
+        })
+    }
+
+    /// How often a packet was refused for a reason.
+    pub fn reason(&self, reason: Reason) -> u64 {
+        self.reasons.get(&(reason as u32), 0).map_or(0, |values| values.iter().sum())
+    }
+
+    /// A service's connection durations.
+    pub fn durations(&self, service: ServiceId) -> DurationHistogram {
+        self.durations.get(&service, 0).unwrap_or_default()
+    }
+
+    /// Which service a VIP, port and protocol lead to.
+    pub fn lookup(&self, vip: IpAddr, port: u16, proto: Proto) -> Option<Service> {
+        let port = PortBe::new(port);
+        match vip {
+            IpAddr::V4(vip) => self.services4.get(&ServiceKey::new(vip.into(), port, proto), 0).ok(),
+            IpAddr::V6(vip) => self.services6.get(&ServiceKey::new(vip.into(), port, proto), 0).ok(),
+        }
+    }
+}

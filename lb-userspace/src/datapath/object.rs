@@ -1,0 +1,174 @@
+//! The BPF object: loaded over the maps that are pinned, or over new ones.
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, MapData},
+    programs::{Program, TestRun, TestRunOptions, Xdp},
+};
+use lb_common::abi::{LAYOUT, Settings, maps, programs};
+
+use super::{Clock, DatapathError, clock, pin::PinDir};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowpin-bpf.o"));
+
+/// The programs, loaded.
+pub struct Object {
+    ebpf: Ebpf,
+    /// Kernel time.
+    pub clock: Clock,
+    /// Were the maps there already?
+    pub adopted: bool,
+    /// Capacity that the maps were made with.
+    pub max_flows: u32,
+}
+
+impl Object {
+    /// Loads the programs. Maps that a previous agent left are adopted if their layout is this build's; what a first start left
+    /// unfinished is made anew. `max_flows` counts when maps are made. `log`: compile the records of new flows in.
+    ///
+    /// # Errors
+    /// No object, no permission, another layout, or the kernel refuses.
+    pub fn load(pins: &PinDir, max_flows: u32, log: bool) -> Result<Self, DatapathError> {
+        if OBJECT.is_empty() {
+            return Err(DatapathError::NoObject);
+        }
+        let settings = check_layout(pins)?;
+        if settings.is_none() {
+            pins.remove_maps()?;
+        }
+        let clock = Self::read_clock()?;
+        let max_flows = settings.map_or(max_flows, |s| s.max_flows);
+        let level: u8 = if log { aya_log::Level::Debug as u8 } else { 0 };
+        let mut loader = EbpfLoader::new();
+        loader
+            .map_max_entries(maps::FLOWS4, max_flows.saturating_mul(2))
+            .map_max_entries(maps::FLOWS6, max_flows.saturating_mul(2))
+            .override_global(aya_log::LEVEL, &level, true)
+            .override_global("TICK_HZ", &clock.hz, true);
+        for name in maps::ALL {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(refused("loading the BPF object"))?;
+        for name in [programs::XDP, programs::XDP_VIRTUAL, programs::SWEEP4, programs::SWEEP6, programs::CLOCK] {
+            Self::xdp_in(&mut ebpf, name)?.load().map_err(refused(name))?;
+        }
+        let tc: &mut aya::programs::SchedClassifier = ebpf
+            .program_mut(programs::TC)
+            .ok_or(DatapathError::NoObject)?
+            .try_into()
+            .map_err(DatapathError::kernel(programs::TC))?;
+        tc.load().map_err(refused(programs::TC))?;
+        if settings.is_none() {
+            let map = MapData::from_pin(pins.map(maps::SETTINGS)).map_err(DatapathError::kernel("SETTINGS"))?;
+            let mut map: Array<_, Settings> =
+                aya::maps::Map::Array(map).try_into().map_err(DatapathError::kernel("SETTINGS"))?;
+            // Last: maps without a layout are those of a first start that didn't get here.
+            map.set(0, Settings { layout: LAYOUT, max_flows, _pad: 0 }, 0).map_err(DatapathError::kernel("SETTINGS"))?;
+        }
+        Ok(Self { ebpf, clock, adopted: settings.is_some(), max_flows })
+    }
+
+    /// Loads nothing but the clock, to know the tick rate before the other programs need it.
+    fn read_clock() -> Result<Clock, DatapathError> {
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(maps::FLOWS4, 2)
+            .map_max_entries(maps::FLOWS6, 2)
+            .load(OBJECT)
+            .map_err(refused("loading the BPF object"))?;
+        let program = Self::xdp_in(&mut ebpf, programs::CLOCK)?;
+        program.load().map_err(refused(programs::CLOCK))?;
+        clock::read(program)
+    }
+
+    fn xdp_in<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DatapathError> {
+        ebpf.program_mut(name)
+            .ok_or(DatapathError::NoObject)?
+            .try_into()
+            .map_err(DatapathError::kernel(name.to_string()))
+    }
+
+    /// An XDP program.
+    ///
+    /// # Errors
+    /// The object doesn't have it.
+    pub fn xdp(&mut self, name: &str) -> Result<&mut Xdp, DatapathError> {
+        Self::xdp_in(&mut self.ebpf, name)
+    }
+
+    /// The TC program.
+    ///
+    /// # Errors
+    /// The object doesn't have it.
+    pub fn tc(&mut self) -> Result<&mut aya::programs::SchedClassifier, DatapathError> {
+        match self.ebpf.program_mut(programs::TC) {
+            Some(Program::SchedClassifier(tc)) => Ok(tc),
+            _ => Err(DatapathError::NoObject),
+        }
+    }
+
+    /// Runs a program on a packet of the agent's making; returns its verdict.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn run(&self, name: &str, packet: &[u8]) -> Result<u32, DatapathError> {
+        let Some(Program::Xdp(program)) = self.ebpf.program(name) else { return Err(DatapathError::NoObject) };
+        let options = TestRunOptions { data_in: Some(packet), ..TestRunOptions::new() };
+        Ok(program.test_run(options).map_err(DatapathError::kernel(name.to_string()))?.return_value)
+    }
+
+}
+
+/// The records of new flows, for the log.
+///
+/// # Errors
+/// The programs have no log.
+pub fn flow_log(object: &mut Object) -> Result<aya_log::EbpfLogger<FlowLog>, DatapathError> {
+    aya_log::EbpfLogger::init_with_logger(&mut object.ebpf, FlowLog).map_err(DatapathError::kernel("flow log"))
+}
+
+/// A permission problem gets its own words.
+fn refused<E: std::error::Error + 'static>(what: &str) -> impl FnOnce(E) -> DatapathError {
+    let what = what.to_string();
+    move |error| {
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(cause) = source {
+            if let Some(io) = cause.downcast_ref::<std::io::Error>()
+                && io.raw_os_error() == Some(libc::EPERM)
+            {
+                return DatapathError::NoPermission;
+            }
+            source = cause.source();
+        }
+        DatapathError::kernel(what)(error)
+    }
+}
+
+/// The settings of the pinned maps; `None`: there are none, or not all.
+fn check_layout(pins: &PinDir) -> Result<Option<Settings>, DatapathError> {
+    if maps::ALL.iter().any(|name| !pins.map(name).exists()) {
+        return Ok(None);
+    }
+    let map = MapData::from_pin(pins.map(maps::SETTINGS)).map_err(refused("SETTINGS"))?;
+    let found = match Array::<_, Settings>::try_from(aya::maps::Map::Array(map)) {
+        Ok(map) => map.get(&0, 0).map_err(DatapathError::kernel("SETTINGS"))?,
+        Err(_) => Settings { layout: u64::MAX, ..Settings::default() },
+    };
+    match found.layout {
+        0 => Ok(None),
+        LAYOUT => Ok(Some(found)),
+        layout => Err(DatapathError::Layout { path: pins.path().display().to_string(), found: layout, wanted: LAYOUT }),
+    }
+}
+
+/// Hands the programs' records to the agent's log.
+pub struct FlowLog;
+
+impl log::Log for FlowLog {
+    fn enabled(&self, _metadata: &log::Metadata<'_>) -> bool {
+        true
+    }
+    fn log(&self, record: &log::Record<'_>) {
+        tracing::debug!(target: "flowpin::flows", "{}", record.args());
+    }
+    fn flush(&self) {}
+}

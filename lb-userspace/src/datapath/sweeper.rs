@@ -1,0 +1,40 @@
+//! Asks the kernel to remove flows: the requests go to the sweep programs as the packet of a test run.
+
+use lb_common::abi::{
+    Addr, Addr4, Addr6, programs,
+    sweep::{BATCH, HEADER, Request},
+};
+
+use super::{DatapathError, object::Object};
+
+/// Which program serves which family.
+pub trait Sweep: Addr {
+    /// Name of the program.
+    const PROGRAM: &'static str;
+}
+
+impl Sweep for Addr4 {
+    const PROGRAM: &'static str = programs::SWEEP4;
+}
+
+impl Sweep for Addr6 {
+    const PROGRAM: &'static str = programs::SWEEP6;
+}
+
+/// Removes flows that have not changed since the requests were made. Returns how many there were.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn remove<A: Sweep>(object: &Object, requests: &[Request<A>]) -> Result<u32, DatapathError> {
+    let size = size_of::<Request<A>>();
+    let mut removed = 0;
+    for batch in requests.chunks(BATCH) {
+        let mut packet = vec![0u8; HEADER];
+        for request in batch {
+            // SAFETY: a request is plain data without padding (asserted in lb-common), so its bytes are all initialised.
+            packet.extend_from_slice(unsafe { std::slice::from_raw_parts((&raw const *request).cast::<u8>(), size) });
+        }
+        removed += object.run(A::PROGRAM, &packet)?;
+    }
+    Ok(removed)
+}
