@@ -10,15 +10,17 @@ use crate::agent::{self, AgentOptions};
 #[command(after_help = "\
 Examples:
   flowpin agent --config /etc/flowpin/flowpin.toml
-  flowpin --api-socket /tmp/flowpin.sock agent        another socket than the file's
+  flowpin agent --api-socket /tmp/flowpin.sock    listen elsewhere than the file says
 
-Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, or root. SIGHUP re-reads the file; SIGTERM ends the agent and leaves the kernel
-balancing: open and new connections go on, and the next agent takes over. RUST_LOG=debug logs more, and
-RUST_LOG=info,flowpin::flows=debug each new flow. With --detach-on-exit the end of the agent is the
-end of balancing, and open connections through a VIP break.")]
+Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+
+SIGHUP re-reads the file. SIGTERM ends the agent and leaves the kernel balancing: open and new connections go on, \
+and the next agent takes over. With --detach-on-exit balancing ends with the agent, and open connections break.
+
+RUST_LOG=debug logs more, RUST_LOG=info,flowpin::flows=debug logs each new flow.")]
 pub struct Args {
     /// Config file (TOML); without one every setting has its default and nothing is attached
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Take the kernel part down when the agent ends
     #[arg(long)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 
-use super::{Context, Failure, drain, output::connections, tables};
+use super::{Context, Failure, drain, output::plural, tables};
 use crate::api::types::{BackendAdd, BackendView, Drain};
 
 #[derive(Debug, clap::Subcommand)]
@@ -15,8 +15,8 @@ pub enum Command {
 Examples:
   flowpin backend add db 10.0.1.11:5432
   flowpin backend add db 10.0.1.12:5432 --weight 2 --max-connections 300
-  flowpin backend add web fd00::11             the port stays the one that the client used
   flowpin backend add web '[fd00::11]:8080'
+  flowpin backend add web fd00::12            at the port that the client used
 
 Open connections stay where they are; new ones see the backend when the command returns.")]
     Add(Add),
@@ -34,11 +34,12 @@ Open connections stay where they are; new ones see the backend when the command 
     #[command(after_help = "\
 Examples:
   flowpin backend drain db 10.0.1.11:5432
-  flowpin backend drain db 10.0.1.11:5432 --wait                   returns when no connection is left
-  flowpin backend drain db 10.0.1.11:5432 --deadline 15m --wait    fails after 15 minutes if some are left
+  flowpin backend drain db 10.0.1.11:5432 --wait
+  flowpin backend drain db 10.0.1.11:5432 --deadline 15m --wait
 
-No connection is ever cut by a drain, not at the deadline either: it is a promise to you, not to the clients. Ctrl-C ends the
-waiting, not the drain; \"flowpin backend undrain\" does that.")]
+With --wait it returns when no connection is left. It fails if some are left at the deadline; they stay open \
+all the same, for a drain never cuts a connection. Ctrl-C ends the waiting and not the drain; \
+\"flowpin backend undrain\" ends the drain.")]
     Drain(DrainArgs),
     /// Send new connections to a draining backend again
     #[command(after_help = "Example:\n  flowpin backend undrain db 10.0.1.11:5432")]
@@ -174,6 +175,6 @@ impl Command {
 
 /// How far a drain is.
 pub fn drained(o: &Owned<'_>) -> String {
-    let left = connections(o.backend.active_connections);
+    let left = plural(o.backend.active_connections, "connection");
     format!("backend {} of service \"{}\" is {}: {left} left", o.backend.address, o.service, o.backend.state)
 }

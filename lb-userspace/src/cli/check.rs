@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Failure,
-    output::{Printer, Table, count, or_dash},
+    output::{Printer, Table, count, or_dash, plural},
 };
 use crate::{
     model::ServiceSpec,
@@ -18,13 +18,13 @@ use crate::{
 #[command(after_help = "\
 Examples:
   flowpin check --config /etc/flowpin/flowpin.toml
-  flowpin check -c new.toml && mv new.toml /etc/flowpin/flowpin.toml && systemctl reload flowpin
+  flowpin check --config new.toml -o json | jq .warnings
 
-Needs neither root nor an agent. Exit code 1 and one line with file, value and remedy if anything is wrong; such a file would
-change nothing. What the command line added to a running agent is not looked at.")]
+Needs neither root nor an agent. Exit code 1, and one line with file, value and remedy, if anything is wrong. What the \
+command line added to a running agent is not looked at.")]
 pub struct Args {
     /// Config file (TOML); without one the defaults are shown
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
@@ -133,10 +133,10 @@ fn interfaces_here() -> Vec<String> {
 fn text(what: &str, r: &Report) -> String {
     let backends: usize = r.services.iter().map(|s| s.backends.len()).sum();
     let mut text = format!(
-        "{what} is valid: {} services, {} backends\n\nAPI socket:  {}\nMetrics:     http://{}/metrics\nPins:        {}\n\
+        "{what} is valid: {}, {}\n\nAPI socket:  {}\nMetrics:     http://{}/metrics\nPins:        {}\n\
          State file:  {}\nConntrack:   {} flows\n",
-        count(r.services.len() as u64),
-        count(backends as u64),
+        plural(r.services.len() as u64, "service"),
+        plural(backends as u64, "backend"),
         r.api_socket.display(),
         r.metrics_listen,
         r.pin_dir.display(),

@@ -17,8 +17,8 @@ Examples:
   flowpin connection list --backend 10.0.1.11 --state established
   flowpin connection list --client 192.0.2.7 -o json | jq length
 
-IN is from client to backend, OUT the way back. A closed connection is listed for some seconds more, so that late packets still
-find their backend; it no longer counts as active."
+IN is from client to backend, OUT the way back. A closed connection is listed for some seconds more, so that late \
+packets still find their backend; it no longer counts as active."
     )]
     List(List),
 }

@@ -15,8 +15,8 @@ Examples:
   sudo flowpin doctor
   sudo flowpin doctor -o json | jq '.[] | select(.status == \"missing\")'
 
-available: there. fallback: not there, something slower or simpler does its work. missing: Flowpin can't run without it; the
-last column says what to do. Exit code 1 if anything is missing. Without root the kernel hides most of what it can do.")]
+available: there. fallback: not there, something slower or simpler does its work. missing: needed and not there; the \
+last column says what to do. Exit code 1 if anything is missing. Without root the kernel hides what it can do.")]
 pub struct Args {}
 
 #[derive(Serialize)]

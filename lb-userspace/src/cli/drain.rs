@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::{
     Context, Failure,
     backend::{Owned, drained},
-    output::{connections, duration},
+    output::{duration, plural},
 };
 use crate::api::{client::ClientError, types::BackendView};
 
@@ -81,7 +81,7 @@ fn end(service: &str, backend: &BackendView) -> Option<Result<(), Failure>> {
         Err(Failure::Said(format!(
             "the deadline has passed and backend {address} of service \"{service}\" still has {}; they stay open: wait on \
              with a later --deadline, or close them at their ends",
-            connections(*left)
+            plural(*left, "connection")
         )))
     })
 }
@@ -108,7 +108,7 @@ impl Progress {
         let left = backend.active_connections;
         let deadline =
             backend.drain_deadline_seconds.filter(|s| *s > 0.0).map(|s| format!(", {} to go", duration(s)));
-        let message = format!("{} left{}", connections(left), deadline.unwrap_or_default());
+        let message = format!("{} left{}", plural(left, "connection"), deadline.unwrap_or_default());
         if std::io::stderr().is_terminal() {
             // A port-reusing straggler may have raised the count after the first look.
             let most = self.bar.length().unwrap_or(0).max(left);

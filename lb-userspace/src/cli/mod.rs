@@ -44,12 +44,12 @@ const DEFAULT_SOCKET: &str = "/run/flowpin/api.sock";
     arg_required_else_help = true,
     after_help = "\
 Examples:
-  flowpin doctor                                              can this machine do it?
-  flowpin check --config /etc/flowpin/flowpin.toml            is the file right?
-  flowpin agent --config /etc/flowpin/flowpin.toml            run
-  flowpin service add app --vip 10.96.0.10 --port 8080/tcp    a service by hand
-  flowpin backend add app 10.0.1.11                           and a backend for it
-  flowpin backend drain app 10.0.1.11 --wait                  take it out without breaking a connection
+  flowpin doctor                                            what can this machine do?
+  flowpin check --config /etc/flowpin/flowpin.toml          is the file right?
+  flowpin agent --config /etc/flowpin/flowpin.toml          run
+  flowpin service add app --vip 10.96.0.10 --port 80/tcp    a service by hand
+  flowpin backend add app 10.0.1.11                         a backend for it
+  flowpin backend drain app 10.0.1.11 --wait                take it out, break nothing
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 agent unreachable."
 )]
@@ -64,10 +64,10 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 struct Global {
     /// Unix socket of the agent's API [default: /run/flowpin/api.sock]
-    #[arg(long, global = true, env = "FLOWPIN_API_SOCKET", value_name = "PATH")]
+    #[arg(long, global = true, env = "FLOWPIN_API_SOCKET", hide_env_values = true, value_name = "PATH")]
     api_socket: Option<PathBuf>,
-    /// Table for people, JSON for scripts (stable names, durations in seconds)
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    /// table for people, or json for scripts (stable names, durations in seconds)
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, hide_possible_values = true, value_name = "FORMAT")]
     output: Format,
 }
 

@@ -131,8 +131,8 @@ pub fn duration(seconds: f64) -> String {
 }
 
 /// `1 connection`, `2 connections`.
-pub fn connections(n: u64) -> String {
-    format!("{} connection{}", count(n), if n == 1 { "" } else { "s" })
+pub fn plural(n: u64, what: &str) -> String {
+    format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
 /// `yes`, `no`.
@@ -170,8 +170,8 @@ mod tests {
         assert_eq!(bytes(0), "0 B");
         assert_eq!(bytes(1536), "1.50 KiB");
         assert_eq!(count(1_234_567), "1,234,567");
-        assert_eq!(connections(1), "1 connection");
-        assert_eq!(connections(0), "0 connections");
+        assert_eq!(plural(1, "connection"), "1 connection");
+        assert_eq!(plural(0, "connection"), "0 connections");
     }
 
     #[test]

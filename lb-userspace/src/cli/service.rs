@@ -15,11 +15,12 @@ pub enum Command {
     #[command(after_help = "\
 Examples:
   flowpin service add db --vip 10.96.0.10 --port 5432/tcp
-  flowpin service add web --vip fd00::80 --port 80/tcp --port 443/tcp --port 443/udp --algorithm consistent-hash
-  flowpin service add shop/app --vip 10.96.0.11 --port 8001-8003/tcp
+  flowpin service add web --vip fd00::80 --port 443/tcp --port 443/udp
+  flowpin service add shop/app --vip 10.96.0.11 --port 8001-8003/tcp \\
+      --algorithm consistent-hash
 
-Ports are PORT/PROTOCOL or FIRST-LAST/PROTOCOL with tcp or udp. A service refuses connections (RST, port unreachable) until it
-has a backend: add some with \"flowpin backend add\".")]
+A service refuses connections (RST, port unreachable) until it has a backend: \
+add some with \"flowpin backend add\".")]
     Add(Add),
     /// List services
     #[command(
@@ -27,7 +28,7 @@ has a backend: add some with \"flowpin backend add\".")]
         after_help = "\
 Examples:
   flowpin service list
-  flowpin service list -o json | jq -r '.[] | select(.backends | length == 0) | .name'
+  flowpin service list -o json | jq -r '.[].name'
 
 IN USE counts the backends that may take new connections: active (not draining) and healthy."
     )]

@@ -16,8 +16,8 @@ Examples:
   flowpin stats
   flowpin stats -o json | jq .drops
 
-IN is from client to backend, OUT the way back. Counters run from the backend's adding, over restarts of the agent too. The
-table of drops leaves out zeros; JSON has them. The same figures are on the metrics page.")]
+IN is from client to backend, OUT the way back. Counters run from the adding of the backend, over restarts of \
+the agent too. The table of drops leaves out zeros; JSON has them. The same figures are on the metrics page.")]
 pub struct Args {}
 
 impl Args {

@@ -2,7 +2,7 @@
 
 use super::{
     Context, Failure,
-    output::{Table, count, duration, or_dash},
+    output::{Table, count, duration, or_dash, plural},
 };
 use crate::api::types::StatusView;
 
@@ -35,14 +35,14 @@ impl Args {
 fn text(s: &StatusView) -> String {
     let used = 100.0 * s.conntrack_entries as f64 / s.conntrack_capacity.max(1) as f64;
     let mut text = format!(
-        "State:       {}\nAgent:       flowpin {}, up {}\nKernel:      {}\nServices:    {} with {} backends\n\
+        "State:       {}\nAgent:       flowpin {}, up {}\nKernel:      {}\nServices:    {} with {}\n\
          Conntrack:   {} of {} flows ({used:.1} %), drift {}\nGeneration:  {}\n",
         s.state,
         s.version,
         duration(s.uptime_seconds),
         s.kernel,
         count(s.services),
-        count(s.backends),
+        plural(s.backends, "backend"),
         count(s.conntrack_entries),
         count(s.conntrack_capacity),
         s.accounting_drift,

@@ -1,6 +1,6 @@
 //! The API's views as people read them: tables that more than one command prints.
 
-use super::output::{Table, bytes, connections, count, duration, or_dash, yes};
+use super::output::{Table, bytes, count, duration, or_dash, plural, yes};
 use crate::api::types::{BackendView, ServiceView};
 
 /// `draining (4m10s left)`
@@ -123,7 +123,7 @@ pub fn service(s: &ServiceView) -> String {
         s.ports.join(", "),
         s.algorithm,
         s.origin,
-        connections(active),
+        plural(active, "connection"),
     );
     for warning in &s.warnings {
         text.push_str(&format!("Warning:    {warning}\n"));

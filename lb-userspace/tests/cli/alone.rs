@@ -35,7 +35,7 @@ fn check_shows_what_would_be_set_up_without_an_agent() {
     has(
         &text,
         &[
-            "is valid: 2 services, 1 backends",
+            "is valid: 2 services, 1 backend\n",
             "8001-8003/tcp",
             "10.0.1.11:5432",
             "1,000",

@@ -1,10 +1,12 @@
 //! `backend drain`, with and without `--wait`.
 
+use std::{os::unix::net::UnixListener, process::Stdio};
+
 use serde_json::json;
 
 use crate::{
     fake::{Agent, backend, service},
-    ran::has,
+    ran::{flowpin, has},
 };
 
 #[test]
@@ -48,4 +50,29 @@ fn drain_wait_notices_that_it_was_taken_back() {
     let ran = agent.run(&["backend", "drain", "app", "10.0.1.11", "--wait"]);
     assert_eq!(ran.code, 1);
     has(&ran.err, &["undrained by somebody else"]);
+}
+
+#[test]
+fn drain_wait_outlives_a_restart_of_the_agent() {
+    let mut agent = Agent::new();
+    let waiting = flowpin(&["backend", "drain", "app", "10.0.1.11", "--wait"])
+        .env("FLOWPIN_API_SOCKET", agent.socket())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    while agent.world(|w| w.drain.is_none()) {
+        std::thread::yield_now();
+    }
+    agent.stop();
+    // It asks in vain, of one who hangs up.
+    let mute = UnixListener::bind(agent.socket()).expect("a socket");
+    drop(mute.accept().expect("it asks"));
+    drop(mute);
+    std::fs::remove_file(agent.socket()).expect("the socket was there");
+    agent.world(|w| w.ending = 2);
+    agent.start();
+    let output = waiting.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    has(&String::from_utf8_lossy(&output.stdout), &["is drained: 0 connections left"]);
 }

@@ -239,7 +239,7 @@ pub struct Agent {
     /// What it knows.
     pub fake: Fake,
     dir: TempDir,
-    runtime: Option<Runtime>,
+    runtime: Runtime,
     stop: Option<oneshot::Sender<()>>,
 }
 
@@ -259,15 +259,30 @@ impl Agent {
     pub fn empty() -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let runtime = Runtime::new().expect("a runtime");
-        let fake = Fake::default();
+        let mut agent = Self { fake: Fake::default(), dir, runtime, stop: None };
+        agent.start();
+        agent
+    }
+
+    /// Listens.
+    pub fn start(&mut self) {
         let (stop, stopped) = oneshot::channel();
-        let path = dir.path().join("api.sock");
-        let listener = runtime.block_on(async { UnixListener::bind(path) }).expect("a socket");
-        runtime.spawn(server::serve(listener, fake.clone(), async {
+        let listener = self.block_on(async { UnixListener::bind(self.socket()) }).expect("a socket");
+        let server = server::serve(listener, self.fake.clone(), async {
             // An error means that the test is over as well.
             let _ = stopped.await;
-        }));
-        Self { fake, dir, runtime: Some(runtime), stop: Some(stop) }
+        });
+        self.block_on(async { tokio::spawn(server) });
+        self.stop = Some(stop);
+    }
+
+    /// Stops listening, as an agent does that is restarted.
+    pub fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // An error means that the server is gone already.
+            let _ = stop.send(());
+        }
+        std::fs::remove_file(self.socket()).expect("the socket was there");
     }
 
     /// Where it listens.
@@ -287,16 +302,6 @@ impl Agent {
 
     /// Runs something on its runtime.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.runtime.as_ref().expect("it runs").block_on(future)
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // An error means that the server is gone already.
-            let _ = stop.send(());
-        }
-        drop(self.runtime.take());
+        self.runtime.block_on(future)
     }
 }
