@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, IsTerminal, Write},
     time::Duration,
 };
 
@@ -75,7 +75,8 @@ pub fn raw(bytes: &[u8]) -> io::Result<()> {
 /// The agent's log goes to stderr; RUST_LOG says how much of it.
 pub fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
 }
 
 /// Rows under headings. A heading that begins with `>` stands over numbers, which are aligned to the right.

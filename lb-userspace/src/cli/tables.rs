@@ -5,10 +5,10 @@ use crate::api::types::{BackendView, ServiceView};
 
 /// `draining (4m10s left)`
 fn state(backend: &BackendView) -> String {
-    match backend.drain_deadline_seconds {
+    match backend.drain_deadline_seconds.filter(|_| backend.active_connections > 0) {
         Some(left) if left > 0.0 => format!("{} ({} left)", backend.state, duration(left)),
-        Some(_) if backend.active_connections > 0 => format!("{} (past its deadline)", backend.state),
-        _ => backend.state.clone(),
+        Some(_) => format!("{} (past its deadline)", backend.state),
+        None => backend.state.clone(),
     }
 }
 

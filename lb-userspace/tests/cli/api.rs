@@ -108,11 +108,9 @@ fn metrics_and_probes_on_their_own_listener() {
     let (stop, stopped) = oneshot::channel::<()>();
     let listener = agent.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
     let address = listener.local_addr().expect("an address");
-    let server = agent.block_on(async {
-        tokio::spawn(server::serve_metrics(listener, agent.fake.clone(), async {
-            let _ = stopped.await;
-        }))
-    });
+    let server = agent.spawn(server::serve_metrics(listener, agent.fake.clone(), async {
+        let _ = stopped.await;
+    }));
     let get = |path: &str| {
         agent.block_on(async {
             exchange(TcpStream::connect(address).await.expect("connected"), &request("GET", path, "")).await

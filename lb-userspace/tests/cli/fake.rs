@@ -16,7 +16,7 @@ use flowpin::api::{
     },
 };
 use tempfile::TempDir;
-use tokio::{net::UnixListener, runtime::Runtime, sync::oneshot};
+use tokio::{net::UnixListener, runtime::Runtime, sync::oneshot, task::JoinHandle};
 
 use crate::ran::{Ran, flowpin};
 
@@ -272,7 +272,7 @@ impl Agent {
             // An error means that the test is over as well.
             let _ = stopped.await;
         });
-        self.block_on(async { tokio::spawn(server) });
+        self.runtime.spawn(server);
         self.stop = Some(stop);
     }
 
@@ -298,6 +298,11 @@ impl Agent {
     /// Runs `flowpin ARGS` against it.
     pub fn run(&self, args: &[&str]) -> Ran {
         Ran::of(flowpin(args).env("FLOWPIN_API_SOCKET", self.socket()))
+    }
+
+    /// Has something run on its runtime.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.runtime.spawn(future)
     }
 
     /// Runs something on its runtime.
