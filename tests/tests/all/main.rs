@@ -1,0 +1,3 @@
+//! Packet tables and promises, on a real kernel, as root.
+
+mod promise;
