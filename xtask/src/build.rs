@@ -45,7 +45,8 @@ pub fn ebpf() -> anyhow::Result<()> {
         // For cargo's -Z, and for what a stable compiler has and does not offer.
         .env("RUSTC_BOOTSTRAP", "1");
     run(&mut command)?;
-    let built = fs::read(out.join(target).join("release/flowpin-bpf")).context("the BPF build left no object")?;
+    let built =
+        fs::read(out.join(target).join("release/flowpin-bpf")).context("the BPF build left no object")?;
     let object = root().join("target/bpf/flowpin-bpf.o");
     // Written only when it is another one, so that the agent isn't built again for nothing.
     if fs::read(&object).ok().as_ref() != Some(&built) {

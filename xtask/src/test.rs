@@ -24,9 +24,14 @@ pub fn run() -> anyhow::Result<()> {
     println!("\n== house rules");
     tidy::run()?;
     if Command::new("cargo-deny").arg("--version").output().is_ok_and(|o| o.status.success()) {
-        stage("licences and sources", Command::new("cargo-deny").args(["check", "licenses", "bans", "sources"]))?;
+        stage(
+            "licences and sources",
+            Command::new("cargo-deny").args(["check", "licenses", "bans", "sources"]),
+        )?;
     } else {
-        println!("\n== licences and sources: not checked, cargo-deny is not installed (cargo install cargo-deny)");
+        println!(
+            "\n== licences and sources: not checked, cargo-deny is not installed (cargo install cargo-deny)"
+        );
     }
     let host = ["test", "--package", "lb-common", "--package", "lb-ebpf", "--package", "flowpin", "--lib"];
     stage("unit and property tests", cargo().args(host))?;

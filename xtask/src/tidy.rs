@@ -12,8 +12,14 @@ use crate::root;
 /// Longest file, in lines.
 const LONGEST: usize = 400;
 /// What may name aya: the kernel side of userspace, the one list of plain data, and the tests.
-const AYA: [&str; 6] =
-    ["lb-userspace/src/datapath/", "lb-common/src/abi/pod.rs", "tests/", "lb-ebpf/", "xtask/", "lb-userspace/build.rs"];
+const AYA: [&str; 6] = [
+    "lb-userspace/src/datapath/",
+    "lb-common/src/abi/pod.rs",
+    "tests/",
+    "lb-ebpf/",
+    "xtask/",
+    "lb-userspace/build.rs",
+];
 /// What walks the flow tables needs their plain-data bound.
 const AYA_POD: [&str; 2] = ["lb-userspace/src/conntrack/sweep.rs", "lb-userspace/src/observe/connections.rs"];
 

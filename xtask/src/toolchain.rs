@@ -20,7 +20,8 @@ pub struct Toolchain {
 /// # Errors
 /// There is none.
 pub fn find() -> anyhow::Result<Toolchain> {
-    let listed = Command::new("rustup").args(["toolchain", "list"]).output().map(|o| o.stdout).unwrap_or_default();
+    let listed =
+        Command::new("rustup").args(["toolchain", "list"]).output().map(|o| o.stdout).unwrap_or_default();
     for line in String::from_utf8_lossy(&listed).lines().filter(|l| l.starts_with("nightly")) {
         let Some(name) = line.split_whitespace().next() else { continue };
         let which = Command::new("rustup").args(["which", "--toolchain", name, "rustc"]).output()?;
@@ -33,11 +34,14 @@ pub fn find() -> anyhow::Result<Toolchain> {
     if has_sources(&rustc) {
         return Ok(Toolchain { rustc, name: "the distribution's rustc".into() });
     }
-    bail!("no compiler has the sources of core: run scripts/setup, or: rustup toolchain install nightly -c rust-src")
+    bail!(
+        "no compiler has the sources of core: run scripts/setup, or: rustup toolchain install nightly -c rust-src"
+    )
 }
 
 fn has_sources(rustc: &Path) -> bool {
-    let sysroot = Command::new(rustc).args(["--print", "sysroot"]).output().map(|o| o.stdout).unwrap_or_default();
+    let sysroot =
+        Command::new(rustc).args(["--print", "sysroot"]).output().map(|o| o.stdout).unwrap_or_default();
     let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot).trim());
     sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists()
 }

@@ -94,10 +94,8 @@ impl Desired {
 
 /// No two services share a VIP, protocol and port, and no backend is a VIP.
 fn overlaps(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> {
-    let mut claims: Vec<(IpAddr, PortRange, &str)> = services
-        .values()
-        .flat_map(|s| s.ports.iter().map(move |p| (s.vip, *p, s.name.as_str())))
-        .collect();
+    let mut claims: Vec<(IpAddr, PortRange, &str)> =
+        services.values().flat_map(|s| s.ports.iter().map(move |p| (s.vip, *p, s.name.as_str()))).collect();
     claims.sort_by_key(|(vip, port, _)| (*vip, port.protocol(), port.first()));
     for pair in claims.windows(2) {
         let ((vip, a, first), (other, b, second)) = (pair[0], pair[1]);
@@ -152,31 +150,49 @@ pub enum ModelError {
     PortSyntax { text: String },
     #[error("\"{text}\" is not an address; write IPv4 like 10.96.0.10 or IPv6 like fd00::10")]
     NotAnAddress { text: String },
-    #[error("service name \"{name}\" is not usable; use 1 to 63 of a-z A-Z 0-9 . _ - with at most one / inside")]
+    #[error(
+        "service name \"{name}\" is not usable; use 1 to 63 of a-z A-Z 0-9 . _ - with at most one / inside"
+    )]
     BadName { name: String },
     #[error("service \"{name}\" is declared twice; give each a name of its own")]
     DuplicateService { name: String },
-    #[error("service \"{service}\": {vip} can't be a VIP; use a unicast address that is not loopback or unspecified")]
+    #[error(
+        "service \"{service}\": {vip} can't be a VIP; use a unicast address that is not loopback or unspecified"
+    )]
     BadVip { service: String, vip: IpAddr },
     #[error("service \"{service}\" has no ports; give at least one, like 5432/tcp")]
     NoPorts { service: String },
     #[error("service \"{service}\": ports {a} and {b} overlap; merge them")]
     OwnOverlap { service: String, a: PortRange, b: PortRange },
-    #[error("services \"{a}\" and \"{b}\" overlap at {vip} port {port}; give one of them another VIP or port")]
+    #[error(
+        "services \"{a}\" and \"{b}\" overlap at {vip} port {port}; give one of them another VIP or port"
+    )]
     Overlap { a: String, b: String, vip: IpAddr, port: PortRange },
-    #[error("service \"{service}\": backend \"{text}\" is not an address; write 10.0.1.11, 10.0.1.11:5432 or [fd00::11]:5432")]
+    #[error(
+        "service \"{service}\": backend \"{text}\" is not an address; write 10.0.1.11, 10.0.1.11:5432 or [fd00::11]:5432"
+    )]
     BadBackend { service: String, text: String },
-    #[error("service \"{service}\": backend {backend} is not of the VIP's family ({vip}); use an {family} backend")]
+    #[error(
+        "service \"{service}\": backend {backend} is not of the VIP's family ({vip}); use an {family} backend"
+    )]
     OtherFamily { service: String, backend: String, vip: IpAddr, family: &'static str },
     #[error("service \"{service}\": backend {backend} is declared twice; raise its weight instead")]
     DuplicateBackend { service: String, backend: String },
-    #[error("service \"{service}\": backend {backend} is the VIP of service \"{owner}\"; name the real server")]
+    #[error(
+        "service \"{service}\": backend {backend} is the VIP of service \"{owner}\"; name the real server"
+    )]
     BackendIsVip { service: String, backend: String, owner: String },
-    #[error("service \"{service}\": backend {backend} can't be reached; use a unicast address that is not loopback or unspecified")]
+    #[error(
+        "service \"{service}\": backend {backend} can't be reached; use a unicast address that is not loopback or unspecified"
+    )]
     UnusableBackend { service: String, backend: String },
-    #[error("service \"{service}\": weight {weight} of backend {backend} is out of range; use 1 to 65535, or drain it")]
+    #[error(
+        "service \"{service}\": weight {weight} of backend {backend} is out of range; use 1 to 65535, or drain it"
+    )]
     Weight { service: String, backend: String, weight: i64 },
-    #[error("service \"{service}\": max_connections {limit} of backend {backend} is out of range; use 1 to 4294967294, or leave it out")]
+    #[error(
+        "service \"{service}\": max_connections {limit} of backend {backend} is out of range; use 1 to 4294967294, or leave it out"
+    )]
     MaxConnections { service: String, backend: String, limit: i64 },
     #[error("algorithm \"{text}\" is not known; use least-connections or consistent-hash")]
     Algorithm { text: String },
@@ -188,7 +204,9 @@ pub enum ModelError {
     TooManyServices { count: usize },
     #[error("service \"{service}\" has {count} backends; the limit is 1024 a service")]
     TooManyBackends { service: String, count: usize },
-    #[error("{ports} ports in all (ranges counted port by port) are too many; the limit is 262144 for each IP version")]
+    #[error(
+        "{ports} ports in all (ranges counted port by port) are too many; the limit is 262144 for each IP version"
+    )]
     TooManyPorts { ports: u64 },
     #[error("{vips} VIPs are too many; the limit is 16384 for each IP version")]
     TooManyVips { vips: usize },

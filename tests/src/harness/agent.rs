@@ -39,12 +39,16 @@ pub fn binary() -> PathBuf {
 
 /// `[[interface]]` tables.
 pub fn interfaces(rules: &[(&str, &str)]) -> String {
-    rules.iter().map(|(name, how)| format!("[[interface]]\nmatch = \"{name}\"\nattach = \"{how}\"\n")).collect()
+    rules
+        .iter()
+        .map(|(name, how)| format!("[[interface]]\nmatch = \"{name}\"\nattach = \"{how}\"\n"))
+        .collect()
 }
 
 /// A `[[service]]` table with backends.
 pub fn service(name: &str, vip: &str, ports: &str, backends: &[String], more: &str) -> String {
-    let backends: String = backends.iter().map(|b| format!("[[service.backend]]\naddress = \"{b}\"\n")).collect();
+    let backends: String =
+        backends.iter().map(|b| format!("[[service.backend]]\naddress = \"{b}\"\n")).collect();
     format!("[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nports = [{ports}]\n{more}\n{backends}")
 }
 
@@ -92,12 +96,23 @@ impl Agent {
 
     /// Starts the binary; does not wait.
     pub fn spawn(&mut self, args: &[&str]) {
-        let log = std::fs::File::options().append(true).create(true).open(self.dir.path().join("log")).expect("log");
+        let log = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(self.dir.path().join("log"))
+            .expect("log");
         let ns = Ns { name: self.ns.clone() };
         let mut command = ns.command(self.binary.to_str().expect("UTF-8"));
         std::mem::forget(ns);
         let config = self.config();
-        command.arg("agent").arg("--config").arg(config).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .arg("agent")
+            .arg("--config")
+            .arg(config)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         self.child = Some(command.spawn().expect("the agent starts"));
     }
 
@@ -140,7 +155,12 @@ impl Agent {
     /// The command line.
     pub fn cli(&self, args: &[&str]) -> Output {
         let socket = self.dir.path().join("api.sock");
-        Command::new(&self.binary).arg("--api-socket").arg(socket).args(args).output().expect("the command line runs")
+        Command::new(&self.binary)
+            .arg("--api-socket")
+            .arg(socket)
+            .args(args)
+            .output()
+            .expect("the command line runs")
     }
 
     /// The command line, insisting on success.
@@ -156,9 +176,8 @@ impl Agent {
     /// The command line's JSON, whatever the exit code.
     pub fn json(&self, args: &[&str]) -> Value {
         let out = self.cli(&[args, &["-o", "json"]].concat());
-        serde_json::from_slice(&out.stdout).unwrap_or_else(|_| {
-            panic!("{args:?}: {}\n{}", String::from_utf8_lossy(&out.stderr), self.log())
-        })
+        serde_json::from_slice(&out.stdout)
+            .unwrap_or_else(|_| panic!("{args:?}: {}\n{}", String::from_utf8_lossy(&out.stderr), self.log()))
     }
 
     /// Active connections of a service's backends, by name of the backend.

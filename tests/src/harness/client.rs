@@ -65,7 +65,11 @@ impl Conn {
         self.stream.write_all(&sent)?;
         let mut received = vec![0; sent.len()];
         self.stream.read_exact(&mut received)?;
-        if sent == received { Ok(()) } else { Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "other bytes")) }
+        if sent == received {
+            Ok(())
+        } else {
+            Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "other bytes"))
+        }
     }
 
     /// Resets the connection.

@@ -36,7 +36,10 @@ impl Ns {
     /// # Panics
     /// Without root.
     pub fn new(tag: &str) -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces and needs root: sudo scripts/test");
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "this test makes network namespaces and needs root: sudo scripts/test"
+        );
         let name = format!("fp{}-{}-{tag}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         must(&format!("ip netns add {name}"));
         let ns = Self { name };
@@ -85,7 +88,12 @@ impl Ns {
     /// If it fails.
     pub fn must(&self, line: &str) -> String {
         let mut words = line.split_whitespace();
-        let out = self.command(words.next().expect("a command")).args(words).stdin(Stdio::null()).output().expect(line);
+        let out = self
+            .command(words.next().expect("a command"))
+            .args(words)
+            .stdin(Stdio::null())
+            .output()
+            .expect(line);
         let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         assert!(out.status.success(), "{line}: {stdout}{stderr}");
         stdout.into_owned()

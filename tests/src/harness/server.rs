@@ -72,7 +72,9 @@ fn serve(mut stream: TcpStream, greeting: &[u8]) -> std::io::Result<()> {
         let n = stream.read(&mut buffer)?;
         match buffer.get(..n) {
             Some([]) | None => return Ok(()),
-            Some([PLEASE_RESET]) => return socket2::SockRef::from(&stream).set_linger(Some(Default::default())),
+            Some([PLEASE_RESET]) => {
+                return socket2::SockRef::from(&stream).set_linger(Some(Default::default()));
+            }
             Some([PLEASE_CLOSE]) => return Ok(()),
             Some(data) => stream.write_all(data)?,
         }

@@ -59,7 +59,9 @@ impl Net {
             node: Ns::new("n"),
             backends: (0..backends).map(|i| Ns::new(&format!("b{i}"))).collect(),
         };
-        net.node.must("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.rp_filter=0");
+        net.node.must(
+            "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.rp_filter=0",
+        );
         net.link(&net.client, "c0", "10.1.0", "fd01:");
         for (i, backend) in net.backends.iter().enumerate() {
             net.link(backend, &format!("b{i}"), &format!("10.2.{i}"), &format!("fd02:{i:x}:"));

@@ -12,9 +12,11 @@ const V4: Family = Family::V4;
 
 fn setup(backends: usize, more: &str) -> (Net, Vec<Server>, Agent) {
     let net = Net::new(backends);
-    let servers = net.backends.iter().enumerate().map(|(i, ns)| Server::start(ns, &format!("b{i}"), [80])).collect();
+    let servers =
+        net.backends.iter().enumerate().map(|(i, ns)| Server::start(ns, &format!("b{i}"), [80])).collect();
     let targets: Vec<String> = (0..backends).map(|i| V4.backend(i)).collect();
-    let config = interfaces(&[("c0", "tc"), ("b*", "tc")]) + &service("app", &V4.vip(0), "\"80/tcp\"", &targets, more);
+    let config =
+        interfaces(&[("c0", "tc"), ("b*", "tc")]) + &service("app", &V4.vip(0), "\"80/tcp\"", &targets, more);
     let agent = Agent::start(&net.node, &config);
     (net, servers, agent)
 }
@@ -94,7 +96,10 @@ fn two_connections_five_backends_two_hundred_times() {
         }
     });
     let chi2: f64 = first.iter().map(|n| (f64::from(*n) - 40.0).powi(2) / 40.0).sum();
-    assert!(chi2 < 18.5, "{first:?}: chi-square {chi2:.1}; beyond 18.5 is a chance of 1 in 1000 for 4 degrees of freedom");
+    assert!(
+        chi2 < 18.5,
+        "{first:?}: chi-square {chi2:.1}; beyond 18.5 is a chance of 1 in 1000 for 4 degrees of freedom"
+    );
 }
 
 #[test]
@@ -114,7 +119,11 @@ fn limits_are_kept_under_a_rush() {
         let results: Vec<_> = threads.into_iter().flat_map(|t| t.join().unwrap()).collect();
         let refused = results.iter().filter(|r| r.is_err()).count();
         for error in results.iter().filter_map(|r| r.as_ref().err()) {
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "refused at once, not left waiting");
+            assert_eq!(
+                error.kind(),
+                std::io::ErrorKind::ConnectionRefused,
+                "refused at once, not left waiting"
+            );
         }
         (results.into_iter().flatten().collect(), refused)
     });

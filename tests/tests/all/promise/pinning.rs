@@ -23,7 +23,8 @@ fn endure(family: Family, client: &str, backend: &str, algorithm: &str) {
     let targets: Vec<String> = (0..4).map(|i| family.target(i, 8080)).collect();
     let rules = interfaces(&[("c0", client), ("b*", backend)]);
     let algorithm = format!("algorithm = \"{algorithm}\"");
-    let config = |n: usize| rules.clone() + &service("app", &family.vip(0), "\"80/tcp\"", &targets[..n], &algorithm);
+    let config =
+        |n: usize| rules.clone() + &service("app", &family.vip(0), "\"80/tcp\"", &targets[..n], &algorithm);
     let mut agent = Agent::start(&net.node, &config(4));
 
     let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
