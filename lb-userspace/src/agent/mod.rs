@@ -6,6 +6,7 @@
 //! sweeper (thread) ─▶ census ─▶ Owner::collect             API, metrics ─▶ Handle ─▶ Owner
 //! ```
 
+mod control;
 pub mod handle;
 pub mod owner;
 pub mod shared;
