@@ -60,7 +60,7 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
-    fn len(&self) -> usize {
+    fn frame_len(&self) -> usize {
         self.ctx.len() as usize
     }
 
