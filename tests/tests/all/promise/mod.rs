@@ -5,3 +5,4 @@ mod attach;
 mod balance;
 mod lifecycle;
 mod pinning;
+mod programs;
