@@ -209,17 +209,22 @@ fn without_permission_or_bpffs() {
     assert_eq!(out.status.code(), Some(1));
     assert!(text.contains("is not on a BPF file system; mount one"), "{text}");
     // Root without the capabilities: one line that names them.
+    let bare = Agent::prepare(&net.node, "");
     let out = net
         .node
         .command("setpriv")
         .args(["--bounding-set=-all", "--inh-caps=-all"])
         .arg(binary())
-        .arg("agent")
-        .arg("--config")
-        .arg(Agent::prepare(&net.node, "").config())
+        .args(["agent", "--config"])
+        .arg(bare.config())
         .output()
         .unwrap();
-    assert_eq!(out.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("no permission for BPF; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"),
+        "{text}"
+    );
 }
 
 #[test]
