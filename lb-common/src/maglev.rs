@@ -160,7 +160,11 @@ mod tests {
                 let moved =
                     before.iter().zip(&after).filter(|(b, a)| **b != gone as u32 + 16 && b != a).count();
                 let share = moved as f64 / others as f64;
-                assert!(share < 0.01, "set {salt}, {gone} leaves: {:.2} % of the others' slots move", share * 100.0);
+                assert!(
+                    share < 0.01,
+                    "set {salt}, {gone} leaves: {:.2} % of the others' slots move",
+                    share * 100.0
+                );
             }
         }
     }

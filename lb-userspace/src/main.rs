@@ -1,5 +1,13 @@
-//! Parse, dispatch, exit code.
+//! `flowpin`: agent and command line in one. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 agent unreachable.
 
-fn main() -> std::process::ExitCode {
-    flowpin::cli::main()
+use std::process::ExitCode;
+
+use clap::Parser;
+use flowpin::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => cli::run(cli),
+        Err(error) => cli::usage(&error),
+    }
 }

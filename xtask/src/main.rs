@@ -1,1 +1,75 @@
-fn main(){}
+//! The verbs: `cargo xtask build`, `test`, `tidy`, `demo`.
+
+mod build;
+mod demo;
+mod test;
+mod tidy;
+mod toolchain;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Builds, tests and shows Flowpin")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// The BPF object, then the one binary that embeds it
+    Build {
+        /// Optimised: target/release/flowpin
+        #[arg(long)]
+        release: bool,
+    },
+    /// The BPF object alone: target/bpf/flowpin-bpf.o
+    BuildEbpf,
+    /// Format, lints, unit and property tests, house rules, packets and real traffic (needs root)
+    Test,
+    /// The house rules
+    Tidy,
+    /// kube-proxy's random rules beside Flowpin, with real connections (needs root)
+    Demo,
+    /// A part of the demo that runs in a namespace
+    #[command(hide = true)]
+    Role(demo::Role),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().verb {
+        Verb::Build { release } => build::all(release),
+        Verb::BuildEbpf => build::ebpf(),
+        Verb::Test => test::run(),
+        Verb::Tidy => tidy::run(),
+        Verb::Demo => demo::run(),
+        Verb::Role(role) => demo::role(role),
+    }
+}
+
+/// The workspace.
+fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// Runs a command in the workspace, its output shown.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let shown = format!("{command:?}");
+    let status = command.current_dir(root()).status().with_context(|| shown.clone())?;
+    if !status.success() {
+        bail!("{shown}: {status}");
+    }
+    Ok(())
+}
+
+/// Cargo, as it was called.
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}

@@ -93,7 +93,12 @@ impl Handle {
         AlgorithmKind::parse(&algorithm).map_err(invalid)?;
         let mut warnings = Vec::new();
         if let Some(affinity) = &add.affinity {
-            affinity.timeout.as_deref().map(|t| duration("affinity timeout", t)).transpose().map_err(invalid)?;
+            affinity
+                .timeout
+                .as_deref()
+                .map(|t| duration("affinity timeout", t))
+                .transpose()
+                .map_err(invalid)?;
             warnings.push("affinity is accepted and not in force in this version".to_string());
         }
         let mut owner = self.owner.lock().await;
@@ -104,7 +109,9 @@ impl Handle {
             )));
         }
         let mut runtime = owner.runtime.clone();
-        runtime.services.insert(add.name.clone(), RuntimeService { vip, ports: add.ports, algorithm, warnings });
+        runtime
+            .services
+            .insert(add.name.clone(), RuntimeService { vip, ports: add.ports, algorithm, warnings });
         owner.change(&add.name, runtime)?;
         self.service(&add.name)
     }
@@ -135,7 +142,8 @@ impl Handle {
     /// # Errors
     /// It isn't valid, or the file declares it.
     pub async fn add_backend(&self, service: &str, add: BackendAdd) -> Result<BackendView, ApiError> {
-        let spec = make_backend(service, &add.address, add.weight, add.max_connections, false).map_err(invalid)?;
+        let spec =
+            make_backend(service, &add.address, add.weight, add.max_connections, false).map_err(invalid)?;
         let name = spec.name();
         let mut owner = self.owner.lock().await;
         match self.backend(service, &name) {

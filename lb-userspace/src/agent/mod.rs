@@ -6,6 +6,7 @@
 //! sweeper (thread) ─▶ census ─▶ Owner::collect             API, metrics ─▶ Handle ─▶ Owner
 //! ```
 
+mod control;
 pub mod handle;
 pub mod owner;
 pub mod shared;
@@ -55,9 +56,9 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         config.api_socket = socket;
     }
     let api = listen(&config.api_socket).await?;
-    let metrics = TcpListener::bind(config.metrics_listen)
-        .await
-        .with_context(|| format!("metrics_listen {}: choose a free address and port", config.metrics_listen))?;
+    let metrics = TcpListener::bind(config.metrics_listen).await.with_context(|| {
+        format!("metrics_listen {}: choose a free address and port", config.metrics_listen)
+    })?;
     let pins = PinDir::open(&config.pin_dir)?;
     let log = tracing::enabled!(target: "flowpin::flows", tracing::Level::DEBUG);
     let object = Object::load(&pins, config.max_flows, log)?;
@@ -147,10 +148,16 @@ async fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     }
     if let Ok(meta) = std::fs::symlink_metadata(path) {
         if !meta.file_type().is_socket() {
-            bail!("api_socket {} is there and is no socket; remove it or choose another path", path.display());
+            bail!(
+                "api_socket {} is there and is no socket; remove it or choose another path",
+                path.display()
+            );
         }
         if UnixStream::connect(path).await.is_ok() {
-            bail!("another agent listens on {}; stop it, or give this one a socket of its own", path.display());
+            bail!(
+                "another agent listens on {}; stop it, or give this one a socket of its own",
+                path.display()
+            );
         }
         std::fs::remove_file(path).with_context(|| format!("api_socket {}", path.display()))?;
     }

@@ -87,7 +87,9 @@ impl Owner {
         state.generation += 1;
         match &result {
             Ok(()) => state.problems.remove("reconcile"),
-            Err(e) => state.problems.insert("reconcile", format!("the kernel refused a change, retrying: {e}")),
+            Err(e) => {
+                state.problems.insert("reconcile", format!("the kernel refused a change, retrying: {e}"))
+            }
         };
         result
     }
@@ -100,7 +102,8 @@ impl Owner {
         let start = Instant::now();
         let mut notes = Vec::new();
         let file = self.config.services.iter().find(|s| s.name == service);
-        let spec = merge::service(service, file, &runtime, &mut notes).map_err(|e| ApiError::Invalid(e.to_string()))?;
+        let spec = merge::service(service, file, &runtime, &mut notes)
+            .map_err(|e| ApiError::Invalid(e.to_string()))?;
         let before = self.shared.read().desired.services().get(service).cloned();
         self.shared.write().desired.replace(service, spec).map_err(|e| ApiError::Invalid(e.to_string()))?;
         let undo = |owner: &Self, error: String| {
@@ -149,7 +152,9 @@ impl Owner {
             }
             Err(e) => {
                 tracing::error!("reload refused, nothing changed: {e}");
-                state.problems.insert("config", format!("reload refused, the last good config is in force: {e}"));
+                state
+                    .problems
+                    .insert("config", format!("reload refused, the last good config is in force: {e}"));
             }
         }
     }
@@ -193,7 +198,8 @@ impl Owner {
             let result = if interface.ethernet {
                 self.attachments.attach(&mut object, interface, how).map_err(|e| e.to_string())
             } else {
-                Err("it carries no Ethernet frames, which this version can't balance; leave it out".to_string())
+                Err("it carries no Ethernet frames, which this version can't balance; leave it out"
+                    .to_string())
             };
             match &result {
                 Ok(mode) if before.is_none() => {
@@ -238,7 +244,8 @@ impl Owner {
         let steps = {
             let state = self.shared.read();
             let census = self.shared.census();
-            let busy = |id| !retired.contains(&id) || census.pinned.contains_key(&id) || self.maps.active(id) != 0;
+            let busy =
+                |id| !retired.contains(&id) || census.pinned.contains_key(&id) || self.maps.active(id) != 0;
             collect(&state.desired, &state.actual, busy)
         };
         if !steps.steps.is_empty()

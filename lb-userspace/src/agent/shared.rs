@@ -73,7 +73,9 @@ impl Shared {
             max_flows,
             config_path,
             reconcile: Histogram::new(exponential_buckets(0.0001, 4.0, 10)),
-            kernel: nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default(),
+            kernel: nix::sys::utsname::uname()
+                .map(|u| u.release().to_string_lossy().into_owned())
+                .unwrap_or_default(),
             started: Instant::now(),
         })
     }
@@ -148,7 +150,12 @@ impl Shared {
         let state = self.read();
         let mut problems: Vec<String> = state.problems.values().cloned().collect();
         problems.sort();
-        problems.extend(state.interfaces.iter().filter_map(|i| Some(format!("interface {}: {}", i.name, i.error.as_ref()?))));
+        problems.extend(
+            state
+                .interfaces
+                .iter()
+                .filter_map(|i| Some(format!("interface {}: {}", i.name, i.error.as_ref()?))),
+        );
         if census.drift != 0 {
             problems.push(format!("accounting drift {}: report it, with the kernel's version", census.drift));
         }

@@ -1,124 +1,257 @@
-//! The API's client: one request, one connection.
+//! The command line's way to the agent: one request, one connection, one answer.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Display,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use axum::http::{Method, Request, StatusCode, header};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::types::ErrorView;
+use super::types::*;
 
-/// Why there is no answer, or not the one that was hoped for.
+/// How long an answer may take. A million connections are listed in a few seconds; an agent that needs longer is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What RFC 3986 leaves as it is in a path segment or a query value. Everything else is encoded, the slash of `namespace/name`
+/// and the brackets of IPv6 included.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Why there is no answer, or not the one hoped for.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody answers.
-    #[error("no agent answers on {path} ({error}); start one with: flowpin agent --config FILE, or give --api-socket")]
+    /// Nobody answers at the socket.
+    #[error("the agent can't be reached at {}: {why}", path.display())]
     Unreachable {
-        /// Socket.
-        path: String,
-        /// Why.
-        error: std::io::Error,
+        /// The socket.
+        path: PathBuf,
+        /// What happened and what to do.
+        why: String,
     },
-    /// The agent said no.
-    #[error("{0}")]
-    Refused(String),
-    /// It said something that can't be understood.
-    #[error("the agent on {path} gave an answer that can't be understood ({error}); is it of another version?")]
-    Garbled {
-        /// Socket.
-        path: String,
-        /// What.
-        error: String,
+    /// The agent says no.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status.
+        status: StatusCode,
+        /// The agent's sentence.
+        message: String,
+    },
+    /// What answers is not a Flowpin agent of this version.
+    #[error("the agent at {} answered {what}; are agent and command of the same version?", path.display())]
+    NotUnderstood {
+        /// The socket.
+        path: PathBuf,
+        /// What is odd about it.
+        what: String,
     },
 }
 
-/// A client of the agent behind a socket.
+/// A client of the agent at one socket. Holds no connection.
+#[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
 }
 
+/// One path segment.
+fn segment(text: &str) -> impl Display {
+    utf8_percent_encode(text, RESERVED)
+}
+
+fn backend_path(service: &str, backend: &str) -> String {
+    format!("/v1/services/{}/backends/{}", segment(service), segment(backend))
+}
+
 impl Client {
-    /// For this socket. Nothing is opened yet.
+    /// Of the agent at `socket`; nothing is sent yet.
     pub fn new(socket: &Path) -> Self {
         Self { socket: socket.into() }
     }
 
-    /// GET.
+    /// All services.
     ///
     /// # Errors
-    /// See [`ClientError`].
-    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.request(Method::GET, path, &()).await
-    }
-    /// POST.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ClientError> {
-        self.request(Method::POST, path, body).await
-    }
-    /// DELETE.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn delete(&self, path: &str) -> Result<(), ClientError> {
-        self.request(Method::DELETE, path, &()).await
+    /// As all of the methods: unreachable, refused, not understood.
+    pub async fn services(&self) -> Result<Vec<ServiceView>, ClientError> {
+        self.get("/v1/services").await
     }
 
-    async fn request<B: Serialize, T: DeserializeOwned>(
+    /// One service.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn service(&self, name: &str) -> Result<ServiceView, ClientError> {
+        self.get(&format!("/v1/services/{}", segment(name))).await
+    }
+
+    /// Adds a service.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn add_service(&self, add: &ServiceAdd) -> Result<ServiceView, ClientError> {
+        self.post("/v1/services", add).await
+    }
+
+    /// Removes a service.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn remove_service(&self, name: &str) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/services/{}", segment(name))).await
+    }
+
+    /// Adds a backend, or changes one.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn add_backend(&self, service: &str, add: &BackendAdd) -> Result<BackendView, ClientError> {
+        self.post(&format!("/v1/services/{}/backends", segment(service)), add).await
+    }
+
+    /// Removes a backend.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn remove_backend(&self, service: &str, backend: &str) -> Result<(), ClientError> {
+        self.delete(&backend_path(service, backend)).await
+    }
+
+    /// Drains a backend.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn drain(
         &self,
-        method: Method,
-        path: &str,
-        body: &B,
-    ) -> Result<T, ClientError> {
-        let shown = || self.socket.display().to_string();
-        let garbled = |error: String| ClientError::Garbled { path: shown(), error };
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| ClientError::Unreachable { path: shown(), error })?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| garbled(e.to_string()))?;
+        service: &str,
+        backend: &str,
+        drain: &Drain,
+    ) -> Result<BackendView, ClientError> {
+        self.post(&format!("{}/drain", backend_path(service, backend)), drain).await
+    }
+
+    /// Takes a drain back.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn undrain(&self, service: &str, backend: &str) -> Result<BackendView, ClientError> {
+        self.post(&format!("{}/undrain", backend_path(service, backend)), &Drain::default()).await
+    }
+
+    /// Pinned flows.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn connections(&self, filter: &ConnectionFilter) -> Result<Vec<ConnectionView>, ClientError> {
+        let given = [
+            ("service", &filter.service),
+            ("backend", &filter.backend),
+            ("client", &filter.client),
+            ("state", &filter.state),
+        ];
+        let query: Vec<String> = given
+            .iter()
+            .filter_map(|(key, value)| Some(format!("{key}={}", segment(value.as_deref()?))))
+            .collect();
+        self.get(&format!("/v1/connections?{}", query.join("&"))).await
+    }
+
+    /// State of agent and datapath.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn status(&self) -> Result<StatusView, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    /// Counters.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn stats(&self) -> Result<StatsView, ClientError> {
+        self.get("/v1/stats").await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.read(&self.send(Method::GET, path, Bytes::new()).await?)
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body)
+            .map_err(|e| self.odd(format!("nothing: the request has no JSON form: {e}")))?;
+        self.read(&self.send(Method::POST, path, body.into()).await?)
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), ClientError> {
+        self.send(Method::DELETE, path, Bytes::new()).await.map(|_| ())
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(body).map_err(|e| self.odd(format!("something else than was asked for ({e})")))
+    }
+
+    fn odd(&self, what: String) -> ClientError {
+        ClientError::NotUnderstood { path: self.socket.clone(), what }
+    }
+
+    fn unreachable(&self, why: impl Into<String>) -> ClientError {
+        ClientError::Unreachable { path: self.socket.clone(), why: why.into() }
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        match tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.unreachable(format!(
+                "it took the request and gave no answer within {} s; see its log",
+                PATIENCE.as_secs()
+            ))),
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(why_unreachable(&e)))?;
+        let broken = |e: hyper::Error| {
+            self.unreachable(format!("it hung up before it had answered ({e}); see its log"))
+        };
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        // Ends with the exchange; its errors come back through `sender` as well.
         tokio::spawn(connection);
-        let body = serde_json::to_vec(body).map_err(|e| garbled(e.to_string()))?;
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, "flowpin")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(bytes::Bytes::from(body)))
-            .map_err(|e| garbled(e.to_string()))?;
-        let response = sender.send_request(request).await.map_err(|e| garbled(e.to_string()))?;
+            .header("host", "flowpin")
+            .header("content-type", "application/json")
+            .body(Full::new(body))
+            .map_err(|e| self.odd(format!("nothing: {path} is no path ({e})")))?;
+        let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status();
-        let bytes = response.into_body().collect().await.map_err(|e| garbled(e.to_string()))?.to_bytes();
-        if status != StatusCode::OK {
-            let refusal = serde_json::from_slice::<ErrorView>(&bytes);
-            return Err(refusal.map_or_else(|e| garbled(e.to_string()), |r| ClientError::Refused(r.error)));
+        let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
+        if status.is_success() {
+            return Ok(body);
         }
-        serde_json::from_slice(&bytes).map_err(|e| garbled(e.to_string()))
+        match serde_json::from_slice::<ErrorView>(&body) {
+            Ok(view) => Err(ClientError::Refused { status, message: view.error }),
+            Err(_) => Err(self.odd(format!("with status {status} and no reason"))),
+        }
     }
 }
 
-/// A path segment, percent-encoded: names may hold a slash, IPv6 addresses hold brackets and colons.
-pub fn segment(text: &str) -> String {
-    text.bytes()
-        .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => char::from(b).to_string(),
-            b => format!("%{b:02X}"),
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn segments() {
-        assert_eq!(segment("ns/app"), "ns%2Fapp");
-        assert_eq!(segment("[fd00::1]:80"), "%5Bfd00%3A%3A1%5D%3A80");
-        assert_eq!(segment("10.0.0.1"), "10.0.0.1");
+/// What a failed connect means to an operator, and the remedy.
+fn why_unreachable(error: &io::Error) -> String {
+    const START: &str = "start it with \"flowpin agent\", or name its socket with --api-socket";
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no such socket; {START}"),
+        io::ErrorKind::ConnectionRefused => format!("nobody listens there, the agent has stopped; {START}"),
+        io::ErrorKind::PermissionDenied => {
+            "permission denied; run this as root or as a member of the socket's group".into()
+        }
+        _ => format!("{error}; {START}"),
     }
 }

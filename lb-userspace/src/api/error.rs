@@ -1,4 +1,4 @@
-//! A refusal, with the HTTP status that goes with it.
+//! Refusals, and the HTTP status that goes with each.
 
 use axum::{
     Json,
@@ -21,14 +21,28 @@ pub enum ApiError {
     Failed(String),
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let (status, error) = match self {
-            Self::Invalid(e) => (StatusCode::BAD_REQUEST, e),
-            Self::NotFound(e) => (StatusCode::NOT_FOUND, e),
-            Self::Conflict(e) => (StatusCode::CONFLICT, e),
-            Self::Failed(e) => (StatusCode::INTERNAL_SERVER_ERROR, e),
+/// An answer that is not 2xx, in the one shape that they all have.
+pub struct Refusal {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// One line.
+    pub error: String,
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        let (status, error) = match error {
+            ApiError::Invalid(e) => (StatusCode::BAD_REQUEST, e),
+            ApiError::NotFound(e) => (StatusCode::NOT_FOUND, e),
+            ApiError::Conflict(e) => (StatusCode::CONFLICT, e),
+            ApiError::Failed(e) => (StatusCode::INTERNAL_SERVER_ERROR, e),
         };
-        (status, Json(ErrorView { error })).into_response()
+        Self { status, error }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(ErrorView { error: self.error })).into_response()
     }
 }

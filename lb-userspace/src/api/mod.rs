@@ -1,6 +1,13 @@
-//! HTTP/JSON on a Unix socket. `types` is the contract with scripts.
+//! HTTP/JSON on a Unix socket. `types` is the contract with scripts; `control` is what the server asks of the agent.
+//!
+//! ```text
+//! cli ─▶ client ─▶ socket ─▶ server (routes) ─▶ handlers ─▶ control ─▶ agent
+//! ```
 
 pub mod client;
+pub mod control;
 pub mod error;
+mod extract;
+mod handlers;
 pub mod server;
 pub mod types;

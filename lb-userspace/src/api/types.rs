@@ -87,6 +87,7 @@ pub struct ConnectionView {
 
 /// Which connections to list; all that are given must match.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
 pub struct ConnectionFilter {
     /// Service name.
     #[serde(default, skip_serializing_if = "Option::is_none")]

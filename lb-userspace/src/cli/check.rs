@@ -1,36 +1,179 @@
-//! `flowpin check`
+//! `flowpin check`: reads a config file as the agent would, and shows what it would set up. Touches nothing.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::output::Out;
-use crate::source::config;
+use super::{
+    Failure,
+    output::{Printer, Table, count, or_dash, plural},
+};
+use crate::{
+    model::ServiceSpec,
+    source::{Config, config},
+};
 
+/// Validate a config file without touching the kernel, and show what it would set up
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  flowpin check --config /etc/flowpin/flowpin.toml
+  flowpin check --config new.toml -o json | jq .warnings
+
+Needs neither root nor an agent. Exit code 1, and one line with file, value and remedy, if anything is wrong. What the \
+command line added to a running agent is not looked at.")]
+pub struct Args {
+    /// Config file (TOML); without one the defaults are shown
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// What a config file would set up.
 #[derive(Serialize)]
-struct Checked {
-    services: usize,
-    backends: usize,
-    interfaces: usize,
+struct Report {
+    api_socket: PathBuf,
+    metrics_listen: String,
+    pin_dir: PathBuf,
+    state_file: PathBuf,
+    max_flows: u32,
+    interfaces: Vec<Interface>,
+    services: Vec<Service>,
     warnings: Vec<String>,
 }
 
-pub fn run(path: Option<&Path>, out: &Out) -> anyhow::Result<()> {
-    let config = config::load(path)?;
-    let warnings: Vec<String> =
-        config.services.iter().flat_map(|s| s.warnings.iter().map(|w| format!("service \"{}\": {w}", s.name))).collect();
-    let checked = Checked {
-        services: config.services.len(),
-        backends: config.services.iter().map(|s| s.backends.len()).sum(),
-        interfaces: config.interfaces.len(),
-        warnings,
-    };
-    if out.for_people() {
-        checked.warnings.iter().try_for_each(|w| out.raw(format!("warning: {w}\n").as_bytes()))?;
+#[derive(Serialize)]
+struct Interface {
+    r#match: String,
+    attach: &'static str,
+    /// Interfaces that are here now and match.
+    present: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Service {
+    name: String,
+    vip: String,
+    ports: Vec<String>,
+    algorithm: &'static str,
+    backends: Vec<Backend>,
+}
+
+#[derive(Serialize)]
+struct Backend {
+    address: String,
+    weight: u16,
+    max_connections: Option<u32>,
+}
+
+impl Args {
+    pub fn run(self, printer: &Printer) -> Result<(), Failure> {
+        let config = config::load(self.config.as_deref()).map_err(|e| Failure::Said(e.to_string()))?;
+        let what =
+            self.config.map_or_else(|| "the default configuration".into(), |path| path.display().to_string());
+        printer.print(&report(config), |report| text(&what, report))?;
+        Ok(())
     }
-    let sentence = format!(
-        "ok: {} services with {} backends, {} interface rules",
-        checked.services, checked.backends, checked.interfaces
+}
+
+fn report(config: Config) -> Report {
+    let here = interfaces_here();
+    let mut warnings = Vec::new();
+    let mut interfaces = Vec::new();
+    for rule in config.interfaces {
+        let present: Vec<String> = here.iter().filter(|name| rule.matcher.is_match(name)).cloned().collect();
+        if present.is_empty() {
+            warnings.push(format!("interface match \"{}\" fits no interface that is here now", rule.pattern));
+        }
+        interfaces.push(Interface { r#match: rule.pattern, attach: rule.attach.name(), present });
+    }
+    if interfaces.is_empty() && !config.services.is_empty() {
+        warnings.push("there is no [[interface]]; nothing will be balanced until there is one".into());
+    }
+    for service in &config.services {
+        warnings.extend(service.warnings.iter().map(|w| format!("service \"{}\": {w}", service.name)));
+        if service.backends.is_empty() {
+            warnings.push(format!(
+                "service \"{}\" has no backend; it refuses connections until one is added",
+                service.name
+            ));
+        }
+    }
+    Report {
+        api_socket: config.api_socket,
+        metrics_listen: config.metrics_listen.to_string(),
+        pin_dir: config.pin_dir,
+        state_file: config.state_file,
+        max_flows: config.max_flows,
+        interfaces,
+        services: config.services.iter().map(service).collect(),
+        warnings,
+    }
+}
+
+fn service(spec: &ServiceSpec) -> Service {
+    let backends = spec.backends.values();
+    Service {
+        name: spec.name.clone(),
+        vip: spec.vip.to_string(),
+        ports: spec.ports.iter().map(ToString::to_string).collect(),
+        algorithm: spec.algorithm.name(),
+        backends: backends
+            .map(|b| Backend { address: b.name(), weight: b.weight, max_connections: b.max_connections })
+            .collect(),
+    }
+}
+
+/// Names of the interfaces in this network namespace. None if the kernel won't say: then the check warns, and that is all it would
+/// do with them.
+fn interfaces_here() -> Vec<String> {
+    let Ok(list) = nix::net::if_::if_nameindex() else { return Vec::new() };
+    list.iter().map(|i| i.name().to_string_lossy().into_owned()).collect()
+}
+
+fn text(what: &str, r: &Report) -> String {
+    let backends: usize = r.services.iter().map(|s| s.backends.len()).sum();
+    let mut text = format!(
+        "{what} is valid: {}, {}\n\nAPI socket:  {}\nMetrics:     http://{}/metrics\nPins:        {}\n\
+         State file:  {}\nConntrack:   {} flows\n",
+        plural(r.services.len() as u64, "service"),
+        plural(backends as u64, "backend"),
+        r.api_socket.display(),
+        r.metrics_listen,
+        r.pin_dir.display(),
+        r.state_file.display(),
+        count(r.max_flows.into()),
     );
-    Ok(out.say(&checked, sentence)?)
+    if !r.interfaces.is_empty() {
+        let mut table = Table::new(&["INTERFACE", "ATTACH", "HERE NOW"]);
+        for i in &r.interfaces {
+            let present = (!i.present.is_empty()).then(|| i.present.join(","));
+            table.row([i.r#match.clone(), i.attach.into(), or_dash(present)]);
+        }
+        text.push_str(&format!("\n{table}"));
+    }
+    if !r.services.is_empty() {
+        let mut table = Table::new(&["SERVICE", "VIP", "PORTS", "ALGORITHM", "BACKEND", ">WEIGHT", ">LIMIT"]);
+        for s in &r.services {
+            let head = [s.name.clone(), s.vip.clone(), s.ports.join(","), s.algorithm.into()];
+            let mut shown = head.clone();
+            if s.backends.is_empty() {
+                let [name, vip, ports, algorithm] = head;
+                table.row([name, vip, ports, algorithm, "-".into(), String::new(), String::new()]);
+            }
+            for b in &s.backends {
+                // The service's own columns are filled in its first line only.
+                let [name, vip, ports, algorithm] = std::mem::take(&mut shown);
+                let limit = or_dash(b.max_connections.map(|n| count(n.into())));
+                table.row([name, vip, ports, algorithm, b.address.clone(), b.weight.to_string(), limit]);
+            }
+        }
+        text.push_str(&format!("\n{table}"));
+    }
+    if !r.warnings.is_empty() {
+        text.push('\n');
+    }
+    for warning in &r.warnings {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    text
 }

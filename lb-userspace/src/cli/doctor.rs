@@ -1,27 +1,55 @@
 //! `flowpin doctor`
 
-use std::process::ExitCode;
-
 use serde::Serialize;
 
-use super::output::Out;
-use crate::datapath::features::{self, Status};
+use super::{
+    Failure,
+    output::{Printer, Table},
+};
+use crate::datapath::features;
+
+/// Show what this kernel and these interfaces can do, and what is missing
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sudo flowpin doctor
+  sudo flowpin doctor -o json | jq '.[] | select(.status == \"missing\")'
+
+available: there. fallback: not there, something slower or simpler does its work. missing: needed and not there; the \
+last column says what to do. Exit code 1 if anything is missing. Without root the kernel hides what it can do.")]
+pub struct Args {}
 
 #[derive(Serialize)]
-struct Row {
-    feature: String,
+struct FeatureView {
+    name: String,
     status: &'static str,
     detail: String,
 }
 
-pub async fn run(out: &Out) -> anyhow::Result<ExitCode> {
-    let found = features::probe().await;
-    let missing = found.iter().any(|f| f.status == Status::Missing);
-    let rows: Vec<Row> = found
-        .into_iter()
-        .map(|f| Row { feature: f.name, status: f.status.name(), detail: f.detail })
-        .collect();
-    let cells = rows.iter().map(|r| [r.feature.clone(), r.status.to_string(), r.detail.clone()]);
-    out.table(&rows, ["FEATURE", "STATUS", "DETAIL"], cells)?;
-    Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+impl Args {
+    pub async fn run(self, printer: &Printer) -> Result<(), Failure> {
+        let features: Vec<FeatureView> = features::probe()
+            .await
+            .into_iter()
+            .map(|f| FeatureView { name: f.name, status: f.status.name(), detail: f.detail })
+            .collect();
+        printer.print(features.as_slice(), table)?;
+        let missing: Vec<&str> =
+            features.iter().filter(|f| f.status == "missing").map(|f| f.name.as_str()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Said(format!(
+            "missing: {}; the table of \"flowpin doctor\" says what to do",
+            missing.join(", ")
+        )))
+    }
+}
+
+fn table(features: &[FeatureView]) -> String {
+    let mut table = Table::new(&["FEATURE", "STATUS", "DETAIL"]);
+    for f in features {
+        table.row([f.name.clone(), f.status.into(), f.detail.clone()]);
+    }
+    table.to_string()
 }

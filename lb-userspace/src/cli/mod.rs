@@ -1,148 +1,169 @@
-//! The command line: talks to the API and to nothing else (`agent`, `check` and `doctor` work without one).
+//! The command line: a file per noun. All but `agent`, `check`, `doctor` and `completions` talk to the agent's API and to
+//! nothing else; `output` is the only printer.
 
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+mod agent;
 mod backend;
 mod check;
+mod completions;
 mod connection;
 mod doctor;
-pub mod output;
+mod drain;
+mod failure;
+mod output;
 mod service;
+mod stats;
 mod status;
+mod tables;
 
-use std::{path::PathBuf, process::ExitCode};
-
-use clap::{CommandFactory, Parser, Subcommand};
-
-use crate::{
-    agent::{self, AgentOptions},
-    api::client::{Client, ClientError},
+use self::{
+    failure::Failure,
+    output::{Format, Printer},
 };
-use output::{Format, Out};
+use crate::api::client::Client;
+
+/// Where the agent listens unless config or command line say otherwise.
+const DEFAULT_SOCKET: &str = "/run/flowpin/api.sock";
 
 /// Balances connections inside the Linux kernel.
 ///
-/// For each new connection a BPF program picks a backend, by least-connections or consistent hashing, and pins the connection
-/// to it. `flowpin agent` is the daemon; the other commands talk to it.
-#[derive(Parser)]
-#[command(name = "flowpin", version, after_help = "\
+/// Each new connection to a service's virtual address (VIP) is given to one of its backends and stays there, pinned in a table
+/// in the kernel, until it ends. "flowpin agent" loads the kernel part and looks after it; all other commands ask that agent.
+#[derive(Debug, Parser)]
+#[command(
+    name = "flowpin",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
 Examples:
-  flowpin agent --config /etc/flowpin/flowpin.toml
-  flowpin service add db --vip 10.96.0.10 --port 5432/tcp
-  flowpin backend add db 10.0.1.11:5432
-  flowpin backend drain db 10.0.1.11:5432 --deadline 15m --wait
-  flowpin connection list --service db
-  flowpin status
+  flowpin doctor                                            what can this machine do?
+  flowpin check --config /etc/flowpin/flowpin.toml          is the file right?
+  flowpin agent --config /etc/flowpin/flowpin.toml          run
+  flowpin service add app --vip 10.96.0.10 --port 80/tcp    a service by hand
+  flowpin backend add app 10.0.1.11                         a backend for it
+  flowpin backend drain app 10.0.1.11 --wait                take it out, break nothing
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 agent unreachable.")]
-struct Cli {
-    /// Socket of the agent's API
-    #[arg(long, global = true, env = "FLOWPIN_API_SOCKET", value_name = "PATH")]
-    api_socket: Option<PathBuf>,
-    /// Tables for people, JSON for scripts
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
-    output: Format,
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 agent unreachable."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Subcommand)]
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// Unix socket of the agent's API [default: /run/flowpin/api.sock]
+    #[arg(long, global = true, env = "FLOWPIN_API_SOCKET", hide_env_values = true, value_name = "PATH")]
+    api_socket: Option<PathBuf>,
+    /// table for people, or json for scripts (stable names, durations in seconds)
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, hide_possible_values = true, value_name = "FORMAT")]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon: load, attach, reconcile, serve the API and metrics
-    ///
-    /// TERM ends the agent and leaves the datapath running; HUP re-reads the config file. RUST_LOG=debug logs more,
-    /// RUST_LOG=info,flowpin::flows=debug logs each new flow.
-    Agent {
-        /// Config file (TOML); without one: defaults, no interfaces, services from the state file
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-        /// When ending, take the programs off the interfaces and the maps away
-        #[arg(long)]
-        detach_on_exit: bool,
-    },
-    /// Services: a VIP, ports, an algorithm
+    Agent(agent::Args),
+    /// Add, list, show and remove services
     #[command(subcommand, visible_alias = "svc")]
     Service(service::Command),
-    /// Backends of services
+    /// Add, list, drain, undrain and remove the backends of a service
     #[command(subcommand, visible_alias = "be")]
     Backend(backend::Command),
-    /// Pinned connections
+    /// List pinned connections
     #[command(subcommand, visible_alias = "conn")]
     Connection(connection::Command),
-    /// Is the datapath attached where it should be, and healthy? Exit code 1 if not
-    Status,
-    /// Counters per service and backend, and refusals by reason
-    Stats,
-    /// Validate a config file without touching the kernel
-    Check {
-        /// Config file (TOML)
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-    },
-    /// What this kernel and these interfaces can do, and what is missing
-    Doctor,
-    /// Print completions for a shell
-    Completions {
-        /// bash, zsh, fish, elvish or powershell
-        shell: clap_complete::Shell,
-    },
+    Status(status::Args),
+    Stats(stats::Args),
+    Check(check::Args),
+    Doctor(doctor::Args),
+    Completions(completions::Args),
 }
 
-/// Where the agent listens unless told otherwise.
-const DEFAULT_SOCKET: &str = "/run/flowpin/api.sock";
+/// What a command needs besides its own arguments.
+struct Context {
+    client: Client,
+    printer: Printer,
+}
 
-/// Parses, runs, and says how it went.
-pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(e) => {
-            let wrong = e.use_stderr();
-            // A closed pipe on the other side of `--help` is no failure.
-            let _ = e.print();
-            return if wrong { ExitCode::from(2) } else { ExitCode::SUCCESS };
-        }
-    };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(e) => return fail(&e.to_string(), 1),
-    };
-    match runtime.block_on(run(cli)) {
-        Ok(code) => code,
-        Err(e) => {
-            let unreachable = matches!(e.downcast_ref(), Some(ClientError::Unreachable { .. }));
-            if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
-                return ExitCode::SUCCESS;
+/// Runs what was asked for; the result is the process's exit code.
+pub fn run(cli: Cli) -> ExitCode {
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let code = failure.exit_code();
+            if code != 0 {
+                complain(&failure.to_string());
             }
-            let text = format!("{e:#}").replace('\n', " ");
-            fail(&text, if unreachable { 3 } else { 1 })
+            code.into()
         }
     }
 }
 
-fn fail(text: &str, code: u8) -> ExitCode {
-    output::error(text);
-    ExitCode::from(code)
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::Said(format!("can't start: {e}")))?;
+    let Global { api_socket, output } = cli.global;
+    let client = Client::new(api_socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET)));
+    let context = Context { client, printer: Printer::new(output) };
+    runtime.block_on(async {
+        match cli.command {
+            Command::Agent(args) => args.run(api_socket).await,
+            Command::Service(command) => command.run(&context).await,
+            Command::Backend(command) => command.run(&context).await,
+            Command::Connection(command) => command.run(&context).await,
+            Command::Status(args) => args.run(&context).await,
+            Command::Stats(args) => args.run(&context).await,
+            Command::Check(args) => args.run(&context.printer),
+            Command::Doctor(args) => args.run(&context.printer).await,
+            Command::Completions(args) => args.run(),
+        }
+    })
 }
 
-async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let out = Out::new(cli.output);
-    let socket = cli.api_socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
-    let client = Client::new(&socket);
-    match cli.command {
-        Command::Agent { config, detach_on_exit } => {
-            output::log_to_stderr();
-            agent::run(AgentOptions { config, detach_on_exit, api_socket: cli.api_socket }).await?;
+/// Prints help, version, or what is wrong with the command line (in one line), and gives the exit code.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        // Whether it can be printed or not (a closed pipe), help is not a failure.
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => drop(error.print()),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            drop(error.print());
+            return 2.into();
         }
-        Command::Service(command) => service::run(command, &client, &out).await?,
-        Command::Backend(command) => return backend::run(command, &client, &out).await,
-        Command::Connection(command) => connection::run(command, &client, &out).await?,
-        Command::Status => return status::status(&client, &out).await,
-        Command::Stats => status::stats(&client, &out).await?,
-        Command::Check { config } => check::run(config.as_deref(), &out)?,
-        Command::Doctor => return doctor::run(&out).await,
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "flowpin", &mut script);
-            out.raw(&script)?;
+        _ => {
+            complain(&one_line(&error.render().to_string()));
+            return 2.into();
         }
     }
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
+}
+
+/// clap's paragraphs, joined: what is wrong; usage; where to find more.
+fn one_line(text: &str) -> String {
+    let paragraphs = text.trim_start_matches("error: ").split("\n\n");
+    let flat =
+        paragraphs.map(|p| p.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" "));
+    flat.filter(|p| !p.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ")
+        .replace("; Usage: ", "; usage: ")
+        .replace("; For more", "; for more")
+}
+
+/// The one line on stderr. If even that can't be written, the exit code has to do.
+fn complain(message: &str) {
+    let message = message.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
+    drop(writeln!(std::io::stderr(), "flowpin: {message}"));
 }

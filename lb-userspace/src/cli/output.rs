@@ -1,118 +1,149 @@
-//! The only printer: tables for people, JSON for scripts.
+//! The only printer: tables with human figures for people, JSON for scripts.
 
 use std::{
     fmt::Display,
-    io::{self, Write},
+    io::{self, BufWriter, IsTerminal, Write},
     time::Duration,
 };
 
-use clap::ValueEnum;
+use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
-use tabled::{builder::Builder, settings::Style};
+use tabled::{
+    builder::Builder,
+    settings::{Alignment, Modify, Padding, Style, object::Columns},
+};
 
-/// What to print.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// `-o`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Aligned columns, human figures
     Table,
-    /// For scripts.
+    /// Stable names, numbers as numbers
     Json,
 }
 
-/// Standard output, in a format.
-pub struct Out {
+/// Writes results to stdout.
+#[derive(Clone, Copy, Debug)]
+pub struct Printer {
     format: Format,
 }
 
-impl Out {
-    /// In this format.
+impl Printer {
+    /// In one of the formats.
     pub fn new(format: Format) -> Self {
         Self { format }
     }
 
-    /// JSON of `value`, or a table of rows under `head`.
+    /// Prints `value`, or `text` made of it for people.
     ///
     /// # Errors
-    /// Nobody reads.
-    pub fn table<T: Serialize, const N: usize>(
-        &self,
-        value: &T,
-        head: [&str; N],
-        rows: impl IntoIterator<Item = [String; N]>,
-    ) -> io::Result<()> {
-        if self.format == Format::Json {
-            return self.json(value);
+    /// stdout can't be written.
+    pub fn print<T: Serialize + ?Sized>(&self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
+        let mut out = BufWriter::new(io::stdout().lock());
+        match self.format {
+            Format::Json => {
+                serde_json::to_writer_pretty(&mut out, value)?;
+                out.write_all(b"\n")?;
+            }
+            Format::Table => {
+                let text = text(value);
+                out.write_all(text.trim_end().as_bytes())?;
+                out.write_all(b"\n")?;
+            }
         }
-        let mut builder = Builder::default();
-        builder.push_record(head);
-        rows.into_iter().for_each(|row| builder.push_record(row));
-        let mut table = builder.build();
-        table.with(Style::blank());
-        let text = table.to_string();
-        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
-        self.raw(format!("{}\n", lines.join("\n")).as_bytes())
-    }
-
-    /// JSON of `value`, or the sentence.
-    ///
-    /// # Errors
-    /// Nobody reads.
-    pub fn say<T: Serialize>(&self, value: &T, sentence: impl Display) -> io::Result<()> {
-        if self.format == Format::Json { self.json(value) } else { self.raw(format!("{sentence}\n").as_bytes()) }
-    }
-
-    /// Is a table wanted?
-    pub fn for_people(&self) -> bool {
-        self.format == Format::Table
-    }
-
-    /// JSON.
-    ///
-    /// # Errors
-    /// Nobody reads.
-    pub fn json<T: Serialize>(&self, value: &T) -> io::Result<()> {
-        let mut text = serde_json::to_vec_pretty(value)?;
-        text.push(b'\n');
-        self.raw(&text)
-    }
-
-    /// Bytes as they are.
-    ///
-    /// # Errors
-    /// Nobody reads.
-    pub fn raw(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        out.write_all(bytes)?;
         out.flush()
     }
+
+    /// A sentence that goes with a result; for people only, on stderr, so that what is on stdout stays what was asked for.
+    pub fn note(&self, sentence: impl Display) {
+        if self.format == Format::Table {
+            drop(writeln!(io::stderr(), "flowpin: {sentence}"));
+        }
+    }
 }
 
-/// One line on what is wrong.
-pub fn error(text: &str) {
-    // Nobody to tell if it can't be written.
-    let _ = writeln!(io::stderr(), "flowpin: {text}");
+/// Bytes as they are, for what is no text of ours (completion scripts).
+///
+/// # Errors
+/// stdout can't be written.
+pub fn raw(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
 }
 
-/// The agent's log, to standard error; RUST_LOG says how much.
+/// The agent's log goes to stderr; RUST_LOG says how much of it.
 pub fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
 }
 
-/// `17.3 MiB`
-pub fn bytes(n: u64) -> String {
-    let (mut value, mut unit) = (n as f64, 0);
-    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    while value >= 1024.0 && unit < units.len() - 1 {
-        value /= 1024.0;
-        unit += 1;
+/// Rows under headings. A heading that begins with `>` stands over numbers, which are aligned to the right.
+pub struct Table {
+    right: Vec<usize>,
+    builder: Builder,
+}
+
+impl Table {
+    /// Without rows.
+    pub fn new(headings: &[&str]) -> Self {
+        let right = headings.iter().enumerate().filter(|(_, h)| h.starts_with('>')).map(|(i, _)| i).collect();
+        let mut builder = Builder::default();
+        builder.push_record(headings.iter().map(|h| h.trim_start_matches('>')));
+        Self { right, builder }
     }
-    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", units[unit]) }
+
+    /// One more row.
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.builder.push_record(cells);
+    }
 }
 
-/// `3h 12m 5s`
-pub fn seconds(s: f64) -> String {
-    humantime::format_duration(Duration::from_secs(s.max(0.0) as u64)).to_string()
+impl Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut table = self.builder.clone().build();
+        table.with(Style::empty()).with(Padding::new(0, 3, 0, 0));
+        for column in &self.right {
+            table.with(Modify::new(Columns::one(*column)).with(Alignment::right()));
+        }
+        // Lines end where their text ends: nothing to trip over when copied or compared.
+        for line in table.to_string().lines() {
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// `17.25 MiB`
+pub fn bytes(n: u64) -> String {
+    HumanBytes(n).to_string()
+}
+
+/// `1,234,567`
+pub fn count(n: u64) -> String {
+    HumanCount(n).to_string()
+}
+
+/// `3h12m`: the two largest units, rounded down to seconds.
+pub fn duration(seconds: f64) -> String {
+    let whole = Duration::try_from_secs_f64(seconds.max(0.0).floor()).unwrap_or(Duration::MAX);
+    humantime::format_duration(whole).to_string().split(' ').take(2).collect()
+}
+
+/// `1 connection`, `2 connections`.
+pub fn plural(n: u64, what: &str) -> String {
+    format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
+/// `yes`, `no`.
+pub fn yes(value: bool) -> String {
+    if value { "yes" } else { "no" }.into()
+}
+
+/// A value that may be missing.
+pub fn or_dash(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "-".into(), |v| v.to_string())
 }
 
 #[cfg(test)]
@@ -120,8 +151,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_for_people() {
-        assert_eq!([bytes(0), bytes(1023), bytes(1536), bytes(u64::MAX)], ["0 B", "1023 B", "1.5 KiB", "16384.0 PiB"]);
-        assert_eq!([seconds(-1.0), seconds(11_525.9)], ["0s", "3h 12m 5s"]);
+    fn durations_show_two_units() {
+        for (seconds, text) in [
+            (0.0, "0s"),
+            (-3.0, "0s"),
+            (f64::NAN, "0s"),
+            (59.9, "59s"),
+            (61.0, "1m1s"),
+            (11_520.0, "3h12m"),
+            (11_527.9, "3h12m"),
+            (90_061.0, "1day1h"),
+        ] {
+            assert_eq!(duration(seconds), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn figures_are_for_people() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1536), "1.50 KiB");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(plural(1, "connection"), "1 connection");
+        assert_eq!(plural(0, "connection"), "0 connections");
+    }
+
+    #[test]
+    fn numbers_are_aligned_to_the_right_and_lines_are_trimmed() {
+        let mut table = Table::new(&["NAME", ">ACTIVE", "LAST"]);
+        table.row(["app".into(), "7".into(), String::new()]);
+        table.row(["longer-name".into(), "12345678".into(), "x".into()]);
+        assert_eq!(
+            table.to_string(),
+            "NAME            ACTIVE   LAST\napp                  7\nlonger-name   12345678   x\n"
+        );
     }
 }

@@ -1,113 +1,154 @@
 //! `flowpin service`
 
-use clap::{Args, Subcommand};
+use clap::{ValueEnum, builder::NonEmptyStringValueParser};
+use serde::Serialize;
 
-use super::output::Out;
-use crate::api::{
-    client::{Client, segment},
-    types::{AffinityAdd, BackendView, ServiceAdd, ServiceView},
+use super::{Context, Failure, tables};
+use crate::{
+    api::types::{AffinityAdd, ServiceAdd},
+    model::AlgorithmKind,
 };
 
-#[derive(Subcommand)]
+#[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Add a service
+    /// Add a service; it is in force, and kept over restarts, when the command returns
     #[command(after_help = "\
 Examples:
   flowpin service add db --vip 10.96.0.10 --port 5432/tcp
-  flowpin service add app --vip fd96::10 --port 8001-8003/tcp --port 53/udp --algorithm consistent-hash")]
+  flowpin service add web --vip fd00::80 --port 443/tcp --port 443/udp
+  flowpin service add shop/app --vip 10.96.0.11 --port 8001-8003/tcp \\
+      --algorithm consistent-hash
+
+A service refuses connections (RST, port unreachable) until it has a backend: \
+add some with \"flowpin backend add\".")]
     Add(Add),
     /// List services
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Examples:
+  flowpin service list
+  flowpin service list -o json | jq -r '.[].name'
+
+IN USE counts the backends that may take new connections: active (not draining) and healthy."
+    )]
     List,
-    /// Show one service with its backends
-    Show {
-        /// Name
-        name: String,
-    },
-    /// Remove a service that was added here; open connections stay until they end
-    Remove {
-        /// Name
-        name: String,
-    },
+    /// Show one service with its backends, and what of it is not in force
+    #[command(after_help = "Example:\n  flowpin service show db")]
+    Show(Named),
+    /// Remove a service that the command line added; open connections go on until they end
+    #[command(
+        visible_alias = "rm",
+        after_help = "\
+Example:
+  flowpin service remove db
+
+What the config file declares is removed there: edit the file and send the agent SIGHUP."
+    )]
+    Remove(Named),
 }
 
-#[derive(Args)]
-pub struct Add {
-    /// Name: 1 to 63 of a-z A-Z 0-9 . _ - with at most one / inside
+#[derive(Debug, clap::Args)]
+pub struct Named {
+    /// The service's name, or namespace/name
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
-    /// Address that clients connect to
-    #[arg(long)]
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Add {
+    /// A name for it, or namespace/name: 1 to 63 of a-z A-Z 0-9 . _ -
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    name: String,
+    /// Virtual address that clients connect to, IPv4 or IPv6
+    #[arg(long, value_name = "ADDRESS")]
     vip: String,
-    /// Port or range with protocol, as 5432/tcp or 8001-8003/udp; may be repeated
-    #[arg(long = "port", required = true, value_name = "PORT")]
+    /// Port or range with its protocol, as 5432/tcp, 53/udp or 8001-8003/tcp; may be given several times
+    #[arg(long = "port", value_name = "PORT/PROTOCOL", required = true)]
     ports: Vec<String>,
-    /// least-connections or consistent-hash
-    #[arg(long, default_value = "least-connections")]
-    algorithm: String,
-    /// Keep a client on one backend (accepted, not in force in this version)
-    #[arg(long, value_name = "KIND", value_parser = ["client-ip"])]
-    affinity: Option<String>,
-    /// How long a client is remembered, as 3h
+    /// How a backend is chosen for a new connection
+    #[arg(long, value_enum, default_value_t = Algorithm::LeastConnections)]
+    algorithm: Algorithm,
+    /// Keep a client at its backend (accepted, not in force in this version)
+    #[arg(long, value_enum, value_name = "BY")]
+    affinity: Option<Affinity>,
+    /// How long after its last connection a client is remembered, as 3h
     #[arg(long, value_name = "DURATION", requires = "affinity")]
     affinity_timeout: Option<String>,
-    /// Services of one group share the choice
+    /// Services that name the same group send a client to the same backend
     #[arg(long, value_name = "GROUP", requires = "affinity")]
     affinity_group: Option<String>,
 }
 
-pub async fn run(command: Command, client: &Client, out: &Out) -> anyhow::Result<()> {
-    match command {
-        Command::Add(add) => {
-            let affinity = add.affinity.map(|_| AffinityAdd {
-                client_ip: true,
-                timeout: add.affinity_timeout,
-                group: add.affinity_group,
-            });
-            let request = ServiceAdd {
-                name: add.name,
-                vip: add.vip,
-                ports: add.ports,
-                algorithm: Some(add.algorithm),
-                affinity,
-            };
-            let view: ServiceView = client.post("/v1/services", &request).await?;
-            view.warnings.iter().for_each(|w| super::output::error(&format!("warning: {w}")));
-            out.say(&view, format_args!("service {} added", view.name))?;
-        }
-        Command::List => {
-            let services: Vec<ServiceView> = client.get("/v1/services").await?;
-            out.table(
-                &services,
-                ["NAME", "VIP", "PORTS", "ALGORITHM", "BACKENDS", "ACTIVE", "TOTAL", "ORIGIN"],
-                services.iter().map(|s| {
-                    let sum = |f: fn(&BackendView) -> u64| s.backends.iter().map(f).sum::<u64>().to_string();
-                    [
-                        s.name.clone(),
-                        s.vip.to_string(),
-                        s.ports.join(","),
-                        s.algorithm.clone(),
-                        s.backends.len().to_string(),
-                        sum(|b| b.active_connections),
-                        sum(|b| b.total_connections),
-                        s.origin.clone(),
-                    ]
-                }),
-            )?;
-        }
-        Command::Show { name } => {
-            let s: ServiceView = client.get(&format!("/v1/services/{}", segment(&name))).await?;
-            if out.for_people() {
-                let line = format!("{} {} {} ({}, {})\n", s.name, s.vip, s.ports.join(","), s.algorithm, s.origin);
-                out.raw(line.as_bytes())?;
-                s.warnings.iter().try_for_each(|w| out.raw(format!("warning: {w}\n").as_bytes()))?;
-                super::backend::print(&s.backends, out)?;
-            } else {
-                out.json(&s)?;
-            }
-        }
-        Command::Remove { name } => {
-            client.delete(&format!("/v1/services/{}", segment(&name))).await?;
-            out.say(&(), format_args!("service {name} removed"))?;
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Algorithm {
+    /// The backend with the fewest active connections for its weight
+    LeastConnections,
+    /// Maglev: the same client goes to the same backend, on every node
+    ConsistentHash,
+}
+
+impl Algorithm {
+    fn kind(self) -> AlgorithmKind {
+        match self {
+            Self::LeastConnections => AlgorithmKind::LeastConnections,
+            Self::ConsistentHash => AlgorithmKind::ConsistentHash,
         }
     }
-    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Affinity {
+    /// By the client's address
+    ClientIp,
+}
+
+/// The answer to a removal.
+#[derive(Serialize)]
+struct Removed<'a> {
+    name: &'a str,
+    removed: bool,
+}
+
+impl Command {
+    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+        let Context { client, printer } = context;
+        match self {
+            Self::Add(add) => {
+                let view = client.add_service(&add.request()).await?;
+                for warning in &view.warnings {
+                    printer.note(format_args!("service \"{}\": {warning}", view.name));
+                }
+                printer.print(&view, |v| {
+                    format!("service \"{}\" added at {} port {}", v.name, v.vip, v.ports.join(", "))
+                })?;
+            }
+            Self::List => printer.print(client.services().await?.as_slice(), tables::services)?,
+            Self::Show(Named { name }) => printer.print(&client.service(&name).await?, tables::service)?,
+            Self::Remove(Named { name }) => {
+                client.remove_service(&name).await?;
+                printer.print(&Removed { name: &name, removed: true }, |r| {
+                    format!("service \"{}\" removed", r.name)
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Add {
+    fn request(self) -> ServiceAdd {
+        let affinity = self.affinity.map(|Affinity::ClientIp| AffinityAdd {
+            client_ip: true,
+            timeout: self.affinity_timeout,
+            group: self.affinity_group,
+        });
+        ServiceAdd {
+            name: self.name,
+            vip: self.vip,
+            ports: self.ports,
+            algorithm: Some(self.algorithm.kind().name().into()),
+            affinity,
+        }
+    }
 }

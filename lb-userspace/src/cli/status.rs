@@ -1,63 +1,69 @@
-//! `flowpin status`, `flowpin stats`
+//! `flowpin status`
 
-use std::process::ExitCode;
-
-use super::output::{Out, bytes, seconds};
-use crate::api::{
-    client::Client,
-    types::{StatsView, StatusView},
+use super::{
+    Context, Failure,
+    output::{Table, count, duration, or_dash, plural},
 };
+use crate::api::types::StatusView;
 
-pub async fn status(client: &Client, out: &Out) -> anyhow::Result<ExitCode> {
-    let s: StatusView = client.get("/v1/status").await?;
-    if out.for_people() {
-        let text = format!(
-            "{}: flowpin {} on Linux {}, up {}\n{} services, {} backends; {} of {} flows; accounting drift {}\n\n",
-            s.state,
-            s.version,
-            s.kernel,
-            seconds(s.uptime_seconds),
-            s.services,
-            s.backends,
-            s.conntrack_entries,
-            s.conntrack_capacity,
-            s.accounting_drift,
-        );
-        out.raw(text.as_bytes())?;
-        let rows = s.interfaces.iter().map(|i| {
-            let state = i.mode.clone().unwrap_or_else(|| "not attached".into());
-            [i.name.clone(), i.attach.clone(), state]
-        });
-        out.table(&s.interfaces, ["INTERFACE", "WANTED", "ATTACHED"], rows)?;
-        s.problems.iter().try_for_each(|p| out.raw(format!("problem: {p}\n").as_bytes()))?;
-    } else {
-        out.json(&s)?;
+/// Is the datapath attached where it should be, and healthy?
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  flowpin status
+  flowpin status -o json | jq -r '.problems[]'
+
+Exit code 0: all is as it should be. 1: degraded; what is wrong is listed. 3: no agent answers.")]
+pub struct Args {}
+
+impl Args {
+    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+        let status = context.client.status().await?;
+        context.printer.print(&status, text)?;
+        if status.state == "ok" {
+            return Ok(());
+        }
+        let first = status.problems.first().map_or("no reason is given; see the agent's log", String::as_str);
+        let more = match status.problems.len().saturating_sub(1) {
+            0 => String::new(),
+            n => format!(" (and {n} more, listed by \"flowpin status\")"),
+        };
+        Err(Failure::Said(format!("{}: {first}{more}", status.state)))
     }
-    Ok(if s.state == "ok" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-pub async fn stats(client: &Client, out: &Out) -> anyhow::Result<()> {
-    let s: StatsView = client.get("/v1/stats").await?;
-    if !out.for_people() {
-        return Ok(out.json(&s)?);
+fn text(s: &StatusView) -> String {
+    let used = 100.0 * s.conntrack_entries as f64 / s.conntrack_capacity.max(1) as f64;
+    let mut text = format!(
+        "State:       {}\nAgent:       flowpin {}, up {}\nKernel:      {}\nServices:    {} with {}\n\
+         Conntrack:   {} of {} flows ({used:.1} %), drift {}\nGeneration:  {}\n",
+        s.state,
+        s.version,
+        duration(s.uptime_seconds),
+        s.kernel,
+        count(s.services),
+        plural(s.backends, "backend"),
+        count(s.conntrack_entries),
+        count(s.conntrack_capacity),
+        s.accounting_drift,
+        s.generation,
+    );
+    for problem in &s.problems {
+        text.push_str(&format!("Problem:     {problem}\n"));
     }
-    let rows = s.services.iter().flat_map(|service| {
-        service.backends.iter().map(|b| {
-            [
-                service.name.clone(),
-                b.address.clone(),
-                b.active_connections.to_string(),
-                b.total_connections.to_string(),
-                b.packets_in.to_string(),
-                bytes(b.bytes_in),
-                b.packets_out.to_string(),
-                bytes(b.bytes_out),
-            ]
-        })
-    });
-    let head = ["SERVICE", "BACKEND", "ACTIVE", "TOTAL", "PACKETS IN", "IN", "PACKETS OUT", "OUT"];
-    out.table(&(), head, rows)?;
-    let drops = s.drops.iter().filter(|(_, n)| **n > 0).map(|(reason, n)| [reason.clone(), n.to_string()]);
-    out.raw(b"\n")?;
-    Ok(out.table(&(), ["REFUSED OR DROPPED", "PACKETS"], drops)?)
+    if s.interfaces.is_empty() {
+        return text
+            + "\nno interface matches the configuration; balancing begins with an [[interface]] in the config file";
+    }
+    let mut table = Table::new(&["INTERFACE", ">INDEX", "ATTACH", "MODE", "ERROR"]);
+    for i in &s.interfaces {
+        table.row([
+            i.name.clone(),
+            i.index.to_string(),
+            i.attach.clone(),
+            or_dash(i.mode.as_ref()),
+            i.error.clone().unwrap_or_default(),
+        ]);
+    }
+    format!("{text}\n{table}")
 }

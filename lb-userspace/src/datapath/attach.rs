@@ -76,7 +76,12 @@ impl Attachments {
     ///
     /// # Errors
     /// Another program has the hook, or the kernel refuses.
-    pub fn attach(&mut self, object: &mut Object, interface: &Interface, how: Attach) -> Result<Mode, DatapathError> {
+    pub fn attach(
+        &mut self,
+        object: &mut Object,
+        interface: &Interface,
+        how: Attach,
+    ) -> Result<Mode, DatapathError> {
         if let Some((_, before, mode)) = self.attached.get(&interface.index) {
             if *before == how {
                 return Ok(*mode);
@@ -99,7 +104,8 @@ impl Attachments {
         let name = if interface.partial_checksums { programs::XDP_VIRTUAL } else { programs::XDP };
         let program = object.xdp(name)?;
         let generic = self.pin(interface.index, "xdpgeneric");
-        for (pin, mode) in [(self.pin(interface.index, "xdp"), Mode::XdpNative), (generic, Mode::XdpGeneric)] {
+        for (pin, mode) in [(self.pin(interface.index, "xdp"), Mode::XdpNative), (generic, Mode::XdpGeneric)]
+        {
             if swap_xdp(program, &pin)? {
                 return Ok(mode);
             }
@@ -110,7 +116,10 @@ impl Attachments {
             match program.attach_to_if_index(interface.index, flags) {
                 Ok(id) => {
                     let link = program.take_link(id).map_err(failed(interface, "XDP"))?;
-                    keep(link.try_into().map_err(failed(interface, "XDP"))?, &self.pin(interface.index, hook))?;
+                    keep(
+                        link.try_into().map_err(failed(interface, "XDP"))?,
+                        &self.pin(interface.index, hook),
+                    )?;
                     return Ok(mode);
                 }
                 // The driver has no XDP, or not for this device as it is set up.
@@ -279,7 +288,9 @@ fn keep(link: FdLink, pin: &Path) -> Result<(), DatapathError> {
 
 fn remove(pin: &Path) -> Result<(), DatapathError> {
     match std::fs::remove_file(pin) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(DatapathError::io(pin.display().to_string())(e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(DatapathError::io(pin.display().to_string())(e))
+        }
         _ => Ok(()),
     }
 }

@@ -20,7 +20,8 @@ const RATES: [u32; 6] = [100, 200, 250, 300, 1000, 1024];
 pub(super) fn read(program: &Xdp) -> Result<Clock, DatapathError> {
     let packet = [0u8; 64];
     let mut out = [0u8; 64];
-    let options = TestRunOptions { data_in: Some(&packet), data_out: Some(&mut out), ..TestRunOptions::new() };
+    let options =
+        TestRunOptions { data_in: Some(&packet), data_out: Some(&mut out), ..TestRunOptions::new() };
     program.test_run(options).map_err(DatapathError::kernel("reading the kernel's clock"))?;
     let word = |at: usize| u64::from_ne_bytes(out[at..at + 8].try_into().unwrap_or_default());
     let (jiffies, nanos) = (word(16), word(24));

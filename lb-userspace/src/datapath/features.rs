@@ -44,7 +44,8 @@ fn feature(name: impl Into<String>, ok: bool, otherwise: Status, good: &str, bad
 }
 
 fn kernel_at_least(major: u32, minor: u32) -> bool {
-    let release = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let release =
+        nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
     let mut parts = release.split(|c: char| !c.is_ascii_digit()).filter_map(|p| p.parse::<u32>().ok());
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
 }
@@ -61,22 +62,69 @@ pub async fn probe() -> Vec<Feature> {
     let program = |kind| sys::is_program_supported(kind).unwrap_or(false);
     let permitted = program(ProgramType::Xdp);
     let mut features = vec![
-        feature("kernel 5.17", kernel_at_least(5, 17), Missing, "bpf_loop, links, batches", "update the kernel"),
-        feature("BPF permitted", permitted, Missing, "programs can be loaded",
-            "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"),
-        feature("kernel BTF", std::path::Path::new("/sys/kernel/btf/vmlinux").exists(), Fallback,
-            "types for the verifier's messages", "messages of the verifier are harder to read"),
-        feature("bpffs", bpffs, Missing, "maps and links outlive the agent",
-            "mount -t bpf bpf /sys/fs/bpf (inside `ip netns exec` it is hidden: use nsenter --net)"),
-        feature("map types", maps.iter().all(|m| sys::is_map_supported(*m).unwrap_or(false)), Missing,
-            "hash, array, per-CPU array, array of maps", "see \"BPF permitted\"; otherwise update the kernel"),
-        feature("TC programs", program(ProgramType::SchedClassifier), Missing, "", "build the kernel with CONFIG_NET_CLS_BPF"),
-        feature("TCX", kernel_at_least(6, 6), Fallback, "links on TC hooks, replaced without a gap",
-            "clsact filters are used instead (TCX came with Linux 6.6)"),
-        feature("IPv4 forwarding", sysctl_is_on("/proc/sys/net/ipv4/ip_forward"), Missing, "",
-            "sysctl -w net.ipv4.ip_forward=1 (backends elsewhere can't be reached without)"),
-        feature("IPv6 forwarding", sysctl_is_on("/proc/sys/net/ipv6/conf/all/forwarding"), Fallback, "",
-            "sysctl -w net.ipv6.conf.all.forwarding=1, if there are IPv6 services"),
+        feature(
+            "kernel 5.17",
+            kernel_at_least(5, 17),
+            Missing,
+            "bpf_loop, links, batches",
+            "update the kernel",
+        ),
+        feature(
+            "BPF permitted",
+            permitted,
+            Missing,
+            "programs can be loaded",
+            "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+        ),
+        feature(
+            "kernel BTF",
+            std::path::Path::new("/sys/kernel/btf/vmlinux").exists(),
+            Fallback,
+            "types for the verifier's messages",
+            "messages of the verifier are harder to read",
+        ),
+        feature(
+            "bpffs",
+            bpffs,
+            Missing,
+            "maps and links outlive the agent",
+            "mount -t bpf bpf /sys/fs/bpf (inside `ip netns exec` it is hidden: use nsenter --net)",
+        ),
+        feature(
+            "map types",
+            maps.iter().all(|m| sys::is_map_supported(*m).unwrap_or(false)),
+            Missing,
+            "hash, array, per-CPU array, array of maps",
+            "see \"BPF permitted\"; otherwise update the kernel",
+        ),
+        feature(
+            "TC programs",
+            program(ProgramType::SchedClassifier),
+            Missing,
+            "",
+            "build the kernel with CONFIG_NET_CLS_BPF",
+        ),
+        feature(
+            "TCX",
+            kernel_at_least(6, 6),
+            Fallback,
+            "links on TC hooks, replaced without a gap",
+            "clsact filters are used instead (TCX came with Linux 6.6)",
+        ),
+        feature(
+            "IPv4 forwarding",
+            sysctl_is_on("/proc/sys/net/ipv4/ip_forward"),
+            Missing,
+            "",
+            "sysctl -w net.ipv4.ip_forward=1 (backends elsewhere can't be reached without)",
+        ),
+        feature(
+            "IPv6 forwarding",
+            sysctl_is_on("/proc/sys/net/ipv6/conf/all/forwarding"),
+            Fallback,
+            "",
+            "sysctl -w net.ipv6.conf.all.forwarding=1, if there are IPv6 services",
+        ),
     ];
     let listed = match interfaces::watch() {
         Ok((handle, _)) => interfaces::list(&handle).await.unwrap_or_default(),
@@ -96,7 +144,9 @@ fn of_interface(interface: &Interface) -> Feature {
         .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()));
     let detail = match (interface.partial_checksums, driver) {
         (true, _) => "virtual: attach = \"tc\" is the better choice; xdp works".into(),
-        (false, Some(driver)) => format!("driver {driver}: xdp, native if the driver has it, else generic; or tc"),
+        (false, Some(driver)) => {
+            format!("driver {driver}: xdp, native if the driver has it, else generic; or tc")
+        }
         (false, None) => "xdp (generic if the driver has no native) or tc".into(),
     };
     Feature { name, status: Status::Available, detail }

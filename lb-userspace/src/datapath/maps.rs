@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use lb_common::{
     abi::{
-        Active, Addr4, Addr6, Backend, BackendCounters, BackendId, DurationHistogram, PoolBlock, PortBe, Proto, Reason,
-        Service, ServiceId, ServiceKey, ServiceName, limits, maps, table,
+        Active, Addr4, Addr6, Backend, BackendCounters, BackendId, DurationHistogram, PoolBlock, PortBe,
+        Proto, Reason, Service, ServiceId, ServiceKey, ServiceName, limits, maps, table,
     },
     maglev,
 };
@@ -103,8 +103,12 @@ impl Maps {
             Step::AddVip { vip: IpAddr::V6(vip) } => {
                 self.vips6.insert(Addr6::from(*vip), 1, 0).map_err(failed(maps::VIPS6))
             }
-            Step::RemoveVip { vip: IpAddr::V4(vip) } => gone(self.vips4.remove(&Addr4::from(*vip)), maps::VIPS4),
-            Step::RemoveVip { vip: IpAddr::V6(vip) } => gone(self.vips6.remove(&Addr6::from(*vip)), maps::VIPS6),
+            Step::RemoveVip { vip: IpAddr::V4(vip) } => {
+                gone(self.vips4.remove(&Addr4::from(*vip)), maps::VIPS4)
+            }
+            Step::RemoveVip { vip: IpAddr::V6(vip) } => {
+                gone(self.vips6.remove(&Addr6::from(*vip)), maps::VIPS6)
+            }
             Step::AddPort { vip: IpAddr::V4(vip), port, proto, value } => {
                 let key = ServiceKey::new(Addr4::from(*vip), *port, *proto);
                 self.services4.insert(key, value, 0).map_err(failed(maps::SERVICES4))
@@ -125,9 +129,15 @@ impl Maps {
     }
 
     /// Builds a Maglev table aside and swaps it in whole.
-    fn publish(&mut self, service: ServiceId, members: &[(String, BackendId, u32)]) -> Result<(), DatapathError> {
-        let members: Vec<_> =
-            members.iter().map(|(name, id, weight)| maglev::Member { name, id: id.0, weight: *weight }).collect();
+    fn publish(
+        &mut self,
+        service: ServiceId,
+        members: &[(String, BackendId, u32)],
+    ) -> Result<(), DatapathError> {
+        let members: Vec<_> = members
+            .iter()
+            .map(|(name, id, weight)| maglev::Member { name, id: id.0, weight: *weight })
+            .collect();
         let slots = maglev::build(&members);
         let count = u32::try_from(slots.len()).unwrap_or(0);
         let mut inner: Array<MapData, table::Chunk> =

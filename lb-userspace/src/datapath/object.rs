@@ -49,7 +49,9 @@ impl Object {
             loader.map_pin_path(name, pins.map(name));
         }
         let mut ebpf = loader.load(OBJECT).map_err(refused("loading the BPF object"))?;
-        for name in [programs::XDP, programs::XDP_VIRTUAL, programs::SWEEP4, programs::SWEEP6, programs::CLOCK] {
+        for name in
+            [programs::XDP, programs::XDP_VIRTUAL, programs::SWEEP4, programs::SWEEP6, programs::CLOCK]
+        {
             Self::xdp_in(&mut ebpf, name)?.load().map_err(refused(name))?;
         }
         let tc: &mut aya::programs::SchedClassifier = ebpf
@@ -59,11 +61,13 @@ impl Object {
             .map_err(DatapathError::kernel(programs::TC))?;
         tc.load().map_err(refused(programs::TC))?;
         if settings.is_none() {
-            let map = MapData::from_pin(pins.map(maps::SETTINGS)).map_err(DatapathError::kernel("SETTINGS"))?;
+            let map =
+                MapData::from_pin(pins.map(maps::SETTINGS)).map_err(DatapathError::kernel("SETTINGS"))?;
             let mut map: Array<_, Settings> =
                 aya::maps::Map::Array(map).try_into().map_err(DatapathError::kernel("SETTINGS"))?;
             // Last: maps without a layout are those of a first start that didn't get here.
-            map.set(0, Settings { layout: LAYOUT, max_flows, _pad: 0 }, 0).map_err(DatapathError::kernel("SETTINGS"))?;
+            map.set(0, Settings { layout: LAYOUT, max_flows, _pad: 0 }, 0)
+                .map_err(DatapathError::kernel("SETTINGS"))?;
         }
         Ok(Self { ebpf, clock, adopted: settings.is_some(), max_flows })
     }
@@ -111,11 +115,12 @@ impl Object {
     /// # Errors
     /// The kernel refuses.
     pub fn run(&self, name: &str, packet: &[u8]) -> Result<u32, DatapathError> {
-        let Some(Program::Xdp(program)) = self.ebpf.program(name) else { return Err(DatapathError::NoObject) };
+        let Some(Program::Xdp(program)) = self.ebpf.program(name) else {
+            return Err(DatapathError::NoObject);
+        };
         let options = TestRunOptions { data_in: Some(packet), ..TestRunOptions::new() };
         Ok(program.test_run(options).map_err(DatapathError::kernel(name.to_string()))?.return_value)
     }
-
 }
 
 /// The records of new flows, for the log.
@@ -123,7 +128,8 @@ impl Object {
 /// # Errors
 /// The programs have no log.
 pub fn flow_log(object: &mut Object) -> Result<aya_log::EbpfLogger<FlowLog>, DatapathError> {
-    aya_log::EbpfLogger::init_with_logger(&mut object.ebpf, FlowLog).map_err(DatapathError::kernel("flow log"))
+    aya_log::EbpfLogger::init_with_logger(&mut object.ebpf, FlowLog)
+        .map_err(DatapathError::kernel("flow log"))
 }
 
 /// A permission problem gets its own words.
@@ -156,7 +162,11 @@ fn check_layout(pins: &PinDir) -> Result<Option<Settings>, DatapathError> {
     match found.layout {
         0 => Ok(None),
         LAYOUT => Ok(Some(found)),
-        layout => Err(DatapathError::Layout { path: pins.path().display().to_string(), found: layout, wanted: LAYOUT }),
+        layout => Err(DatapathError::Layout {
+            path: pins.path().display().to_string(),
+            found: layout,
+            wanted: LAYOUT,
+        }),
     }
 }
 

@@ -32,7 +32,9 @@ pub fn remove<A: Sweep>(object: &Object, requests: &[Request<A>]) -> Result<u32,
         let mut packet = vec![0u8; HEADER];
         for request in batch {
             // SAFETY: a request is plain data without padding (asserted in lb-common), so its bytes are all initialised.
-            packet.extend_from_slice(unsafe { std::slice::from_raw_parts((&raw const *request).cast::<u8>(), size) });
+            packet.extend_from_slice(unsafe {
+                std::slice::from_raw_parts((&raw const *request).cast::<u8>(), size)
+            });
         }
         removed += object.run(A::PROGRAM, &packet)?;
     }

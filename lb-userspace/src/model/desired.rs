@@ -47,7 +47,17 @@ impl Desired {
             return Ok(());
         };
         service.validate()?;
+        // What is looked for is what others have; most changes are of backends and weights, and need the first half only.
+        let same_place =
+            self.services.get(name).is_some_and(|b| b.vip == service.vip && b.ports == service.ports);
         for other in self.services.values().filter(|o| o.name != name) {
+            if let Some(b) = service.backends.values().find(|b| b.address == other.vip) {
+                let (backend, owner) = (b.name(), other.name.clone());
+                return Err(ModelError::BackendIsVip { service: service.name, backend, owner });
+            }
+            if same_place {
+                continue;
+            }
             if other.vip == service.vip {
                 for a in &other.ports {
                     if let Some(b) = service.ports.iter().find(|b| a.overlaps(**b)) {
@@ -56,24 +66,21 @@ impl Desired {
                     }
                 }
             }
-            for (vip, backends, of, owner) in [
-                (other.vip, &service.backends, &service.name, &other.name),
-                (service.vip, &other.backends, &other.name, &service.name),
-            ] {
-                if let Some(b) = backends.values().find(|b| b.address == vip) {
-                    let (service, owner) = (of.clone(), owner.clone());
-                    return Err(ModelError::BackendIsVip { service, backend: b.name(), owner });
-                }
+            if let Some(b) = other.backends.values().find(|b| b.address == service.vip) {
+                let (backend, owner) = (b.name(), service.name);
+                return Err(ModelError::BackendIsVip { service: other.name.clone(), backend, owner });
             }
         }
         if let Some(b) = service.backends.values().find(|b| b.address == service.vip) {
-            let (service, owner) = (service.name.clone(), service.name.clone());
-            return Err(ModelError::BackendIsVip { service, backend: b.name(), owner });
+            let (backend, owner) = (b.name(), service.name.clone());
+            return Err(ModelError::BackendIsVip { service: service.name, backend, owner });
         }
         let before = self.services.insert(name.into(), service);
         let count = self.services.len();
         let result = if count > limits::MAX_SERVICES as usize {
             Err(ModelError::TooManyServices { count })
+        } else if same_place {
+            blocks(&self.services)
         } else {
             totals(&self.services)
         };
@@ -94,10 +101,8 @@ impl Desired {
 
 /// No two services share a VIP, protocol and port, and no backend is a VIP.
 fn overlaps(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> {
-    let mut claims: Vec<(IpAddr, PortRange, &str)> = services
-        .values()
-        .flat_map(|s| s.ports.iter().map(move |p| (s.vip, *p, s.name.as_str())))
-        .collect();
+    let mut claims: Vec<(IpAddr, PortRange, &str)> =
+        services.values().flat_map(|s| s.ports.iter().map(move |p| (s.vip, *p, s.name.as_str()))).collect();
     claims.sort_by_key(|(vip, port, _)| (*vip, port.protocol(), port.first()));
     for pair in claims.windows(2) {
         let ((vip, a, first), (other, b, second)) = (pair[0], pair[1]);
@@ -133,6 +138,10 @@ fn totals(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> {
             return Err(ModelError::TooManyVips { vips });
         }
     }
+    blocks(services)
+}
+
+fn blocks(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> {
     let blocks: usize = services.values().map(|s| s.backends.len().div_ceil(BLOCK_SLOTS)).sum();
     if blocks >= limits::MAX_BLOCKS as usize {
         return Err(ModelError::TooManyBlocks { blocks });
@@ -152,31 +161,49 @@ pub enum ModelError {
     PortSyntax { text: String },
     #[error("\"{text}\" is not an address; write IPv4 like 10.96.0.10 or IPv6 like fd00::10")]
     NotAnAddress { text: String },
-    #[error("service name \"{name}\" is not usable; use 1 to 63 of a-z A-Z 0-9 . _ - with at most one / inside")]
+    #[error(
+        "service name \"{name}\" is not usable; use 1 to 63 of a-z A-Z 0-9 . _ - with at most one / inside"
+    )]
     BadName { name: String },
     #[error("service \"{name}\" is declared twice; give each a name of its own")]
     DuplicateService { name: String },
-    #[error("service \"{service}\": {vip} can't be a VIP; use a unicast address that is not loopback or unspecified")]
+    #[error(
+        "service \"{service}\": {vip} can't be a VIP; use a unicast address that is not loopback or unspecified"
+    )]
     BadVip { service: String, vip: IpAddr },
     #[error("service \"{service}\" has no ports; give at least one, like 5432/tcp")]
     NoPorts { service: String },
     #[error("service \"{service}\": ports {a} and {b} overlap; merge them")]
     OwnOverlap { service: String, a: PortRange, b: PortRange },
-    #[error("services \"{a}\" and \"{b}\" overlap at {vip} port {port}; give one of them another VIP or port")]
+    #[error(
+        "services \"{a}\" and \"{b}\" overlap at {vip} port {port}; give one of them another VIP or port"
+    )]
     Overlap { a: String, b: String, vip: IpAddr, port: PortRange },
-    #[error("service \"{service}\": backend \"{text}\" is not an address; write 10.0.1.11, 10.0.1.11:5432 or [fd00::11]:5432")]
+    #[error(
+        "service \"{service}\": backend \"{text}\" is not an address; write 10.0.1.11, 10.0.1.11:5432 or [fd00::11]:5432"
+    )]
     BadBackend { service: String, text: String },
-    #[error("service \"{service}\": backend {backend} is not of the VIP's family ({vip}); use an {family} backend")]
+    #[error(
+        "service \"{service}\": backend {backend} is not of the VIP's family ({vip}); use an {family} backend"
+    )]
     OtherFamily { service: String, backend: String, vip: IpAddr, family: &'static str },
     #[error("service \"{service}\": backend {backend} is declared twice; raise its weight instead")]
     DuplicateBackend { service: String, backend: String },
-    #[error("service \"{service}\": backend {backend} is the VIP of service \"{owner}\"; name the real server")]
+    #[error(
+        "service \"{service}\": backend {backend} is the VIP of service \"{owner}\"; name the real server"
+    )]
     BackendIsVip { service: String, backend: String, owner: String },
-    #[error("service \"{service}\": backend {backend} can't be reached; use a unicast address that is not loopback or unspecified")]
+    #[error(
+        "service \"{service}\": backend {backend} can't be reached; use a unicast address that is not loopback or unspecified"
+    )]
     UnusableBackend { service: String, backend: String },
-    #[error("service \"{service}\": weight {weight} of backend {backend} is out of range; use 1 to 65535, or drain it")]
+    #[error(
+        "service \"{service}\": weight {weight} of backend {backend} is out of range; use 1 to 65535, or drain it"
+    )]
     Weight { service: String, backend: String, weight: i64 },
-    #[error("service \"{service}\": max_connections {limit} of backend {backend} is out of range; use 1 to 4294967294, or leave it out")]
+    #[error(
+        "service \"{service}\": max_connections {limit} of backend {backend} is out of range; use 1 to 4294967294, or leave it out"
+    )]
     MaxConnections { service: String, backend: String, limit: i64 },
     #[error("algorithm \"{text}\" is not known; use least-connections or consistent-hash")]
     Algorithm { text: String },
@@ -188,7 +215,9 @@ pub enum ModelError {
     TooManyServices { count: usize },
     #[error("service \"{service}\" has {count} backends; the limit is 1024 a service")]
     TooManyBackends { service: String, count: usize },
-    #[error("{ports} ports in all (ranges counted port by port) are too many; the limit is 262144 for each IP version")]
+    #[error(
+        "{ports} ports in all (ranges counted port by port) are too many; the limit is 262144 for each IP version"
+    )]
     TooManyPorts { ports: u64 },
     #[error("{vips} VIPs are too many; the limit is 16384 for each IP version")]
     TooManyVips { vips: usize },

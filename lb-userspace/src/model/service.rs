@@ -125,7 +125,10 @@ fn usable(address: IpAddr) -> bool {
 pub fn check_name(name: &str) -> Result<(), ModelError> {
     let part = |p: &str| !p.is_empty() && p.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     let parts: Vec<&str> = name.split('/').collect();
-    if name.len() <= limits::MAX_NAME && parts.len() <= 2 && parts.iter().all(|p| part(p) && *p != "." && *p != "..") {
+    if name.len() <= limits::MAX_NAME
+        && parts.len() <= 2
+        && parts.iter().all(|p| part(p) && *p != "." && *p != "..")
+    {
         return Ok(());
     }
     Err(ModelError::BadName { name: name.into() })
@@ -168,12 +171,11 @@ pub fn make_backend(
     })?;
     let max_connections = match max_connections {
         None => None,
-        Some(limit) => Some(
-            u32::try_from(limit)
-                .ok()
-                .filter(|l| *l > 0 && *l < u32::MAX)
-                .ok_or_else(|| ModelError::MaxConnections { service: service.into(), backend: backend(), limit })?,
-        ),
+        Some(limit) => {
+            Some(u32::try_from(limit).ok().filter(|l| *l > 0 && *l < u32::MAX).ok_or_else(|| {
+                ModelError::MaxConnections { service: service.into(), backend: backend(), limit }
+            })?)
+        }
     };
     Ok(BackendSpec { address, port, weight, max_connections, admin: Default::default(), from_file })
 }

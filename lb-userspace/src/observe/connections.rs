@@ -36,9 +36,9 @@ impl Endpoint {
         if let Ok(address) = text.parse() {
             return Ok(Self(address, None));
         }
-        let socket: SocketAddr = text
-            .parse()
-            .map_err(|_| format!("\"{text}\" is neither an address nor ADDRESS:PORT; write 192.0.2.7 or 192.0.2.7:40000"))?;
+        let socket: SocketAddr = text.parse().map_err(|_| {
+            format!("\"{text}\" is neither an address nor ADDRESS:PORT; write 192.0.2.7 or 192.0.2.7:40000")
+        })?;
         Ok(Self(socket.ip(), Some(socket.port())))
     }
     fn matches(self, socket: SocketAddr) -> bool {

@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use lb_common::abi::{
-    DURATION_BUCKETS, DurationHistogram, Reason,
-    counters::DURATION_TICK_MS,
-};
+use lb_common::abi::{DURATION_BUCKETS, DurationHistogram, Reason, counters::DURATION_TICK_MS};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text},
@@ -107,33 +104,52 @@ impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         use MetricType::{Counter, Gauge};
         let e = &mut encoder;
-        family(e, "flowpin_backend_active_connections", "Open connections pinned to the backend", Gauge, |m| {
-            self.backends().try_for_each(|(s, b)| {
-                let active = i64::try_from(b.active_connections).unwrap_or(i64::MAX);
-                gauge(m, &[("service", s), ("backend", &b.address)], active)
-            })
-        })?;
+        family(
+            e,
+            "flowpin_backend_active_connections",
+            "Open connections pinned to the backend",
+            Gauge,
+            |m| {
+                self.backends().try_for_each(|(s, b)| {
+                    let active = i64::try_from(b.active_connections).unwrap_or(i64::MAX);
+                    gauge(m, &[("service", s), ("backend", &b.address)], active)
+                })
+            },
+        )?;
         family(e, "flowpin_backend_connections", "Connections pinned to the backend so far", Counter, |m| {
             self.backends().try_for_each(|(s, b)| {
                 counter(m, &[("service", s), ("backend", &b.address)], b.total_connections)
             })
         })?;
-        family(e, "flowpin_backend_bytes", "Bytes through the backend's connections, IP headers included", Counter, |m| {
-            self.backends().try_for_each(|(s, b)| {
-                counter(m, &[("service", s), ("backend", &b.address), ("direction", "in")], b.bytes_in)?;
-                counter(m, &[("service", s), ("backend", &b.address), ("direction", "out")], b.bytes_out)
-            })
-        })?;
+        family(
+            e,
+            "flowpin_backend_bytes",
+            "Bytes through the backend's connections, IP headers included",
+            Counter,
+            |m| {
+                self.backends().try_for_each(|(s, b)| {
+                    counter(m, &[("service", s), ("backend", &b.address), ("direction", "in")], b.bytes_in)?;
+                    counter(m, &[("service", s), ("backend", &b.address), ("direction", "out")], b.bytes_out)
+                })
+            },
+        )?;
         family(e, "flowpin_backend_packets", "Packets through the backend's connections", Counter, |m| {
             self.backends().try_for_each(|(s, b)| {
                 counter(m, &[("service", s), ("backend", &b.address), ("direction", "in")], b.packets_in)?;
                 counter(m, &[("service", s), ("backend", &b.address), ("direction", "out")], b.packets_out)
             })
         })?;
-        family(e, "flowpin_backend_healthy", "1 if the backend passes its health check or has none", Gauge, |m| {
-            self.backends()
-                .try_for_each(|(s, b)| gauge(m, &[("service", s), ("backend", &b.address)], i64::from(b.healthy)))
-        })?;
+        family(
+            e,
+            "flowpin_backend_healthy",
+            "1 if the backend passes its health check or has none",
+            Gauge,
+            |m| {
+                self.backends().try_for_each(|(s, b)| {
+                    gauge(m, &[("service", s), ("backend", &b.address)], i64::from(b.healthy))
+                })
+            },
+        )?;
         family(e, "flowpin_backend_state", "1 for the state that the backend is in", Gauge, |m| {
             self.backends().try_for_each(|(s, b)| {
                 ["active", "draining", "drained"].into_iter().try_for_each(|state| {
@@ -147,16 +163,23 @@ impl Collector for Page {
         })?;
         let help = "How long connections were open";
         family(e, "flowpin_connection_duration_seconds", help, MetricType::Histogram, |m| self.durations(m))?;
-        family(e, "flowpin_conntrack_entries", "Flows in the flow tables, as of the last sweep", Gauge, |m| {
-            gauge(m, &[], i64::try_from(self.entries).unwrap_or(i64::MAX))
-        })?;
+        family(
+            e,
+            "flowpin_conntrack_entries",
+            "Flows in the flow tables, as of the last sweep",
+            Gauge,
+            |m| gauge(m, &[], i64::try_from(self.entries).unwrap_or(i64::MAX)),
+        )?;
         family(e, "flowpin_conntrack_capacity", "Flows that each flow table has room for", Gauge, |m| {
             gauge(m, &[], i64::try_from(self.capacity).unwrap_or(i64::MAX))
         })?;
         family(e, "flowpin_drops", "Packets refused or dropped, by reason", Counter, |m| {
-            self.reasons.iter().try_for_each(|(reason, count)| counter(m, &[("reason", reason.name())], *count))
+            self.reasons
+                .iter()
+                .try_for_each(|(reason, count)| counter(m, &[("reason", reason.name())], *count))
         })?;
-        let help = "Active connections by the counters less those in the flow tables; 0 unless there is a bug";
+        let help =
+            "Active connections by the counters less those in the flow tables; 0 unless there is a bug";
         family(e, "flowpin_accounting_drift", help, Gauge, |m| gauge(m, &[], self.drift))?;
         let help = "Time from a change to its being in force";
         family(e, "flowpin_reconcile_duration_seconds", help, MetricType::Histogram, |m| {

@@ -14,7 +14,13 @@ fn origin(from_file: bool) -> String {
 }
 
 /// A backend, as of now.
-pub fn backend(service: &ServiceSpec, name: &str, spec: &BackendSpec, actual: &Actual, maps: &Maps) -> BackendView {
+pub fn backend(
+    service: &ServiceSpec,
+    name: &str,
+    spec: &BackendSpec,
+    actual: &Actual,
+    maps: &Maps,
+) -> BackendView {
     let id = actual.service(&service.name).and_then(|s| s.backends.get(name)).copied();
     let active = id.map_or(0, |id| maps.active(id));
     let counters = id.map(|id| maps.counters(id)).unwrap_or_default();

@@ -35,7 +35,9 @@ pub enum Scope<'a> {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PlanError {
     /// Ids are kept while flows are pinned to what was removed.
-    #[error("no free {what}: what was removed is kept until its last connection ends; close some, or try again later")]
+    #[error(
+        "no free {what}: what was removed is kept until its last connection ends; close some, or try again later"
+    )]
     Exhausted {
         /// `service id` or `block of backends`.
         what: &'static str,
@@ -152,7 +154,10 @@ impl Planner<'_> {
     fn retire_backends(&mut self, before: &ActualService, kept: impl Fn(BackendId) -> bool) {
         for slot in before.backends.values().filter(|slot| !kept(**slot)) {
             if let Some(value) = self.actual.backend(*slot).filter(|b| b.retired == 0) {
-                self.push(Stage::Backends, Step::Backend { id: *slot, value: Backend { retired: 1, ..*value } });
+                self.push(
+                    Stage::Backends,
+                    Step::Backend { id: *slot, value: Backend { retired: 1, ..*value } },
+                );
             }
         }
     }
@@ -180,7 +185,13 @@ impl Planner<'_> {
         }
     }
 
-    fn table(&mut self, service: ServiceId, before: &ActualService, spec: &ServiceSpec, ids: &[(&String, BackendId)]) {
+    fn table(
+        &mut self,
+        service: ServiceId,
+        before: &ActualService,
+        spec: &ServiceSpec,
+        ids: &[(&String, BackendId)],
+    ) {
         let members: Vec<(String, BackendId, u32)> = match spec.algorithm {
             AlgorithmKind::LeastConnections => Vec::new(),
             AlgorithmKind::ConsistentHash => ids

@@ -181,7 +181,8 @@ impl RawService {
     /// Checks what this version accepts and doesn't act on, and says so.
     fn not_in_force(&self) -> Result<Vec<String>, ModelError> {
         let mut warnings = Vec::new();
-        let mut note = |key: &str| warnings.push(format!("{key} is accepted and not in force in this version"));
+        let mut note =
+            |key: &str| warnings.push(format!("{key} is accepted and not in force in this version"));
         if let Some(affinity) = &self.affinity {
             affinity.timeout.as_deref().map(|t| duration("affinity.timeout", t)).transpose()?;
             if affinity.client_ip || affinity.group.is_some() {
@@ -259,7 +260,8 @@ impl RawService {
 pub fn load(path: Option<&Path>) -> Result<Config, SourceError> {
     let Some(path) = path else { return parse("", "defaults") };
     let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| SourceError::Read { path: shown.clone(), error })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| SourceError::Read { path: shown.clone(), error })?;
     parse(&text, &shown)
 }
 
@@ -270,30 +272,43 @@ pub fn load(path: Option<&Path>) -> Result<Config, SourceError> {
 pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
     let value = |message: String| SourceError::Value { path: path.into(), message };
     let raw: Raw = toml::from_str(text).map_err(|e| {
-        let line = e.span().map_or(String::new(), |s| format!("line {}: ", text[..s.start].matches('\n').count() + 1));
+        let line = e
+            .span()
+            .map_or(String::new(), |s| format!("line {}: ", text[..s.start].matches('\n').count() + 1));
         let message = e.message().replace('\n', " ");
         SourceError::Syntax { path: path.into(), message: format!("{line}{message}") }
     })?;
     let metrics_listen = raw.agent.metrics_listen.parse().map_err(|_| {
-        value(format!("metrics_listen \"{}\" is not ADDRESS:PORT; write 127.0.0.1:9479", raw.agent.metrics_listen))
+        value(format!(
+            "metrics_listen \"{}\" is not ADDRESS:PORT; write 127.0.0.1:9479",
+            raw.agent.metrics_listen
+        ))
     })?;
     let max_flows = u32::try_from(raw.conntrack.max_flows)
         .ok()
         .filter(|n| (1024..=16_777_216).contains(n))
         .ok_or_else(|| {
-            value(format!("conntrack.max_flows {} is out of range; use 1024 to 16777216", raw.conntrack.max_flows))
-        })?;
+        value(format!(
+            "conntrack.max_flows {} is out of range; use 1024 to 16777216",
+            raw.conntrack.max_flows
+        ))
+    })?;
     let mut interfaces: Vec<InterfaceRule> = Vec::new();
     for rule in raw.interface {
         let bad = |why: &str| value(format!("interface match \"{}\" {why}", rule.pattern));
-        let glob = globset::Glob::new(&rule.pattern).map_err(|e| bad(&format!("is not a name or glob: {}", e.kind())))?;
+        let glob = globset::Glob::new(&rule.pattern)
+            .map_err(|e| bad(&format!("is not a name or glob: {}", e.kind())))?;
         if rule.pattern.is_empty() || rule.pattern.contains('/') {
             return Err(bad("is not an interface name or glob; write eth0 or veth*"));
         }
         if interfaces.iter().any(|i| i.pattern == rule.pattern) {
             return Err(bad("is declared twice; keep one"));
         }
-        interfaces.push(InterfaceRule { pattern: rule.pattern, matcher: glob.compile_matcher(), attach: rule.attach });
+        interfaces.push(InterfaceRule {
+            pattern: rule.pattern,
+            matcher: glob.compile_matcher(),
+            attach: rule.attach,
+        });
     }
     let services = raw
         .service

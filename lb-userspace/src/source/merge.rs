@@ -24,7 +24,9 @@ pub fn service(
     let mut spec = match (file, added) {
         (Some(spec), added) => {
             if added.is_some() {
-                notes.push(format!("service \"{name}\" is declared by the config file, which wins over what was added"));
+                notes.push(format!(
+                    "service \"{name}\" is declared by the config file, which wins over what was added"
+                ));
             }
             spec.clone()
         }
@@ -40,7 +42,9 @@ pub fn service(
         },
         (None, None) => {
             if runtime.backends.contains_key(name) {
-                notes.push(format!("service \"{name}\" is gone; the backends added to it wait for its return"));
+                notes.push(format!(
+                    "service \"{name}\" is gone; the backends added to it wait for its return"
+                ));
             }
             return Ok(None);
         }

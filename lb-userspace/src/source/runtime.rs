@@ -30,7 +30,12 @@ pub struct Runtime {
 
 impl Default for Runtime {
     fn default() -> Self {
-        Self { version: VERSION, services: BTreeMap::new(), backends: BTreeMap::new(), drains: BTreeMap::new() }
+        Self {
+            version: VERSION,
+            services: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            drains: BTreeMap::new(),
+        }
     }
 }
 

@@ -7,10 +7,6 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_path_buf()
 }
 
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
-}
-
 /// The BPF object that `cargo xtask build` left.
 ///
 /// # Panics
@@ -21,24 +17,10 @@ pub fn object() -> PathBuf {
     path
 }
 
-/// The binary under test: `FLOWPIN_BIN`, or what `cargo xtask build --release` left.
-///
-/// # Panics
-/// There is none.
-pub fn binary() -> PathBuf {
-    let path = std::env::var_os("FLOWPIN_BIN").map_or_else(|| target().join("release/flowpin"), PathBuf::from);
-    assert!(
-        path.exists(),
-        "no flowpin binary at {}: run `cargo xtask build --release` first, or set FLOWPIN_BIN",
-        path.display()
-    );
-    path
-}
-
 /// These tests load BPF programs and make network namespaces. They fail without root rather than pass for nothing.
 ///
 /// # Panics
 /// Not root.
 pub fn need_root() {
-    assert!(nix::unistd::geteuid().is_root(), "this test needs root: run `scripts/test` or `cargo test` as root");
+    assert!(nix::unistd::geteuid().is_root(), "this test needs root: sudo scripts/test");
 }

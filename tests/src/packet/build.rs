@@ -37,10 +37,28 @@ pub enum Sum {
 /// Layer 4.
 #[derive(Clone, Debug)]
 enum L4 {
-    Tcp { sport: u16, dport: u16, flags: u8, seq: u32, ack: u32, window: u16, options: Vec<u8>, offset: Option<u8> },
-    Udp { sport: u16, dport: u16, len: Option<u16> },
-    Other { proto: u8 },
-    Icmp { kind: u8, code: u8 },
+    Tcp {
+        sport: u16,
+        dport: u16,
+        flags: u8,
+        seq: u32,
+        ack: u32,
+        window: u16,
+        options: Vec<u8>,
+        offset: Option<u8>,
+    },
+    Udp {
+        sport: u16,
+        dport: u16,
+        len: Option<u16>,
+    },
+    Other {
+        proto: u8,
+    },
+    Icmp {
+        kind: u8,
+        code: u8,
+    },
 }
 
 /// A frame in the making.
@@ -191,7 +209,16 @@ impl Frame {
     }
     /// TCP.
     pub fn tcp(mut self, sport: u16, dport: u16, flags: u8) -> Self {
-        self.l4 = L4::Tcp { sport, dport, flags, seq: 1000, ack: 0, window: 0xfaf0, options: Vec::new(), offset: None };
+        self.l4 = L4::Tcp {
+            sport,
+            dport,
+            flags,
+            seq: 1000,
+            ack: 0,
+            window: 0xfaf0,
+            options: Vec::new(),
+            offset: None,
+        };
         self
     }
     /// TCP sequence and acknowledgement numbers.
@@ -339,7 +366,8 @@ impl Frame {
         match self.ip {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let header = 20 + self.options.len();
-                let mut out = vec![self.version.unwrap_or(4) << 4 | self.ihl.unwrap_or((header / 4) as u8), self.tos];
+                let mut out =
+                    vec![self.version.unwrap_or(4) << 4 | self.ihl.unwrap_or((header / 4) as u8), self.tos];
                 out.extend(self.total.unwrap_or((header + l4.len()) as u16).to_be_bytes());
                 out.extend(self.id.to_be_bytes());
                 out.extend(self.fragment.to_be_bytes());

@@ -148,7 +148,11 @@ impl Stage<'_> {
     #[track_caller]
     pub fn step(&mut self, scene: &str, packet: impl Input, expect: Expect) {
         let input = packet.input();
-        let place = format!("{:?}, {}: {scene}", self.world.hook, if self.net.vip.is_ipv4() { "IPv4" } else { "IPv6" });
+        let place = format!(
+            "{:?}, {}: {scene}",
+            self.world.hook,
+            if self.net.vip.is_ipv4() { "IPv4" } else { "IPv6" }
+        );
         let before = self.world.reasons().expect("reasons are read");
         let (verdict, out) = self.world.run(&input).unwrap_or_else(|e| panic!("{place}: {e:#}"));
         let out = out.to_vec();

@@ -9,8 +9,9 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        Active, Addr, Addr4, Addr6, Algorithm, BLOCK_SLOTS, Backend, BackendCounters, BackendId, Flow, FlowKey, PoolBlock,
-        PortBe, Proto, Reason, Service, ServiceId, ServiceKey, Stray, maps, programs, sweep, table,
+        Active, Addr, Addr4, Addr6, Algorithm, BLOCK_SLOTS, Backend, BackendCounters, BackendId, Flow,
+        FlowKey, PoolBlock, PortBe, Proto, Reason, Service, ServiceId, ServiceKey, Stray, maps, programs,
+        sweep, table,
     },
     maglev,
 };
@@ -122,7 +123,8 @@ impl World {
             .load_file(&path)
             .with_context(|| format!("loading {}", path.display()))?;
         let runner = Runner::load(&mut ebpf, hook)?;
-        let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
+        let mut take =
+            |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
         Ok(Self {
             hook,
             runner,
@@ -163,7 +165,11 @@ impl World {
             for slot in 0..BLOCK_SLOTS as u32 {
                 let id = BackendId::new(block, slot);
                 self.backends.set(id.0, Backend::default(), 0)?;
-                self.counters.set(id.0, PerCpuValues::try_from(vec![BackendCounters::default(); cpus])?, 0)?;
+                self.counters.set(
+                    id.0,
+                    PerCpuValues::try_from(vec![BackendCounters::default(); cpus])?,
+                    0,
+                )?;
             }
         }
         for reason in 0..Reason::COUNT as u32 {
@@ -246,8 +252,12 @@ impl World {
         for (proto, port) in ports {
             let port = PortBe::new(*port);
             match vip {
-                IpAddr::V4(vip) => self.services4.insert(ServiceKey::new(vip.into(), port, *proto), value, 0)?,
-                IpAddr::V6(vip) => self.services6.insert(ServiceKey::new(vip.into(), port, *proto), value, 0)?,
+                IpAddr::V4(vip) => {
+                    self.services4.insert(ServiceKey::new(vip.into(), port, *proto), value, 0)?
+                }
+                IpAddr::V6(vip) => {
+                    self.services6.insert(ServiceKey::new(vip.into(), port, *proto), value, 0)?
+                }
             }
         }
         Ok(())
@@ -300,6 +310,14 @@ impl World {
     pub fn run_flags(&mut self, frame: &[u8], flags: u32) -> Result<(Verdict, &[u8])> {
         let verdict = self.runner.run(frame, &mut self.out, flags)?;
         Ok((verdict, &self.out))
+    }
+
+    /// Runs a frame through, on behalf of one of several threads.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn run_shared(&self, frame: &[u8], out: &mut Vec<u8>) -> Result<Verdict> {
+        self.runner.run(frame, out, 0)
     }
 
     /// Active connections of a backend.

@@ -73,19 +73,36 @@ fn backends() {
         assert!(text.contains(named) && text.contains("1 to 65535"), "{text}");
     }
     assert!(make_backend("a", "10.0.0.1", Some(65_535), Some(1), true).is_ok());
-    assert!(make_backend("a", "10.0.0.1", None, Some(0), true).unwrap_err().to_string().contains("max_connections 0"));
+    assert!(
+        make_backend("a", "10.0.0.1", None, Some(0), true)
+            .unwrap_err()
+            .to_string()
+            .contains("max_connections 0")
+    );
     let mut twice = service("a", "10.96.0.10", &["80/tcp"], &["10.0.0.1:80"]);
     let again = make_backend("a", "10.0.0.1:80", Some(2), None, true).unwrap();
     assert!(twice.add(again).unwrap_err().to_string().contains("10.0.0.1:80 is declared twice"));
     let text = refusal(vec![service("a", "10.96.0.10", &["80/tcp"], &["10.96.0.10:8080"])]);
     assert!(text.contains("is the VIP of service \"a\""), "{text}");
-    assert!(parse_backend("a", "nonsense").unwrap_err().to_string().contains("\"nonsense\" is not an address"));
+    assert!(
+        parse_backend("a", "nonsense").unwrap_err().to_string().contains("\"nonsense\" is not an address")
+    );
     assert!(parse_backend("a", "10.0.0.1:0").is_err());
 }
 
 #[test]
 fn vips_and_names() {
-    for vip in ["0.0.0.0", "224.0.0.1", "127.0.0.1", "255.255.255.255", "::", "::1", "ff02::1", "::ffff:1.2.3.4", "fe80::1"] {
+    for vip in [
+        "0.0.0.0",
+        "224.0.0.1",
+        "127.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "ff02::1",
+        "::ffff:1.2.3.4",
+        "fe80::1",
+    ] {
         assert!(refusal(vec![service("a", vip, &["80/tcp"], &[])]).contains("can't be a VIP"), "{vip}");
     }
     for name in ["", "a b", "a/b/c", "/a", "..", "a/", &"x".repeat(64)] {
@@ -107,7 +124,8 @@ fn limits_are_named() {
     assert!(Desired::new(many(10_000).collect()).is_ok());
     assert!(refusal(many(10_001).collect()).contains("10001 services are too many; the limit is 10000"));
     let names: Vec<String> = (0..1025).map(|i| format!("10.0.{}.{}", i / 256, i % 256)).skip(1).collect();
-    let mut big = service("big", "10.96.0.1", &["80/tcp"], &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut big =
+        service("big", "10.96.0.1", &["80/tcp"], &names.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(Desired::new(vec![big.clone()]).is_ok());
     big.add(make_backend("big", "10.9.9.9", None, None, true).unwrap()).unwrap();
     assert!(refusal(vec![big]).contains("has 1025 backends; the limit is 1024"));

@@ -34,19 +34,33 @@ fn consistent(actual: &Actual, pinned: &HashSet<BackendId>, at: &Step) {
             let mut block = value.first_block;
             let mut seen = 0;
             while block != 0 {
-                let record = actual.block(block).unwrap_or_else(|| panic!("{at:?}: chain leads to free block {block}"));
+                let record = actual
+                    .block(block)
+                    .unwrap_or_else(|| panic!("{at:?}: chain leads to free block {block}"));
                 assert_eq!(record.service, value.id, "{at:?}: chain leads into another service");
                 for slot in 0..BLOCK_SLOTS {
                     if record.weight[slot] > 0 {
                         let backend = actual.backend(BackendId::new(block, slot as u32));
-                        assert_eq!(backend.map(|b| b.service), Some(value.id), "{at:?}: eligible slot without backend");
+                        assert_eq!(
+                            backend.map(|b| b.service),
+                            Some(value.id),
+                            "{at:?}: eligible slot without backend"
+                        );
                     }
                 }
                 block = record.next;
                 seen += 1;
                 assert!(seen <= limits::MAX_CHAIN);
             }
-            assert!(value.algorithm != Algorithm::CONSISTENT_HASH || service.table.is_some() || service.backends.values().all(|b| actual.block(b.block()).unwrap().weight[b.slot()] == 0), "{at:?}: no table");
+            assert!(
+                value.algorithm != Algorithm::CONSISTENT_HASH
+                    || service.table.is_some()
+                    || service
+                        .backends
+                        .values()
+                        .all(|b| actual.block(b.block()).unwrap().weight[b.slot()] == 0),
+                "{at:?}: no table"
+            );
         }
         for (_, id, _) in service.table.iter().flatten() {
             assert!(actual.backend(*id).is_some(), "{at:?}: table names a free backend");
@@ -63,7 +77,11 @@ fn run(actual: &mut Actual, plan: &Plan, pinned: &HashSet<BackendId>) {
             && let Some(before) = actual.backend(*id)
             && value.family != Backend::FREE
         {
-            assert_eq!((before.addr, before.port), (value.addr, value.port), "an id in use is given to another backend");
+            assert_eq!(
+                (before.addr, before.port),
+                (value.addr, value.port),
+                "an id in use is given to another backend"
+            );
         }
         actual.apply(step);
         consistent(actual, pinned, step);
@@ -82,7 +100,8 @@ fn state() -> impl Strategy<Value = Vec<ServiceSpec>> {
         services
             .into_iter()
             .map(|(n, (backends, ch, extra))| {
-                let backends: Vec<_> = backends.into_iter().map(|(b, w)| (format!("10.0.0.{}", b + 1), w)).collect();
+                let backends: Vec<_> =
+                    backends.into_iter().map(|(b, w)| (format!("10.0.0.{}", b + 1), w)).collect();
                 let range = format!("8000-{}/tcp", 8000 + extra);
                 spec(&format!("s{n}"), &format!("10.96.0.{}", n + 1), &["80/tcp", &range], &backends, ch)
             })

@@ -45,8 +45,12 @@ fn every_key_is_taken() {
     assert_eq!(config.services[0].backends["10.0.1.11"].max_connections, Some(300));
     assert!(config.interfaces[1].matcher.is_match("veth12ab"));
     assert!(!config.interfaces[0].matcher.is_match("eth01"));
-    let warned: Vec<&str> = config.services[0].warnings.iter().map(|w| w.split(' ').next().unwrap()).collect();
-    assert_eq!(warned, ["affinity", "timeouts.client_request", "timeouts.backend_response", "health", "slow_start"]);
+    let warned: Vec<&str> =
+        config.services[0].warnings.iter().map(|w| w.split(' ').next().unwrap()).collect();
+    assert_eq!(
+        warned,
+        ["affinity", "timeouts.client_request", "timeouts.backend_response", "health", "slow_start"]
+    );
 }
 
 #[test]
@@ -92,7 +96,9 @@ fn bad_values_are_named() {
 #[test]
 fn ten_thousand_and_one_services() {
     let text: String = (0..10_001)
-        .map(|i| format!("[[service]]\nname='s{i}'\nvip='10.100.{}.{}'\nports=['80/tcp']\n", i / 256, i % 256))
+        .map(|i| {
+            format!("[[service]]\nname='s{i}'\nvip='10.100.{}.{}'\nports=['80/tcp']\n", i / 256, i % 256)
+        })
         .collect();
     assert!(refusal(&text).contains("10001 services are too many; the limit is 10000"));
 }

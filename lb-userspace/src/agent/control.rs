@@ -1,0 +1,53 @@
+//! The API's questions, put to the handle.
+
+use super::handle::Handle;
+use crate::api::{
+    control::Control,
+    error::ApiError,
+    types::{
+        BackendAdd, BackendView, ConnectionFilter, ConnectionView, Drain, ServiceAdd, ServiceView, StatsView,
+        StatusView,
+    },
+};
+
+impl Control for Handle {
+    async fn services(&self) -> Result<Vec<ServiceView>, ApiError> {
+        Ok(self.shared.services())
+    }
+    async fn service(&self, name: String) -> Result<ServiceView, ApiError> {
+        Self::service(self, &name)
+    }
+    async fn add_service(&self, add: ServiceAdd) -> Result<ServiceView, ApiError> {
+        Self::add_service(self, add).await
+    }
+    async fn remove_service(&self, name: String) -> Result<(), ApiError> {
+        Self::remove_service(self, &name).await
+    }
+    async fn add_backend(&self, service: String, add: BackendAdd) -> Result<BackendView, ApiError> {
+        Self::add_backend(self, &service, add).await
+    }
+    async fn remove_backend(&self, service: String, backend: String) -> Result<(), ApiError> {
+        Self::remove_backend(self, &service, &backend).await
+    }
+    async fn drain(&self, service: String, backend: String, drain: Drain) -> Result<BackendView, ApiError> {
+        Self::drain(self, &service, &backend, drain).await
+    }
+    async fn undrain(&self, service: String, backend: String) -> Result<BackendView, ApiError> {
+        Self::undrain(self, &service, &backend).await
+    }
+    async fn connections(&self, filter: ConnectionFilter) -> Result<Vec<ConnectionView>, ApiError> {
+        Self::connections(self, filter).await
+    }
+    async fn status(&self) -> Result<StatusView, ApiError> {
+        Ok(self.shared.status())
+    }
+    async fn stats(&self) -> Result<StatsView, ApiError> {
+        Ok(self.shared.stats())
+    }
+    async fn metrics(&self) -> Result<String, ApiError> {
+        self.shared.metrics().map_err(|e| ApiError::Failed(e.to_string()))
+    }
+    async fn ready(&self) -> bool {
+        Self::ready(self)
+    }
+}

@@ -1,0 +1,62 @@
+//! What the API server asks of the agent. The agent implements it on its handle; tests implement it without a kernel.
+//! Addresses come as the caller wrote them: any form that means the same backend does.
+
+use std::future::Future;
+
+use super::{
+    error::ApiError,
+    types::{
+        BackendAdd, BackendView, ConnectionFilter, ConnectionView, Drain, ServiceAdd, ServiceView, StatsView,
+        StatusView,
+    },
+};
+
+/// The agent, as the API sees it. Every change is in force when its future is done, and in the state file.
+pub trait Control: Clone + Send + Sync + 'static {
+    /// All services, by name.
+    fn services(&self) -> impl Future<Output = Result<Vec<ServiceView>, ApiError>> + Send;
+    /// One service.
+    fn service(&self, name: String) -> impl Future<Output = Result<ServiceView, ApiError>> + Send;
+    /// Adds a service.
+    fn add_service(&self, add: ServiceAdd) -> impl Future<Output = Result<ServiceView, ApiError>> + Send;
+    /// Removes a service that the command line added. Pinned flows stay until they end.
+    fn remove_service(&self, name: String) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// Adds a backend, or changes one that the command line added.
+    fn add_backend(
+        &self,
+        service: String,
+        add: BackendAdd,
+    ) -> impl Future<Output = Result<BackendView, ApiError>> + Send;
+    /// Removes a backend that the command line added. Pinned flows stay until they end.
+    fn remove_backend(
+        &self,
+        service: String,
+        backend: String,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// Stops new flows to a backend; open ones stay.
+    fn drain(
+        &self,
+        service: String,
+        backend: String,
+        drain: Drain,
+    ) -> impl Future<Output = Result<BackendView, ApiError>> + Send;
+    /// Takes a drain back.
+    fn undrain(
+        &self,
+        service: String,
+        backend: String,
+    ) -> impl Future<Output = Result<BackendView, ApiError>> + Send;
+    /// Pinned flows that match, forward direction joined with the reply's counters.
+    fn connections(
+        &self,
+        filter: ConnectionFilter,
+    ) -> impl Future<Output = Result<Vec<ConnectionView>, ApiError>> + Send;
+    /// State of the agent and its datapath.
+    fn status(&self) -> impl Future<Output = Result<StatusView, ApiError>> + Send;
+    /// Counters.
+    fn stats(&self) -> impl Future<Output = Result<StatsView, ApiError>> + Send;
+    /// The metrics page.
+    fn metrics(&self) -> impl Future<Output = Result<String, ApiError>> + Send;
+    /// Has the first reconcile succeeded, and is everything attached?
+    fn ready(&self) -> impl Future<Output = bool> + Send;
+}

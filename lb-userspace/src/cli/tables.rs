@@ -1,0 +1,134 @@
+//! The API's views as people read them: tables that more than one command prints.
+
+use super::output::{Table, bytes, count, duration, or_dash, plural, yes};
+use crate::api::types::{BackendView, ServiceView};
+
+/// `draining (4m10s left)`
+fn state(backend: &BackendView) -> String {
+    match backend.drain_deadline_seconds.filter(|_| backend.active_connections > 0) {
+        Some(left) if left > 0.0 => format!("{} ({} left)", backend.state, duration(left)),
+        Some(_) => format!("{} (past its deadline)", backend.state),
+        None => backend.state.clone(),
+    }
+}
+
+/// A line per service.
+pub fn services(services: &[ServiceView]) -> String {
+    if services.is_empty() {
+        return "no services; add one to the config file or with \"flowpin service add\"".into();
+    }
+    let mut table = Table::new(&[
+        "NAME",
+        "VIP",
+        "PORTS",
+        "ALGORITHM",
+        "ORIGIN",
+        ">BACKENDS",
+        ">IN USE",
+        ">ACTIVE",
+        ">TOTAL",
+    ]);
+    for s in services {
+        let in_use = s.backends.iter().filter(|b| b.state == "active" && b.healthy).count();
+        table.row([
+            s.name.clone(),
+            s.vip.to_string(),
+            s.ports.join(","),
+            s.algorithm.clone(),
+            s.origin.clone(),
+            count(s.backends.len() as u64),
+            count(in_use as u64),
+            count(s.backends.iter().map(|b| b.active_connections).sum()),
+            count(s.backends.iter().map(|b| b.total_connections).sum()),
+        ]);
+    }
+    table.to_string()
+}
+
+/// A line per backend of each service.
+pub fn backends(services: &[ServiceView]) -> String {
+    let mut table = Table::new(&[
+        "SERVICE", "BACKEND", ">WEIGHT", ">LIMIT", "STATE", "HEALTHY", "ORIGIN", ">ACTIVE", ">TOTAL",
+    ]);
+    let mut empty = true;
+    for s in services {
+        for b in &s.backends {
+            empty = false;
+            table.row([
+                s.name.clone(),
+                b.address.clone(),
+                b.weight.to_string(),
+                or_dash(b.max_connections.map(|n| count(n.into()))),
+                state(b),
+                yes(b.healthy),
+                b.origin.clone(),
+                count(b.active_connections),
+                count(b.total_connections),
+            ]);
+        }
+    }
+    if empty { "no backends; add one with \"flowpin backend add\"".into() } else { table.to_string() }
+}
+
+/// The counters of each service and its backends.
+pub fn counters(services: &[ServiceView]) -> String {
+    if services.is_empty() {
+        return self::services(services);
+    }
+    let mut table = Table::new(&[
+        "SERVICE",
+        "BACKEND",
+        ">ACTIVE",
+        ">TOTAL",
+        ">PACKETS IN",
+        ">BYTES IN",
+        ">PACKETS OUT",
+        ">BYTES OUT",
+    ]);
+    for s in services {
+        let sum = |of: fn(&BackendView) -> u64| s.backends.iter().map(of).sum::<u64>();
+        table.row([
+            s.name.clone(),
+            "(all)".into(),
+            count(sum(|b| b.active_connections)),
+            count(sum(|b| b.total_connections)),
+            count(sum(|b| b.packets_in)),
+            bytes(sum(|b| b.bytes_in)),
+            count(sum(|b| b.packets_out)),
+            bytes(sum(|b| b.bytes_out)),
+        ]);
+        for b in &s.backends {
+            table.row([
+                String::new(),
+                b.address.clone(),
+                count(b.active_connections),
+                count(b.total_connections),
+                count(b.packets_in),
+                bytes(b.bytes_in),
+                count(b.packets_out),
+                bytes(b.bytes_out),
+            ]);
+        }
+    }
+    table.to_string()
+}
+
+/// One service with all that is known of it.
+pub fn service(s: &ServiceView) -> String {
+    let active = s.backends.iter().map(|b| b.active_connections).sum();
+    let mut text = format!(
+        "Name:       {}\nVIP:        {}\nPorts:      {}\nAlgorithm:  {}\nOrigin:     {}\nActive:     {}\n",
+        s.name,
+        s.vip,
+        s.ports.join(", "),
+        s.algorithm,
+        s.origin,
+        plural(active, "connection"),
+    );
+    for warning in &s.warnings {
+        text.push_str(&format!("Warning:    {warning}\n"));
+    }
+    text.push('\n');
+    text.push_str(&backends(std::slice::from_ref(s)));
+    text
+}

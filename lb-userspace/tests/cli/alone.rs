@@ -1,0 +1,73 @@
+//! What works without an agent: `check` and `doctor`.
+
+use serde_json::{Value, json};
+
+use crate::ran::{Ran, flowpin, has, keys};
+
+#[test]
+fn check_shows_what_would_be_set_up_without_an_agent() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("flowpin.toml");
+    let file = path.to_str().expect("text");
+    let good = r#"
+        [[interface]]
+        match = "lo"
+        attach = "xdp"
+        [[interface]]
+        match = "no-such-*"
+        attach = "tc"
+        [[service]]
+        name = "app"
+        vip = "10.96.0.10"
+        ports = ["8001-8003/tcp"]
+        slow_start = "30s"
+        [[service.backend]]
+        address = "10.0.1.11:5432"
+        weight = 2
+        max_connections = 1000
+        [[service]]
+        name = "empty"
+        vip = "fd00::10"
+        ports = ["53/udp"]
+    "#;
+    std::fs::write(&path, good).expect("written");
+    let text = Ran::of(&mut flowpin(&["check", "--config", file])).ok();
+    has(
+        &text,
+        &[
+            "is valid: 2 services, 1 backend\n",
+            "8001-8003/tcp",
+            "10.0.1.11:5432",
+            "1,000",
+            "warning: service \"app\": slow_start",
+            "warning: service \"empty\" has no backend",
+            "warning: interface match \"no-such-*\"",
+        ],
+    );
+    let report = Ran::of(&mut flowpin(&["check", "--config", file, "-o", "json"])).json();
+    assert_eq!(report["services"][0]["backends"][0]["weight"], 2);
+    assert_eq!(report["interfaces"][0]["present"], json!(["lo"]));
+    assert_eq!(report["warnings"].as_array().map(Vec::len), Some(3));
+    has(&Ran::of(&mut flowpin(&["check"])).ok(), &["default configuration is valid"]);
+
+    std::fs::write(&path, good.replace("weight = 2", "weight = 65536")).expect("written");
+    has(&Ran::of(&mut flowpin(&["check", "--config", file])).failed(1), &[file, "65536", "1 to 65535"]);
+    std::fs::write(&path, good.replace("weight", "wieght")).expect("written");
+    has(&Ran::of(&mut flowpin(&["check", "--config", file])).failed(1), &[file, "wieght"]);
+    has(
+        &Ran::of(&mut flowpin(&["check", "--config", "/nonexistent.toml"])).failed(1),
+        &["/nonexistent.toml"],
+    );
+}
+
+#[test]
+fn doctor_lists_features_with_or_without_root() {
+    let ran = Ran::of(&mut flowpin(&["doctor", "-o", "json"]));
+    let list: Value = serde_json::from_str(&ran.out).expect("JSON in any case");
+    let missing = list.as_array().expect("a list").iter().any(|f| f["status"] == "missing");
+    assert_eq!(ran.code, i32::from(missing), "{}", ran.err);
+    for feature in list.as_array().expect("a list") {
+        assert_eq!(keys(feature), ["detail", "name", "status"]);
+    }
+    has(&Ran::of(&mut flowpin(&["doctor"])).out, &["FEATURE", "STATUS"]);
+}

@@ -1,0 +1,158 @@
+//! The API as `curl --unix-socket` meets it: statuses, one shape for every refusal, odd requests.
+
+use flowpin::api::{server, types::ErrorView};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UnixStream},
+    sync::oneshot,
+};
+
+use crate::fake::Agent;
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    #[track_caller]
+    fn refused(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{}", self.body);
+        let view: ErrorView = serde_json::from_str(&self.body).expect("the one shape");
+        assert!(!view.error.contains('\n') && !view.error.is_empty(), "{}", view.error);
+        view.error
+    }
+}
+
+async fn exchange(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, request: &str) -> Answer {
+    // A server that has seen enough answers and hangs up before it has read all: then both end with an error.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes).await;
+    let text = String::from_utf8(bytes).expect("text");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+    Answer { status, head: head.to_lowercase(), body: body.into() }
+}
+
+fn request(method: &str, path: &str, body: &str) -> String {
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn ask(agent: &Agent, method: &str, path: &str, body: &str) -> Answer {
+    agent.block_on(async {
+        let stream = UnixStream::connect(agent.socket()).await.expect("connected");
+        exchange(stream, &request(method, path, body)).await
+    })
+}
+
+#[test]
+fn statuses() {
+    let agent = Agent::new();
+    let add = r#"{"name": "new", "vip": "10.0.0.7", "ports": ["1/tcp"]}"#;
+    assert_eq!(ask(&agent, "POST", "/v1/services", add).status, 201);
+    assert_eq!(ask(&agent, "POST", "/v1/services/new/backends", r#"{"address": "10.0.1.1"}"#).status, 200);
+    assert_eq!(ask(&agent, "GET", "/v1/services/new/backends", "").status, 200);
+    assert_eq!(
+        ask(&agent, "POST", "/v1/services/new/backends/10.0.1.1/drain", "").status,
+        200,
+        "no body: no deadline"
+    );
+    assert_eq!(ask(&agent, "POST", "/v1/services/new/backends/10.0.1.1/undrain", "").status, 200);
+    assert_eq!(ask(&agent, "DELETE", "/v1/services/new/backends/10.0.1.1", "").status, 204);
+    assert_eq!(ask(&agent, "DELETE", "/v1/services/new", "").status, 204);
+    for path in ["/v1/services", "/v1/services/ns%2Fsix", "/v1/connections", "/v1/status", "/v1/stats"] {
+        let answer = ask(&agent, "GET", path, "");
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(answer.head.contains("content-type: application/json"), "{path}");
+    }
+}
+
+#[test]
+fn every_refusal_has_the_same_shape() {
+    let agent = Agent::new();
+    assert!(ask(&agent, "GET", "/v1/services/nope", "").refused(404).contains("nope"));
+    let twice = r#"{"name": "app", "vip": "10.0.0.7", "ports": ["1/tcp"]}"#;
+    assert!(ask(&agent, "POST", "/v1/services", twice).refused(409).contains("app"));
+    let unknown = r#"{"name": "a", "vip": "10.0.0.7", "ports": ["1/tcp"], "weight": 3}"#;
+    assert!(ask(&agent, "POST", "/v1/services", unknown).refused(400).contains("weight"));
+    assert!(ask(&agent, "POST", "/v1/services", r#"{"name": "#).refused(400).contains("JSON"));
+    assert!(ask(&agent, "POST", "/v1/services", "").refused(400).contains("name"));
+    assert!(ask(&agent, "GET", "/v1/connections?sevice=app", "").refused(400).contains("sevice"));
+    assert!(ask(&agent, "GET", "/v1/services/%ff", "").refused(400).contains("%ff"));
+    assert!(ask(&agent, "GET", "/v2/services", "").refused(404).contains("/v2/services"));
+    let answer = ask(&agent, "PUT", "/v1/services", "");
+    assert!(answer.refused(405).contains("PUT"));
+    assert!(answer.head.contains("allow: "));
+    let huge = format!("{{\"name\": \"{}\"}}", "x".repeat(3 << 20));
+    assert!(ask(&agent, "POST", "/v1/services", &huge).refused(413).contains("body"));
+}
+
+#[test]
+fn names_and_addresses_are_decoded_once() {
+    let agent = Agent::new();
+    let path = "/v1/services/ns%2Fsix/backends/%5Bfd00%3A%3A11%5D%3A5432/drain";
+    assert_eq!(ask(&agent, "POST", path, r#"{"deadline_seconds": 60}"#).status, 200);
+    // Colons and brackets may stand for themselves, as people type them.
+    assert_eq!(ask(&agent, "POST", "/v1/services/ns%2Fsix/backends/[fd00::11]:5432/undrain", "").status, 200);
+    ask(&agent, "GET", "/v1/services/ns%252Fsix", "").refused(404);
+}
+
+#[test]
+fn metrics_and_probes_on_their_own_listener() {
+    let agent = Agent::new();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let listener = agent.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let server = agent.spawn(server::serve_metrics(listener, agent.fake.clone(), async {
+        let _ = stopped.await;
+    }));
+    let get = |path: &str| {
+        agent.block_on(async {
+            exchange(TcpStream::connect(address).await.expect("connected"), &request("GET", path, "")).await
+        })
+    };
+    let metrics = get("/metrics");
+    assert_eq!((metrics.status, metrics.body.as_str()), (200, "flowpin_build_info 1\n# EOF\n"));
+    assert!(
+        metrics.head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8")
+    );
+    assert_eq!(get("/healthz").status, 200);
+    assert_eq!(get("/readyz").status, 200);
+    agent.world(|w| w.problems.push("eth0 is gone".into()));
+    let ready = get("/readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("eth0 is gone"));
+    assert_eq!(get("/healthz").status, 200, "alive in spite of it");
+    get("/v1/services").refused(404);
+    assert_eq!(ask(&agent, "GET", "/metrics", "").status, 200, "on the socket too");
+    stop.send(()).expect("it still runs");
+    agent.block_on(server).expect("it ends when told");
+}
+
+#[test]
+fn half_a_request_does_not_hold_up_the_end() {
+    let agent = Agent::new();
+    let (stop, stopped) = oneshot::channel::<()>();
+    agent.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let server = tokio::spawn(server::serve_metrics(listener, agent.fake.clone(), async {
+            let _ = stopped.await;
+        }));
+        let mut slow = TcpStream::connect(address).await.expect("connected");
+        slow.write_all(b"GET /metrics HTTP/1.1\r\nho").await.expect("sent");
+        // Served, so the slow one has been accepted before it.
+        exchange(TcpStream::connect(address).await.expect("connected"), &request("GET", "/healthz", ""))
+            .await;
+        stop.send(()).expect("it still runs");
+        tokio::time::timeout(std::time::Duration::from_secs(10), server)
+            .await
+            .expect("in time")
+            .expect("no panic");
+    });
+}

@@ -1,0 +1,217 @@
+//! What each command asks of the agent, and prints: tables for people, the contract's JSON for scripts.
+
+use serde_json::{Value, json};
+
+use crate::{
+    fake::Agent,
+    ran::{has, keys},
+};
+
+#[test]
+fn service_list_json_has_the_contracts_fields() {
+    let list = Agent::new().run(&["service", "list", "-o", "json"]).json();
+    let first = &list[0];
+    for key in ["name", "vip", "ports", "algorithm", "backends"] {
+        assert!(keys(first).contains(&key), "{key}");
+    }
+    assert_eq!(first["vip"], "10.96.0.10");
+    assert_eq!(first["ports"], json!(["8001-8003/tcp"]));
+    let b = &first["backends"][0];
+    for (key, value) in [
+        ("address", json!("10.0.1.11")),
+        ("weight", json!(1)),
+        ("state", json!("active")),
+        ("healthy", json!(true)),
+        ("active_connections", json!(2)),
+        ("total_connections", json!(1_234_567)),
+        ("packets_in", json!(10)),
+        ("bytes_in", json!(1536)),
+        ("packets_out", json!(20)),
+        ("bytes_out", json!(3_145_728)),
+    ] {
+        assert_eq!(b[key], value, "{key}");
+    }
+}
+
+#[test]
+fn service_list_table_is_for_people() {
+    let agent = Agent::new();
+    let text = agent.run(&["service", "list"]).ok();
+    has(&text, &["NAME", "app", "10.96.0.10", "ns/six", "fd00::10", "2,469,134"]);
+    assert_eq!(text, agent.run(&["svc", "ls"]).ok(), "aliases");
+    has(&Agent::empty().run(&["service", "list"]).ok(), &["flowpin service add"]);
+    assert_eq!(Agent::empty().run(&["service", "list", "-o", "json"]).ok(), "[]\n");
+}
+
+#[test]
+fn service_add_show_remove() {
+    let agent = Agent::empty();
+    let add = [
+        "service",
+        "add",
+        "ns/web",
+        "--vip",
+        "fd00::80",
+        "--port",
+        "80/tcp",
+        "--port",
+        "443/udp",
+        "--algorithm",
+        "consistent-hash",
+        "--affinity",
+        "client-ip",
+        "--affinity-timeout",
+        "3h",
+        "--affinity-group",
+        "g",
+    ];
+    let ran = agent.run(&add);
+    has(&ran.err, &["flowpin: service \"ns/web\": affinity"]);
+    has(&ran.ok(), &["ns/web", "fd00::80", "80/tcp, 443/udp"]);
+    let sent = agent.world(|w| w.added.clone()).expect("it arrived");
+    assert_eq!(
+        serde_json::to_value(sent).expect("JSON"),
+        json!({
+            "name": "ns/web", "vip": "fd00::80", "ports": ["80/tcp", "443/udp"], "algorithm": "consistent-hash",
+            "affinity": {"client_ip": true, "timeout": "3h", "group": "g"}
+        })
+    );
+    has(&agent.run(&["service", "show", "ns/web"]).ok(), &["consistent-hash", "Warning:", "no backends"]);
+    assert_eq!(agent.run(&["service", "show", "ns/web", "-o", "json"]).json()["name"], "ns/web");
+    assert_eq!(
+        agent.run(&["svc", "remove", "ns/web", "-o", "json"]).json(),
+        json!({"name": "ns/web", "removed": true})
+    );
+    has(&agent.run(&["service", "show", "ns/web"]).failed(1), &["no service \"ns/web\""]);
+    has(&agent.run(&["service", "remove", "ns/web"]).failed(1), &["no service \"ns/web\""]);
+}
+
+#[test]
+fn service_add_defaults_to_least_connections() {
+    let agent = Agent::empty();
+    let added =
+        agent.run(&["service", "add", "a", "--vip", "10.0.0.9", "--port", "1/tcp", "-o", "json"]).json();
+    assert_eq!(added["algorithm"], "least-connections");
+    has(
+        &agent.run(&["service", "add", "a", "--vip", "10.0.0.9", "--port", "1/tcp"]).failed(1),
+        &["\"a\" exists"],
+    );
+    has(
+        &agent.run(&["service", "add", "b", "--vip", "10.0.0.256", "--port", "1/tcp"]).failed(1),
+        &["10.0.0.256"],
+    );
+}
+
+#[test]
+fn backend_commands_reach_ipv6_and_slashed_names() {
+    let agent = Agent::new();
+    let added = agent.run(&[
+        "backend",
+        "add",
+        "ns/six",
+        "[fd00::12]:5432",
+        "--weight",
+        "3",
+        "--max-connections",
+        "300",
+    ]);
+    has(&added.ok(), &["[fd00::12]:5432", "ns/six", "weight 3"]);
+    let list = agent.run(&["backend", "list", "ns/six", "-o", "json"]).json();
+    assert_eq!(list[1]["address"], "[fd00::12]:5432");
+    assert_eq!(list[1]["max_connections"], 300);
+    assert_eq!(list[1]["service"], "ns/six");
+    has(&agent.run(&["be", "drain", "ns/six", "[fd00::12]:5432"]).ok(), &["drained: 0 connections left"]);
+    has(&agent.run(&["be", "undrain", "ns/six", "[fd00::12]:5432"]).ok(), &["new connections again"]);
+    has(&agent.run(&["be", "remove", "ns/six", "[fd00::12]:5432"]).ok(), &["removed"]);
+    has(&agent.run(&["be", "remove", "ns/six", "[fd00::12]:5432"]).failed(1), &["[fd00::12]:5432"]);
+}
+
+#[test]
+fn backend_list_shows_all_or_one_service() {
+    let agent = Agent::new();
+    has(
+        &agent.run(&["backend", "list"]).ok(),
+        &["SERVICE", "app", "10.0.1.12:5432", "ns/six", "[fd00::11]:5432"],
+    );
+    assert!(!agent.run(&["backend", "list", "app"]).ok().contains("fd00"));
+    assert_eq!(agent.run(&["backend", "list", "-o", "json"]).json().as_array().map(Vec::len), Some(3));
+    has(&agent.run(&["backend", "list", "nope"]).failed(1), &["nope"]);
+}
+
+#[test]
+fn bad_numbers_are_named_by_the_agent() {
+    let agent = Agent::new();
+    for weight in ["65536", "-1"] {
+        let line = agent.run(&["backend", "add", "app", "10.0.1.13", "--weight", weight]).failed(1);
+        has(&line, &[&format!("weight {weight}"), "1 to 65535"]);
+    }
+}
+
+#[test]
+fn connection_list_has_the_contracts_fields_and_passes_filters_on() {
+    let agent = Agent::new();
+    let filters = [
+        "--service",
+        "ns/six",
+        "--backend",
+        "[fd00::11]:8001",
+        "--client",
+        "2001:db8::7",
+        "--state",
+        "established",
+    ];
+    let list = agent.run(&[&["connection", "list", "-o", "json"], &filters[..]].concat()).json();
+    let mut names = keys(&list[0]);
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "age_seconds",
+            "backend",
+            "bytes_in",
+            "bytes_out",
+            "client",
+            "idle_seconds",
+            "packets_in",
+            "packets_out",
+            "protocol",
+            "service",
+            "state",
+            "vip"
+        ]
+    );
+    assert_eq!(list[0]["age_seconds"], 11_520.5);
+    let filter = agent.world(|w| w.filter.clone()).expect("it arrived");
+    assert_eq!(filter.service.as_deref(), Some("ns/six"));
+    assert_eq!(filter.backend.as_deref(), Some("[fd00::11]:8001"));
+    assert_eq!(filter.client.as_deref(), Some("2001:db8::7"));
+    assert_eq!(filter.state.as_deref(), Some("established"));
+    has(&agent.run(&["conn", "list"]).ok(), &["CLIENT", "[2001:db8::7]:40000", "3h12m", "1.50 KiB"]);
+    assert_eq!(agent.run(&["conn", "list", "--client", "192.0.2.99"]).ok(), "no connections\n");
+    has(&agent.run(&["conn", "list", "--state", "open"]).failed(2), &["open", "syn-sent"]);
+}
+
+#[test]
+fn status_tells_good_from_bad() {
+    let agent = Agent::new();
+    has(&agent.run(&["status"]).ok(), &["ok", "xdp-native", "3h12m", "512 of 1,024 flows (50.0 %)"]);
+    assert_eq!(agent.run(&["status", "-o", "json"]).json()["uptime_seconds"], 11_520.0);
+    agent.world(|w| w.problems = vec!["eth0: no such device".into(), "another".into()]);
+    let ran = agent.run(&["status"]);
+    has(&ran.out, &["degraded", "Problem:     eth0: no such device", "Problem:     another"]);
+    has(&ran.failed(1), &["degraded: eth0: no such device", "1 more"]);
+    let ran = agent.run(&["status", "-o", "json"]);
+    let view: Value = serde_json::from_str(&ran.out).expect("JSON in spite of it");
+    assert_eq!((ran.code, &view["problems"][1]), (1, &json!("another")));
+}
+
+#[test]
+fn stats_show_counters_and_drops() {
+    let agent = Agent::new();
+    let text = agent.run(&["stats"]).ok();
+    has(&text, &["10.0.1.11", "3.00 MiB", "(all)", "no_backend", "add a backend"]);
+    assert!(!text.contains("stray"), "zeros are left out");
+    let view = agent.run(&["stats", "-o", "json"]).json();
+    assert_eq!(view["drops"], json!({"no_backend": 3, "stray": 0}));
+    assert_eq!(view["services"][0]["backends"][0]["bytes_in"], 1536);
+}

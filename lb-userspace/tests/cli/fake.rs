@@ -1,0 +1,312 @@
+//! An agent without a kernel: the real API server on a socket in a temporary directory, over a service list in memory.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use flowpin::api::{
+    control::Control,
+    error::ApiError,
+    server,
+    types::{
+        BackendAdd, BackendView, ConnectionFilter, ConnectionView, Drain, InterfaceView, ServiceAdd,
+        ServiceView, StatsView, StatusView,
+    },
+};
+use tempfile::TempDir;
+use tokio::{net::UnixListener, runtime::Runtime, sync::oneshot, task::JoinHandle};
+
+use crate::ran::{Ran, flowpin};
+
+/// What the fake knows, and how it misbehaves.
+#[derive(Default)]
+pub struct World {
+    /// Services.
+    pub services: Vec<ServiceView>,
+    /// What is wrong.
+    pub problems: Vec<String>,
+    /// Connections that end between one question for a service and the next.
+    pub ending: u64,
+    /// The last filter asked for.
+    pub filter: Option<ConnectionFilter>,
+    /// The last service asked to be added.
+    pub added: Option<ServiceAdd>,
+    /// The last drain.
+    pub drain: Option<Drain>,
+    /// Someone undrains between two questions.
+    pub undrained_meanwhile: bool,
+}
+
+/// The world behind the API.
+#[derive(Clone, Default)]
+pub struct Fake(pub Arc<Mutex<World>>);
+
+/// A backend with counters that are easy to recognise.
+pub fn backend(address: &str, active: u64) -> BackendView {
+    BackendView {
+        address: address.into(),
+        weight: 1,
+        max_connections: None,
+        state: "active".into(),
+        healthy: true,
+        origin: "cli".into(),
+        active_connections: active,
+        total_connections: 1_234_567,
+        packets_in: 10,
+        bytes_in: 1536,
+        packets_out: 20,
+        bytes_out: 3 * 1024 * 1024,
+        drain_deadline_seconds: None,
+    }
+}
+
+/// A service.
+pub fn service(name: &str, vip: &str, backends: Vec<BackendView>) -> ServiceView {
+    ServiceView {
+        name: name.into(),
+        vip: vip.parse().expect("an address"),
+        ports: vec!["8001-8003/tcp".into()],
+        algorithm: "least-connections".into(),
+        origin: "cli".into(),
+        warnings: Vec::new(),
+        backends,
+    }
+}
+
+fn missing(what: &str, name: &str) -> ApiError {
+    ApiError::NotFound(format!("there is no {what} \"{name}\""))
+}
+
+impl World {
+    fn backend(&mut self, service: &str, backend: &str) -> Result<&mut BackendView, ApiError> {
+        let found = self
+            .services
+            .iter_mut()
+            .find(|s| s.name == service)
+            .ok_or_else(|| missing("service", service))?;
+        found.backends.iter_mut().find(|b| b.address == backend).ok_or_else(|| missing("backend", backend))
+    }
+
+    /// Lets time pass: draining backends lose connections.
+    fn pass(&mut self) {
+        for b in self.services.iter_mut().flat_map(|s| &mut s.backends).filter(|b| b.state == "draining") {
+            b.active_connections = b.active_connections.saturating_sub(self.ending);
+            b.drain_deadline_seconds = b.drain_deadline_seconds.map(|s| s - 1.0);
+            if self.undrained_meanwhile {
+                b.state = "active".into();
+            } else if b.active_connections == 0 {
+                b.state = "drained".into();
+            }
+        }
+    }
+}
+
+impl Fake {
+    fn world(&self) -> std::sync::MutexGuard<'_, World> {
+        self.0.lock().expect("no test panics while it looks")
+    }
+}
+
+impl Control for Fake {
+    async fn services(&self) -> Result<Vec<ServiceView>, ApiError> {
+        Ok(self.world().services.clone())
+    }
+    async fn service(&self, name: String) -> Result<ServiceView, ApiError> {
+        let mut world = self.world();
+        world.pass();
+        world.services.iter().find(|s| s.name == name).cloned().ok_or_else(|| missing("service", &name))
+    }
+    async fn add_service(&self, add: ServiceAdd) -> Result<ServiceView, ApiError> {
+        let mut world = self.world();
+        let vip =
+            add.vip.parse().map_err(|_| ApiError::Invalid(format!("\"{}\" is not an address", add.vip)))?;
+        if world.services.iter().any(|s| s.name == add.name) {
+            return Err(ApiError::Conflict(format!("service \"{}\" exists", add.name)));
+        }
+        let view = ServiceView {
+            vip,
+            ports: add.ports.clone(),
+            algorithm: add.algorithm.clone().unwrap_or_default(),
+            warnings: add.affinity.iter().map(|_| "affinity is accepted and not in force".into()).collect(),
+            ..service(&add.name, "10.0.0.1", Vec::new())
+        };
+        world.added = Some(add);
+        world.services.push(view.clone());
+        Ok(view)
+    }
+    async fn remove_service(&self, name: String) -> Result<(), ApiError> {
+        let mut world = self.world();
+        let at =
+            world.services.iter().position(|s| s.name == name).ok_or_else(|| missing("service", &name))?;
+        world.services.remove(at);
+        Ok(())
+    }
+    async fn add_backend(&self, service: String, add: BackendAdd) -> Result<BackendView, ApiError> {
+        let weight = add.weight.unwrap_or(1);
+        let weight = u16::try_from(weight)
+            .map_err(|_| ApiError::Invalid(format!("weight {weight} is out of range; use 1 to 65535")))?;
+        let limit = add.max_connections.and_then(|n| u32::try_from(n).ok());
+        let view = BackendView { weight, max_connections: limit, ..backend(&add.address, 0) };
+        let mut world = self.world();
+        let found = world.services.iter_mut().find(|s| s.name == service);
+        found.ok_or_else(|| missing("service", &service))?.backends.push(view.clone());
+        Ok(view)
+    }
+    async fn remove_backend(&self, service: String, backend: String) -> Result<(), ApiError> {
+        let mut world = self.world();
+        world.backend(&service, &backend)?;
+        world
+            .services
+            .iter_mut()
+            .for_each(|s| s.backends.retain(|b| s.name != service || b.address != backend));
+        Ok(())
+    }
+    async fn drain(&self, service: String, backend: String, drain: Drain) -> Result<BackendView, ApiError> {
+        let mut world = self.world();
+        let found = world.backend(&service, &backend)?;
+        found.state = if found.active_connections == 0 { "drained" } else { "draining" }.into();
+        found.drain_deadline_seconds = drain.deadline_seconds.map(|s| s as f64);
+        let view = found.clone();
+        world.drain = Some(drain);
+        Ok(view)
+    }
+    async fn undrain(&self, service: String, backend: String) -> Result<BackendView, ApiError> {
+        let mut world = self.world();
+        let found = world.backend(&service, &backend)?;
+        found.state = "active".into();
+        Ok(found.clone())
+    }
+    async fn connections(&self, filter: ConnectionFilter) -> Result<Vec<ConnectionView>, ApiError> {
+        let nobody = filter.client.as_deref() == Some("192.0.2.99");
+        self.world().filter = Some(filter);
+        let connection = ConnectionView {
+            service: "app".into(),
+            client: "[2001:db8::7]:40000".into(),
+            vip: "[fd00::10]:8001".into(),
+            backend: "[fd00::11]:8001".into(),
+            protocol: "tcp".into(),
+            state: "established".into(),
+            age_seconds: 11_520.5,
+            idle_seconds: 0.25,
+            packets_in: 10,
+            bytes_in: 1536,
+            packets_out: 20,
+            bytes_out: 2048,
+        };
+        Ok(if nobody { Vec::new() } else { vec![connection] })
+    }
+    async fn status(&self) -> Result<StatusView, ApiError> {
+        let problems = self.world().problems.clone();
+        let attached = problems.is_empty();
+        Ok(StatusView {
+            state: if attached { "ok" } else { "degraded" }.into(),
+            version: "0.1.0".into(),
+            kernel: "6.12.0".into(),
+            uptime_seconds: 11_520.0,
+            interfaces: vec![InterfaceView {
+                name: "eth0".into(),
+                index: 2,
+                attach: "xdp".into(),
+                mode: attached.then(|| "xdp-native".into()),
+                error: problems.first().cloned(),
+            }],
+            services: 1,
+            backends: 2,
+            conntrack_entries: 512,
+            conntrack_capacity: 1024,
+            accounting_drift: 0,
+            sweeps: 3,
+            generation: 7,
+            problems,
+        })
+    }
+    async fn stats(&self) -> Result<StatsView, ApiError> {
+        let drops = BTreeMap::from([("no_backend".to_string(), 3), ("stray".to_string(), 0)]);
+        Ok(StatsView { services: self.world().services.clone(), drops })
+    }
+    async fn metrics(&self) -> Result<String, ApiError> {
+        Ok("flowpin_build_info 1\n# EOF\n".into())
+    }
+    async fn ready(&self) -> bool {
+        self.world().problems.is_empty()
+    }
+}
+
+/// A running fake agent.
+pub struct Agent {
+    /// What it knows.
+    pub fake: Fake,
+    dir: TempDir,
+    runtime: Runtime,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Agent {
+    /// With one service `app` over two backends, one of them on IPv6's notation to have it seen everywhere.
+    pub fn new() -> Self {
+        let agent = Self::empty();
+        let backends = vec![backend("10.0.1.11", 2), backend("10.0.1.12:5432", 1)];
+        agent.world(|w| {
+            w.services.push(service("app", "10.96.0.10", backends));
+            w.services.push(service("ns/six", "fd00::10", vec![backend("[fd00::11]:5432", 4)]));
+        });
+        agent
+    }
+
+    /// With nothing.
+    pub fn empty() -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let runtime = Runtime::new().expect("a runtime");
+        let mut agent = Self { fake: Fake::default(), dir, runtime, stop: None };
+        agent.start();
+        agent
+    }
+
+    /// Listens.
+    pub fn start(&mut self) {
+        let (stop, stopped) = oneshot::channel();
+        let listener = self.block_on(async { UnixListener::bind(self.socket()) }).expect("a socket");
+        let server = server::serve(listener, self.fake.clone(), async {
+            // An error means that the test is over as well.
+            let _ = stopped.await;
+        });
+        self.runtime.spawn(server);
+        self.stop = Some(stop);
+    }
+
+    /// Stops listening, as an agent does that is restarted.
+    pub fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // An error means that the server is gone already.
+            let _ = stop.send(());
+        }
+        std::fs::remove_file(self.socket()).expect("the socket was there");
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("api.sock")
+    }
+
+    /// Looks at what it knows, or changes it.
+    pub fn world<T>(&self, f: impl FnOnce(&mut World) -> T) -> T {
+        f(&mut self.fake.world())
+    }
+
+    /// Runs `flowpin ARGS` against it.
+    pub fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(flowpin(args).env("FLOWPIN_API_SOCKET", self.socket()))
+    }
+
+    /// Has something run on its runtime.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.runtime.spawn(future)
+    }
+
+    /// Runs something on its runtime.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+}

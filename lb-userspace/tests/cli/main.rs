@@ -1,0 +1,10 @@
+//! The command line and the API as scripts and people meet them: the real binary and the real server, over an agent without a
+//! kernel. Needs no root.
+
+mod alone;
+mod api;
+mod commands;
+mod drains;
+mod fake;
+mod ran;
+mod usage;

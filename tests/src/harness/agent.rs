@@ -1,0 +1,218 @@
+//! The real binary: start, kill, replace.
+
+use std::{
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Ns, eventually};
+
+/// An agent in a namespace, with files and pins of its own that go when it does.
+pub struct Agent {
+    child: Option<Child>,
+    /// Which binary is started next.
+    pub binary: PathBuf,
+    ns: String,
+    dir: TempDir,
+    pin_dir: PathBuf,
+}
+
+/// The binary under test.
+///
+/// # Panics
+/// If it isn't built.
+pub fn binary() -> PathBuf {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/flowpin");
+    let path = std::env::var_os("FLOWPIN_BIN").map_or(default, PathBuf::from);
+    assert!(path.exists(), "{} is not there: cargo xtask build --release", path.display());
+    path
+}
+
+/// `[[interface]]` tables.
+pub fn interfaces(rules: &[(&str, &str)]) -> String {
+    rules
+        .iter()
+        .map(|(name, how)| format!("[[interface]]\nmatch = \"{name}\"\nattach = \"{how}\"\n"))
+        .collect()
+}
+
+/// A `[[service]]` table with backends.
+pub fn service(name: &str, vip: &str, ports: &str, backends: &[String], more: &str) -> String {
+    let backends: String =
+        backends.iter().map(|b| format!("[[service.backend]]\naddress = \"{b}\"\n")).collect();
+    format!("[[service]]\nname = \"{name}\"\nvip = \"{vip}\"\nports = [{ports}]\n{more}\n{backends}")
+}
+
+impl Agent {
+    /// Prepares an agent with this configuration (everything but `[agent]`), not started.
+    pub fn prepare(ns: &Ns, config: &str) -> Self {
+        let dir = TempDir::new().expect("a directory");
+        let pin_dir = Path::new("/sys/fs/bpf").join(&ns.name);
+        let agent = Self { child: None, binary: binary(), ns: ns.name.clone(), dir, pin_dir };
+        agent.write_config(config);
+        agent
+    }
+
+    /// Starts an agent with this configuration and waits until it is ready.
+    pub fn start(ns: &Ns, config: &str) -> Self {
+        let mut agent = Self::prepare(ns, config);
+        agent.up();
+        agent
+    }
+
+    /// Replaces the configuration file.
+    pub fn write_config(&self, config: &str) {
+        let (dir, pins) = (self.dir.path().display(), self.pin_dir.display());
+        // max_flows is for tests that don't say: tables of a million would take their time and memory each.
+        let conntrack = if config.contains("[conntrack]") { "" } else { "[conntrack]\nmax_flows = 131072\n" };
+        let text = format!(
+            "[agent]\napi_socket = \"{dir}/api.sock\"\nmetrics_listen = \"127.0.0.1:9479\"\npin_dir = \"{pins}\"\n\
+             state_file = \"{dir}/state.json\"\n{conntrack}{config}"
+        );
+        std::fs::write(self.config(), text).expect("config");
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("flowpin.toml")
+    }
+    /// The state file.
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state.json")
+    }
+    /// The pin directory.
+    pub fn pins(&self) -> &Path {
+        &self.pin_dir
+    }
+
+    /// Starts the binary; does not wait.
+    pub fn spawn(&mut self, args: &[&str]) {
+        let log = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(self.dir.path().join("log"))
+            .expect("log");
+        let ns = Ns { name: self.ns.clone() };
+        let mut command = ns.command(self.binary.to_str().expect("UTF-8"));
+        std::mem::forget(ns);
+        let config = self.config();
+        command
+            .arg("agent")
+            .arg("--config")
+            .arg(config)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        self.child = Some(command.spawn().expect("the agent starts"));
+    }
+
+    /// Starts the binary and waits until it answers and is ready.
+    pub fn up(&mut self) {
+        self.spawn(&[]);
+        eventually("the agent is ready", Duration::from_secs(30), || {
+            if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
+                panic!("the agent ended: {status}\n{}", self.log());
+            }
+            UnixStream::connect(self.dir.path().join("api.sock")).map_err(|e| e.to_string())?;
+            let status = self.json(&["status"]);
+            if status["state"] == "ok" { Ok(()) } else { Err(status["problems"].to_string()) }
+        });
+    }
+
+    /// What the agent logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("a running agent");
+        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("kill");
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn end(&mut self, signal: Signal) -> std::process::ExitStatus {
+        self.signal(signal);
+        self.child.take().expect("a running agent").wait().expect("wait")
+    }
+
+    /// Waits for an agent that ends by itself; its exit code and log.
+    pub fn fails(&mut self) -> (Option<i32>, String) {
+        let status = self.child.take().expect("a started agent").wait().expect("wait");
+        (status.code(), self.log())
+    }
+
+    /// The command line.
+    pub fn cli(&self, args: &[&str]) -> Output {
+        let socket = self.dir.path().join("api.sock");
+        Command::new(&self.binary)
+            .arg("--api-socket")
+            .arg(socket)
+            .args(args)
+            .output()
+            .expect("the command line runs")
+    }
+
+    /// The command line, insisting on success.
+    ///
+    /// # Panics
+    /// With what it said.
+    pub fn done(&self, args: &[&str]) -> String {
+        let out = self.cli(args);
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// The command line's JSON, whatever the exit code.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let out = self.cli(&[args, &["-o", "json"]].concat());
+        serde_json::from_slice(&out.stdout)
+            .unwrap_or_else(|_| panic!("{args:?}: {}\n{}", String::from_utf8_lossy(&out.stderr), self.log()))
+    }
+
+    /// Active connections of a service's backends, by name of the backend.
+    pub fn active(&self, service: &str) -> Vec<u64> {
+        let view = self.json(&["service", "show", service]);
+        let backends = view["backends"].as_array().expect("backends");
+        backends.iter().map(|b| b["active_connections"].as_u64().expect("a count")).collect()
+    }
+
+    /// Waits for so many further walks over the flow tables.
+    pub fn sweeps(&self, count: u64) -> Value {
+        let first = self.json(&["status"])["sweeps"].as_u64().unwrap_or(0);
+        eventually("the sweeper goes on", Duration::from_secs(60), || {
+            let status = self.json(&["status"]);
+            let now = status["sweeps"].as_u64().unwrap_or(0);
+            if now >= first + count { Ok(status) } else { Err(format!("{now} sweeps")) }
+        })
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.child.is_some() {
+            for args in [["status", "-o", "json"], ["stats", "-o", "table"]] {
+                let out = self.cli(&args);
+                let text = String::from_utf8_lossy(&out.stdout);
+                let shown: String = text.lines().take(60).flat_map(|l| [l, "\n"]).collect();
+                eprintln!("--- {args:?}\n{shown}");
+            }
+            eprintln!("--- log\n{}", self.log());
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.pin_dir);
+    }
+}

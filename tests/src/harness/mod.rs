@@ -1,0 +1,14 @@
+//! Real namespaces, real programs.
+
+pub mod agent;
+pub mod client;
+pub mod eventually;
+pub mod netns;
+pub mod paths;
+pub mod server;
+pub mod topology;
+
+pub use agent::Agent;
+pub use eventually::eventually;
+pub use netns::Ns;
+pub use topology::Net;

@@ -1,0 +1,107 @@
+//! Network namespaces that go when their test does.
+
+use std::{
+    fs::File,
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use nix::sched::{CloneFlags, setns};
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A namespace.
+#[derive(Debug)]
+pub struct Ns {
+    /// As `ip netns` names it.
+    pub name: String,
+}
+
+/// Runs a command and insists that it succeeds.
+///
+/// # Panics
+/// With what it said, if it doesn't.
+pub fn must(line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let program = words.next().expect("a command");
+    let out = Command::new(program).args(words).stdin(Stdio::null()).output().expect(line);
+    assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+impl Ns {
+    /// A new one, loopback up.
+    ///
+    /// # Panics
+    /// Without root.
+    pub fn new(tag: &str) -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "this test makes network namespaces and needs root: sudo scripts/test"
+        );
+        let name = format!("fp{}-{}-{tag}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        must(&format!("ip netns add {name}"));
+        let ns = Self { name };
+        must(&format!("ip -n {} link set lo up", ns.name));
+        ns
+    }
+
+    fn file(&self) -> File {
+        File::open(format!("/run/netns/{}", self.name)).expect("the namespace is there")
+    }
+
+    /// Runs `f` on a thread that is in the namespace. Sockets made there stay there.
+    pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        let file = self.file();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                setns(file, CloneFlags::CLONE_NEWNET).expect("setns");
+                f()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// A command that will run in the namespace. Not by way of `ip netns exec`, which hides the BPF file system.
+    pub fn command(&self, program: &str) -> Command {
+        let file = self.file();
+        let mut command = Command::new(program);
+        // SAFETY: setns is async-signal-safe; nothing else happens between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                setns(&file, CloneFlags::CLONE_NEWNET)?;
+                Ok(())
+            });
+        }
+        command
+    }
+
+    /// `ip` in the namespace.
+    pub fn ip(&self, args: &str) -> String {
+        must(&format!("ip -n {} {args}", self.name))
+    }
+
+    /// A line in the namespace.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn must(&self, line: &str) -> String {
+        let mut words = line.split_whitespace();
+        let out = self
+            .command(words.next().expect("a command"))
+            .args(words)
+            .stdin(Stdio::null())
+            .output()
+            .expect(line);
+        let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(out.status.success(), "{line}: {stdout}{stderr}");
+        stdout.into_owned()
+    }
+}
+
+impl Drop for Ns {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}

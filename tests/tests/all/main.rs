@@ -1,0 +1,4 @@
+//! Packet tables and promises, on a real kernel, as root.
+
+mod packet;
+mod promise;

@@ -1,0 +1,30 @@
+//! Packet tables: one packet in; verdict, every byte and the counted reasons out. At XDP, XDP on virtual devices and TC, in IPv4
+//! and IPv6; a file per kind of packet, and a million random ones.
+//!
+//! Which [`Reason`](lb_common::abi::Reason) is produced where: `no_backend` reset, unreachable; `backends_full` choose; `table_full`
+//! full; `stray`, `stray_reset` reset; `fragment` fragments; `malformed` malformed; `flow_busy` close; `port_conflict` reuse;
+//! `unanswered` unreachable; `internal` internal.
+
+use flowpin_tests::packet::{build, run, stage, sum, world};
+
+mod choose;
+mod close;
+mod counters;
+mod extensions;
+mod fragments;
+mod full;
+mod fuzz;
+mod hashed;
+mod internal;
+mod malformed;
+mod not_ours;
+mod offload;
+mod reset;
+mod reuse;
+mod sizes;
+mod sweep;
+mod tcp;
+mod together;
+mod udp;
+mod unreachable;
+mod vlan;

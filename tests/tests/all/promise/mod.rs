@@ -1,0 +1,7 @@
+//! One promise a file, stated in its first line, kept with real traffic.
+
+mod accounting;
+mod attach;
+mod balance;
+mod lifecycle;
+mod pinning;

@@ -1,0 +1,57 @@
+//! The BPF object, then the agent that embeds it.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context, bail};
+
+use crate::{cargo, root, run, toolchain};
+
+/// Flags of the BPF build. v3 of the instruction set (Linux 5.12) has the atomic operations that accounting stands on; BTF is
+/// for maps and messages.
+const FLAGS: &str = "-C linker=bpf-linker -C link-arg=--btf -C debuginfo=2 -C panic=abort -C target-cpu=v3";
+
+/// Object and binary.
+pub fn all(release: bool) -> anyhow::Result<()> {
+    ebpf()?;
+    let mut command = cargo();
+    command.args(["build", "--package", "flowpin"]);
+    if release {
+        command.arg("--release");
+    }
+    run(&mut command)
+}
+
+/// The object: `target/bpf/flowpin-bpf.o`.
+pub fn ebpf() -> anyhow::Result<()> {
+    let linker = Command::new("bpf-linker").arg("--version").output();
+    if !linker.is_ok_and(|o| o.status.success()) {
+        bail!("bpf-linker is not there: run scripts/setup");
+    }
+    let toolchain = toolchain::find()?;
+    println!("BPF object: with {}", toolchain.name);
+    // BPF programs run in the byte order of the machine that they are built on.
+    let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
+    let out = root().join("target/ebpf");
+    let mut command = Command::new(toolchain::cargo()?);
+    command
+        .args(["build", "--release", "--package", "lb-ebpf", "--bin", "flowpin-bpf"])
+        .args(["-Z", "build-std=core", "--target", target])
+        .arg("--target-dir")
+        .arg(&out)
+        .env("RUSTC", &toolchain.rustc)
+        .env("RUSTFLAGS", FLAGS)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTUP_TOOLCHAIN")
+        // For cargo's -Z, and for what a stable compiler has and does not offer.
+        .env("RUSTC_BOOTSTRAP", "1");
+    run(&mut command)?;
+    let built =
+        fs::read(out.join(target).join("release/flowpin-bpf")).context("the BPF build left no object")?;
+    let object = root().join("target/bpf/flowpin-bpf.o");
+    // Written only when it is another one, so that the agent isn't built again for nothing.
+    if fs::read(&object).ok().as_ref() != Some(&built) {
+        fs::create_dir_all(root().join("target/bpf"))?;
+        fs::write(&object, built)?;
+    }
+    Ok(())
+}

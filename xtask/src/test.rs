@@ -1,0 +1,39 @@
+//! Everything that must hold, cheapest first; stops at the first thing that doesn't.
+
+use std::process::Command;
+
+use anyhow::bail;
+
+use crate::{build, cargo, tidy};
+
+fn stage(name: &str, command: &mut Command) -> anyhow::Result<()> {
+    println!("\n== {name}");
+    crate::run(command)
+}
+
+/// See the module.
+pub fn run() -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the packet and traffic tests need root: sudo scripts/test");
+    }
+    println!("\n== build");
+    build::all(true)?;
+    stage("format", cargo().args(["fmt", "--all", "--check"]))?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    stage("lints", cargo().args(clippy))?;
+    println!("\n== house rules");
+    tidy::run()?;
+    if Command::new("cargo-deny").arg("--version").output().is_ok_and(|o| o.status.success()) {
+        stage(
+            "licences and sources",
+            Command::new("cargo-deny").args(["check", "licenses", "bans", "sources"]),
+        )?;
+    } else {
+        println!(
+            "\n== licences and sources: not checked, cargo-deny is not installed (cargo install cargo-deny)"
+        );
+    }
+    let host = ["test", "--package", "lb-common", "--package", "lb-ebpf", "--package", "flowpin", "--lib"];
+    stage("unit and property tests", cargo().args(host))?;
+    stage("packets and traffic", cargo().args(["test", "--release", "--package", "flowpin-tests"]))
+}

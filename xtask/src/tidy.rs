@@ -1,0 +1,87 @@
+//! House rules that no lint knows.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::bail;
+
+use crate::root;
+
+/// Longest file, in lines.
+const LONGEST: usize = 400;
+/// What may name aya: the kernel side of userspace, the one list of plain data, and the tests.
+const AYA: [&str; 6] = [
+    "lb-userspace/src/datapath/",
+    "lb-common/src/abi/pod.rs",
+    "tests/",
+    "lb-ebpf/",
+    "xtask/",
+    "lb-userspace/build.rs",
+];
+/// What walks the flow tables needs their plain-data bound.
+const AYA_POD: [&str; 2] = ["lb-userspace/src/conntrack/sweep.rs", "lb-userspace/src/observe/connections.rs"];
+
+/// Checks all of them, and says all that is wrong.
+pub fn run() -> anyhow::Result<()> {
+    let mut wrong = Vec::new();
+    let mut files = Vec::new();
+    for part in ["lb-common", "lb-ebpf", "lb-userspace", "tests", "xtask"] {
+        collect(&root().join(part), &mut files)?;
+    }
+    for file in &files {
+        let name = file.strip_prefix(root())?.display().to_string();
+        check(&name, &fs::read_to_string(file)?, &mut wrong);
+    }
+    let operating = fs::read_to_string(root().join("OPERATING.md"))?;
+    let reasons = fs::read_to_string(root().join("lb-common/src/abi/reason.rs"))?;
+    for line in reasons.lines().filter(|l| l.contains("=> \"") && l.contains("Self::")) {
+        if let Some(label) = line.split('"').nth(1).filter(|l| !l.contains(' '))
+            && !operating.contains(&format!("`{label}`"))
+        {
+            wrong.push(format!("OPERATING.md: reason `{label}` is not explained"));
+        }
+    }
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("\n"));
+    }
+    println!("{} files in order", files.len());
+    Ok(())
+}
+
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn check(name: &str, text: &str, wrong: &mut Vec<String>) {
+    let lines = text.lines().count();
+    if lines > LONGEST {
+        wrong.push(format!("{name}: {lines} lines; split it, the limit is {LONGEST}"));
+    }
+    if !text.starts_with("//!") && !name.ends_with("tests.rs") {
+        wrong.push(format!("{name}: does not open with what it is (//!)"));
+    }
+    let may = |list: &[&str]| list.iter().any(|p| name.starts_with(p));
+    for line in text.lines().filter(|l| l.contains("aya::")) {
+        if !may(&AYA) && !(may(&AYA_POD) && line.trim() == "use aya::Pod;") {
+            wrong.push(format!("{name}: aya belongs in lb-userspace/src/datapath"));
+        }
+    }
+    let ignore = concat!("#[", "ignore");
+    if text.contains(ignore) {
+        wrong.push(format!("{name}: a test is ignored"));
+    }
+    let sleep = concat!("thread::", "sleep");
+    if name.starts_with("tests/") && !name.ends_with("eventually.rs") && text.contains(sleep) {
+        wrong.push(format!("{name}: sleeps; await a condition with harness::eventually"));
+    }
+}
