@@ -98,12 +98,13 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         tokio::spawn(server::serve_metrics(metrics, handle.clone(), down(stopped.clone()))),
     ];
     let sweeper = tokio::spawn(sweep_forever(handle.clone(), stopped));
-    notify(&[sd_notify::NotifyState::Ready]);
-    tracing::info!("ready");
-
+    // Before anybody is told that we are ready: a signal that comes sooner would just end the process.
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let mut hup = signal(SignalKind::hangup())?;
+    notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!("ready");
+
     loop {
         tokio::select! {
             _ = term.recv() => break,
