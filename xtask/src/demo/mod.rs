@@ -41,9 +41,11 @@ pub fn run() -> anyhow::Result<()> {
     stage.args(["role", "stage", &tag]);
     roles::heed_signals(&mut stage, signals);
     let mut stage = stage.spawn()?;
+    let mut interrupted = false;
     let status = loop {
         if signals.wait()? != Signal::SIGCHLD {
-            // A signal to this process alone; Ctrl-C has reached the stage too.
+            interrupted = true;
+            // Ctrl-C has reached the stage too; a signal to this process alone has not.
             stage.kill()?;
         }
         if let Some(status) = stage.try_wait()? {
@@ -51,11 +53,13 @@ pub fn run() -> anyhow::Result<()> {
         }
     };
     world::clean_up(&tag);
-    match status.code() {
-        Some(0) => Ok(()),
-        Some(_) => bail!("the demo failed"),
-        None => bail!("interrupted; everything it made is gone"),
+    if interrupted {
+        bail!("interrupted; everything it made is gone");
     }
+    if !status.success() {
+        bail!("the demo failed");
+    }
+    Ok(())
 }
 
 /// Runs a part.
