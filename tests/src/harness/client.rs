@@ -6,6 +6,9 @@ use std::{
     time::Duration,
 };
 
+/// How long a byte may take. A connection that is lost never answers; a busy machine may take its time, and is not what is tested.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A connection through a VIP.
 #[derive(Debug)]
 pub struct Conn {
@@ -25,9 +28,9 @@ impl Conn {
     /// Connects and hears who is there.
     ///
     /// # Errors
-    /// As sockets have them; nothing for 5 s is one.
+    /// As sockets have them; nothing for [`PATIENCE`] is one.
     pub fn open(to: SocketAddr) -> std::io::Result<Self> {
-        Self::from_stream(TcpStream::connect_timeout(&to, Duration::from_secs(5))?)
+        Self::from_stream(TcpStream::connect_timeout(&to, PATIENCE)?)
     }
 
     /// Hears who is there on a connection that was made otherwise.
@@ -35,8 +38,8 @@ impl Conn {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_stream(stream: TcpStream) -> std::io::Result<Self> {
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         let mut conn = Self { seed: stream.local_addr()?.port().into(), stream, backend: String::new() };
         let mut byte = [0];
