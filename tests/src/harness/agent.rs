@@ -123,7 +123,7 @@ impl Agent {
     /// Starts the binary and waits until it answers and is ready.
     pub fn up(&mut self) {
         self.spawn(&[]);
-        eventually("the agent is ready", Duration::from_secs(30), || {
+        eventually("the agent is ready", Duration::from_secs(120), || {
             if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
                 panic!("the agent ended: {status}\n{}", self.log());
             }

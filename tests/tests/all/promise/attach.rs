@@ -57,7 +57,7 @@ fn leaving_and_detaching() {
     assert!(agent.end(Signal::SIGTERM).success());
     net.client.run(|| Conn::open(at(&V4.vip(0), 80)).expect("new connections are balanced without an agent"));
     agent.spawn(&["--detach-on-exit"]);
-    eventually("the agent answers", Duration::from_secs(20), || {
+    eventually("the agent answers", Duration::from_secs(120), || {
         if agent.cli(&["status"]).status.success() { Ok(()) } else { Err(agent.log()) }
     });
     assert!(agent.end(Signal::SIGTERM).success());

@@ -46,7 +46,7 @@ fn endure(family: Family, client: &str, backend: &str, algorithm: &str) {
         // Each disturbance is followed by whole rounds of all connections.
         let endured = |what: &str| {
             let target = rounds.load(Ordering::Relaxed) + 2;
-            eventually(what, Duration::from_secs(30), || {
+            eventually(what, Duration::from_secs(120), || {
                 assert!(!traffic.is_finished(), "after: {what}");
                 let now = rounds.load(Ordering::Relaxed);
                 if now >= target { Ok(()) } else { Err(format!("{now} rounds")) }
