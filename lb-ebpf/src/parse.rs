@@ -265,7 +265,7 @@ fn layer4<P: Packet, A: Addr>(
         u16::from_be(get(p, 4)) as usize
     };
     // Length 0: a GSO datagram, whose length doesn't fit (RFC 2675).
-    if (len < 8 || len > room) && !(P::BIG && len == 0) {
+    if (len < 8 || len > room) && !(P::BIG && len == 0 && room >= 8) {
         return Err(Why::Malformed);
     }
     Ok(())

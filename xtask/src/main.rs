@@ -69,7 +69,9 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Cargo, as it was called.
+/// Cargo, as it was called; what it makes goes to `target`, whatever the environment says, since tests and demo look there.
 fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.env("CARGO_TARGET_DIR", root().join("target"));
+    command
 }

@@ -72,7 +72,8 @@ proptest! {
             for i in 0..4 {
                 bytes.swap(26 + i, 30 + i);
             }
-            (bytes.swap(34, 36), bytes.swap(35, 37));
+            bytes.swap(34, 36);
+            bytes.swap(35, 37);
         };
         turn(&mut bytes);
         let mut parsed = Parsed::default();

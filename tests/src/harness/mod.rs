@@ -4,6 +4,7 @@ pub mod agent;
 pub mod client;
 pub mod eventually;
 pub mod netns;
+pub mod paths;
 pub mod server;
 pub mod topology;
 

@@ -1,7 +1,7 @@
-//! Packets: built, run through a program, compared.
+//! Packets: built, run through a program with `BPF_PROG_TEST_RUN`, compared to the byte.
 
 pub mod build;
-pub mod rig;
-
-pub use build::{Frame, L4, checksums_hold};
-pub use rig::{Face, Outcome, Rig};
+pub mod run;
+pub mod stage;
+pub mod sum;
+pub mod world;

@@ -1,8 +1,8 @@
 //! The demonstration: kube-proxy's random rules beside Flowpin, with real connections; then a drain and a killed agent under
 //! traffic.
 //!
-//! Three processes a stage: this one makes nothing and cleans up whatever happens, Ctrl-C included; `stage` is the show;
-//! `serve` and `hold` are its servers and clients, in namespaces.
+//! This process makes nothing and cleans up whatever happens, Ctrl-C and TERM included; `stage` is the show; `serve` and `hold`
+//! are its servers and clients, in namespaces.
 
 mod roles;
 mod stage;
@@ -12,7 +12,7 @@ use std::process::Command;
 
 use anyhow::bail;
 use clap::Args;
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigSet, Signal};
 
 /// A part that runs in a process of its own.
 #[derive(Args)]
@@ -28,21 +28,38 @@ pub fn run() -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the demo makes network namespaces and needs root: sudo scripts/demo");
     }
-    for interrupt in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        // SAFETY: ignoring a signal runs no code. The stage and its parts get it too, and end; then this goes on.
-        unsafe { signal(interrupt, SigHandler::SigIgn) }?;
+    // A demo that was killed outright could not clean up.
+    for tag in world::abandoned() {
+        world::clean_up(&tag);
     }
-    let tag = format!("fpd{}", std::process::id());
+    // Held back from before there is anything to clean up, and taken one by one below.
+    let signals: SigSet =
+        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD].into_iter().collect();
+    signals.thread_block()?;
+    let tag = world::tag(std::process::id());
     let mut stage = Command::new(std::env::current_exe()?);
     stage.args(["role", "stage", &tag]);
-    roles::heed_signals(&mut stage);
-    let result = stage.status();
+    roles::heed_signals(&mut stage, signals);
+    let mut stage = stage.spawn()?;
+    let mut interrupted = false;
+    let status = loop {
+        if signals.wait()? != Signal::SIGCHLD {
+            interrupted = true;
+            // Ctrl-C has reached the stage too; a signal to this process alone has not.
+            stage.kill()?;
+        }
+        if let Some(status) = stage.try_wait()? {
+            break status;
+        }
+    };
     world::clean_up(&tag);
-    match result?.code() {
-        Some(0) => Ok(()),
-        Some(_) => bail!("the demo failed"),
-        None => bail!("interrupted; everything it made is gone"),
+    if interrupted {
+        bail!("interrupted; everything it made is gone");
     }
+    if !status.success() {
+        bail!("the demo failed");
+    }
+    Ok(())
 }
 
 /// Runs a part.

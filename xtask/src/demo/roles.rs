@@ -13,24 +13,20 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::SigSet;
 
-/// Undoes for a child what the parent ignores.
-pub fn heed_signals(command: &mut Command) {
-    // SAFETY: signal is async-signal-safe; nothing else happens between fork and exec.
+/// Lets a child get the signals that its parent holds back.
+pub fn heed_signals(command: &mut Command, signals: SigSet) {
+    // SAFETY: setting the mask is async-signal-safe; nothing else happens between fork and exec.
     unsafe {
-        command.pre_exec(|| {
-            for s in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-                signal(s, SigHandler::SigDfl)?;
-            }
-            Ok(())
-        });
+        command.pre_exec(move || Ok(signals.thread_unblock()?));
     }
 }
 
-/// A server that says who it is and then echoes.
+/// A server that says who it is and then echoes. Prints a line once it listens.
 pub fn serve(name: &str) -> anyhow::Result<()> {
     let listener = TcpListener::bind(("0.0.0.0", 80))?;
+    println!("{name}");
     let greeting = format!("{name}\n");
     for stream in listener.incoming() {
         let (mut stream, greeting) = (stream?, greeting.clone());

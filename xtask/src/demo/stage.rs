@@ -3,8 +3,9 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader, Write},
-    path::PathBuf,
+    io::{BufRead, BufReader, ErrorKind, Write},
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -69,6 +70,8 @@ impl Holder {
 struct Agent<'a> {
     tag: &'a str,
     dir: PathBuf,
+    /// Where it says that it is ready, as to systemd.
+    ready: UnixDatagram,
     child: Child,
 }
 
@@ -93,7 +96,9 @@ impl<'a> Agent<'a> {
             pins(tag)
         );
         fs::write(dir.join("flowpin.toml"), config)?;
-        let mut agent = Self { tag, child: Self::spawn(tag, &dir)?, dir };
+        let ready = UnixDatagram::bind(Self::notify_socket(&dir))?;
+        ready.set_read_timeout(Some(Duration::from_millis(200)))?;
+        let mut agent = Self { tag, child: Self::spawn(tag, &dir)?, ready, dir };
         agent.wait()?;
         Ok(agent)
     }
@@ -102,26 +107,39 @@ impl<'a> Agent<'a> {
         root().join("target/release/flowpin")
     }
 
-    fn spawn(tag: &str, dir: &std::path::Path) -> anyhow::Result<Child> {
+    fn notify_socket(dir: &Path) -> PathBuf {
+        dir.join("notify")
+    }
+
+    fn spawn(tag: &str, dir: &Path) -> anyhow::Result<Child> {
         let log = fs::File::options().create(true).append(true).open(dir.join("agent.log"))?;
         let binary = Self::binary();
         let mut command = inside(tag, "n", &binary.display().to_string());
         command.arg("agent").arg("--config").arg(dir.join("flowpin.toml"));
+        command.env("NOTIFY_SOCKET", Self::notify_socket(dir));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().context("flowpin agent")
     }
 
+    /// Until it says that it is ready.
     fn wait(&mut self) -> anyhow::Result<()> {
+        let log = |agent: &Self| fs::read_to_string(agent.dir.join("agent.log")).unwrap_or_default();
         let start = Instant::now();
-        while self.cli(&["status"]).is_err() {
+        let mut message = [0; 256];
+        loop {
+            match self.ready.recv(&mut message) {
+                Ok(n) if message[..n].starts_with(b"READY=1") => return Ok(()),
+                Ok(_) => {}
+                // Nothing yet: time to see whether there is still somebody to wait for.
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(e) => return Err(e.into()),
+            }
             if let Some(status) = self.child.try_wait()? {
-                bail!("the agent ended ({status}): {}", fs::read_to_string(self.dir.join("agent.log"))?);
+                bail!("the agent ended ({status}): {}", log(self));
             }
             if start.elapsed() > Duration::from_secs(30) {
-                bail!("the agent is not ready: {}", fs::read_to_string(self.dir.join("agent.log"))?);
+                bail!("the agent is not ready: {}", log(self));
             }
-            std::thread::sleep(Duration::from_millis(50));
         }
-        Ok(())
     }
 
     fn cli(&self, args: &[&str]) -> anyhow::Result<String> {
@@ -158,10 +176,13 @@ pub fn run(tag: &str) -> anyhow::Result<()> {
     world::build(tag)?;
     let me = std::env::current_exe()?.display().to_string();
     for i in 0..BACKENDS {
-        inside(tag, &format!("b{i}"), &me)
+        let mut server = inside(tag, &format!("b{i}"), &me)
             .args(["role", "serve", &format!("b{i}")])
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()?;
+        let listening = BufReader::new(server.stdout.take().context("a pipe")?).lines().next();
+        listening.context("a server did not start")??;
     }
     step("flowpin agent on one node; on the other the iptables rules that kube-proxy writes");
     let mut agent = Agent::start(tag)?;
@@ -181,8 +202,10 @@ pub fn run(tag: &str) -> anyhow::Result<()> {
     let drained = agent.cli(&["backend", "drain", "least-connections", "10.2.0.2"])?;
     say(format!("  {}", drained.trim()));
     let late = Holder::open(tag, VIPS[0].1, 90)?;
+    let new_on_b0 = late.spread["b0"];
     say(format!("  90 more connections: {:?}", late.spread));
-    if late.spread["b0"] != 0 {
+    held.push(late);
+    if new_on_b0 != 0 {
         bail!("a draining backend got a new connection");
     }
     step("killing the agent (SIGKILL); the kernel goes on without it");
@@ -201,10 +224,10 @@ pub fn run(tag: &str) -> anyhow::Result<()> {
     }
     step(&format!(
         "{} connections through drain, kill and restart: {rounds} rounds of data, {broken} broken",
-        2 * CONNECTIONS
+        held.iter().flat_map(|h| h.spread.values()).sum::<usize>()
     ));
     say(agent.cli(&["backend", "list"])?);
-    for holder in held.into_iter().chain([kube, late]) {
+    for holder in held.into_iter().chain([kube]) {
         holder.close()?;
     }
     step("cleaning up");
@@ -221,15 +244,21 @@ fn table(rows: &[(&str, BTreeMap<String, usize>)]) -> String {
     let mut builder = Builder::default();
     let names = (0..BACKENDS).map(|i| format!("b{i}"));
     builder.push_record(
-        ["OPEN CONNECTIONS".to_string()].into_iter().chain(names).chain(["max/mean".to_string()]),
+        ["OPEN CONNECTIONS".to_string()]
+            .into_iter()
+            .chain(names)
+            .chain(["min", "max", "max/mean"].map(String::from)),
     );
     for (name, spread) in rows {
-        let max = spread.values().max().copied().unwrap_or(0) as f64;
+        let min = spread.values().min().copied().unwrap_or(0);
+        let max = spread.values().max().copied().unwrap_or(0);
         let mean = spread.values().sum::<usize>() as f64 / BACKENDS as f64;
         let counts = spread.values().map(ToString::to_string);
-        builder.push_record(
-            [(*name).to_string()].into_iter().chain(counts).chain([format!("{:.3}", max / mean)]),
-        );
+        builder.push_record([(*name).to_string()].into_iter().chain(counts).chain([
+            min.to_string(),
+            max.to_string(),
+            format!("{:.3}", max as f64 / mean),
+        ]));
     }
     builder.build().with(Style::rounded()).to_string()
 }

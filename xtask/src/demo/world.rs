@@ -6,10 +6,16 @@
 //!          └── n (Flowpin) ──────────────────────────────┘
 //! ```
 
-use std::process::{Command, Stdio};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, bail};
 
+/// Begins the name of everything that a demo makes; its process id follows.
+const PREFIX: &str = "fpd";
 /// Backends.
 pub const BACKENDS: usize = 4;
 /// The VIP that kube-proxy's rules serve.
@@ -102,13 +108,33 @@ fn kube_proxy(tag: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the names of everything that a demo makes begin with.
+pub fn tag(pid: u32) -> String {
+    format!("{PREFIX}{pid}")
+}
+
+/// Tags of demos whose process is gone and whose namespaces are not.
+pub fn abandoned() -> BTreeSet<String> {
+    namespaces()
+        .iter()
+        .filter_map(|name| name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok())
+        .filter(|pid: &u32| !Path::new(&format!("/proc/{pid}")).exists())
+        .map(tag)
+        .collect()
+}
+
+fn namespaces() -> Vec<String> {
+    let listed = Command::new("ip").args(["netns", "list"]).output().map(|o| o.stdout).unwrap_or_default();
+    let listed = String::from_utf8_lossy(&listed);
+    listed.lines().filter_map(|l| l.split_whitespace().next()).map(String::from).collect()
+}
+
 /// Removes all that a demo with this tag may have made, and ends what still runs in its namespaces.
 pub fn clean_up(tag: &str) {
-    let listed = Command::new("ip").args(["netns", "list"]).output().map(|o| o.stdout).unwrap_or_default();
-    for name in String::from_utf8_lossy(&listed).lines().filter_map(|l| l.split_whitespace().next()) {
+    for name in namespaces() {
         if name.starts_with(&format!("{tag}-")) {
             let pids = Command::new("ip")
-                .args(["netns", "pids", name])
+                .args(["netns", "pids", &name])
                 .output()
                 .map(|o| o.stdout)
                 .unwrap_or_default();
@@ -118,7 +144,7 @@ pub fn clean_up(tag: &str) {
                     nix::sys::signal::Signal::SIGKILL,
                 );
             }
-            let _ = Command::new("ip").args(["netns", "del", name]).status();
+            let _ = Command::new("ip").args(["netns", "del", &name]).status();
         }
     }
     // Nothing there is as good as removed.

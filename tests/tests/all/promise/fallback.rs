@@ -40,7 +40,12 @@ fn clsact_where_there_is_no_tcx() {
             assert_eq!(mode, Mode::Clsact);
         }
     });
-    assert_eq!(filters().matches("flowpin_tc").count(), 1, "the second time it is replaced: {}", filters());
+    assert_eq!(
+        filters().matches("direct-action").count(),
+        1,
+        "the second time it is replaced: {}",
+        filters()
+    );
     net.client.run(|| {
         let mut conn = Conn::open(at(&V4.vip(0), 80)).expect("filters stay when their maker is gone");
         conn.exchange(100_000).unwrap();

@@ -1,0 +1,451 @@
+//! A node without an agent: the BPF object loaded but not pinned or attached, its maps filled by hand, one program to run.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray, PerCpuValues},
+};
+use lb_common::{
+    abi::{
+        Active, Addr, Addr4, Addr6, Algorithm, BLOCK_SLOTS, Backend, BackendCounters, BackendId, Flow,
+        FlowKey, PoolBlock, PortBe, Proto, Reason, Service, ServiceId, ServiceKey, Stray, maps, programs,
+        sweep, table,
+    },
+    maglev,
+};
+
+use super::run::{Hook, Runner, Verdict, load_xdp, test_run};
+use crate::harness::paths;
+
+type Tables = ArrayOfMaps<MapData, Array<MapData, table::Chunk>>;
+
+/// `BPF_F_INNER_MAP`: arrays of different lengths in one outer map.
+const INNER_MAP: u32 = 0x1000;
+
+/// A backend to be added.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// Where.
+    pub addr: IpAddr,
+    /// `None`: the service's port.
+    pub port: Option<u16>,
+    /// 0: takes no new flows.
+    pub weight: u32,
+    /// `u32::MAX`: no limit.
+    pub limit: u32,
+}
+
+impl Member {
+    /// Weight 1, no limit.
+    pub const fn new(addr: IpAddr, port: u16) -> Self {
+        Self { addr, port: Some(port), weight: 1, limit: u32::MAX }
+    }
+}
+
+/// A service that was added.
+#[derive(Clone, Debug)]
+pub struct Added {
+    /// Its id.
+    pub id: ServiceId,
+    /// Its backends, in the order given.
+    pub backends: Vec<BackendId>,
+}
+
+/// Loaded programs and their maps.
+pub struct World {
+    /// Where packets come in.
+    pub hook: Hook,
+    runner: Runner,
+    out: Vec<u8>,
+    ebpf: Ebpf,
+    /// Flow table, IPv4.
+    pub flows4: HashMap<MapData, FlowKey<Addr4>, Flow<Addr4>>,
+    /// Flow table, IPv6.
+    pub flows6: HashMap<MapData, FlowKey<Addr6>, Flow<Addr6>>,
+    services4: HashMap<MapData, ServiceKey<Addr4>, Service>,
+    services6: HashMap<MapData, ServiceKey<Addr6>, Service>,
+    vips4: HashMap<MapData, Addr4, u32>,
+    vips6: HashMap<MapData, Addr6, u32>,
+    pools: Array<MapData, PoolBlock>,
+    active: Array<MapData, Active>,
+    backends: Array<MapData, Backend>,
+    counters: PerCpuArray<MapData, BackendCounters>,
+    reasons: PerCpuArray<MapData, u64>,
+    tables: Tables,
+    next_block: u32,
+    next_service: u32,
+}
+
+/// The flow tables' capacity unless a test wants another, in entries (two a flow).
+const FLOW_ENTRIES: u32 = 4096;
+/// Ids that the tables here have room for: more than any test uses, and quickly made.
+const BLOCKS: u32 = 64;
+
+/// Removes every key.
+fn empty<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) -> Result<()> {
+    let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+    keys.iter().try_for_each(|key| Ok(map.remove(key)?))
+}
+
+impl World {
+    /// An empty node.
+    ///
+    /// # Errors
+    /// No object, no root, or the kernel refuses.
+    pub fn new(hook: Hook) -> Result<Self> {
+        Self::with_flows(hook, FLOW_ENTRIES)
+    }
+
+    /// An empty node with flow tables of this many entries (two a flow) each.
+    ///
+    /// # Errors
+    /// As for [`World::new`].
+    pub fn with_flows(hook: Hook, entries: u32) -> Result<Self> {
+        Self::with_sizes(hook, entries, BLOCKS * BLOCK_SLOTS as u32)
+    }
+
+    /// The same, with room for this many backends in `BACKENDS`.
+    ///
+    /// # Errors
+    /// As for [`World::new`].
+    pub fn with_sizes(hook: Hook, entries: u32, backends: u32) -> Result<Self> {
+        paths::need_root();
+        let path: PathBuf = paths::object();
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(maps::FLOWS4, entries)
+            .map_max_entries(maps::FLOWS6, entries)
+            .map_max_entries(maps::POOLS, BLOCKS)
+            .map_max_entries(maps::ACTIVE, BLOCKS)
+            .map_max_entries(maps::BACKENDS, backends)
+            .map_max_entries(maps::BACKEND_COUNTERS, BLOCKS * BLOCK_SLOTS as u32)
+            .load_file(&path)
+            .with_context(|| format!("loading {}", path.display()))?;
+        let runner = Runner::load(&mut ebpf, hook)?;
+        let mut take =
+            |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
+        Ok(Self {
+            hook,
+            runner,
+            out: Vec::new(),
+            flows4: take(maps::FLOWS4)?.try_into()?,
+            flows6: take(maps::FLOWS6)?.try_into()?,
+            services4: take(maps::SERVICES4)?.try_into()?,
+            services6: take(maps::SERVICES6)?.try_into()?,
+            vips4: take(maps::VIPS4)?.try_into()?,
+            vips6: take(maps::VIPS6)?.try_into()?,
+            pools: take(maps::POOLS)?.try_into()?,
+            active: take(maps::ACTIVE)?.try_into()?,
+            backends: take(maps::BACKENDS)?.try_into()?,
+            counters: take(maps::BACKEND_COUNTERS)?.try_into()?,
+            reasons: take(maps::REASONS)?.try_into()?,
+            tables: take(maps::TABLES)?.try_into()?,
+            ebpf,
+            next_block: 1,
+            next_service: 0,
+        })
+    }
+
+    /// Takes everything out again, so that a loaded object serves many tests: loading is what takes time.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn reset(&mut self) -> Result<()> {
+        empty(&mut self.flows4)?;
+        empty(&mut self.flows6)?;
+        empty(&mut self.services4)?;
+        empty(&mut self.services6)?;
+        empty(&mut self.vips4)?;
+        empty(&mut self.vips6)?;
+        let cpus = aya::util::nr_cpus().map_err(|(path, e)| anyhow::anyhow!("{path}: {e}"))?;
+        for block in 0..self.next_block {
+            self.pools.set(block, PoolBlock::FREE, 0)?;
+            self.active.set(block, Active::default(), 0)?;
+            for slot in 0..BLOCK_SLOTS as u32 {
+                let id = BackendId::new(block, slot);
+                self.backends.set(id.0, Backend::default(), 0)?;
+                self.counters.set(
+                    id.0,
+                    PerCpuValues::try_from(vec![BackendCounters::default(); cpus])?,
+                    0,
+                )?;
+            }
+        }
+        for reason in 0..Reason::COUNT as u32 {
+            self.reasons.set(reason, PerCpuValues::try_from(vec![0; cpus])?, 0)?;
+        }
+        (self.next_block, self.next_service) = (1, 0);
+        Ok(())
+    }
+
+    /// Adds a service with least-connections.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add(&mut self, vip: IpAddr, ports: &[(Proto, u16)], members: &[Member]) -> Result<Added> {
+        self.add_with(vip, ports, members, Algorithm::LEAST_CONNECTIONS, Stray::RESET)
+    }
+
+    /// Adds a service with consistent hashing.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add_hashed(&mut self, vip: IpAddr, ports: &[(Proto, u16)], members: &[Member]) -> Result<Added> {
+        self.add_with(vip, ports, members, Algorithm::CONSISTENT_HASH, Stray::FORWARD)
+    }
+
+    /// Adds a service.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add_with(
+        &mut self,
+        vip: IpAddr,
+        ports: &[(Proto, u16)],
+        members: &[Member],
+        algorithm: Algorithm,
+        stray: Stray,
+    ) -> Result<Added> {
+        let id = self.next_service;
+        let blocks = members.len().div_ceil(BLOCK_SLOTS) as u32;
+        let first = if blocks == 0 { 0 } else { self.next_block };
+        ensure!(self.next_block + blocks <= BLOCKS, "more than {BLOCKS} blocks");
+        self.next_block += blocks;
+        let mut backends = Vec::new();
+        for (i, part) in members.chunks(BLOCK_SLOTS).enumerate() {
+            let block = first + i as u32;
+            let next = if i as u32 + 1 < blocks { block + 1 } else { 0 };
+            let mut value = PoolBlock { next, service: id, ..PoolBlock::FREE };
+            for (slot, member) in part.iter().enumerate() {
+                (value.weight[slot], value.limit[slot]) = (member.weight, member.limit);
+                let backend = BackendId::new(block, slot as u32);
+                self.backends.set(backend.0, Backend::new(member.addr, member.port, id), 0)?;
+                backends.push(backend);
+            }
+            self.pools.set(block, value, 0)?;
+        }
+        if algorithm == Algorithm::CONSISTENT_HASH {
+            self.publish(id, members, &backends)?;
+        }
+        self.declare(vip, ports, Service { id, first_block: first, algorithm, stray, _pad: [0; 6] })?;
+        Ok(Added { id, backends })
+    }
+
+    /// Adds a service with one backend in its pool that `BACKENDS` has no place for.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add_placeless(&mut self, vip: IpAddr, ports: &[(Proto, u16)]) -> Result<()> {
+        let mut value = PoolBlock { service: 0, ..PoolBlock::FREE };
+        value.weight[0] = 1;
+        self.pools.set(1, value, 0)?;
+        self.declare(vip, ports, Service { first_block: 1, ..Service::default() })
+    }
+
+    fn declare(&mut self, vip: IpAddr, ports: &[(Proto, u16)], value: Service) -> Result<()> {
+        self.next_service += 1;
+        match vip {
+            IpAddr::V4(vip) => self.vips4.insert(Addr4::from(vip), 1, 0)?,
+            IpAddr::V6(vip) => self.vips6.insert(Addr6::from(vip), 1, 0)?,
+        }
+        for (proto, port) in ports {
+            let port = PortBe::new(*port);
+            match vip {
+                IpAddr::V4(vip) => {
+                    self.services4.insert(ServiceKey::new(vip.into(), port, *proto), value, 0)?
+                }
+                IpAddr::V6(vip) => {
+                    self.services6.insert(ServiceKey::new(vip.into(), port, *proto), value, 0)?
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds and publishes the Maglev table of those members whose weight isn't 0.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn publish(&mut self, id: ServiceId, members: &[Member], backends: &[BackendId]) -> Result<()> {
+        let names: Vec<String> = members.iter().map(|m| format!("{} {:?}", m.addr, m.port)).collect();
+        let eligible: Vec<_> = (0..members.len())
+            .filter(|i| members[*i].weight > 0)
+            .map(|i| maglev::Member { name: &names[i], id: backends[i].0, weight: members[i].weight })
+            .collect();
+        let slots = maglev::build(&eligible);
+        let words: Vec<u32> = std::iter::once(slots.len() as u32).chain(slots).collect();
+        let chunks = words.len().div_ceil(table::CHUNK_WORDS) as u32;
+        let mut inner: Array<MapData, table::Chunk> = Array::create(chunks, INNER_MAP)?;
+        for (i, part) in words.chunks(table::CHUNK_WORDS).enumerate() {
+            let mut chunk = table::Chunk([0; table::CHUNK_WORDS]);
+            chunk.0[..part.len()].copy_from_slice(part);
+            inner.set(i as u32, chunk, 0)?;
+        }
+        Ok(self.tables.set(id, &inner, 0)?)
+    }
+
+    /// Changes a backend's weight and limit, as the agent does.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_backend(&mut self, id: BackendId, weight: u32, limit: u32) -> Result<()> {
+        let mut block = self.pools.get(&id.block(), 0)?;
+        (block.weight[id.slot()], block.limit[id.slot()]) = (weight, limit);
+        Ok(self.pools.set(id.block(), block, 0)?)
+    }
+
+    /// Runs a frame through; the frame that comes out is valid until the next run.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn run(&mut self, frame: &[u8]) -> Result<(Verdict, &[u8])> {
+        self.run_flags(frame, 0)
+    }
+
+    /// The same with flags of the command.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn run_flags(&mut self, frame: &[u8], flags: u32) -> Result<(Verdict, &[u8])> {
+        let verdict = self.runner.run(frame, &mut self.out, flags)?;
+        Ok((verdict, &self.out))
+    }
+
+    /// Runs a frame through, on behalf of one of several threads.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn run_shared(&self, frame: &[u8], out: &mut Vec<u8>) -> Result<Verdict> {
+        self.runner.run(frame, out, 0)
+    }
+
+    /// Active connections of a backend.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn active(&self, id: BackendId) -> Result<u32> {
+        Ok(self.active.get(&id.block(), 0)?.count[id.slot()])
+    }
+
+    /// Counters of a backend, summed over CPUs.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn counters(&self, id: BackendId) -> Result<BackendCounters> {
+        let mut sum = BackendCounters::default();
+        for c in self.counters.get(&id.0, 0)?.iter() {
+            sum.connections += c.connections;
+            sum.packets_in += c.packets_in;
+            sum.bytes_in += c.bytes_in;
+            sum.packets_out += c.packets_out;
+            sum.bytes_out += c.bytes_out;
+        }
+        Ok(sum)
+    }
+
+    /// How often each reason was counted, by index.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn reasons(&self) -> Result<[u64; Reason::COUNT]> {
+        let mut sums = [0; Reason::COUNT];
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = self.reasons.get(&(i as u32), 0)?.iter().sum();
+        }
+        Ok(sums)
+    }
+
+    /// Entries in both flow tables: two a flow.
+    pub fn entries(&self) -> usize {
+        self.flows4.keys().count() + self.flows6.keys().count()
+    }
+
+    /// Asks a sweep program to remove flows; returns how many it removed.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn sweep4(&mut self, requests: &[sweep::Request<Addr4>]) -> Result<u32> {
+        self.sweep(programs::SWEEP4, requests)
+    }
+
+    /// The same for IPv6.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn sweep6(&mut self, requests: &[sweep::Request<Addr6>]) -> Result<u32> {
+        self.sweep(programs::SWEEP6, requests)
+    }
+
+    fn sweep<R: Copy>(&mut self, program: &str, requests: &[R]) -> Result<u32> {
+        use std::os::fd::AsFd;
+        let fd = match self.ebpf.program(program) {
+            Some(aya::programs::Program::Xdp(p)) if p.fd().is_ok() => p.fd()?.as_fd().try_clone_to_owned()?,
+            _ => load_xdp(&mut self.ebpf, program)?,
+        };
+        let mut packet = vec![0u8; sweep::HEADER];
+        for request in requests {
+            // SAFETY: requests are plain data without padding, asserted where they are defined.
+            packet.extend_from_slice(unsafe {
+                std::slice::from_raw_parts((&raw const *request).cast::<u8>(), size_of::<R>())
+            });
+        }
+        test_run(fd.as_fd(), &packet, &mut self.out, 0)
+    }
+
+    /// Fills what is left of the flow tables with foreign entries, so that the next flow finds no room.
+    ///
+    /// # Errors
+    /// The kernel refuses for another reason than being full.
+    pub fn stuff(&mut self) -> Result<()> {
+        let mut i = 0;
+        while insert(&mut self.flows4, stuffing4(i))? {
+            i += 1;
+        }
+        let mut i = 0;
+        while insert(&mut self.flows6, stuffing6(i))? {
+            i += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes `n` foreign entries out of each table again.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn unstuff(&mut self, n: usize) -> Result<()> {
+        let keys: Vec<_> = self.flows4.keys().collect::<Result<_, _>>()?;
+        for key in keys.iter().filter(|k| k.proto == FOREIGN).take(n) {
+            self.flows4.remove(key)?;
+        }
+        let keys: Vec<_> = self.flows6.keys().collect::<Result<_, _>>()?;
+        for key in keys.iter().filter(|k| k.proto == FOREIGN).take(n) {
+            self.flows6.remove(key)?;
+        }
+        Ok(())
+    }
+}
+
+/// A protocol that is never balanced: "use for experimentation" (RFC 3692).
+const FOREIGN: Proto = Proto(253);
+
+fn stuffing4(i: u32) -> FlowKey<Addr4> {
+    FlowKey::new(Addr4(1), Addr4(i), PortBe(1), PortBe(1), FOREIGN)
+}
+
+fn stuffing6(i: u32) -> FlowKey<Addr6> {
+    FlowKey::new(Addr6([1, 0, 0, 0]), Addr6([i, 0, 0, 0]), PortBe(1), PortBe(1), FOREIGN)
+}
+
+/// Puts an entry into a table; false: it is full.
+fn insert<A: Addr>(table: &mut HashMap<MapData, FlowKey<A>, Flow<A>>, key: FlowKey<A>) -> Result<bool>
+where
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+{
+    match table.insert(key, Flow::default(), 0) {
+        Ok(()) => Ok(true),
+        Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::E2BIG) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}

@@ -1,0 +1,291 @@
+//! A million random and mutated packets at each hook: what isn't ours comes out as it went in; what is ours comes out as an
+//! independent model says, to the byte; and at the end every count agrees.
+//!
+//! The seed is fixed, and printed; `FLOWPIN_FUZZ_SEED` and `FLOWPIN_FUZZ_PACKETS` set others.
+
+mod generate;
+mod model;
+mod read;
+
+use std::net::IpAddr;
+
+use lb_common::abi::{Algorithm, BackendId, Reason, Stray};
+use rand::{SeedableRng, rngs::StdRng};
+
+use self::{
+    model::{Backend, Fate, Model, Service},
+    read::{Key, Read, Whole, read},
+};
+use super::{
+    build::{ACK, FIN, RST, SYN, eth},
+    run::{Hook, Verdict},
+    stage::{NET4, NET6, Net, TCP, UDP, assert_same},
+    sum,
+    world::{Member, World},
+};
+
+const PACKETS: u64 = 1_000_000;
+const SEED: u64 = 0x666c_6f77_7069_6e01;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name}={v} is no number")))
+}
+
+/// The node, and the model of it.
+struct Fuzz {
+    world: World,
+    model: Model,
+    ids: Vec<BackendId>,
+    reasons: [u64; Reason::COUNT],
+}
+
+#[test]
+fn xdp() {
+    million(Hook::Xdp);
+}
+
+#[test]
+fn xdp_virtual() {
+    million(Hook::XdpVirtual);
+}
+
+#[test]
+fn tc() {
+    million(Hook::Tc);
+}
+
+fn million(hook: Hook) {
+    let (seed, packets) = (setting("FLOWPIN_FUZZ_SEED", SEED), setting("FLOWPIN_FUZZ_PACKETS", PACKETS));
+    println!("{hook:?}: FLOWPIN_FUZZ_SEED={seed} FLOWPIN_FUZZ_PACKETS={packets}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut fuzz = Fuzz::new(hook);
+    for i in 0..packets {
+        let net = if i % 2 == 0 { &NET4 } else { &NET6 };
+        let mut frame = generate::frame(&mut rng, net);
+        if hook == Hook::Tc {
+            // At TC the kernel makes no packet of less than an IP header.
+            let kind = [frame[12], frame[13]];
+            let least = match kind {
+                [0x08, 0x00] => 34,
+                [0x86, 0xdd] => 54,
+                _ => 15,
+            };
+            if frame.len() < least {
+                frame.resize(least, 0);
+            }
+        }
+        fuzz.packet(i, &frame);
+        if i % 65_536 == 0 {
+            fuzz.reconcile(i);
+        }
+    }
+    fuzz.reconcile(packets);
+    println!("{hook:?}: reasons {:?}, {} entries", fuzz.model.reasons, fuzz.model.entries());
+}
+
+impl Fuzz {
+    fn new(hook: Hook) -> Self {
+        let world = World::with_flows(hook, 1 << 17).expect("the BPF object loads");
+        let mut fuzz = Self { world, model: Model::default(), ids: Vec::new(), reasons: [0; Reason::COUNT] };
+        for net in [&NET4, &NET6] {
+            let weights = [1, 1, 3, 0];
+            let pool = |port, limit| -> Vec<_> {
+                net.backends
+                    .iter()
+                    .zip(weights)
+                    .map(|(b, weight)| Member { weight, limit, ..Member::new(*b, port) })
+                    .collect()
+            };
+            fuzz.add(net.vip, &[(TCP, 80), (UDP, 53)], pool(8080, u32::MAX), false);
+            fuzz.add(net.vip, &[(TCP, 81), (UDP, 80)], Vec::new(), false);
+            fuzz.add(net.vip, &[(TCP, 82), (UDP, 81)], pool(8082, 5), false);
+            fuzz.add(net.vip2, &[(TCP, 80), (UDP, 53)], pool(8081, u32::MAX), true);
+            // Shares backends with the first: ports may collide.
+            fuzz.add(net.vip2, &[(TCP, 443), (UDP, 443)], pool(8080, u32::MAX), false);
+        }
+        fuzz
+    }
+
+    fn add(&mut self, vip: IpAddr, ports: &[(lb_common::abi::Proto, u16)], pool: Vec<Member>, hashed: bool) {
+        let (algorithm, stray) = if hashed {
+            (Algorithm::CONSISTENT_HASH, Stray::FORWARD)
+        } else {
+            (Algorithm::LEAST_CONNECTIONS, Stray::RESET)
+        };
+        let added = self.world.add_with(vip, ports, &pool, algorithm, stray).expect("a service is added");
+        let first = self.ids.len();
+        self.ids.extend(&added.backends);
+        self.model.backends.extend(pool.iter().map(|m| Backend {
+            at: (m.addr, m.port.expect("all have one")),
+            weight: m.weight,
+            limit: m.limit,
+            active: 0,
+            counters: Default::default(),
+        }));
+        let service = Service { backends: (first..self.ids.len()).collect(), hashed };
+        for (proto, port) in ports {
+            self.model.services.insert((vip, *port, proto.0), service.clone());
+        }
+    }
+
+    fn packet(&mut self, i: u64, frame: &[u8]) {
+        let hook = self.world.hook;
+        let read = read(frame, hook == Hook::Tc);
+        let known = matches!(&read, Read::Whole(w) if self.model.known(&w.key));
+        let fate = self.model.judge(&read);
+        let (verdict, out) = self.world.run(frame).unwrap_or_else(|e| panic!("packet {i}: {e:#}"));
+        let place = || format!("packet {i}: {read:?}, {fate:?}, verdict {verdict:?}, in {frame:02x?}");
+        match (&fate, &read) {
+            (Fate::Untouched, _) => {
+                assert_eq!(verdict, Verdict::Pass, "{}", place());
+                if frame != out {
+                    assert_same(&place(), frame, out);
+                }
+            }
+            (Fate::Dropped(reason), _) => {
+                assert_eq!(verdict, Verdict::Drop, "{}", place());
+                self.model.reasons[*reason as usize] += 1;
+            }
+            (Fate::Refused(reason), Read::Whole(whole)) => {
+                self.model.reasons[*reason as usize] += 1;
+                if whole.key.proto == 6 {
+                    assert_eq!(verdict, Verdict::Back, "{}", place());
+                    assert_same(&place(), &reset(frame, whole), out);
+                } else if verdict == Verdict::Back {
+                    assert_same(&place(), &unreachable(frame, whole), out);
+                } else {
+                    // Over the rate limit, or headers too long to quote.
+                    assert_eq!(verdict, Verdict::Drop, "{}", place());
+                    self.model.reasons[Reason::Unanswered as usize] += 1;
+                }
+            }
+            (Fate::Forward(choice), Read::Whole(whole)) => {
+                let open = !known || !self.model.known(&whole.key);
+                if open && verdict != Verdict::Pass {
+                    let collision = choice.iter().any(|b| self.model.collides(&whole.key, *b));
+                    assert!(collision, "{}", place());
+                    self.model.reasons[Reason::PortConflict as usize] += 1;
+                    if whole.key.proto == 6 {
+                        assert_eq!(verdict, Verdict::Back, "{}", place());
+                        assert_same(&place(), &reset(frame, whole), out);
+                    } else {
+                        assert_eq!(verdict, Verdict::Drop, "{}", place());
+                    }
+                    return;
+                }
+                assert_eq!(verdict, Verdict::Pass, "{}", place());
+                let to = |b: &usize| translated(hook, frame, whole, self.model.backends[*b].at, true);
+                let Some(chosen) = choice.iter().find(|b| to(b) == out) else {
+                    assert_same(&place(), &to(&choice[0]), out);
+                    return;
+                };
+                if open {
+                    assert!(!self.model.collides(&whole.key, *chosen), "{}", place());
+                    self.model.opened(whole, *chosen);
+                }
+            }
+            (Fate::Reply(vip), Read::Whole(whole)) => {
+                assert_eq!(verdict, Verdict::Pass, "{}", place());
+                assert_same(&place(), &translated(hook, frame, whole, *vip, false), out);
+            }
+            (fate, read) => panic!("packet {i}: the model says {fate:?} of {read:?}"),
+        }
+    }
+
+    /// Every count agrees.
+    fn reconcile(&mut self, i: u64) {
+        self.reasons = self.world.reasons().expect("reasons are read");
+        for reason in Reason::ALL {
+            let (ours, theirs) = (self.model.reasons[reason as usize], self.reasons[reason as usize]);
+            assert_eq!(ours, theirs, "after packet {i}: model and node disagree on {}", reason.name());
+        }
+        for (id, backend) in self.ids.iter().zip(&self.model.backends) {
+            let active = self.world.active(*id).expect("counts are read");
+            assert_eq!(backend.active, active, "after packet {i}: active connections of {:?}", backend.at);
+            let counters = self.world.counters(*id).expect("counters are read");
+            assert_eq!(backend.counters, counters, "after packet {i}: counters of {:?}", backend.at);
+        }
+        assert_eq!(self.model.entries(), self.world.entries(), "after packet {i}: entries");
+    }
+}
+
+fn octets(addr: IpAddr) -> Vec<u8> {
+    match addr {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}
+
+/// The frame with another destination (or source), and the checksums changed by as much as the addresses and ports did.
+fn translated(hook: Hook, frame: &[u8], w: &Whole, to: (IpAddr, u16), destination: bool) -> Vec<u8> {
+    let mut out = frame.to_vec();
+    let v4 = w.key.src.0.is_ipv4();
+    let was = if destination { w.key.dst } else { w.key.src };
+    let (old, new) = (octets(was.0), octets(to.0));
+    let addr_at = w.l3
+        + match (v4, destination) {
+            (true, true) => 16,
+            (true, false) => 12,
+            (false, true) => 24,
+            (false, false) => 8,
+        };
+    out[addr_at..addr_at + new.len()].copy_from_slice(&new);
+    let port_at = w.l4 + if destination { 2 } else { 0 };
+    out[port_at..port_at + 2].copy_from_slice(&to.1.to_be_bytes());
+    let field = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    let addr = sum::change(&old, &new);
+    if v4 {
+        let check = !sum::fold(u64::from(!field(w.l3 + 10)) + addr);
+        out[w.l3 + 10..w.l3 + 12].copy_from_slice(&check.to_be_bytes());
+    }
+    let at = w.l4 + if w.key.proto == 6 { 16 } else { 6 };
+    let port = sum::change(&was.1.to_be_bytes(), &to.1.to_be_bytes());
+    let room = w.bytes - (w.l4 - w.l3);
+    let pseudo = sum::fold(sum::pseudo(w.key.src.0, w.key.dst.0, w.key.proto, room));
+    let check = match field(at) {
+        old if hook == Hook::XdpVirtual && old == pseudo && old != 0 => sum::fold(u64::from(old) + addr),
+        0 if w.key.proto == 17 => 0,
+        old => match !sum::fold(u64::from(!old) + addr + port) {
+            0 if w.key.proto == 17 => 0xffff,
+            new => new,
+        },
+    };
+    out[at..at + 2].copy_from_slice(&check.to_be_bytes());
+    out
+}
+
+/// The layer-2 header with its addresses swapped.
+fn turned(frame: &[u8], l3: usize) -> Vec<u8> {
+    let mut out = frame[6..12].to_vec();
+    out.extend(&frame[..6]);
+    out.extend(&frame[12..l3]);
+    out
+}
+
+fn reset(frame: &[u8], w: &Whole) -> Vec<u8> {
+    let Key { src, dst, .. } = w.key;
+    let (flags, seq, ack) = if w.flags & ACK != 0 {
+        (RST, w.ack, 0)
+    } else {
+        let takes = u32::from(w.flags & SYN != 0) + u32::from(w.flags & FIN != 0);
+        (RST | ACK, 0, w.seq.wrapping_add(w.len).wrapping_add(takes))
+    };
+    let mut out = turned(frame, w.l3);
+    out.extend(eth().ip(dst.0, src.0).fresh().tcp(dst.1, src.1, flags).numbers(seq, ack).window(0).packet());
+    out
+}
+
+fn unreachable(frame: &[u8], w: &Whole) -> Vec<u8> {
+    let Key { src, dst, .. } = w.key;
+    let (kind, code) = if src.0.is_ipv4() { (3, 3) } else { (1, 4) };
+    let mut out = turned(frame, w.l3);
+    out.extend(eth().ip(dst.0, src.0).fresh().icmp(kind, code).payload(&frame[w.l3..w.l4 + 8]).packet());
+    out
+}
+
+/// The nets that the generator draws from have no address in common, so that the model's two families never meet.
+#[test]
+fn nets_are_apart() {
+    let all = |n: &Net| [vec![n.client, n.vip, n.vip2, n.other], n.backends.to_vec()].concat();
+    assert!(all(&NET4).iter().all(|a| !all(&NET6).contains(a)));
+}

@@ -1,0 +1,248 @@
+//! What should become of a packet: services, flows and their states, in the plainest way. Where the product draws lots, the
+//! model says what it may draw and learns what it drew.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use lb_common::abi::{BackendCounters, Reason};
+
+use super::read::{Key, Read, Whole};
+
+/// A backend as the model knows it.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Where.
+    pub at: (IpAddr, u16),
+    /// 0: takes nothing new.
+    pub weight: u32,
+    /// Most connections.
+    pub limit: u32,
+    /// Connections that count.
+    pub active: u32,
+    /// What it must have counted.
+    pub counters: BackendCounters,
+}
+
+/// A service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its backends, as indices.
+    pub backends: Vec<usize>,
+    /// Consistent hashing, which forwards strays.
+    pub hashed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    SynSent,
+    Open,
+    Closing,
+    Closed,
+    Udp,
+}
+
+#[derive(Clone, Debug)]
+struct Flow {
+    forward: Key,
+    backend: usize,
+    state: State,
+    answered: bool,
+    /// Sequence number after each side's FIN: client, backend.
+    fin: [Option<u32>; 2],
+    acked: [bool; 2],
+}
+
+/// The model's verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Passes as it is.
+    Untouched,
+    /// Dropped under this reason.
+    Dropped(Reason),
+    /// Answered under this reason.
+    Refused(Reason),
+    /// To this backend; whichever of them it came out as, if there are more.
+    Forward(Vec<usize>),
+    /// To the client, from this VIP and port.
+    Reply((IpAddr, u16)),
+}
+
+/// All that a node knows.
+#[derive(Default)]
+pub struct Model {
+    /// Backends.
+    pub backends: Vec<Backend>,
+    /// Services, by address, port and protocol.
+    pub services: HashMap<(IpAddr, u16, u8), Service>,
+    flows: HashMap<u64, Flow>,
+    entries: HashMap<Key, (u64, bool)>,
+    next: u64,
+    /// What must have been counted.
+    pub reasons: [u64; Reason::COUNT],
+}
+
+impl Model {
+    fn is_vip(&self, addr: IpAddr) -> bool {
+        self.services.keys().any(|(vip, _, _)| *vip == addr)
+    }
+
+    /// Entries in the flow tables.
+    pub fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn odd(&self, ours: bool, reason: Reason) -> Fate {
+        if ours { Fate::Dropped(reason) } else { Fate::Untouched }
+    }
+
+    /// A packet comes in: what should become of it. Flows that end by it end here; one that opens must be [`opened`](Self::opened).
+    pub fn judge(&mut self, read: &Read) -> Fate {
+        let whole = match read {
+            Read::Foreign => return Fate::Untouched,
+            Read::Broken(dst) => return self.odd(self.is_vip(*dst), Reason::Malformed),
+            Read::Fragment(dst) => return self.odd(self.is_vip(*dst), Reason::Fragment),
+            Read::First(key) => {
+                let ours = self.is_vip(key.dst.0) || self.entries.contains_key(key);
+                return self.odd(ours, Reason::Fragment);
+            }
+            Read::Whole(whole) => whole,
+        };
+        if let Some((id, forward)) = self.entries.get(&whole.key).copied() {
+            let reopened = whole.key.proto == 6 && forward && {
+                let over = matches!(self.flows[&id].state, State::Closing | State::Closed);
+                whole.flags & 0x12 == 0x02 && over
+            };
+            if !reopened {
+                self.advance(id, whole, forward);
+                return self.along(id, whole, forward);
+            }
+            self.remove(id);
+        }
+        let Some(service) = self.services.get(&(whole.key.dst.0, whole.key.dst.1, whole.key.proto)) else {
+            return Fate::Untouched;
+        };
+        if whole.key.proto == 6 && whole.flags & 0x12 != 0x02 {
+            if whole.flags & 0x04 != 0 {
+                return Fate::Dropped(Reason::StrayReset);
+            }
+            if !service.hashed || whole.flags & 0x02 != 0 {
+                return Fate::Refused(Reason::Stray);
+            }
+        }
+        let able: Vec<_> =
+            service.backends.iter().copied().filter(|b| self.backends[*b].weight > 0).collect();
+        let free: Vec<_> =
+            able.iter().copied().filter(|b| self.backends[*b].active < self.backends[*b].limit).collect();
+        match (able.is_empty(), free.is_empty()) {
+            (true, _) => Fate::Refused(Reason::NoBackend),
+            (_, true) => Fate::Refused(Reason::BackendsFull),
+            _ if service.hashed => Fate::Forward(free),
+            _ => {
+                let load =
+                    |b: &usize| f64::from(self.backends[*b].active) / f64::from(self.backends[*b].weight);
+                let least = free.iter().map(load).fold(f64::INFINITY, f64::min);
+                Fate::Forward(free.iter().copied().filter(|b| load(b) <= least + 1e-12).collect())
+            }
+        }
+    }
+
+    fn along(&mut self, id: u64, whole: &Whole, forward: bool) -> Fate {
+        let flow = &self.flows[&id];
+        let counters = &mut self.backends[flow.backend].counters;
+        if forward {
+            counters.packets_in += 1;
+            counters.bytes_in += whole.bytes as u64;
+            Fate::Forward(vec![flow.backend])
+        } else {
+            counters.packets_out += 1;
+            counters.bytes_out += whole.bytes as u64;
+            Fate::Reply(flow.forward.dst)
+        }
+    }
+
+    fn reply_key(&self, key: &Key, backend: usize) -> Key {
+        Key { src: self.backends[backend].at, dst: key.src, proto: key.proto }
+    }
+
+    /// Would a flow with this key to this backend collide with another's reply entry? A closed one makes room.
+    pub fn collides(&self, key: &Key, backend: usize) -> bool {
+        match self.entries.get(&self.reply_key(key, backend)) {
+            None => false,
+            Some((_, true)) => true,
+            Some((id, false)) => self.flows[id].state != State::Closed,
+        }
+    }
+
+    /// A flow was opened to this backend.
+    pub fn opened(&mut self, whole: &Whole, backend: usize) {
+        let key = whole.key;
+        let reply = self.reply_key(&key, backend);
+        if let Some((other, _)) = self.entries.get(&reply).copied() {
+            self.remove(other);
+        }
+        let state = match key.proto {
+            17 => State::Udp,
+            _ if whole.flags & 0x12 == 0x02 => State::SynSent,
+            _ => State::Open,
+        };
+        self.next += 1;
+        let flow = Flow { forward: key, backend, state, answered: false, fin: [None; 2], acked: [false; 2] };
+        self.flows.insert(self.next, flow);
+        self.entries.insert(key, (self.next, true));
+        self.entries.insert(reply, (self.next, false));
+        let b = &mut self.backends[backend];
+        b.active += 1;
+        b.counters.connections += 1;
+        b.counters.packets_in += 1;
+        b.counters.bytes_in += whole.bytes as u64;
+    }
+
+    /// Is the packet's flow there already?
+    pub fn known(&self, key: &Key) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    fn remove(&mut self, id: u64) {
+        let flow = self.flows.remove(&id).expect("a flow that is there");
+        let reply = self.reply_key(&flow.forward, flow.backend);
+        self.entries.remove(&flow.forward);
+        self.entries.remove(&reply);
+        if flow.state != State::Closed {
+            self.backends[flow.backend].active -= 1;
+        }
+    }
+
+    fn advance(&mut self, id: u64, whole: &Whole, from_client: bool) {
+        let flow = self.flows.get_mut(&id).expect("a flow that is there");
+        let (fin, syn, rst, ack) =
+            (whole.flags & 1 != 0, whole.flags & 2 != 0, whole.flags & 4 != 0, whole.flags & 16 != 0);
+        if matches!(flow.state, State::Closed | State::Udp) {
+            return;
+        }
+        if rst {
+            flow.state = State::Closed;
+            self.backends[flow.backend].active -= 1;
+            return;
+        }
+        if flow.state == State::SynSent {
+            if !from_client && syn && ack {
+                flow.answered = true;
+            }
+            if !(from_client && ack && !syn && flow.answered) {
+                return;
+            }
+            flow.state = State::Open;
+        }
+        let (me, you) = if from_client { (0, 1) } else { (1, 0) };
+        if fin {
+            flow.fin[me] = Some(whole.seq.wrapping_add(whole.len).wrapping_add(1));
+            flow.state = State::Closing;
+        }
+        if ack && flow.fin[you].is_some_and(|end| (whole.ack.wrapping_sub(end) as i32) >= 0) {
+            flow.acked[you] = true;
+        }
+        if flow.acked == [true; 2] {
+            flow.state = State::Closed;
+            self.backends[flow.backend].active -= 1;
+        }
+    }
+}
