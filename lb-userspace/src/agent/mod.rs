@@ -10,19 +10,16 @@ mod control;
 pub mod handle;
 pub mod owner;
 pub mod shared;
+mod socket;
 
-use std::{
-    os::unix::fs::{FileTypeExt, PermissionsExt},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use tokio::{
-    net::{TcpListener, UnixListener, UnixStream},
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::MissedTickBehavior,
 };
 
 use self::{handle::Handle, owner::Owner, shared::Shared};
@@ -35,6 +32,10 @@ use crate::{
     datapath::{interfaces, object::Object, pin::PinDir},
     source::{Runtime, config},
 };
+
+/// How often interfaces are looked at without a word from netlink: nobody says when a program was taken off, or when another
+/// that was in the way has gone.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What `flowpin agent` was asked.
 pub struct AgentOptions {
@@ -51,20 +52,21 @@ pub struct AgentOptions {
 /// # Errors
 /// One line on why it can't.
 pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
-    let mut config = config::load(options.config.as_deref())?;
-    if let Some(socket) = options.api_socket {
-        config.api_socket = socket;
-    }
-    // Before anybody can know that we are here: a signal that came sooner would just end the process.
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
+    // First: a signal that comes while things are being set up must not end the agent halfway.
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hup = signal(SignalKind::hangup())?;
-    let api = listen(&config.api_socket).await?;
-    let metrics = TcpListener::bind(config.metrics_listen).await.with_context(|| {
-        format!("metrics_listen {}: choose a free address and port", config.metrics_listen)
-    })?;
+    let config = config::load(options.config.as_deref())?;
+    // Then the lock: whoever is refused here has touched nothing.
     let pins = PinDir::open(&config.pin_dir)?;
     let log = tracing::enabled!(target: "flowpin::flows", tracing::Level::DEBUG);
+    let listening = async {
+        let (api, socket) = socket::listen(options.api_socket.as_ref().unwrap_or(&config.api_socket)).await?;
+        let metrics = TcpListener::bind(config.metrics_listen).await.with_context(|| {
+            format!("metrics_listen {}: choose a free address and port", config.metrics_listen)
+        })?;
+        anyhow::Ok((api, socket, metrics))
+    };
+    let (api, socket, metrics) = listening.await.inspect_err(|_| pins.remove_empty())?;
     let object = Object::load(&pins, config.max_flows, log)?;
     if object.adopted && object.max_flows != config.max_flows {
         tracing::warn!(
@@ -85,7 +87,6 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         log_flows(&shared)?;
     }
     let (netlink, mut changes) = interfaces::watch()?;
-    let socket_path = config.api_socket.clone();
     let mut owner = Owner::new(shared.clone(), config, runtime, &pins, netlink)?;
     if let Err(e) = owner.reconcile_all() {
         bail!("{e}");
@@ -105,6 +106,8 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready");
 
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = term.recv() => break,
@@ -115,6 +118,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
                 notify(&[sd_notify::NotifyState::Ready]);
             }
             Some(()) = changes.recv() => handle.owner().lock().await.attach().await,
+            _ = look.tick() => handle.owner().lock().await.attach().await,
         }
     }
     notify(&[sd_notify::NotifyState::Stopping]);
@@ -123,8 +127,8 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         let _ = task.await;
     }
     let _ = sweeper.await;
-    // Nobody listens any more: the next agent need not wonder.
-    let _ = std::fs::remove_file(&socket_path);
+    // Before the lock goes: then the next agent's socket may be there.
+    drop(socket);
     if options.detach_on_exit {
         handle.owner().lock().await.detach()?;
         pins.remove()?;
@@ -140,31 +144,6 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
         tracing::debug!("sd_notify: {e}");
     }
-}
-
-/// The API's socket. One that nobody answers on is left over, and replaced.
-async fn listen(path: &Path) -> anyhow::Result<UnixListener> {
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).with_context(|| format!("api_socket: {}", dir.display()))?;
-    }
-    if let Ok(meta) = std::fs::symlink_metadata(path) {
-        if !meta.file_type().is_socket() {
-            bail!(
-                "api_socket {} is there and is no socket; remove it or choose another path",
-                path.display()
-            );
-        }
-        if UnixStream::connect(path).await.is_ok() {
-            bail!(
-                "another agent listens on {}; stop it, or give this one a socket of its own",
-                path.display()
-            );
-        }
-        std::fs::remove_file(path).with_context(|| format!("api_socket {}", path.display()))?;
-    }
-    let listener = UnixListener::bind(path).with_context(|| format!("api_socket {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
 }
 
 /// Records of new flows, from the programs to the log.

@@ -163,15 +163,30 @@ impl Owner {
         let config = config::load(self.config_path.as_deref()).map_err(|e| e.to_string())?;
         let desired = self.merged(&config.services)?;
         self.enforce(desired).map_err(|e| e.to_string())?;
-        // Where the agent listens and keeps things is settled when it starts.
+        self.note_settled(&config);
         self.config.services = config.services;
         self.config.interfaces = config.interfaces;
         self.attach().await;
         Ok(())
     }
 
+    /// Where the agent listens and keeps things is settled when it starts; says so of what has changed since.
+    fn note_settled(&self, new: &Config) {
+        let old = &self.config;
+        let changed = [
+            ("agent.api_socket", old.api_socket != new.api_socket),
+            ("agent.metrics_listen", old.metrics_listen != new.metrics_listen),
+            ("agent.pin_dir", old.pin_dir != new.pin_dir),
+            ("agent.state_file", old.state_file != new.state_file),
+            ("conntrack.max_flows", old.max_flows != new.max_flows),
+        ];
+        for (key, _) in changed.into_iter().filter(|(_, changed)| *changed) {
+            tracing::warn!("{key} has changed in the file; that takes effect when the agent is restarted");
+        }
+    }
+
     /// Attaches where the configuration says and detaches elsewhere. What fails is in the status, and is tried again when
-    /// interfaces change.
+    /// interfaces change and every few seconds.
     pub async fn attach(&mut self) {
         match interfaces::list(&self.netlink).await {
             Ok(found) => self.attach_to(&found),
@@ -191,30 +206,31 @@ impl Owner {
             .collect();
         let mut views = Vec::new();
         let mut kept = Vec::new();
+        let before = self.shared.read().interfaces.clone();
         let mut object = self.shared.object.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (interface, how) in wanted {
             kept.push(interface.index);
-            let before = self.attachments.mode(interface.index);
             let result = if interface.ethernet {
                 self.attachments.attach(&mut object, interface, how).map_err(|e| e.to_string())
             } else {
                 Err("it carries no Ethernet frames, which this version can't balance; leave it out"
                     .to_string())
             };
-            match &result {
-                Ok(mode) if before.is_none() => {
-                    tracing::info!(interface = interface.name, mode = mode.name(), "attached");
-                }
-                Err(e) => tracing::warn!(interface = interface.name, "not attached: {e}"),
-                Ok(_) => {}
-            }
-            views.push(InterfaceView {
+            let view = InterfaceView {
                 name: interface.name.clone(),
                 index: interface.index,
                 attach: how.name().into(),
-                mode: result.as_ref().ok().map(|m| m.name().into()),
+                // After a failure, what was there before is still there.
+                mode: self.attachments.mode(interface.index).map(|m| m.name().into()),
                 error: result.err(),
-            });
+            };
+            if !before.contains(&view) {
+                match (&view.error, &view.mode) {
+                    (Some(e), _) => tracing::warn!(interface = view.name, "not attached as configured: {e}"),
+                    (None, mode) => tracing::info!(interface = view.name, mode, "attached"),
+                }
+            }
+            views.push(view);
         }
         drop(object);
         // A rule that names an interface, rather than a kind of them, wants it to be there.

@@ -1,5 +1,9 @@
 //! Programs on interfaces, by links that are pinned: the program stays when the agent goes, and the next agent swaps its own in
 //! without a gap.
+//!
+//! An interface that changes its hook meets both programs for an instant, never none: what the first has translated belongs to
+//! no flow and no service any more, so the second lets it pass; a packet that met none would be answered with a RST by a stack
+//! that knows nothing of the VIP.
 
 use std::{
     collections::BTreeMap,
@@ -7,20 +11,20 @@ use std::{
 };
 
 use aya::programs::{
-    Link as _, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
-    links::{FdLink, PinnedLink},
-    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
+    SchedClassifier, TcAttachType, Xdp, XdpMode,
+    tc::{SchedClassifierLink, TcAttachOptions},
     xdp::XdpLink,
 };
 use lb_common::abi::programs;
 
-use super::{DatapathError, interfaces::Interface, object::Object, pin::PinDir};
+use super::{
+    DatapathError, clsact,
+    interfaces::Interface,
+    links::{self, errno, failed},
+    object::Object,
+    pin::PinDir,
+};
 use crate::source::Attach;
-
-/// Where clsact filters of ours are: a fixed priority and handle, so that the next agent finds and replaces them. 0xf10 for
-/// "flow".
-const CLSACT_PRIORITY: u16 = 0xf10;
-const CLSACT_HANDLE: u32 = 1;
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,9 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// All of them.
+    const ALL: [Self; 4] = [Self::XdpNative, Self::XdpGeneric, Self::Tcx, Self::Clsact];
+
     /// As status shows it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -46,9 +53,11 @@ impl Mode {
         }
     }
 
+    /// As the pin is named.
     const fn hook(self) -> &'static str {
         match self {
-            Self::XdpNative | Self::XdpGeneric => "xdp",
+            Self::XdpNative => "xdp",
+            Self::XdpGeneric => "xdpgeneric",
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
         }
@@ -58,7 +67,12 @@ impl Mode {
 /// What is attached where.
 pub struct Attachments {
     links: PathBuf,
-    attached: BTreeMap<u32, (String, Attach, Mode)>,
+    attached: BTreeMap<u32, (Attach, Mode)>,
+}
+
+/// The program for an interface.
+fn xdp_program(interface: &Interface) -> &'static str {
+    if interface.partial_checksums { programs::XDP_VIRTUAL } else { programs::XDP }
 }
 
 impl Attachments {
@@ -69,68 +83,76 @@ impl Attachments {
 
     /// How an interface is attached.
     pub fn mode(&self, index: u32) -> Option<Mode> {
-        self.attached.get(&index).map(|(_, _, mode)| *mode)
+        self.attached.get(&index).map(|(_, mode)| *mode)
     }
 
-    /// Attaches to an interface, or swaps the program of the link that is there.
+    /// Attaches to an interface, or swaps the program of the link that is there. What is in place already is looked at, and put
+    /// back if somebody took it off.
     ///
     /// # Errors
-    /// Another program has the hook, or the kernel refuses.
+    /// Another program has the hook, or the kernel refuses. What was attached before stays.
     pub fn attach(
         &mut self,
         object: &mut Object,
         interface: &Interface,
         how: Attach,
     ) -> Result<Mode, DatapathError> {
-        if let Some((_, before, mode)) = self.attached.get(&interface.index) {
-            if *before == how {
+        if let Some((before, mode)) = self.attached.get(&interface.index)
+            && *before == how
+        {
+            if in_place(object, interface, *mode)? {
                 return Ok(*mode);
             }
-            self.detach(interface.index)?;
+            if *mode != Mode::Clsact {
+                tracing::warn!(interface = interface.name, "the program was taken off; putting it back");
+            }
+            self.attached.remove(&interface.index);
         }
         let mode = match how {
             Attach::Xdp => self.attach_xdp(object, interface)?,
             Attach::Tc => self.attach_tc(object.tc()?, interface, true)?,
         };
-        self.attached.insert(interface.index, (interface.name.clone(), how, mode));
+        self.attached.insert(interface.index, (how, mode));
+        // Only now, so that no packet meets neither: see the module.
+        for other in Mode::ALL.into_iter().filter(|m| *m != mode) {
+            self.release(interface.index, other)?;
+        }
         Ok(mode)
     }
 
-    fn pin(&self, index: u32, hook: &str) -> PathBuf {
-        self.links.join(format!("{index}-{hook}"))
+    fn pin(&self, index: u32, mode: Mode) -> PathBuf {
+        self.links.join(format!("{index}-{}", mode.hook()))
     }
 
     fn attach_xdp(&self, object: &mut Object, interface: &Interface) -> Result<Mode, DatapathError> {
-        let name = if interface.partial_checksums { programs::XDP_VIRTUAL } else { programs::XDP };
-        let program = object.xdp(name)?;
-        let generic = self.pin(interface.index, "xdpgeneric");
-        for (pin, mode) in [(self.pin(interface.index, "xdp"), Mode::XdpNative), (generic, Mode::XdpGeneric)]
-        {
-            if swap_xdp(program, &pin)? {
+        let program = object.xdp(xdp_program(interface))?;
+        for mode in [Mode::XdpNative, Mode::XdpGeneric] {
+            if swap_xdp(program, &self.pin(interface.index, mode), interface)? {
                 return Ok(mode);
             }
         }
-        for (mode, flags, hook) in
-            [(Mode::XdpNative, XdpMode::Driver, "xdp"), (Mode::XdpGeneric, XdpMode::Skb, "xdpgeneric")]
-        {
+        for (mode, flags) in [(Mode::XdpNative, XdpMode::Driver), (Mode::XdpGeneric, XdpMode::Skb)] {
             match program.attach_to_if_index(interface.index, flags) {
                 Ok(id) => {
                     let link = program.take_link(id).map_err(failed(interface, "XDP"))?;
-                    keep(
+                    links::keep(
                         link.try_into().map_err(failed(interface, "XDP"))?,
-                        &self.pin(interface.index, hook),
+                        &self.pin(interface.index, mode),
                     )?;
                     return Ok(mode);
-                }
-                // The driver has no XDP, or not for this device as it is set up.
-                Err(e) if mode == Mode::XdpNative && errno(&e) != Some(libc::EBUSY) => {
-                    tracing::debug!(interface = interface.name, error = %e, "no native XDP, trying generic");
                 }
                 Err(e) if errno(&e) == Some(libc::EBUSY) => {
                     return Err(DatapathError::Kernel {
                         what: format!("interface {}", interface.name),
-                        error: "another XDP program is attached; remove it, or use attach = \"tc\"".into(),
+                        error: format!(
+                            "another XDP program{} is attached; remove it, or use attach = \"tc\"",
+                            links::describe(interface.xdp)
+                        ),
                     });
+                }
+                // The driver has no XDP, or not for this device as it is set up.
+                Err(e) if mode == Mode::XdpNative => {
+                    tracing::debug!(interface = interface.name, error = %e, "no native XDP, trying generic");
                 }
                 Err(e) => return Err(failed(interface, "XDP")(e)),
             }
@@ -148,105 +170,52 @@ impl Attachments {
         interface: &Interface,
         tcx: bool,
     ) -> Result<Mode, DatapathError> {
-        let pin = self.pin(interface.index, "tcx");
-        if pin.exists() {
-            let link: FdLink = PinnedLink::from_pin(&pin).map_err(failed(interface, "TCX"))?.into();
-            let link: SchedClassifierLink = link.try_into().map_err(failed(interface, "TCX"))?;
-            match program.attach_to_link(link) {
-                Ok(id) => {
-                    // The pin keeps the link; this handle may go.
-                    drop(program.take_link(id).map_err(failed(interface, "TCX"))?);
-                    return Ok(Mode::Tcx);
-                }
-                Err(e) => forget(&pin, &e)?,
-            }
+        let pin = self.pin(interface.index, Mode::Tcx);
+        if swap_tcx(program, &pin, interface)? {
+            return Ok(Mode::Tcx);
         }
         if tcx {
             let options = TcAttachOptions::TcxOrder(Default::default());
             match program.attach_with_options(&interface.name, TcAttachType::Ingress, options) {
                 Ok(id) => {
                     let link = program.take_link(id).map_err(failed(interface, "TCX"))?;
-                    keep(link.try_into().map_err(failed(interface, "TCX"))?, &pin)?;
+                    links::keep(link.try_into().map_err(failed(interface, "TCX"))?, &pin)?;
                     return Ok(Mode::Tcx);
                 }
                 Err(e) => tracing::debug!(interface = interface.name, error = %e, "no TCX, trying clsact"),
             }
         }
-        match qdisc_add_clsact(&interface.name) {
-            Err(e) if errno(&e) == Some(libc::EEXIST) => {}
-            other => other.map_err(failed(interface, "clsact"))?,
-        }
-        let ours = || {
-            SchedClassifierLink::attached(
-                &interface.name,
-                TcAttachType::Ingress,
-                CLSACT_PRIORITY,
-                TcHandle::from(CLSACT_HANDLE),
-                None,
-            )
-        };
-        // Replaces what an earlier agent left there; if there is nothing, makes it.
-        let link = ours().map_err(DatapathError::io(interface.name.clone()))?;
-        let id = match program.attach_to_link(link) {
-            Ok(id) => id,
-            Err(_) => program
-                .attach_with_options(
-                    &interface.name,
-                    TcAttachType::Ingress,
-                    TcAttachOptions::Netlink(NlOptions {
-                        priority: CLSACT_PRIORITY,
-                        handle: TcHandle::from(CLSACT_HANDLE),
-                        ..NlOptions::default()
-                    }),
-                )
-                .map_err(failed(interface, "clsact"))?,
-        };
-        // The filter stays without anybody holding it.
-        std::mem::forget(program.take_link(id).map_err(failed(interface, "clsact"))?);
+        clsact::attach(program, interface, &self.pin(interface.index, Mode::Clsact))?;
         Ok(Mode::Clsact)
     }
 
-    /// Takes the program off an interface.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn detach(&mut self, index: u32) -> Result<(), DatapathError> {
-        let Some((name, _, mode)) = self.attached.remove(&index) else { return Ok(()) };
-        if mode == Mode::Clsact {
-            let link = SchedClassifierLink::attached(
-                &name,
-                TcAttachType::Ingress,
-                CLSACT_PRIORITY,
-                TcHandle::from(CLSACT_HANDLE),
-                None,
-            )
-            .map_err(DatapathError::io(name.clone()))?;
-            return link.detach().map_err(DatapathError::kernel(name));
-        }
-        for hook in [mode.hook(), "xdpgeneric"] {
-            remove(&self.pin(index, hook))?;
-        }
-        Ok(())
+    /// Takes the program off one hook of an interface, if it is there.
+    fn release(&self, index: u32, mode: Mode) -> Result<(), DatapathError> {
+        let pin = self.pin(index, mode);
+        if mode == Mode::Clsact { clsact::detach(index, &pin) } else { links::remove(&pin) }
     }
 
-    /// Forgets an interface that is gone, and removes pins of interfaces that are not in `wanted`.
+    /// Takes the programs off all interfaces but `wanted`, those of earlier agents included, and forgets interfaces that are
+    /// gone. Goes on after a failure.
     ///
     /// # Errors
-    /// The file system refuses.
+    /// The first failure: the kernel or the file system refuses.
     pub fn keep_only(&mut self, wanted: &[u32]) -> Result<(), DatapathError> {
-        let unwanted: Vec<u32> = self.attached.keys().copied().filter(|i| !wanted.contains(i)).collect();
-        for index in unwanted {
-            self.detach(index)?;
-        }
+        self.attached.retain(|index, _| wanted.contains(index));
         let entries = std::fs::read_dir(&self.links).map_err(DatapathError::io("links"))?;
+        let mut result = Ok(());
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let index = name.split('-').next().and_then(|i| i.parse::<u32>().ok());
-            if index.is_none_or(|i| !wanted.contains(&i)) {
-                remove(&entry.path())?;
-            }
+            let parsed = name.split_once('-').and_then(|(index, hook)| {
+                Some((index.parse::<u32>().ok()?, Mode::ALL.into_iter().find(|m| m.hook() == hook)?))
+            });
+            result = result.and(match parsed {
+                Some((index, _)) if wanted.contains(&index) => Ok(()),
+                Some((index, mode)) => self.release(index, mode),
+                None => links::remove(&entry.path()),
+            });
         }
-        Ok(())
+        result
     }
 
     /// Takes the programs off every interface.
@@ -258,54 +227,37 @@ impl Attachments {
     }
 }
 
-/// Puts the program in place of the one that a pinned link carries. False: there is no such link, or its interface is gone.
-fn swap_xdp(program: &mut Xdp, pin: &Path) -> Result<bool, DatapathError> {
-    if !pin.exists() {
-        return Ok(false);
-    }
-    let what = || pin.display().to_string();
-    let link: FdLink = PinnedLink::from_pin(pin).map_err(DatapathError::kernel(what()))?.into();
-    let link: XdpLink = link.try_into().map_err(DatapathError::kernel(what()))?;
-    match program.attach_to_link(link) {
-        Ok(id) => {
-            // The pin keeps the link; this handle may go.
-            drop(program.take_link(id).map_err(DatapathError::kernel(what()))?);
-            Ok(true)
+/// Do the interface's packets meet this build's program? A clsact filter can't be asked for; it is replaced by itself.
+fn in_place(object: &mut Object, interface: &Interface, mode: Mode) -> Result<bool, DatapathError> {
+    let asked = failed(interface, "asking for the program");
+    Ok(match mode {
+        Mode::XdpNative | Mode::XdpGeneric => {
+            let program = object.xdp(xdp_program(interface))?;
+            interface.xdp == Some(program.info().map_err(asked)?.id())
         }
-        Err(e) => forget(pin, &e).map(|()| false),
-    }
-}
-
-/// A link whose interface is gone can't be updated, and its pin is of no use.
-fn forget(pin: &Path, error: &ProgramError) -> Result<(), DatapathError> {
-    tracing::warn!(pin = %pin.display(), %error, "replacing a link that can't be updated");
-    remove(pin)
-}
-
-fn keep(link: FdLink, pin: &Path) -> Result<(), DatapathError> {
-    link.pin(pin).map(drop).map_err(DatapathError::kernel(pin.display().to_string()))
-}
-
-fn remove(pin: &Path) -> Result<(), DatapathError> {
-    match std::fs::remove_file(pin) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(DatapathError::io(pin.display().to_string())(e))
+        Mode::Tcx => {
+            let id = object.tc()?.info().map_err(asked)?.id();
+            links::tcx_programs(&interface.name).contains(&id)
         }
-        _ => Ok(()),
-    }
+        Mode::Clsact => false,
+    })
 }
 
-fn failed<E: std::error::Error>(interface: &Interface, what: &str) -> impl FnOnce(E) -> DatapathError {
-    DatapathError::kernel(format!("interface {}: {what}", interface.name))
+/// Puts the program in place of the one that a pinned link carries. False: there is no such link.
+fn swap_xdp(program: &mut Xdp, pin: &Path, interface: &Interface) -> Result<bool, DatapathError> {
+    let Some(link) = links::pinned(pin, || interface.xdp.into_iter().collect())? else { return Ok(false) };
+    let link: XdpLink = link.try_into().map_err(failed(interface, "XDP"))?;
+    let id = program.attach_to_link(link).map_err(failed(interface, "swapping the XDP program"))?;
+    // The pin keeps the link; this handle may go.
+    drop(program.take_link(id).map_err(failed(interface, "XDP"))?);
+    Ok(true)
 }
 
-fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
-    let mut source = Some(error);
-    while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return io.raw_os_error();
-        }
-        source = cause.source();
-    }
-    None
+/// The same for TCX.
+fn swap_tcx(program: &mut SchedClassifier, pin: &Path, interface: &Interface) -> Result<bool, DatapathError> {
+    let Some(link) = links::pinned(pin, || links::tcx_programs(&interface.name))? else { return Ok(false) };
+    let link: SchedClassifierLink = link.try_into().map_err(failed(interface, "TCX"))?;
+    let id = program.attach_to_link(link).map_err(failed(interface, "swapping the TCX program"))?;
+    drop(program.take_link(id).map_err(failed(interface, "TCX"))?);
+    Ok(true)
 }

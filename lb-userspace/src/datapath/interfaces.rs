@@ -3,7 +3,7 @@
 use futures::{StreamExt, TryStreamExt};
 use rtnetlink::{
     Handle, MulticastGroup, new_connection, new_multicast_connection,
-    packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
+    packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
 };
 use tokio::sync::mpsc;
 
@@ -20,6 +20,8 @@ pub struct Interface {
     pub ethernet: bool,
     /// May its packets come with partial checksums (veth, tun, tap: the sender is a stack on this machine)?
     pub partial_checksums: bool,
+    /// Id of the XDP program on it, whoever attached it.
+    pub xdp: Option<u32>,
 }
 
 impl Interface {
@@ -35,11 +37,19 @@ impl Interface {
         let software = kinds.flatten().any(|i| {
             matches!(i, LinkInfo::Kind(InfoKind::Veth | InfoKind::Tun | InfoKind::Bridge | InfoKind::MacVtap))
         });
+        let xdp = message.attributes.iter().find_map(|a| match a {
+            LinkAttribute::Xdp(parts) => parts.iter().find_map(|part| match part {
+                LinkXdp::ProgId(id) => Some(*id).filter(|id| *id != 0),
+                _ => None,
+            }),
+            _ => None,
+        });
         Some(Self {
             index: message.header.index,
             name,
             ethernet: message.header.link_layer_type == LinkLayerType::Ether,
             partial_checksums: software || message.header.link_layer_type == LinkLayerType::Loopback,
+            xdp,
         })
     }
 }

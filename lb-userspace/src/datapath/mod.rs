@@ -2,12 +2,15 @@
 
 pub mod attach;
 pub mod clock;
+mod clsact;
 pub mod features;
 pub mod flows;
 pub mod interfaces;
+mod links;
 pub mod maps;
 pub mod object;
 pub mod pin;
+mod privileges;
 pub mod sweeper;
 
 pub use clock::Clock;
@@ -26,8 +29,15 @@ pub enum DatapathError {
          (inside `ip netns exec` it is hidden: use nsenter --net=... instead)"
     )]
     NotBpffs { path: String },
-    #[error("another agent is using pin_dir {path}; stop it, or give this one a pin_dir of its own")]
-    Locked { path: String },
+    #[error("pin_dir {path} belongs to user {owner}; remove it, or choose another one")]
+    Foreign { path: String, owner: u32 },
+    #[error("another agent is using pin_dir {path}{holder}; stop it, or give this one a pin_dir of its own")]
+    Locked { path: String, holder: String },
+    #[error(
+        "{path}/maps has no {map} any more, though its other maps are in use; stop the agent and remove {path} to start \
+         afresh (open connections are cut)"
+    )]
+    MapGone { path: String, map: &'static str },
     #[error(
         "the maps in {path} have layout {found:#018x}, this build needs {wanted:#018x}; stop the agent and remove {path} \
          to start afresh (open connections are cut), or run the version that made them"

@@ -30,12 +30,30 @@ impl Object {
     /// No object, no permission, another layout, or the kernel refuses.
     pub fn load(pins: &PinDir, max_flows: u32, log: bool) -> Result<Self, DatapathError> {
         if OBJECT.is_empty() {
+            pins.remove_empty();
             return Err(DatapathError::NoObject);
         }
         let settings = check_layout(pins)?;
         if settings.is_none() {
             pins.remove_maps()?;
         }
+        Self::load_over(pins, settings, max_flows, log).inspect_err(|_| {
+            if settings.is_none() {
+                // As if nobody had been here.
+                if let Err(e) = pins.remove_maps() {
+                    tracing::warn!("clearing up: {e}");
+                }
+                pins.remove_empty();
+            }
+        })
+    }
+
+    fn load_over(
+        pins: &PinDir,
+        settings: Option<Settings>,
+        max_flows: u32,
+        log: bool,
+    ) -> Result<Self, DatapathError> {
         let clock = Self::read_clock()?;
         let max_flows = settings.map_or(max_flows, |s| s.max_flows);
         let level: u8 = if log { aya_log::Level::Debug as u8 } else { 0 };
@@ -74,11 +92,12 @@ impl Object {
 
     /// Loads nothing but the clock, to know the tick rate before the other programs need it.
     fn read_clock() -> Result<Clock, DatapathError> {
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries(maps::FLOWS4, 2)
-            .map_max_entries(maps::FLOWS6, 2)
-            .load(OBJECT)
-            .map_err(refused("loading the BPF object"))?;
+        let mut loader = EbpfLoader::new();
+        for name in maps::ALL {
+            // The program uses none of them.
+            loader.map_max_entries(name, 1);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(refused("loading the BPF object"))?;
         let program = Self::xdp_in(&mut ebpf, programs::CLOCK)?;
         program.load().map_err(refused(programs::CLOCK))?;
         clock::read(program)
@@ -149,9 +168,9 @@ fn refused<E: std::error::Error + 'static>(what: &str) -> impl FnOnce(E) -> Data
     }
 }
 
-/// The settings of the pinned maps; `None`: there are none, or not all.
+/// The settings of the pinned maps; `None`: there are none, or a first start didn't get as far as writing them.
 fn check_layout(pins: &PinDir) -> Result<Option<Settings>, DatapathError> {
-    if maps::ALL.iter().any(|name| !pins.map(name).exists()) {
+    if !pins.map(maps::SETTINGS).exists() {
         return Ok(None);
     }
     let map = MapData::from_pin(pins.map(maps::SETTINGS)).map_err(refused("SETTINGS"))?;
@@ -159,14 +178,12 @@ fn check_layout(pins: &PinDir) -> Result<Option<Settings>, DatapathError> {
         Ok(map) => map.get(&0, 0).map_err(DatapathError::kernel("SETTINGS"))?,
         Err(_) => Settings { layout: u64::MAX, ..Settings::default() },
     };
-    match found.layout {
-        0 => Ok(None),
-        LAYOUT => Ok(Some(found)),
-        layout => Err(DatapathError::Layout {
-            path: pins.path().display().to_string(),
-            found: layout,
-            wanted: LAYOUT,
-        }),
+    let path = pins.path().display().to_string();
+    match (found.layout, maps::ALL.into_iter().find(|name| !pins.map(name).exists())) {
+        (0, _) => Ok(None),
+        (LAYOUT, None) => Ok(Some(found)),
+        (LAYOUT, Some(map)) => Err(DatapathError::MapGone { path, map }),
+        (layout, _) => Err(DatapathError::Layout { path, found: layout, wanted: LAYOUT }),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     fs::{DirBuilder, File},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -17,7 +17,7 @@ use nix::{
     sys::statfs::{self, BPF_FS_MAGIC},
 };
 
-use super::DatapathError;
+use super::{DatapathError, privileges};
 
 /// The directory, locked: one agent at a time.
 #[derive(Debug)]
@@ -30,9 +30,13 @@ impl PinDir {
     /// Makes what is missing and takes the lock.
     ///
     /// # Errors
-    /// Not on bpffs, no permission, or another agent has it.
+    /// Not on bpffs, no permission, somebody else's, or another agent has it.
     pub fn open(path: &Path) -> Result<Self, DatapathError> {
         let shown = || path.display().to_string();
+        // Before anything is made: /sys/fs/bpf is often open to everybody (mode 1777), BPF is not.
+        if !privileges::missing().is_empty() {
+            return Err(DatapathError::NoPermission);
+        }
         let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
         let kind = statfs::statfs(existing).map_err(|e| DatapathError::io(shown())(e.into()))?;
         if kind.filesystem_type() != BPF_FS_MAGIC {
@@ -45,8 +49,12 @@ impl PinDir {
             })?;
         }
         let dir = File::open(path).map_err(DatapathError::io(shown()))?;
-        let lock = Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
-            Errno::EWOULDBLOCK => DatapathError::Locked { path: shown() },
+        let owner = dir.metadata().map_err(DatapathError::io(shown()))?.uid();
+        if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
+            return Err(DatapathError::Foreign { path: shown(), owner });
+        }
+        let lock = Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(dir, e)| match e {
+            Errno::EWOULDBLOCK => DatapathError::Locked { path: shown(), holder: holder(&dir) },
             e => DatapathError::io(shown())(e.into()),
         })?;
         Ok(Self { path: path.into(), _lock: lock })
@@ -79,11 +87,54 @@ impl PinDir {
         Ok(())
     }
 
+    /// Removes the directories if nothing is in them, as after a start that failed.
+    pub fn remove_empty(&self) {
+        for dir in [self.links(), self.path.join("maps"), self.path.clone()] {
+            // What isn't empty stays.
+            let _ = std::fs::remove_dir(dir);
+        }
+    }
+
     /// Removes everything, the directory included. Links must be gone.
     ///
     /// # Errors
     /// The file system refused.
     pub fn remove(self) -> Result<(), DatapathError> {
         std::fs::remove_dir_all(&self.path).map_err(DatapathError::io(self.path.display().to_string()))
+    }
+}
+
+/// ` (pid 1234)`: who holds the lock, as far as this process may know.
+fn holder(dir: &File) -> String {
+    let (Ok(meta), Ok(locks)) = (dir.metadata(), std::fs::read_to_string("/proc/locks")) else {
+        return String::new();
+    };
+    find_holder(&locks, meta.ino()).map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+}
+
+/// In `/proc/locks`, of an inode. `1: FLOCK  ADVISORY  WRITE 1234 00:1d:5678 0 EOF`
+fn find_holder(locks: &str, inode: u64) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let place = words.get(5)?.rsplit(':').next()?;
+        // Another PID namespace's process shows as 0; a line of one who waits has an arrow for a second word.
+        let pid = words.get(4)?.parse().ok().filter(|pid| *pid != 0)?;
+        (words[1] == "FLOCK" && place == inode.to_string()).then_some(pid)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_lock_is_found() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 812 00:1d:56 0 EOF\n\
+                     2: POSIX  ADVISORY  WRITE 9 00:1d:567 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 1234 00:1d:567 0 EOF\n\
+                     3: -> FLOCK  ADVISORY  WRITE 77 00:1d:567 0 EOF\n";
+        assert_eq!(find_holder(locks, 567), Some(1234));
+        assert_eq!(find_holder(locks, 56), Some(812));
+        assert_eq!(find_holder(locks, 5), None);
     }
 }

@@ -34,7 +34,8 @@ fn clsact_where_there_is_no_tcx() {
         let attachments = Attachments::new(&pins);
         for name in ["c0", "b0", "c0", "b0"] {
             let index = nix::net::if_::if_nametoindex(name).unwrap();
-            let interface = Interface { index, name: name.into(), ethernet: true, partial_checksums: true };
+            let interface =
+                Interface { index, name: name.into(), ethernet: true, partial_checksums: true, xdp: None };
             let mode = attachments.attach_tc(object.tc().unwrap(), &interface, false).unwrap();
             assert_eq!(mode, Mode::Clsact);
         }
