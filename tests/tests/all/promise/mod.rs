@@ -5,3 +5,5 @@ mod attach;
 mod balance;
 mod lifecycle;
 mod pinning;
+mod programs;
+mod refusal;
