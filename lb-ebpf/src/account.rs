@@ -2,12 +2,13 @@
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::abi::{
-    Addr, BLOCK_SLOTS, BackendId, Direction, Flow,
+    Addr, BLOCK_SLOTS, BackendId, Direction,
     counters::{DURATION_BUCKETS, DURATION_TICK_MS},
 };
 
 use crate::{
     atomic::{add_u64, fetch_add_u32},
+    conntrack::Entry,
     maps::{ACTIVE, BACKEND_COUNTERS, DURATIONS, POOLS, REASONS, TICK_HZ},
 };
 
@@ -77,16 +78,16 @@ pub fn pinned(backend: BackendId) {
 /// The flow's own figures are plain adds: packets of one direction of one flow come in by one queue and so on one CPU. Should
 /// a queue move, two CPUs may add at once and one packet is missing from the flow's figures; the backend's, per CPU, have it.
 #[inline(always)]
-pub fn packet<A: Addr>(flow: *mut Flow<A>, packets: u64, bytes: u64) {
+pub fn packet<A: Addr>(flow: Entry<A>, packets: u64, bytes: u64) {
     // SAFETY: the pointer comes from a lookup in this run. Stamps and counters are whole words; see above for races.
     let (backend, direction) = unsafe {
         let now = bpf_jiffies64() as u32;
-        if (*flow).last_seen != now {
-            (*flow).last_seen = now;
+        if (*flow.0).last_seen != now {
+            (*flow.0).last_seen = now;
         }
-        (*flow).packets += packets;
-        (*flow).bytes += bytes;
-        ((*flow).backend, (*flow).direction)
+        (*flow.0).packets += packets;
+        (*flow.0).bytes += bytes;
+        ((*flow.0).backend, (*flow.0).direction)
     };
     let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend.0) else { return };
     // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.

@@ -26,25 +26,37 @@ const MOVES: usize = 8;
 /// What the kernel says of `BPF_NOEXIST` on a key that is there (include/uapi/asm-generic/errno-base.h).
 const EEXIST: i32 = -17;
 
+/// An entry of a flow table, found in this run of the program. Its memory stays readable for the run; it may be given to another
+/// flow meanwhile, which the state's tag tells.
+pub struct Entry<A: Addr>(pub(crate) *mut Flow<A>);
+
+impl<A: Addr> Clone for Entry<A> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<A: Addr> Copy for Entry<A> {}
+
 /// The entry for a packet with this key.
 #[inline(always)]
-pub fn find<V: Tables>(key: &FlowKey<V::Addr>) -> Option<*mut Flow<V::Addr>> {
-    V::flows().get_ptr_mut(key)
+pub fn find<V: Tables>(key: &FlowKey<V::Addr>) -> Option<Entry<V::Addr>> {
+    V::flows().get_ptr_mut(key).map(Entry)
 }
 
 /// The state of a forward entry.
 #[inline(always)]
-pub fn word<A: Addr>(flow: *mut Flow<A>) -> Word {
+pub fn word<A: Addr>(flow: Entry<A>) -> Word {
     // SAFETY: the pointer comes from a lookup in this run. Volatile: other CPUs write meanwhile; a whole word is read.
-    Word(unsafe { (&raw const (*flow).state).read_volatile() })
+    Word(unsafe { (&raw const (*flow.0).state).read_volatile() })
 }
 
 /// Moves the state from `old` to `new`. `Err`: somebody else moved it, to this. Memory that has since been given to another
 /// flow is recognised by the word's tag.
 #[inline(always)]
-fn exchange<A: Addr>(flow: *mut Flow<A>, old: Word, new: Word) -> Result<(), Word> {
+fn exchange<A: Addr>(flow: Entry<A>, old: Word, new: Word) -> Result<(), Word> {
     // SAFETY: the pointer comes from a lookup in this run; the field is 8-byte aligned and only written atomically.
-    match unsafe { compare_exchange_u64(&raw mut (*flow).state, old.0, new.0) } {
+    match unsafe { compare_exchange_u64(&raw mut (*flow.0).state, old.0, new.0) } {
         seen if seen == old.0 => Ok(()),
         seen => Err(Word(seen)),
     }
@@ -64,20 +76,20 @@ pub enum Step {
 
 /// Is there nothing to track in a segment? True for nearly every packet of an open connection.
 #[inline(always)]
-pub fn settled<A: Addr>(flow: *mut Flow<A>, segment: &Segment) -> bool {
+pub fn settled<A: Addr>(flow: Entry<A>, segment: &Segment) -> bool {
     if moves_open(segment.flags) {
         return false;
     }
     // SAFETY: the pointer comes from a lookup in this run.
-    let (direction, visit) = unsafe { ((*flow).direction, (*flow).track) };
+    let (direction, visit) = unsafe { ((*flow.0).direction, (*flow.0).track) };
     if direction == Direction::FORWARD { word(flow).phase() == Phase::ESTABLISHED } else { visit == 0 }
 }
 
 /// Moves the state on as a TCP segment says. `flow` is the entry that was found; a reply visits the forward entry.
 #[inline(never)]
-pub fn track<V: Tables>(key: &FlowKey<V::Addr>, flow: *mut Flow<V::Addr>, segment: &Segment) -> Step {
+pub fn track<V: Tables>(key: &FlowKey<V::Addr>, flow: Entry<V::Addr>, segment: &Segment) -> Step {
     // SAFETY: the pointer comes from a lookup in this run; the entry is read before the next lookup.
-    let (direction, twin) = unsafe { ((*flow).direction, key.twin(&*flow)) };
+    let (direction, twin) = unsafe { ((*flow.0).direction, key.twin(&*flow.0)) };
     if direction == Direction::FORWARD {
         let word = word(flow);
         if word.phase() == Phase::GONE {
@@ -102,29 +114,30 @@ pub fn track<V: Tables>(key: &FlowKey<V::Addr>, flow: *mut Flow<V::Addr>, segmen
 
 /// From now on replies visit the forward entry: their acknowledgements matter.
 #[inline(always)]
-fn watch<A: Addr>(reply: *mut Flow<A>) {
+fn watch<A: Addr>(reply: Entry<A>) {
     // SAFETY: the pointer comes from a lookup in this run; one byte, only ever set.
-    unsafe { (*reply).track = 1 };
+    unsafe { (*reply.0).track = 1 };
 }
 
 /// Moves a forward entry's state on. True if the connection has just begun to close.
 #[inline(always)]
-fn advance<A: Addr>(forward: *mut Flow<A>, segment: &Segment, from_client: bool) -> bool {
+fn advance<A: Addr>(forward: Entry<A>, segment: &Segment, from_client: bool) -> bool {
     if segment.flags & flags::FIN != 0 {
         // Written before the state says that it is valid. Two FINs of one side carry the same number, or the later one counts.
         // SAFETY: the pointer comes from a lookup in this run; whole words.
         unsafe {
             if from_client {
-                (*forward).fin_client = segment.end();
+                (*forward.0).fin_client = segment.end();
             } else {
-                (*forward).fin_backend = segment.end();
+                (*forward.0).fin_backend = segment.end();
             }
         }
     }
     let mut old = word(forward);
     for _ in 0..MOVES {
         // SAFETY: as above.
-        let new = unsafe { next(old, from_client, segment, (*forward).fin_client, (*forward).fin_backend) };
+        let new =
+            unsafe { next(old, from_client, segment, (*forward.0).fin_client, (*forward.0).fin_backend) };
         if new == old {
             return false;
         }
@@ -132,7 +145,7 @@ fn advance<A: Addr>(forward: *mut Flow<A>, segment: &Segment, from_client: bool)
             Ok(()) => {
                 if old.counted() && !new.counted() {
                     // SAFETY: as above; both are written before the entry is made and never after.
-                    unsafe { account::ended((*forward).backend, (*forward).created) };
+                    unsafe { account::ended((*forward.0).backend, (*forward.0).created) };
                 }
                 return new.phase() == Phase::CLOSING && old.phase() != Phase::CLOSING;
             }
@@ -147,7 +160,7 @@ fn advance<A: Addr>(forward: *mut Flow<A>, segment: &Segment, from_client: bool)
 pub fn remove<V: Tables>(
     forward_key: &FlowKey<V::Addr>,
     reply_key: &FlowKey<V::Addr>,
-    forward: *mut Flow<V::Addr>,
+    forward: Entry<V::Addr>,
     old: Word,
 ) -> bool {
     if exchange(forward, old, old.with(Phase::GONE)).is_err() {
@@ -155,7 +168,7 @@ pub fn remove<V: Tables>(
     }
     if old.counted() {
         // SAFETY: the pointer comes from a lookup in this run, and nobody else deletes the entry now.
-        unsafe { account::ended((*forward).backend, (*forward).created) };
+        unsafe { account::ended((*forward.0).backend, (*forward.0).created) };
     }
     // The reply entry is ours unless its tag says otherwise (a flow whose reply entry couldn't be made has none).
     if let Some(reply) = find::<V>(reply_key)
@@ -194,6 +207,10 @@ pub fn chance() -> u32 {
 ///
 /// Returns [`PINNED`], or a [`Reason`] as a number (a subprogram returns one register).
 #[inline(never)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value they would be copied to the stack, which is short"
+)]
 pub fn pin<V: Tables>(key: &FlowKey<V::Addr>, backend: &Backend, opening: &Opening) -> u32 {
     let addr = V::address(backend);
     let port = if backend.port == PortBe(0) { key.dport } else { backend.port };
@@ -257,13 +274,13 @@ pub fn make_room<V: Tables>(key: &FlowKey<V::Addr>, backend: &Backend) -> bool {
     let reply_key = FlowKey::new(V::address(backend), key.src, port, key.sport, key.proto);
     let Some(reply) = find::<V>(&reply_key) else { return true };
     // SAFETY: the pointer comes from a lookup in this run.
-    let (direction, forward_key) = unsafe { ((*reply).direction, reply_key.twin(&*reply)) };
+    let (direction, forward_key) = unsafe { ((*reply.0).direction, reply_key.twin(&*reply.0)) };
     if direction != Direction::REPLY {
         return false;
     }
     let Some(forward) = find::<V>(&forward_key) else {
         // A reply entry without its forward entry: what a sweep would remove.
-        return V::flows().remove(&reply_key).is_ok();
+        return V::flows().remove(reply_key).is_ok();
     };
     let old = word(forward);
     old.phase() == Phase::CLOSED && remove::<V>(&forward_key, &reply_key, forward, old)

@@ -114,7 +114,7 @@ impl Header for V4 {
     #[inline(always)]
     fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Addr4>) -> Result<(), Why> {
         let Some(p) = packet.bytes(l3, 20) else { return Err(Why::Foreign) };
-        // SAFETY (this block): 20 bytes at `p` were just bounds-checked.
+        // SAFETY: 20 bytes at `p` were just bounds-checked.
         let (first, total, fragment) = unsafe {
             parsed.key.src = Addr4(get(p, 12));
             parsed.key.dst = Addr4(get(p, 16));
@@ -122,7 +122,7 @@ impl Header for V4 {
             (get::<u8>(p, 0), u16::from_be(get(p, 2)) as usize, u16::from_be(get(p, 6)))
         };
         let header = (first & 0xf) as usize * 4;
-        let total = if P::BIG && total == 0 { packet.len() - l3 } else { total };
+        let total = if P::BIG && total == 0 { packet.frame_len() - l3 } else { total };
         if first >> 4 != 4 || header < 20 || total < header || !fits(packet, l3, total) {
             return Err(Why::Malformed);
         }
@@ -139,13 +139,13 @@ impl Header for V6 {
     #[inline(always)]
     fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Addr6>) -> Result<(), Why> {
         let Some(p) = packet.bytes(l3, 40) else { return Err(Why::Foreign) };
-        // SAFETY (this block): 40 bytes at `p` were just bounds-checked.
+        // SAFETY: 40 bytes at `p` were just bounds-checked.
         let (first, payload, mut next) = unsafe {
             parsed.key.src = Addr6([get(p, 8), get(p, 12), get(p, 16), get(p, 20)]);
             parsed.key.dst = Addr6([get(p, 24), get(p, 28), get(p, 32), get(p, 36)]);
             (get::<u8>(p, 0), u16::from_be(get(p, 4)) as usize, get::<u8>(p, 6))
         };
-        let total = if P::BIG && payload == 0 { packet.len() - l3 } else { payload + 40 };
+        let total = if P::BIG && payload == 0 { packet.frame_len() - l3 } else { payload + 40 };
         if first >> 4 != 6 || !fits(packet, l3, total) {
             return Err(Why::Malformed);
         }
@@ -186,7 +186,7 @@ fn extensions<P: Packet>(packet: &P, at: usize, next: u8) -> u32 {
             break;
         }
         let Some(p) = packet.bytes((at & 0x7f) + extra, 8) else { return BROKEN };
-        // SAFETY (this block): 8 bytes at `p` were just bounds-checked.
+        // SAFETY: 8 bytes at `p` were just bounds-checked.
         let (after, len, field) =
             unsafe { (get::<u8>(p, 0), get::<u8>(p, 1) as usize, u16::from_be(get(p, 2))) };
         match next {
@@ -221,7 +221,7 @@ fn extensions<P: Packet>(packet: &P, at: usize, next: u8) -> u32 {
 /// Are `total` bytes from `l3` on there? The linear part usually has them all.
 #[inline(always)]
 fn fits<P: Packet>(packet: &P, l3: usize, total: usize) -> bool {
-    packet.len() >= l3 + total
+    packet.frame_len() >= l3 + total
 }
 
 /// TCP and UDP, the header at `l4`; the packet ends `bytes` after `l3`.
@@ -239,7 +239,7 @@ fn layer4<P: Packet, A: Addr>(
     let room = bytes - (l4 - l3);
     if parsed.key.proto == Proto::TCP {
         let Some(p) = packet.bytes(l4, 20) else { return Err(Why::Malformed) };
-        // SAFETY (this block): 20 bytes at `p` were just bounds-checked.
+        // SAFETY: 20 bytes at `p` were just bounds-checked.
         let offset = unsafe {
             parsed.key.sport = PortBe(get(p, 0));
             parsed.key.dport = PortBe(get(p, 2));
@@ -258,14 +258,14 @@ fn layer4<P: Packet, A: Addr>(
         return Err(Why::Foreign);
     }
     let Some(p) = packet.bytes(l4, 8) else { return Err(Why::Malformed) };
-    // SAFETY (this block): 8 bytes at `p` were just bounds-checked.
+    // SAFETY: 8 bytes at `p` were just bounds-checked.
     let len = unsafe {
         parsed.key.sport = PortBe(get(p, 0));
         parsed.key.dport = PortBe(get(p, 2));
         u16::from_be(get(p, 4)) as usize
     };
     // Length 0: a GSO datagram, whose length doesn't fit (RFC 2675).
-    if (len < 8 || len > room) && !(P::BIG && len == 0) {
+    if (len < 8 || len > room) && !(P::BIG && len == 0 && room >= 8) {
         return Err(Why::Malformed);
     }
     Ok(())

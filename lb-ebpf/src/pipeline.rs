@@ -62,7 +62,7 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
     let Some(flow) = found else { return refuse::<V, P>(packet, &parsed, Reason::FlowBusy as u32) };
     account::packet(flow, packet.segments(), parsed.bytes as u64);
     // SAFETY: the pointer comes from a lookup in this run.
-    match rewrite::translate::<V, P>(&mut packet, &parsed, unsafe { &*flow }) {
+    match rewrite::translate::<V, P>(&mut packet, &parsed, unsafe { &*flow.0 }) {
         Some(()) => packet.pass(),
         None => refuse::<V, P>(packet, &parsed, Reason::Internal as u32),
     }

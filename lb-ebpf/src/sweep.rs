@@ -4,14 +4,14 @@
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
     abi::{
-        Addr, Flow, FlowKey,
+        Addr, FlowKey,
         sweep::{BATCH, HEADER, Request},
     },
     flow_state::Word,
 };
 
 use crate::{
-    conntrack,
+    conntrack::{self, Entry},
     maps::Tables,
     packet::{Packet, XdpPacket, get},
 };
@@ -38,7 +38,7 @@ fn one<V: Tables>(request: &Request<V::Addr>) -> bool {
     let key: FlowKey<V::Addr> = request.key;
     let Some(forward) = conntrack::find::<V>(&key) else { return false };
     // SAFETY: the pointer comes from a lookup in this run.
-    let (seen, twin) = unsafe { ((*forward).last_seen, key.twin(&*forward)) };
+    let (seen, twin) = unsafe { ((*forward.0).last_seen, key.twin(&*forward.0)) };
     if seen != request.seen_forward {
         return false;
     }
@@ -52,7 +52,7 @@ fn one<V: Tables>(request: &Request<V::Addr>) -> bool {
 }
 
 #[inline(always)]
-fn stamp<A: Addr>(flow: *mut Flow<A>) -> u32 {
+fn stamp<A: Addr>(flow: Entry<A>) -> u32 {
     // SAFETY: the pointer comes from a lookup in this run.
-    unsafe { (*flow).last_seen }
+    unsafe { (*flow.0).last_seen }
 }

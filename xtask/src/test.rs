@@ -33,7 +33,9 @@ pub fn run() -> anyhow::Result<()> {
             "\n== licences and sources: not checked, cargo-deny is not installed (cargo install cargo-deny)"
         );
     }
-    let host = ["test", "--package", "lb-common", "--package", "lb-ebpf", "--package", "flowpin", "--lib"];
+    let host = ["test", "--package", "lb-common", "--package", "lb-ebpf", "--package", "flowpin"];
     stage("unit and property tests", cargo().args(host))?;
-    stage("packets and traffic", cargo().args(["test", "--release", "--package", "flowpin-tests"]))
+    // One after the other: some of them count milliseconds, and all of them share two or more CPUs with real servers.
+    let traffic = ["test", "--release", "--package", "flowpin-tests", "--", "--test-threads=1"];
+    stage("packets and traffic", cargo().args(traffic))
 }

@@ -11,6 +11,8 @@ use crate::root;
 
 /// Longest file, in lines.
 const LONGEST: usize = 400;
+/// Files that may be longer, and how long: what reads as a table doesn't get clearer by being cut.
+const LONGER: [(&str, usize); 2] = [("tests/src/packet/build.rs", 450), ("tests/src/packet/world.rs", 460)];
 /// What may name aya: the kernel side of userspace, the one list of plain data, and the tests.
 const AYA: [&str; 6] = [
     "lb-userspace/src/datapath/",
@@ -64,15 +66,17 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
 
 fn check(name: &str, text: &str, wrong: &mut Vec<String>) {
     let lines = text.lines().count();
-    if lines > LONGEST {
-        wrong.push(format!("{name}: {lines} lines; split it, the limit is {LONGEST}"));
+    let limit = LONGER.iter().find(|(file, _)| *file == name).map_or(LONGEST, |(_, limit)| *limit);
+    if lines > limit {
+        wrong.push(format!("{name}: {lines} lines; split it, the limit is {limit}"));
     }
     if !text.starts_with("//!") && !name.ends_with("tests.rs") {
         wrong.push(format!("{name}: does not open with what it is (//!)"));
     }
     let may = |list: &[&str]| list.iter().any(|p| name.starts_with(p));
     for line in text.lines().filter(|l| l.contains("aya::")) {
-        if !may(&AYA) && !(may(&AYA_POD) && line.trim() == "use aya::Pod;") {
+        let bound = may(&AYA_POD) && line.trim() == "use aya::Pod;";
+        if !may(&AYA) && !bound {
             wrong.push(format!("{name}: aya belongs in lb-userspace/src/datapath"));
         }
     }

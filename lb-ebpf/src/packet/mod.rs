@@ -43,7 +43,7 @@ pub trait Packet: Sized {
     /// The pointer is good until the next call that takes `&mut self`.
     fn bytes(&self, at: usize, len: usize) -> Option<*mut u8>;
     /// Bytes in the frame, including those outside the linear part.
-    fn len(&self) -> usize;
+    fn frame_len(&self) -> usize;
     /// Packets on the wire that this one stands for (GSO).
     fn segments(&self) -> u64;
     /// Brings the layer-4 checksum up to date after the bytes were rewritten.

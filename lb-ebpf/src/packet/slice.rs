@@ -37,7 +37,7 @@ impl Packet for SlicePacket<'_> {
     fn bytes(&self, at: usize, len: usize) -> Option<*mut u8> {
         self.frame.get(at..at.checked_add(len)?).map(|s| s.as_ptr().cast_mut())
     }
-    fn len(&self) -> usize {
+    fn frame_len(&self) -> usize {
         self.frame.len()
     }
     fn segments(&self) -> u64 {

@@ -7,12 +7,15 @@ use aya_ebpf::{
         bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::generated::{
-        bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+        bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail,
+        bpf_skb_pull_data,
     },
     programs::TcContext,
 };
 
-use super::{L4Fix, Packet, get, opaque};
+use lb_common::checksum;
+
+use super::{L4Fix, Packet, get, opaque, put};
 
 /// Tells `bpf_l4_csum_replace` that the address change is not balanced by an IPv4 header checksum, which matters when the
 /// device has summed the packet. Since Linux 6.16; older kernels refuse the flag.
@@ -60,7 +63,7 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
-    fn len(&self) -> usize {
+    fn frame_len(&self) -> usize {
         self.ctx.len() as usize
     }
 
@@ -73,6 +76,17 @@ impl Packet for TcPacket {
 
     #[inline(always)]
     fn fix_l4(&mut self, fix: &L4Fix) -> Option<()> {
+        if fix.udp {
+            let p = self.bytes(fix.at, 2)?;
+            // SAFETY: the two bytes at `p` were just bounds-checked.
+            if unsafe { get::<u16>(p, 0) } == 0 {
+                // No checksum, and so no helper that would tell a sum of the device's of what was written.
+                let sum = if fix.v6 { checksum::add(fix.addr_delta, fix.port_delta) } else { fix.port_delta };
+                // SAFETY: the context is the one the kernel gave this program. It fails if there is no such sum.
+                unsafe { bpf_csum_update(self.ctx.skb.skb, sum) };
+                return Some(());
+            }
+        }
         let udp = if fix.udp { BPF_F_MARK_MANGLED_0 as u64 } else { 0 };
         let pseudo = udp | BPF_F_PSEUDO_HDR as u64;
         let done = if fix.v6 {
@@ -88,8 +102,7 @@ impl Packet for TcPacket {
     }
 
     /// Nothing in the context says so, but `bpf_l4_csum_replace` leaves the field alone on a change outside the
-    /// pseudo-header if, and only if, the checksum is partial: so a change is tried and looked at. The packet is about to be
-    /// turned into an answer, so the field's value doesn't matter any more.
+    /// pseudo-header if, and only if, the checksum is partial: so a change is tried, looked at and taken back.
     #[inline(always)]
     fn is_partial(&mut self, at: usize, pseudo: u16) -> bool {
         let Some(p) = self.bytes(at, 2) else { return false };
@@ -100,7 +113,10 @@ impl Packet for TcPacket {
         }
         let Some(p) = self.bytes(at, 2) else { return false };
         // SAFETY: just bounds-checked.
-        before == unsafe { get(p, 0) }
+        let partial = before == unsafe { get(p, 0) };
+        // SAFETY: just bounds-checked.
+        unsafe { put(p, 0, before) };
+        partial
     }
 
     #[inline(always)]

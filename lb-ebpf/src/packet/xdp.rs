@@ -38,7 +38,7 @@ impl<const VIRTUAL: bool> Packet for XdpPacket<VIRTUAL> {
     }
 
     #[inline(always)]
-    fn len(&self) -> usize {
+    fn frame_len(&self) -> usize {
         // SAFETY: the context is the one the kernel gave this program.
         unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
     }
@@ -73,7 +73,7 @@ impl<const VIRTUAL: bool> Packet for XdpPacket<VIRTUAL> {
 
     #[inline(always)]
     fn truncate(&mut self, len: usize) -> Option<()> {
-        let delta = len as i64 - self.len() as i64;
+        let delta = len as i64 - self.frame_len() as i64;
         // SAFETY: the context is the one the kernel gave this program; pointers are derived anew after this.
         if delta < 0 && unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, delta as i32) } != 0 {
             return None;

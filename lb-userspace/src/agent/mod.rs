@@ -55,6 +55,10 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     if let Some(socket) = options.api_socket {
         config.api_socket = socket;
     }
+    // Before anybody can know that we are here: a signal that came sooner would just end the process.
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
     let api = listen(&config.api_socket).await?;
     let metrics = TcpListener::bind(config.metrics_listen).await.with_context(|| {
         format!("metrics_listen {}: choose a free address and port", config.metrics_listen)
@@ -101,9 +105,6 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready");
 
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    let mut hup = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
             _ = term.recv() => break,

@@ -59,7 +59,10 @@ fn a_socket_that_may_not_be_opened_is_exit_code_3() {
     let (socket, binary) = (dir.path().join("api.sock"), dir.path().join("flowpin"));
     let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o660)).expect("mode");
-    std::fs::copy(env!("CARGO_BIN_EXE_flowpin"), &binary).expect("a copy");
+    // Copied by another process: a file that this one had open for writing may still be so in a child that another test is just
+    // starting, and such a file can't be run.
+    let copied = std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_flowpin")).arg(&binary).status();
+    assert!(copied.expect("cp").success());
     let mut command = std::process::Command::new(&binary);
     std::os::unix::process::CommandExt::uid(&mut command, 65_534);
     std::os::unix::process::CommandExt::gid(&mut command, 65_534);

@@ -21,6 +21,8 @@ pub struct Agent {
     child: Option<Child>,
     /// Which binary is started next.
     pub binary: PathBuf,
+    /// Environment it is started with, besides the test's own.
+    pub env: Vec<(String, String)>,
     ns: String,
     dir: TempDir,
     pin_dir: PathBuf,
@@ -57,7 +59,8 @@ impl Agent {
     pub fn prepare(ns: &Ns, config: &str) -> Self {
         let dir = TempDir::new().expect("a directory");
         let pin_dir = Path::new("/sys/fs/bpf").join(&ns.name);
-        let agent = Self { child: None, binary: binary(), ns: ns.name.clone(), dir, pin_dir };
+        let agent =
+            Self { child: None, binary: binary(), env: Vec::new(), ns: ns.name.clone(), dir, pin_dir };
         agent.write_config(config);
         agent
     }
@@ -104,6 +107,7 @@ impl Agent {
         let ns = Ns { name: self.ns.clone() };
         let mut command = ns.command(self.binary.to_str().expect("UTF-8"));
         std::mem::forget(ns);
+        command.envs(self.env.iter().cloned());
         let config = self.config();
         command
             .arg("agent")

@@ -52,15 +52,6 @@ fn consistent(actual: &Actual, pinned: &HashSet<BackendId>, at: &Step) {
                 seen += 1;
                 assert!(seen <= limits::MAX_CHAIN);
             }
-            assert!(
-                value.algorithm != Algorithm::CONSISTENT_HASH
-                    || service.table.is_some()
-                    || service
-                        .backends
-                        .values()
-                        .all(|b| actual.block(b.block()).unwrap().weight[b.slot()] == 0),
-                "{at:?}: no table"
-            );
         }
         for (_, id, _) in service.table.iter().flatten() {
             assert!(actual.backend(*id).is_some(), "{at:?}: table names a free backend");
@@ -126,6 +117,9 @@ proptest! {
             prop_assert!(plan(&desired, &actual, Scope::All).unwrap().steps.is_empty());
             for (name, spec) in desired.services() {
                 let service = actual.service(name).unwrap();
+                let hashed = spec.algorithm == AlgorithmKind::ConsistentHash;
+                let eligible = spec.backends.values().any(|b| weight(b) > 0);
+                prop_assert_eq!(service.table.is_some(), hashed && eligible);
                 for (backend, spec) in &spec.backends {
                     let id = service.backends[backend];
                     prop_assert_eq!(actual.block(id.block()).unwrap().weight[id.slot()], weight(spec));

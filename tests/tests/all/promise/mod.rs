@@ -3,6 +3,7 @@
 mod accounting;
 mod attach;
 mod balance;
+mod fallback;
 mod lifecycle;
 mod pinning;
 mod programs;

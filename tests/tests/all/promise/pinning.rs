@@ -73,7 +73,7 @@ fn endure(family: Family, client: &str, backend: &str, algorithm: &str) {
         endured("the agent started again");
         // Another file, so that nothing of the old one is mapped; an upgrade is no more than that to the datapath.
         let other = agent.config().with_file_name("flowpin-other");
-        std::fs::copy(&agent.binary, &other).unwrap();
+        flowpin_tests::harness::netns::must(&format!("cp {} {}", agent.binary.display(), other.display()));
         agent.end(Signal::SIGTERM);
         endured("the agent ended");
         agent.binary = other;

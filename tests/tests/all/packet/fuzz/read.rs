@@ -171,7 +171,8 @@ fn layer4(
         (whole.seq, whole.ack, whole.len) = (u32_at(f, l4 + 4), u32_at(f, l4 + 8), (room - offset) as u32);
     } else {
         let len = u16_at(f, l4 + 4);
-        if !((8..=room).contains(&len) || (big && len == 0)) {
+        let unsized_gso = big && len == 0;
+        if !(unsized_gso || (8..=room).contains(&len)) {
             return Read::Broken(dst);
         }
     }

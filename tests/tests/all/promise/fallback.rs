@@ -1,0 +1,115 @@
+//! Promise: what a kernel or a link lacks or has in excess is coped with: clsact where there is no TCX, frames of 9,000 bytes, and
+//! the agent's neighbours get the words they wait for.
+
+use std::{os::unix::net::UnixDatagram, time::Duration};
+
+use flowpin::datapath::{
+    attach::{Attachments, Mode},
+    interfaces::Interface,
+    object::Object,
+    pin::PinDir,
+};
+use flowpin_tests::harness::{
+    Agent, Net,
+    agent::{interfaces, service},
+    client::{Conn, at},
+    eventually,
+    server::Server,
+    topology::Family::{V4, V6},
+};
+use nix::sys::signal::Signal;
+
+#[test]
+fn clsact_where_there_is_no_tcx() {
+    let net = Net::new(1);
+    let _server = Server::start(&net.backends[0], "b0", [80]);
+    let config = service("app", &V4.vip(0), "\"80/tcp\"", &[V4.backend(0)], "");
+    // An agent makes and fills the maps; then the same maps get programs by the older way.
+    let mut agent = Agent::start(&net.node, &config);
+    agent.end(Signal::SIGTERM);
+    let filters = || net.node.must("tc filter show dev c0 ingress");
+    net.node.run(|| {
+        let pins = PinDir::open(agent.pins()).unwrap();
+        let mut object = Object::load(&pins, 1024, false).unwrap();
+        let attachments = Attachments::new(&pins);
+        for name in ["c0", "b0", "c0", "b0"] {
+            let index = nix::net::if_::if_nametoindex(name).unwrap();
+            let interface = Interface { index, name: name.into(), ethernet: true, partial_checksums: true };
+            let mode = attachments.attach_tc(object.tc().unwrap(), &interface, false).unwrap();
+            assert_eq!(mode, Mode::Clsact);
+        }
+    });
+    assert_eq!(
+        filters().matches("direct-action").count(),
+        1,
+        "the second time it is replaced: {}",
+        filters()
+    );
+    net.client.run(|| {
+        let mut conn = Conn::open(at(&V4.vip(0), 80)).expect("filters stay when their maker is gone");
+        conn.exchange(100_000).unwrap();
+    });
+}
+
+#[test]
+fn jumbo_frames_through_xdp() {
+    let net = Net::new(1);
+    for (ns, name) in
+        [(&net.node, "c0"), (&net.client, "eth0"), (&net.node, "b0"), (&net.backends[0], "eth0")]
+    {
+        ns.ip(&format!("link set {name} mtu 9000"));
+    }
+    let _server = Server::start(&net.backends[0], "b0", [80]);
+    let config = interfaces(&[("c0", "xdp"), ("b0", "xdp")])
+        + &service("four", &V4.vip(0), "\"80/tcp\"", &[V4.backend(0)], "")
+        + &service("six", &V6.vip(0), "\"80/tcp\"", &[V6.backend(0)], "");
+    let agent = Agent::start(&net.node, &config);
+    for (family, name) in [(V4, "four"), (V6, "six")] {
+        let _conn = net.client.run(|| {
+            let mut conn = Conn::open(at(&family.vip(0), 80)).unwrap();
+            (0..50).for_each(|_| conn.exchange(16_000).unwrap());
+            conn
+        });
+        let backend = agent.json(&["service", "show", name])["backends"][0].clone();
+        let mean = |bytes: &str, packets: &str| {
+            backend[bytes].as_f64().unwrap() / backend[packets].as_f64().unwrap()
+        };
+        // Acknowledgements are among them, so the mean is well below the largest; beyond 1,500 they were jumbo frames.
+        let (sent, received) = (mean("bytes_in", "packets_in"), mean("bytes_out", "packets_out"));
+        assert!(sent > 2_000.0 && received > 2_000.0, "{name}: {sent:.0} and {received:.0} bytes a packet");
+    }
+}
+
+#[test]
+fn systemd_is_told_and_flows_are_logged() {
+    let net = Net::new(1);
+    let _server = Server::start(&net.backends[0], "b0", [80]);
+    let config = interfaces(&[("c0", "tc"), ("b0", "tc")])
+        + &service("app", &V4.vip(0), "\"80/tcp\"", &[V4.backend(0)], "");
+    let mut agent = Agent::prepare(&net.node, &config);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let heard = || {
+        let mut buffer = [0; 256];
+        let n = socket.recv(&mut buffer).expect("a word from the agent");
+        String::from_utf8_lossy(&buffer[..n]).into_owned()
+    };
+    agent.env = vec![
+        ("NOTIFY_SOCKET".into(), path.display().to_string()),
+        ("RUST_LOG".into(), "info,flowpin::flows=debug".into()),
+    ];
+    agent.spawn(&[]);
+    assert!(heard().contains("READY=1"));
+    net.client.run(|| Conn::open(at(&V4.vip(0), 80)).unwrap());
+    eventually("the flow is logged", Duration::from_secs(5), || {
+        let log = agent.log();
+        if log.contains("new flow: service 0, client port ") { Ok(()) } else { Err(log) }
+    });
+    agent.signal(Signal::SIGHUP);
+    assert!(heard().contains("RELOADING=1"));
+    assert!(heard().contains("READY=1"));
+    agent.end(Signal::SIGTERM);
+    assert!(heard().contains("STOPPING=1"));
+}
