@@ -5,6 +5,7 @@ pub mod client;
 pub mod eventually;
 pub mod netns;
 pub mod paths;
+pub mod program;
 pub mod server;
 pub mod topology;
 

@@ -49,7 +49,8 @@ impl Hook {
         match (self, value) {
             (Self::Tc, 0xffff_ffff) | (Self::Xdp | Self::XdpVirtual, 2) => Verdict::Pass,
             (Self::Tc, 2) | (Self::Xdp | Self::XdpVirtual, 1) => Verdict::Drop,
-            (Self::Tc, 7) | (Self::Xdp | Self::XdpVirtual, 3) => Verdict::Back,
+            // Redirected to where it came from, but by XDP on a real device.
+            (Self::Tc, 7) | (Self::Xdp, 3) | (Self::XdpVirtual, 4) => Verdict::Back,
             (_, other) => Verdict::Other(other),
         }
     }

@@ -7,3 +7,4 @@ mod fallback;
 mod lifecycle;
 mod pinning;
 mod programs;
+mod refusal;
