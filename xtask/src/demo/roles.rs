@@ -8,12 +8,18 @@ use std::{
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, RecvTimeoutError},
     },
     time::Duration,
 };
 
 use nix::sys::signal::SigSet;
+
+use super::world::PORTS;
+
+/// Between two rounds of data: connections that live for hours are mostly quiet, and the node's agent shares these CPUs.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Lets a child get the signals that its parent holds back.
 pub fn heed_signals(command: &mut Command, signals: SigSet) {
@@ -25,11 +31,22 @@ pub fn heed_signals(command: &mut Command, signals: SigSet) {
 
 /// A server that says who it is and then echoes. Prints a line once it listens.
 pub fn serve(name: &str) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(("0.0.0.0", 80))?;
+    let listeners = PORTS.map(|port| TcpListener::bind(("0.0.0.0", port)));
+    let mut accepting = Vec::new();
+    for listener in listeners {
+        let (listener, greeting) = (listener?, format!("{name}\n"));
+        accepting.push(std::thread::spawn(move || accept(&listener, &greeting)));
+    }
     println!("{name}");
-    let greeting = format!("{name}\n");
+    for thread in accepting {
+        thread.join().map_err(|_| anyhow::anyhow!("a server's thread panicked"))??;
+    }
+    Ok(())
+}
+
+fn accept(listener: &TcpListener, greeting: &str) -> anyhow::Result<()> {
     for stream in listener.incoming() {
-        let (mut stream, greeting) = (stream?, greeting.clone());
+        let (mut stream, greeting) = (stream?, greeting.to_string());
         std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
             let mut echo = || -> std::io::Result<()> {
                 stream.set_nodelay(true)?;
@@ -68,13 +85,13 @@ pub fn hold(address: &str, count: usize) -> anyhow::Result<()> {
     }
     let shown: Vec<String> = spread.iter().map(|(name, n)| format!("{name}={n}")).collect();
     println!("{}", shown.join(" "));
-    let (stop, rounds, broken) =
-        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (rounds, broken) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (stop, stopped) = mpsc::channel::<()>();
     let traffic = {
-        let (stop, rounds, broken) = (stop.clone(), rounds.clone(), broken.clone());
+        let (rounds, broken) = (rounds.clone(), broken.clone());
         std::thread::spawn(move || {
             let mut round = 0u64;
-            while !stop.load(Ordering::Relaxed) {
+            while stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
                 round += 1;
                 conns.retain_mut(|stream| {
                     let sent = [round.to_le_bytes(), (!round).to_le_bytes()].concat();
@@ -93,11 +110,11 @@ pub fn hold(address: &str, count: usize) -> anyhow::Result<()> {
         // Whole rounds only: what was asked for after some event is answered by data that was exchanged after it.
         let target = rounds.load(Ordering::Relaxed) + 2;
         while rounds.load(Ordering::Relaxed) < target {
-            std::thread::yield_now();
+            std::thread::park_timeout(PAUSE);
         }
         println!("{} {}", rounds.load(Ordering::Relaxed), broken.load(Ordering::Relaxed));
     }
-    stop.store(true, Ordering::Relaxed);
+    drop(stop);
     let _ = traffic.join();
     Ok(())
 }

@@ -19,6 +19,8 @@ use crate::root;
 
 /// Connections through each VIP.
 const CONNECTIONS: usize = 400;
+/// The backend that is drained, in the least-connections service.
+const B0: &str = "10.2.0.2:80";
 
 /// Clients that hold connections open.
 struct Holder {
@@ -81,9 +83,9 @@ impl<'a> Agent<'a> {
         fs::create_dir_all(&dir)?;
         let services: String = VIPS
             .iter()
-            .map(|(algorithm, vip)| {
+            .map(|(algorithm, vip, port)| {
                 let backends: String =
-                    (0..BACKENDS).map(|i| format!("[[service.backend]]\naddress = \"10.2.{i}.2\"\n")).collect();
+                    (0..BACKENDS).map(|i| format!("[[service.backend]]\naddress = \"10.2.{i}.2:{port}\"\n")).collect();
                 format!(
                     "[[service]]\nname = \"{algorithm}\"\nvip = \"{vip}\"\nports = [\"80/tcp\"]\nalgorithm = \"{algorithm}\"\n{backends}"
                 )
@@ -191,7 +193,7 @@ pub fn run(tag: &str) -> anyhow::Result<()> {
     let kube = Holder::open(tag, KUBE_VIP, CONNECTIONS)?;
     rows.push(("iptables, random", kube.spread.clone()));
     let mut held = Vec::new();
-    for (algorithm, vip) in VIPS {
+    for (algorithm, vip, _) in VIPS {
         let holder = Holder::open(tag, vip, CONNECTIONS)?;
         rows.push((algorithm, holder.spread.clone()));
         held.push(holder);
@@ -199,7 +201,7 @@ pub fn run(tag: &str) -> anyhow::Result<()> {
     say(table(&rows));
 
     step("draining b0: nothing new goes there, what is open stays");
-    let drained = agent.cli(&["backend", "drain", "least-connections", "10.2.0.2"])?;
+    let drained = agent.cli(&["backend", "drain", "least-connections", B0])?;
     say(format!("  {}", drained.trim()));
     let late = Holder::open(tag, VIPS[0].1, 90)?;
     let new_on_b0 = late.spread["b0"];
@@ -215,7 +217,7 @@ pub fn run(tag: &str) -> anyhow::Result<()> {
         orphan.close()
     })?;
     step("the next agent has taken over what it found");
-    agent.cli(&["backend", "undrain", "least-connections", "10.2.0.2"])?;
+    agent.cli(&["backend", "undrain", "least-connections", B0])?;
     let mut broken = 0;
     let mut rounds = 0;
     for holder in held.iter_mut() {

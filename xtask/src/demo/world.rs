@@ -20,8 +20,12 @@ const PREFIX: &str = "fpd";
 pub const BACKENDS: usize = 4;
 /// The VIP that kube-proxy's rules serve.
 pub const KUBE_VIP: &str = "10.96.0.20";
-/// VIPs that Flowpin serves, by algorithm.
-pub const VIPS: [(&str, &str); 2] = [("least-connections", "10.96.0.10"), ("consistent-hash", "10.96.0.11")];
+/// VIPs that Flowpin serves, by algorithm, and the backends' port behind each.
+pub const VIPS: [(&str, &str, u16); 2] =
+    [("least-connections", "10.96.0.10", PORTS[0]), ("consistent-hash", "10.96.0.11", PORTS[1])];
+/// Ports that backends listen on. One for each VIP: a client may use the same source port towards both, and by destination NAT
+/// alone two connections from one port to one backend and port can't be told apart.
+pub const PORTS: [u16; 2] = [80, 81];
 
 /// Runs a line and insists that it succeeds.
 pub fn must(line: &str) -> anyhow::Result<()> {
