@@ -53,7 +53,8 @@ pub static DURATIONS: Array<DurationHistogram, { MAX_SERVICES as usize }> = Arra
 pub static SERVICE_NAMES: Array<ServiceName, { MAX_SERVICES as usize }> = Array::new();
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
-/// Answers given in the current tick, per CPU; not pinned, private to `unreachable`. Low half: tick, high half: how many.
+/// Answers that may still be given, per CPU; not pinned, private to `unreachable`. Low half: tick of the last one, high half: how
+/// many were left then.
 #[btf_map]
 pub static ANSWERS: PerCpuArray<u64, 1> = PerCpuArray::new();
 

@@ -1,5 +1,5 @@
 //! Turns a UDP packet into the ICMP "port unreachable" that a host without a listener would answer with (RFC 1122 section
-//! 4.1.3.1, RFC 4443 section 3.1), quoting the packet's headers. At most a thousand or so a second per CPU, as hosts do.
+//! 4.1.3.1, RFC 4443 section 3.1), quoting the packet's headers. At most a thousand or so a second per CPU, and fifty at once, as hosts do.
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::checksum;
@@ -16,6 +16,8 @@ const UDP_LEN: usize = 8;
 const ICMP_LEN: usize = 8;
 /// Answers per tick and CPU: 1,000 a second at 250 Hz, as Linux's `icmp_msgs_per_sec`.
 const PER_TICK: u32 = 4;
+/// Answers at once after a quiet time, as Linux's `icmp_msgs_burst`.
+const BURST: u32 = 50;
 /// Words quoted at most: an IPv4 header with all options, or an IPv6 header with 40 bytes of extensions, and the UDP header.
 const MAX_WORDS: usize = 22;
 
@@ -26,9 +28,11 @@ fn permitted() -> bool {
     // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
     unsafe {
         let tick = bpf_jiffies64() as u32;
-        let count = if *state as u32 == tick { (*state >> 32) as u32 + 1 } else { 1 };
-        *state = (count as u64) << 32 | tick as u64;
-        count <= PER_TICK
+        let passed = tick.wrapping_sub(*state as u32);
+        let left = if passed >= BURST { BURST } else { (*state >> 32) as u32 + passed * PER_TICK };
+        let left = if left > BURST { BURST } else { left };
+        *state = (left.saturating_sub(1) as u64) << 32 | tick as u64;
+        left > 0
     }
 }
 

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::xdp_action,
-    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+    helpers::generated::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
     programs::XdpContext,
 };
 use lb_common::checksum;
@@ -103,7 +103,13 @@ impl<const VIRTUAL: bool> Packet for XdpPacket<VIRTUAL> {
 
     #[inline(always)]
     fn send_back(self) -> u32 {
-        xdp_action::XDP_TX
+        if !VIRTUAL {
+            return xdp_action::XDP_TX;
+        }
+        // veth (drivers/net/veth.c) puts what XDP_TX sends into its peer's ring, but wakes the peer only if that has an XDP
+        // program as well; for what is redirected it always does.
+        // SAFETY: the context is the one the kernel gave this program; the helper only notes where to send.
+        unsafe { bpf_redirect((*self.ctx.ctx).ingress_ifindex, 0) as u32 }
     }
     #[inline(always)]
     fn pass(self) -> u32 {

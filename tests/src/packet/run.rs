@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf,
-    programs::{SchedClassifier, Xdp},
+    programs::{ProgramFd, SchedClassifier, Xdp},
 };
 use lb_common::abi::programs;
 
@@ -120,7 +120,7 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], out: &mut Vec<u8>, flags:
 /// A program that is loaded, and what its verdicts are called.
 pub struct Runner {
     hook: Hook,
-    fd: std::os::fd::OwnedFd,
+    fd: ProgramFd,
 }
 
 impl Runner {
@@ -133,11 +133,16 @@ impl Runner {
         let fd = if hook == Hook::Tc {
             let program: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("loading {name}"))?;
-            program.fd()?.as_fd().try_clone_to_owned()?
+            program.fd()?.try_clone()?
         } else {
             load_xdp(ebpf, name)?
         };
         Ok(Self { hook, fd })
+    }
+
+    /// The program.
+    pub const fn program(&self) -> &ProgramFd {
+        &self.fd
     }
 
     /// Runs the program on a frame.
@@ -153,8 +158,8 @@ impl Runner {
 ///
 /// # Errors
 /// The object doesn't have it, or the verifier refuses it.
-pub fn load_xdp(ebpf: &mut Ebpf, name: &str) -> Result<std::os::fd::OwnedFd> {
+pub fn load_xdp(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
     let program: &mut Xdp = ebpf.program_mut(name).context(name.to_string())?.try_into()?;
     program.load().with_context(|| format!("loading {name}"))?;
-    Ok(program.fd()?.as_fd().try_clone_to_owned()?)
+    Ok(program.fd()?.try_clone()?)
 }

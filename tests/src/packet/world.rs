@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, PerCpuValues},
+    programs::ProgramFd,
 };
 use lb_common::{
     abi::{
@@ -294,6 +295,11 @@ impl World {
         let mut block = self.pools.get(&id.block(), 0)?;
         (block.weight[id.slot()], block.limit[id.slot()]) = (weight, limit);
         Ok(self.pools.set(id.block(), block, 0)?)
+    }
+
+    /// The program that packets come in by.
+    pub const fn program(&self) -> &ProgramFd {
+        self.runner.program()
     }
 
     /// Runs a frame through; the frame that comes out is valid until the next run.

@@ -32,7 +32,7 @@ impl World {
 
     fn sweep<R: Copy>(&mut self, program: &str, requests: &[R]) -> Result<u32> {
         let fd = match self.ebpf.program(program) {
-            Some(Program::Xdp(p)) if p.fd().is_ok() => p.fd()?.as_fd().try_clone_to_owned()?,
+            Some(Program::Xdp(p)) if p.fd().is_ok() => p.fd()?.try_clone()?,
             _ => load_xdp(&mut self.ebpf, program)?,
         };
         let mut packet = vec![0u8; sweep::HEADER];

@@ -1,0 +1,88 @@
+//! The programs of the object, with their maps filled by hand.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Result, ensure};
+use flowpin_tests::packet::{
+    run,
+    world::{Member, World},
+};
+use lb_common::abi::{Addr4, Algorithm, FlowKey, PortBe, Proto, Stray};
+
+use super::{
+    Subject,
+    driver::{Driver, Hook, Kind},
+};
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// The first backend; the others follow, by the last byte and then the one before.
+const FIRST: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 1);
+
+/// As the driver has it.
+pub const BACKEND: Addr4 = Addr4(u32::from_ne_bytes(FIRST.octets()));
+/// As the driver has it.
+pub const BACKEND_PORT: PortBe = PortBe(8080u16.to_be());
+
+/// Key of a flow, as the driver has it.
+pub fn key(flow: u32) -> FlowKey<Addr4> {
+    let client = Ipv4Addr::from(0x0b00_0000 + (flow >> 10));
+    let port = PortBe::new(1024 + (flow & 1023) as u16 * 61);
+    FlowKey::new(client.into(), VIP.into(), port, PortBe::new(80), Proto::TCP)
+}
+
+/// A program and its maps.
+pub struct Flowpin {
+    name: String,
+    world: World,
+}
+
+impl Flowpin {
+    /// Loads it, with a table for so many flows and a service of so many backends.
+    ///
+    /// # Errors
+    /// No object, no permission, or the kernel refuses.
+    pub fn load(hook: Hook, flows: u32, backends: usize, algorithm: Algorithm) -> Result<Self> {
+        let hook = if hook == Hook::Xdp { run::Hook::Xdp } else { run::Hook::Tc };
+        let mut world = World::with_flows(hook, 2 * flows)?;
+        let members: Vec<Member> = (0..backends)
+            .map(|i| Member::new(Ipv4Addr::from(u32::from(FIRST) + i as u32).into(), 8080))
+            .collect();
+        let ports = [(Proto::TCP, 80)];
+        world.add_with(IpAddr::V4(VIP), &ports, &members, algorithm, Stray::RESET)?;
+        let name = match (algorithm, backends) {
+            (Algorithm::CONSISTENT_HASH, _) => "Flowpin, consistent-hash",
+            (_, 1) => "Flowpin",
+            _ => "Flowpin, least-connections",
+        };
+        Ok(Self { name: name.into(), world })
+    }
+}
+
+impl Subject for Flowpin {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn select(&mut self, driver: &mut Driver, _kind: Kind) -> Result<()> {
+        driver.select(self.world.program())
+    }
+
+    fn establish(&mut self, driver: &mut Driver, flows: u32) -> Result<()> {
+        driver.select(self.world.program())?;
+        for kind in [Kind::Open, Kind::SynAck, Kind::Established] {
+            let cost = driver.walk(kind, flows)?;
+            ensure!(cost.passed, "{kind:?}: the last of {flows} flows was refused");
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, from: u32, count: u32) -> Result<()> {
+        for flow in from..from + count {
+            let key = key(flow);
+            let value = self.world.flows4.get(&key, 0)?;
+            self.world.flows4.remove(&key.twin(&value))?;
+            self.world.flows4.remove(&key)?;
+        }
+        Ok(())
+    }
+}
