@@ -5,7 +5,9 @@
 //!                                          b1 ─ eth0 10.2.1.2 fd02:1::2    backend 1 ...
 //! ```
 
-use super::Ns;
+use std::time::Duration;
+
+use super::{Ns, eventually};
 
 /// The namespaces.
 #[derive(Debug)]
@@ -66,12 +68,18 @@ impl Net {
         for (i, backend) in net.backends.iter().enumerate() {
             net.link(backend, &format!("b{i}"), &format!("10.2.{i}"), &format!("fd02:{i:x}:"));
         }
+        for ns in net.backends.iter().chain([&net.client, &net.node]) {
+            can_solicit(ns);
+        }
         // So that the veth takes what XDP_TX sends: veth does without XDP of its own only with GRO on.
         net.client.must("ethtool -K eth0 gro on");
         net
     }
 
     fn link(&self, ns: &Ns, name: &str, v4: &str, v6: &str) {
+        for ns in [ns, &self.node] {
+            ns.must("sysctl -qw net.ipv6.conf.default.accept_dad=0");
+        }
         self.node.ip(&format!("link add {name} type veth peer name eth0 netns {}", ns.name));
         self.node.ip(&format!("addr add {v4}.1/24 dev {name}"));
         self.node.ip(&format!("addr add {v6}:1/64 dev {name} nodad"));
@@ -82,4 +90,14 @@ impl Net {
         ns.ip(&format!("route add default via {v4}.1"));
         ns.ip(&format!("route add default via {v6}:1"));
     }
+}
+
+/// Waits until every interface has its link-local address. Without it a router solicits no neighbour for what it forwards
+/// (`ndisc_send_ns`), and gets it only when the kernel has noticed the carrier, which may take a second.
+fn can_solicit(ns: &Ns) {
+    eventually("link-local addresses", Duration::from_secs(10), || {
+        let links = ns.ip("-o link show up").lines().filter(|l| l.contains("link/ether")).count();
+        let ready = ns.ip("-o -6 addr show scope link -tentative").lines().count();
+        if ready == links { Ok(()) } else { Err(format!("{ready} of {links} in {}", ns.name)) }
+    });
 }
