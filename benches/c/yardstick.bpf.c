@@ -67,7 +67,8 @@ static __always_inline __u16 update(__u16 check, __u32 delta)
 	return ~sum;
 }
 
-static __always_inline void translate(struct frame *f, const struct flow *flow)
+/* The address, the port and the IP checksum. */
+static __always_inline void put(struct frame *f, const struct flow *flow)
 {
 	if (flow->reply) {
 		f->ip.saddr = flow->nat_addr;
@@ -77,11 +78,29 @@ static __always_inline void translate(struct frame *f, const struct flow *flow)
 		f->tcp.dest = flow->nat_port;
 	}
 	f->ip.check = update(f->ip.check, flow->addr_delta);
-	f->tcp.check = update(update(f->tcp.check, flow->addr_delta), flow->port_delta);
+}
+
+/* The TCP checksum: by hand in XDP; in TC by the helper that knows what the kernel has still to add to it. */
+static __always_inline void fix(void *ctx, int tc, struct frame *f, const struct flow *flow)
+{
+	const __u32 at = __builtin_offsetof(struct frame, tcp) + 16;
+
+	if (tc) {
+		bpf_l4_csum_replace(ctx, at, 0, flow->addr_delta, BPF_F_PSEUDO_HDR);
+		bpf_l4_csum_replace(ctx, at, 0, flow->port_delta, 0);
+	} else {
+		f->tcp.check = update(update(f->tcp.check, flow->addr_delta), flow->port_delta);
+	}
+}
+
+static __always_inline void translate(void *ctx, int tc, struct frame *f, const struct flow *flow)
+{
+	put(f, flow);
+	fix(ctx, tc, f, flow);
 }
 
 /* 1: translated. 0: not ours. */
-static __always_inline int established(void *data, void *end)
+static __always_inline int established(void *ctx, int tc, void *data, void *end)
 {
 	struct key key;
 	struct frame *f = parse(data, end, &key);
@@ -92,11 +111,11 @@ static __always_inline int established(void *data, void *end)
 	flow = bpf_map_lookup_elem(&FLOWS, &key);
 	if (!flow)
 		return 0;
-	translate(f, flow);
+	translate(ctx, tc, f, flow);
 	return 1;
 }
 
-static __always_inline int miss(void *data, void *end)
+static __always_inline int miss(void *ctx, int tc, void *data, void *end)
 {
 	struct key key;
 	struct frame *f = parse(data, end, &key);
@@ -111,7 +130,7 @@ static __always_inline int miss(void *data, void *end)
 	return bpf_map_lookup_elem(&SERVICES, &service) != 0;
 }
 
-static __always_inline int anew(void *data, void *end)
+static __always_inline int anew(void *ctx, int tc, void *data, void *end)
 {
 	struct key key, twin;
 	struct frame *f = parse(data, end, &key);
@@ -158,15 +177,15 @@ static __always_inline int anew(void *data, void *end)
 	flow->reply = 0;
 	flow->nat_addr = twin.src;
 	flow->nat_port = twin.sport;
-	translate(f, flow);
+	translate(ctx, tc, f, flow);
 	return 1;
 }
 
 #define DATA ((void *)(long)ctx->data)
 #define END ((void *)(long)ctx->data_end)
 #define BOTH(name)                                                                                                     \
-	SEC("xdp.frags") int name##_xdp(struct xdp_md *ctx) { return name(DATA, END) ? XDP_PASS : XDP_DROP; }          \
-	SEC("classifier") int name##_tc(struct __sk_buff *ctx) { return name(DATA, END) ? TC_ACT_UNSPEC : TC_ACT_SHOT; }
+	SEC("xdp.frags") int name##_xdp(struct xdp_md *ctx) { return name(ctx, 0, DATA, END) ? XDP_PASS : XDP_DROP; }          \
+	SEC("classifier") int name##_tc(struct __sk_buff *ctx) { return name(ctx, 1, DATA, END) ? TC_ACT_UNSPEC : TC_ACT_SHOT; }
 
 BOTH(established)
 BOTH(miss)

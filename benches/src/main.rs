@@ -2,21 +2,73 @@
 
 mod measure;
 mod micro;
+mod net;
+mod report;
+mod verifier;
 
-use clap::Parser;
+use std::path::Path;
+
+use anyhow::ensure;
+use clap::{Parser, ValueEnum};
+
+/// What is measured.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Cost per packet, without a network.
+    Packets,
+    /// Real connections, beside peers.
+    Network,
+}
 
 /// What is measured, and how thoroughly.
 #[derive(Parser, Clone, Debug)]
 pub struct Options {
-    /// Fewer rounds and sizes: under three minutes
+    /// Fewer rounds, sizes and contenders: under three minutes
     #[arg(long)]
     pub quick: bool,
+    /// Only this
+    #[arg(long)]
+    pub only: Option<Part>,
+    /// Make the results the baseline that later ones are compared with
+    #[arg(long)]
+    pub keep: bool,
 }
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    for series in micro::run(&options)? {
-        println!("{series:?}");
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the benchmarks load programs and make namespaces: sudo scripts/bench"
+    );
+    let wanted = |part| options.only.is_none_or(|only| only == part);
+    let mut results = report::Results {
+        machine: machine(),
+        quick: options.quick,
+        programs: verifier::costs()?,
+        series: Vec::new(),
+    };
+    if wanted(Part::Packets) {
+        results.series.extend(micro::run(&options)?);
     }
+    if wanted(Part::Network) {
+        results.series.extend(net::run(&options)?);
+    }
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
+    report::write(&results, &directory)?;
+    if options.keep {
+        report::keep(&results, &directory)?;
+    }
+    println!("{}", std::fs::read_to_string(directory.join("results.md"))?);
+    println!("# Beside the baseline\n\n{}", report::compare(&results)?);
+    println!("\ntarget/bench: results.md, results.json and the plots");
     Ok(())
+}
+
+/// Kernel and CPUs, in a line.
+fn machine() -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    format!("Linux {}, {cpus} CPUs, {}", kernel.trim(), model.trim_start_matches(['\t', ':', ' ']))
 }

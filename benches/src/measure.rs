@@ -15,12 +15,68 @@ pub struct Series {
     pub unit: String,
     /// A figure a round.
     pub rounds: Vec<f64>,
+    /// The yardstick's figure beside each, measured just before it; empty if rounds are to be compared as a whole.
+    pub beside: Vec<f64>,
 }
 
 impl Series {
     /// Median of the rounds.
     pub fn median(&self) -> f64 {
         median(&self.rounds)
+    }
+
+    /// The size, 0 if there is none.
+    pub fn size(&self) -> f64 {
+        self.at.as_ref().map_or(0.0, |(_, size)| *size)
+    }
+}
+
+/// Series in the order in which they were begun.
+#[derive(Default)]
+pub struct Table(pub Vec<Series>);
+
+impl Table {
+    /// Adds a round to a series, the first of which begins it.
+    pub fn note(
+        &mut self,
+        experiment: &str,
+        contender: &str,
+        at: Option<(String, f64)>,
+        unit: &str,
+        value: f64,
+    ) {
+        self.series(experiment, contender, at, unit).rounds.push(value);
+    }
+
+    /// The same, with the yardstick's figure from just before.
+    pub fn note_beside(
+        &mut self,
+        experiment: &str,
+        contender: &str,
+        at: Option<(String, f64)>,
+        unit: &str,
+        (value, yardstick): (f64, f64),
+    ) {
+        let series = self.series(experiment, contender, at, unit);
+        series.rounds.push(value);
+        series.beside.push(yardstick);
+    }
+
+    fn series(
+        &mut self,
+        experiment: &str,
+        contender: &str,
+        at: Option<(String, f64)>,
+        unit: &str,
+    ) -> &mut Series {
+        let known =
+            self.0.iter().position(|s| s.experiment == experiment && s.contender == contender && s.at == at);
+        let index = known.unwrap_or_else(|| {
+            let (experiment, contender, unit) = (experiment.into(), contender.into(), unit.into());
+            self.0.push(Series { experiment, contender, at, unit, rounds: Vec::new(), beside: Vec::new() });
+            self.0.len() - 1
+        });
+        &mut self.0[index]
     }
 }
 
@@ -33,4 +89,9 @@ pub fn median(values: &[f64]) -> f64 {
         n if n % 2 == 1 => sorted[n / 2],
         n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
     }
+}
+
+/// The least and the greatest.
+pub fn range(values: &[f64]) -> (f64, f64) {
+    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)))
 }

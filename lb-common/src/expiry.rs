@@ -1,6 +1,9 @@
 //! When a silent flow is over. Pure: phase and timeouts in, a limit out.
 
-use crate::flow_state::{Phase, Word};
+use crate::{
+    abi::CREATED_SHIFT,
+    flow_state::{Phase, Word},
+};
 
 /// How long a flow may be silent in both directions, in milliseconds, per phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +51,22 @@ pub const fn idle(now: u32, seen: u32) -> u32 {
     if d as i32 >= 0 || d < 0xf000_0000 { d } else { 0 }
 }
 
+/// Ticks since a flow was pinned, given jiffies now and the flow's `created`. One that was pinned after `now` was read: 0.
+pub const fn age(now: u64, created: u32) -> u64 {
+    let units = ((now >> CREATED_SHIFT) as u32).wrapping_sub(created);
+    if units > 0xf000_0000 { 0 } else { (units as u64) << CREATED_SHIFT }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_survive_the_wrap_of_the_stamp() {
+        let created = (0x000f_ffff_fff0u64 >> CREATED_SHIFT) as u32;
+        assert_eq!(age(0x0010_0000_0100, created), 0x110);
+        assert_eq!(age(0x000f_ffff_ffe0, created), 0, "read a moment before");
+    }
 
     #[test]
     fn each_phase_has_its_limit() {

@@ -10,7 +10,7 @@
 //! **Why one word.** A flow is counted while its phase is [`counted`](Word::counted). Whoever moves the word from a counted
 //! phase to one that isn't, and only he, subtracts one: exactly once by construction, whichever CPUs race. Whoever moves it to
 //! `GONE` owns the removal: nobody else deletes the entries, and a new flow under the same key can't be made until they are
-//! gone, so a delete by key can't hit a successor. The kernel may reuse the memory of a deleted entry at once; a packet that
+//! gone, so a delete by key can't hit a successor. The lane of a removed entry may be another flow's at once; a packet that
 //! still holds the old pointer then fails its compare-and-swap, since the word's tag differs from flow to flow.
 
 /// Phase, flags and tag of a flow. Bits 0..8 phase, 8..16 flags, 16..64 tag.
@@ -59,10 +59,11 @@ const ACKED_CLIENT: u64 = 1 << 11;
 const ACKED_BACKEND: u64 = 1 << 12;
 
 impl Word {
-    /// The first word of a flow. `tag`: 48 bits that no flow of the recent past had.
+    /// The first word of a flow. `tag`: 47 bits that no flow of the recent past had; the 48th is always set, so that no word
+    /// is 0.
     #[inline(always)]
     pub const fn new(phase: Phase, tag: u64) -> Self {
-        Self(tag << 16 | phase.0 as u64)
+        Self(1 << 63 | tag << 16 | phase.0 as u64)
     }
     /// The phase.
     #[inline(always)]

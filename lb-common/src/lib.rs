@@ -7,7 +7,9 @@
 pub mod abi;
 pub mod checksum;
 pub mod expiry;
+pub mod filter;
 pub mod flow_state;
+pub mod flow_table;
 pub mod hash;
 #[cfg(any(test, feature = "user"))]
 pub mod maglev;

@@ -48,6 +48,34 @@ impl Least {
     }
 }
 
+/// Bits set in a set of 16.
+#[inline(always)]
+pub const fn count16(set: u32) -> u32 {
+    // Pairs, then fours, then all by one multiplication (Warren, "Hacker's Delight", section 5-1).
+    let pairs = set - (set >> 1 & 0x5555);
+    let fours = (pairs & 0x3333) + (pairs >> 2 & 0x3333);
+    let eights = (fours + (fours >> 4)) & 0x0f0f;
+    (eights + (eights >> 8)) & 0x1f
+}
+
+/// One of a set of 16, each as likely as the others; 0 if it is empty. `chance`: random bits, all 32 used.
+#[inline(always)]
+pub const fn any16(set: u32, chance: u32) -> u32 {
+    let mut left = set;
+    let mut skip = hash::reduce(chance, count16(set));
+    let mut i = 0;
+    while i < 15 {
+        if skip == 0 {
+            break;
+        }
+        left &= left.wrapping_sub(1);
+        skip -= 1;
+        i += 1;
+    }
+    // Bits below the lowest that is left.
+    count16((left & left.wrapping_neg()).wrapping_sub(1) & 0xffff) & 0xf
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -60,6 +88,26 @@ mod tests {
             least.offer(id as u32, *active, *weight);
         }
         least.best()
+    }
+
+    #[test]
+    fn any_of_a_set_is_in_it_and_as_likely_as_the_others() {
+        for set in [1u32, 0x8000, 0x8001, 0xffff, 0x1248, 0x00f0] {
+            let draws = 4_000 * set.count_ones();
+            let mut wins = [0u32; 16];
+            for i in 0..draws {
+                wins[any16(set, hash::mix(i)) as usize] += 1;
+            }
+            for (slot, wins) in wins.into_iter().enumerate() {
+                if set >> slot & 1 == 0 {
+                    assert_eq!(wins, 0, "{set:#x} {slot}");
+                } else {
+                    // Five standard deviations.
+                    assert!(wins.abs_diff(4_000) < 5 * 64, "{set:#x} {slot}: {wins} of 4,000");
+                }
+            }
+        }
+        assert!((0..=0xffff).all(|set: u32| count16(set) == set.count_ones()));
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::abi::{
-    Addr, BLOCK_SLOTS, BackendId, Direction,
+    Addr, BLOCK_SLOTS, BackendId, CREATED_SHIFT, Direction,
     counters::{DURATION_BUCKETS, DURATION_TICK_MS},
 };
 
 use crate::{
     atomic::{add_u64, fetch_add_u32},
-    conntrack::Entry,
     maps::{ACTIVE, BACKEND_COUNTERS, DURATIONS, POOLS, REASONS, TICK_HZ},
+    table::Entry,
 };
 
 /// The active count of a backend.
@@ -45,12 +45,13 @@ pub fn release(backend: BackendId) {
 
 /// A flow has stopped counting: gives its place back and notes how long it was open. Called by whoever moved the state, once.
 #[inline(always)]
-pub fn ended(backend: BackendId, created: u64) {
+pub fn ended(backend: BackendId, created: u32) {
     release(backend);
     let Some(block) = POOLS.get(backend.block()) else { return };
     let Some(histogram) = DURATIONS.get_ptr_mut(block.service) else { return };
     // SAFETY: the helper has no preconditions.
-    let jiffies = unsafe { bpf_jiffies64() }.wrapping_sub(created);
+    let now = unsafe { bpf_jiffies64() } >> CREATED_SHIFT;
+    let jiffies = ((now as u32).wrapping_sub(created) as u64) << CREATED_SHIFT;
     // max: a division that can't be by zero has no panic in it, which the verifier would not take.
     let ticks = jiffies.wrapping_mul(1000) / (TICK_HZ.load() as u64 * DURATION_TICK_MS).max(1);
     let mut bucket = 0usize;
@@ -79,15 +80,20 @@ pub fn pinned(backend: BackendId) {
 /// a queue move, two CPUs may add at once and one packet is missing from the flow's figures; the backend's, per CPU, have it.
 #[inline(always)]
 pub fn packet<A: Addr>(flow: Entry<A>, packets: u64, bytes: u64) {
+    let flow = flow.at();
     // SAFETY: the pointer comes from a lookup in this run. Stamps and counters are whole words; see above for races.
     let (backend, direction) = unsafe {
         let now = bpf_jiffies64() as u32;
-        if (*flow.0).last_seen != now {
-            (*flow.0).last_seen = now;
+        if (*flow).last_seen != now {
+            (*flow).last_seen = now;
         }
-        (*flow.0).packets += packets;
-        (*flow.0).bytes += bytes;
-        ((*flow.0).backend, (*flow.0).direction)
+        let low = (*flow).packets_low;
+        (*flow).packets_low = low.wrapping_add(packets as u32);
+        if low > u32::MAX - packets as u32 {
+            (*flow).packets_high = (*flow).packets_high.wrapping_add(1);
+        }
+        (*flow).bytes += bytes;
+        ((*flow).backend, (*flow).direction)
     };
     let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend.0) else { return };
     // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.

@@ -1,5 +1,5 @@
 //! Atomic words in maps. Rust's `core` offers the BPF target neither 32-bit atomics nor compare-and-swap, though the
-//! instruction set has had both since Linux 5.12 (`-C target-cpu=v3`): so the three that are needed are written out.
+//! instruction set has had both since Linux 5.12 (`-C target-cpu=v3`): so those that are needed are written out.
 //! On x86 and arm64 the kernel compiles them to one instruction each; order between different words is never relied on.
 
 /// Adds to a 32-bit word and returns what was there.
@@ -73,9 +73,36 @@ pub unsafe fn compare_exchange_u64(word: *mut u64, old: u64, new: u64) -> u64 {
     #[cfg(not(target_arch = "bpf"))]
     // SAFETY: valid and aligned by this function's contract.
     unsafe {
-        use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-        match AtomicU64::from_ptr(word).compare_exchange(old, new, Relaxed, Relaxed) {
+        use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+        match AtomicU64::from_ptr(word).compare_exchange(old, new, SeqCst, SeqCst) {
             Ok(seen) | Err(seen) => seen,
         }
+    }
+}
+
+/// ANDs a 64-bit word and returns what was there. With its fetch a full barrier, as the compare-and-swap is (Linux,
+/// Documentation/bpf/standardization/instruction-set.rst and the kernel's memory model of value-returning atomics).
+///
+/// # Safety
+/// `word` must point into a map's value, 8-byte aligned.
+#[inline(always)]
+pub unsafe fn fetch_and_u64(word: *mut u64, mask: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut v = mask;
+        // SAFETY: one instruction on a valid, aligned word.
+        unsafe {
+            core::arch::asm!(
+                "{v} = atomic_fetch_and((u64 *)({p} + 0), {v})",
+                p = in(reg) word,
+                v = inout(reg) v,
+            );
+        }
+        v
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: valid and aligned by this function's contract.
+    unsafe {
+        core::sync::atomic::AtomicU64::from_ptr(word).fetch_and(mask, core::sync::atomic::Ordering::SeqCst)
     }
 }

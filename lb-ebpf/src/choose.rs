@@ -5,25 +5,24 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::bpf_loop;
 use lb_common::{
     abi::{
-        Algorithm, BLOCK_SLOTS, BackendId, BlockId, Reason, Service, ServiceId, limits::MAX_CHAIN,
+        Active, Algorithm, BLOCK_SLOTS, BackendId, BlockId, Reason, Service, ServiceId, limits::MAX_CHAIN,
         table::CHUNK_WORDS,
     },
     hash,
-    pick::Least,
+    pick::{Least, any16},
 };
 
 use crate::{
     account,
+    conntrack::REFUSED,
     maps::{ACTIVE, POOLS, TABLES},
+    packet::opaque,
 };
 
 /// Choices made anew when the chosen backend filled up in the meantime.
 const ATTEMPTS: u32 = 4;
 /// Slots of a Maglev table tried when backends are full or just ceased to be eligible.
 const PROBES: u32 = 16;
-
-/// Set in what [`backend`] returns if the rest is a [`Reason`].
-pub const REFUSED: u32 = 1 << 31;
 
 /// A backend with a place taken on it. `flow_hash`: the flow's, for consistent hashing; `chance`: random, to break ties.
 ///
@@ -48,8 +47,85 @@ extern "C" fn flowpin_choose(
     if Algorithm(algorithm as u8) == Algorithm::CONSISTENT_HASH {
         consistent_hash(service, flow_hash)
     } else {
-        least_connections(first, chance)
+        match fewest(first, chance) {
+            UNEVEN => least_connections(first, chance),
+            chosen => chosen,
+        }
     }
+}
+
+/// Not an outcome of [`backend`]: look at the backends' weights and limits.
+const UNEVEN: u32 = u32::MAX;
+
+/// Least-connections among backends that are all alike, which is the usual pool: then only the counts need be read, and the
+/// fewest are the best. [`UNEVEN`] if they aren't alike, or if another CPU was faster.
+///
+/// Ties are broken by lot between blocks and again within the block.
+#[inline(always)]
+fn fewest(first: BlockId, chance: u32) -> u32 {
+    let Some(head) = POOLS.get(first) else { return UNEVEN };
+    let (weight, limit) = (head.even_weight, head.even_limit);
+    let (mut best, mut winner, mut id) = (u64::MAX, 0, first);
+    for _ in 0..MAX_CHAIN {
+        let (Some(block), Some(active)) = (POOLS.get(id), ACTIVE.get_ptr(id)) else { return UNEVEN };
+        if block.even == 0 || block.even_weight != weight || block.even_limit != limit {
+            return UNEVEN;
+        }
+        let mut least = u32::MAX;
+        if block.even == BLOCK_SLOTS as u32 {
+            let mut slot = 0;
+            while slot < BLOCK_SLOTS {
+                let count = active_at(active, slot);
+                if count < least {
+                    least = count;
+                }
+                slot += 1;
+            }
+        } else {
+            for slot in 0..opaque(BLOCK_SLOTS) {
+                if slot >= BLOCK_SLOTS || slot as u32 >= block.even {
+                    break;
+                }
+                let count = active_at(active, slot);
+                if count < least {
+                    least = count;
+                }
+            }
+        }
+        let lot = hash::mix(chance.wrapping_add(id));
+        let rank = (least as u64) << 32 | lot as u64;
+        if rank < best {
+            (best, winner) = (rank, id);
+        }
+        id = block.next;
+        if id == 0 {
+            break;
+        }
+    }
+    let least = best >> 32;
+    if least >= limit as u64 {
+        return REFUSED | Reason::BackendsFull as u32;
+    }
+    let (Some(block), Some(active)) = (POOLS.get(winner), ACTIVE.get_ptr(winner)) else { return UNEVEN };
+    let mut set = 0u32;
+    let mut slot = 0;
+    while slot < BLOCK_SLOTS {
+        // The sign of count - least - 1.
+        let fewer = (active_at(active, slot) as u64).wrapping_sub(least + 1) >> 63;
+        set |= (fewer as u32) << slot;
+        slot += 1;
+    }
+    set &= (1 << (block.even & 0x1f)) - 1;
+    let id = BackendId::new(winner, any16(set, hash::mix(chance)));
+    if set != 0 && account::reserve(id, limit) { id.0 } else { UNEVEN }
+}
+
+/// A count of a block.
+#[inline(always)]
+fn active_at(active: *const Active, slot: usize) -> u32 {
+    // SAFETY: the slot is within the block; array maps' values live as long as the map. Volatile: other CPUs write meanwhile; a
+    // whole word is read.
+    unsafe { (&raw const (*active).count).cast::<u32>().add(slot).read_volatile() }
 }
 
 /// Fewest active connections per weight among the eligible, exactly: the whole pool is scanned.
@@ -127,13 +203,12 @@ unsafe extern "C" fn scan_block(_index: u64, scan: *mut Scan) -> i64 {
     if id == 0 {
         return 1;
     }
-    let (Some(block), Some(active)) = (POOLS.get(id), ACTIVE.get_ptr_mut(id)) else { return 1 };
+    let (Some(block), Some(active)) = (POOLS.get(id), ACTIVE.get_ptr(id)) else { return 1 };
     let mut least = scan.least;
     let mut full = 0;
     let mut slot = 0;
     while slot < BLOCK_SLOTS {
-        // SAFETY: the slot is within the block. Volatile: other CPUs write meanwhile; a whole word is read.
-        let count = unsafe { (&raw const (*active).count).cast::<u32>().add(slot).read_volatile() };
+        let count = active_at(active, slot);
         let mut weight = block.weight[slot];
         if count >= block.limit[slot] {
             full |= weight;

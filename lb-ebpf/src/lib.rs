@@ -25,4 +25,5 @@ pub mod reset;
 pub mod rewrite;
 pub mod service;
 pub mod sweep;
+pub mod table;
 pub mod unreachable;

@@ -1,25 +1,36 @@
 //! Every map. What is in them, who writes and who reads: `lb_common::abi`.
 
+use crate::{parse::Parsed, table};
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
     macros::btf_map,
 };
-use lb_common::abi::{limits::*, table::Chunk, *};
+use lb_common::{
+    abi::{limits::*, table::Chunk, *},
+    filter::WORDS,
+    flow_table::buckets,
+};
 
-/// Capacity of a flow table unless the agent sets another: two entries a flow.
-const FLOW_ENTRIES: usize = 2 * DEFAULT_MAX_FLOWS as usize;
+/// Length of a flow table's maps unless the agent sets another.
+const BUCKETS: usize = buckets(DEFAULT_MAX_FLOWS) as usize;
+/// The agent reads them without a system call an entry.
+const MAPPED: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 /// Inner arrays of different lengths in one outer map (Linux 5.10).
 const INNER_MAP: usize = 0x1000;
 
-/// A flow table.
-pub type Flows<A> = HashMap<FlowKey<A>, Flow<A>, FLOW_ENTRIES>;
+/// A flow table's buckets.
+pub type Flows<A> = Array<Bucket<A>, BUCKETS, MAPPED>;
+/// Their heads.
+pub type Heads = Array<u64, BUCKETS, MAPPED>;
+/// What a packet is, per CPU.
+pub type Parsing<A> = PerCpuArray<Parsed<A>, 1>;
+/// A flow's two entries, per CPU.
+pub type Scratch<A> = PerCpuArray<Flow<A>, 2>;
 /// Services of one family.
 pub type Services<A> = HashMap<ServiceKey<A>, Service, { MAX_PORTS as usize }, NO_PREALLOC>;
-/// One flow entry per CPU.
-pub type Scratch<A> = PerCpuArray<Flow<A>, 1>;
 /// VIPs of one family.
 pub type Vips<A> = HashMap<A, u32, { MAX_VIPS as usize }, NO_PREALLOC>;
 
@@ -28,6 +39,10 @@ pub static FLOWS4: Flows<Addr4> = Flows::new();
 #[btf_map]
 pub static FLOWS6: Flows<Addr6> = Flows::new();
 #[btf_map]
+pub static FLOW_HEADS4: Heads = Heads::new();
+#[btf_map]
+pub static FLOW_HEADS6: Heads = Heads::new();
+#[btf_map]
 pub static SERVICES4: Services<Addr4> = Services::new();
 #[btf_map]
 pub static SERVICES6: Services<Addr6> = Services::new();
@@ -35,6 +50,8 @@ pub static SERVICES6: Services<Addr6> = Services::new();
 pub static VIPS4: Vips<Addr4> = Vips::new();
 #[btf_map]
 pub static VIPS6: Vips<Addr6> = Vips::new();
+#[btf_map]
+pub static FILTER: Array<u64, WORDS> = Array::new();
 #[btf_map]
 pub static POOLS: Array<PoolBlock, { MAX_BLOCKS as usize }> = Array::new();
 #[btf_map]
@@ -58,7 +75,15 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 pub static ANSWERS: PerCpuArray<u64, 1> = PerCpuArray::new();
 
-/// Where a new entry is put together, per CPU, since the stack has no room for it; not pinned, private to `conntrack`.
+/// What the packet at hand is, per CPU, since the stack has no room for it, and since the verifier doesn't follow what lies in
+/// maps, which saves it most of the ways it would go; not pinned, private to `pipeline`.
+#[btf_map]
+pub static PARSED4: Parsing<Addr4> = Parsing::new();
+#[btf_map]
+pub static PARSED6: Parsing<Addr6> = Parsing::new();
+
+/// Where a new flow's entries are put together, or the key of one that is to go, per CPU, since the stack has no room for it; not pinned,
+/// private to `table`.
 #[btf_map]
 pub static SCRATCH4: Scratch<Addr4> = Scratch::new();
 #[btf_map]
@@ -66,16 +91,36 @@ pub static SCRATCH6: Scratch<Addr6> = Scratch::new();
 
 /// The maps of an IP version.
 pub trait Tables: IpVersion {
-    /// Its flow table.
+    /// Its flow table's buckets.
     fn flows() -> &'static Flows<Self::Addr>;
+    /// Their heads.
+    fn heads() -> &'static Heads;
+    /// What the packet at hand is.
+    fn parsed() -> &'static Parsing<Self::Addr>;
+    /// Its scratch entries.
+    fn scratch() -> &'static Scratch<Self::Addr>;
+    /// [`table::claim`]'s global function.
+    fn claim(which: u32) -> u32;
+    /// [`table::remove`]'s.
+    fn remove();
+    /// [`table::visit`]'s.
+    fn locate() -> u32;
     /// Its services.
     fn services() -> &'static Services<Self::Addr>;
     /// Its VIPs.
     fn vips() -> &'static Vips<Self::Addr>;
-    /// Its scratch entry.
-    fn scratch() -> &'static Scratch<Self::Addr>;
     /// A backend's address in this family.
     fn address(backend: &Backend) -> Self::Addr;
+    /// Buckets of its flow table.
+    #[inline(always)]
+    fn buckets() -> u32 {
+        FLOW_BUCKETS.load()
+    }
+    /// Seed of its flow table.
+    #[inline(always)]
+    fn seed() -> u32 {
+        FLOW_SEED.load()
+    }
 }
 
 impl Tables for V4 {
@@ -92,8 +137,28 @@ impl Tables for V4 {
         &VIPS4
     }
     #[inline(always)]
+    fn heads() -> &'static Heads {
+        &FLOW_HEADS4
+    }
+    #[inline(always)]
+    fn parsed() -> &'static Parsing<Addr4> {
+        &PARSED4
+    }
+    #[inline(always)]
     fn scratch() -> &'static Scratch<Addr4> {
         &SCRATCH4
+    }
+    #[inline(always)]
+    fn claim(which: u32) -> u32 {
+        table::flowpin_claim4(which)
+    }
+    #[inline(always)]
+    fn remove() {
+        table::flowpin_remove4();
+    }
+    #[inline(always)]
+    fn locate() -> u32 {
+        table::flowpin_locate4()
     }
     #[inline(always)]
     fn address(backend: &Backend) -> Addr4 {
@@ -115,8 +180,28 @@ impl Tables for V6 {
         &VIPS6
     }
     #[inline(always)]
+    fn heads() -> &'static Heads {
+        &FLOW_HEADS6
+    }
+    #[inline(always)]
+    fn parsed() -> &'static Parsing<Addr6> {
+        &PARSED6
+    }
+    #[inline(always)]
     fn scratch() -> &'static Scratch<Addr6> {
         &SCRATCH6
+    }
+    #[inline(always)]
+    fn claim(which: u32) -> u32 {
+        table::flowpin_claim6(which)
+    }
+    #[inline(always)]
+    fn remove() {
+        table::flowpin_remove6();
+    }
+    #[inline(always)]
+    fn locate() -> u32 {
+        table::flowpin_locate6()
     }
     #[inline(always)]
     fn address(backend: &Backend) -> Addr6 {
@@ -127,3 +212,11 @@ impl Tables for V6 {
 /// Ticks a second (`CONFIG_HZ`), found out and set by the agent before it loads the programs.
 #[unsafe(no_mangle)]
 pub static TICK_HZ: Global<u32> = Global::new(250);
+
+/// Length of the flow tables' maps, set by the agent before it loads the programs.
+#[unsafe(no_mangle)]
+pub static FLOW_BUCKETS: Global<u32> = Global::new(BUCKETS as u32);
+
+/// Seed of the flow tables' hash, the same for as long as the maps live; set by the agent before it loads the programs.
+#[unsafe(no_mangle)]
+pub static FLOW_SEED: Global<u32> = Global::new(0);

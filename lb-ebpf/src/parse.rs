@@ -53,16 +53,17 @@ pub fn ethernet<P: Packet>(packet: &P) -> Layer3 {
     }
 }
 
-/// What a packet is. Everything that isn't known (yet) is zero.
+/// What a packet is. What isn't known (yet) is as it was before.
 #[derive(Default)]
+#[repr(C)]
 pub struct Parsed<A> {
     /// Its 5-tuple.
     pub key: FlowKey<A>,
     l3: u16,
     l4: u16,
     /// Bytes from the IP header to the end of the packet, without layer-2 padding.
-    pub bytes: usize,
-    /// TCP: what it says. UDP: all zero.
+    pub bytes: u32,
+    /// TCP: what it says. UDP: nothing.
     pub segment: Segment,
 }
 
@@ -81,7 +82,7 @@ impl<A> Parsed<A> {
     /// Bytes from the TCP or UDP header to the end of the packet.
     #[inline(always)]
     pub const fn room(&self) -> usize {
-        self.bytes - (self.l4() - self.l3())
+        self.bytes as usize - (self.l4() - self.l3())
     }
 }
 
@@ -105,8 +106,8 @@ pub enum Why {
 
 /// What parsing needs to know of an IP version.
 pub trait Header: IpVersion {
-    /// Parses the IP header at `l3` and what follows into `parsed`, which comes empty. On `Err` as much of the 5-tuple is there
-    /// as is known: nothing, the destination, or all.
+    /// Parses the IP header at `l3` and what follows into `parsed`. On `Err` as much of the 5-tuple is there as is known:
+    /// `Foreign`, nothing; `Malformed` and `Fragment`, the destination; `FirstFragment`, all.
     fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Self::Addr>) -> Result<(), Why>;
 }
 
@@ -123,7 +124,7 @@ impl Header for V4 {
         };
         let header = (first & 0xf) as usize * 4;
         let total = if P::BIG && total == 0 { packet.frame_len() - l3 } else { total };
-        if first >> 4 != 4 || header < 20 || total < header || !fits(packet, l3, total) {
+        if first >> 4 != 4 || header < 20 || total < header || !packet.holds(l3 + total) {
             return Err(Why::Malformed);
         }
         if fragment & 0x1fff != 0 {
@@ -146,7 +147,7 @@ impl Header for V6 {
             (get::<u8>(p, 0), u16::from_be(get(p, 4)) as usize, get::<u8>(p, 6))
         };
         let total = if P::BIG && payload == 0 { packet.frame_len() - l3 } else { payload + 40 };
-        if first >> 4 != 6 || !fits(packet, l3, total) {
+        if first >> 4 != 6 || !packet.holds(l3 + total) {
             return Err(Why::Malformed);
         }
         let (mut extra, mut more) = (0, false);
@@ -218,12 +219,6 @@ fn extensions<P: Packet>(packet: &P, at: usize, next: u8) -> u32 {
     next as u32 | more | (extra as u32) << 16
 }
 
-/// Are `total` bytes from `l3` on there? The linear part usually has them all.
-#[inline(always)]
-fn fits<P: Packet>(packet: &P, l3: usize, total: usize) -> bool {
-    packet.frame_len() >= l3 + total
-}
-
 /// TCP and UDP, the header at `l4`; the packet ends `bytes` after `l3`.
 #[inline(always)]
 fn layer4<P: Packet, A: Addr>(
@@ -235,7 +230,7 @@ fn layer4<P: Packet, A: Addr>(
 ) -> Result<(), Why> {
     parsed.l3 = l3 as u16;
     parsed.l4 = l4 as u16;
-    parsed.bytes = bytes;
+    parsed.bytes = bytes as u32;
     let room = bytes - (l4 - l3);
     if parsed.key.proto == Proto::TCP {
         let Some(p) = packet.bytes(l4, 20) else { return Err(Why::Malformed) };

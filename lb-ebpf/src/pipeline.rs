@@ -9,12 +9,12 @@ use lb_common::{
 
 use crate::{
     account, choose,
-    conntrack::{self, Opening, PINNED, Step},
+    conntrack::{self, Opening, REFUSED, Step},
     maps::{BACKENDS, Tables},
     packet::Packet,
     parse::{self, Header, Layer3, Parsed, Why},
     reset::{self, Answer},
-    rewrite::{self, Rewrite},
+    rewrite::{self, Rewrite, Translation},
     service, unreachable,
 };
 
@@ -35,8 +35,10 @@ pub fn run<P: Packet>(packet: P) -> P::Verdict {
 /// Not inlined: the two versions' frames would lie side by side on the 512 bytes of stack that there are.
 #[inline(never)]
 fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
-    let mut parsed = Parsed::default();
-    if let Err(why) = V::parse(&packet, l3, &mut parsed) {
+    let Some(parsed) = V::parsed().get_ptr_mut(0) else { return packet.pass() };
+    // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq, and nothing else refers to it.
+    let parsed = unsafe { &mut *parsed };
+    if let Err(why) = V::parse(&packet, l3, parsed) {
         return if oddity::<V>(&parsed.key, why) { packet.drop() } else { packet.pass() };
     }
     let mut found = conntrack::find::<V>(&parsed.key);
@@ -47,48 +49,52 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
         match conntrack::track::<V>(&parsed.key, flow, &parsed.segment) {
             Step::Belongs => {}
             Step::Anew => found = None,
-            Step::Busy => return refuse::<V, P>(packet, &parsed, Reason::FlowBusy as u32),
+            Step::Busy => return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32),
         }
     }
     if found.is_none() {
         let Some(service) = service::lookup::<V>(&parsed.key) else { return packet.pass() };
-        let opened = open::<V>(&parsed, service);
-        if opened != PINNED {
-            return refuse::<V, P>(packet, &parsed, opened);
+        let opened = open::<V>(parsed, service);
+        if opened & REFUSED != 0 {
+            return refuse::<V, P>(packet, parsed, opened & !REFUSED);
         }
-        found = conntrack::find::<V>(&parsed.key);
+        found = conntrack::entry::<V>(&parsed.key, opened);
         log_open(packet.context(), parsed.key.sport, service.id);
     }
-    let Some(flow) = found else { return refuse::<V, P>(packet, &parsed, Reason::FlowBusy as u32) };
+    let Some(flow) = found else { return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32) };
+    // SAFETY: the pointer comes from a search in this run.
+    let to = unsafe { Translation::of(&*flow.at()) };
+    if !conntrack::same(flow) {
+        return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32);
+    }
     account::packet(flow, packet.segments(), parsed.bytes as u64);
-    // SAFETY: the pointer comes from a lookup in this run.
-    match rewrite::translate::<V, P>(&mut packet, &parsed, unsafe { &*flow.0 }) {
+    match rewrite::translate::<V, P>(&mut packet, parsed, &to) {
         Some(()) => packet.pass(),
-        None => refuse::<V, P>(packet, &parsed, Reason::Internal as u32),
+        None => refuse::<V, P>(packet, parsed, Reason::Internal as u32),
     }
 }
 
-/// A packet of no flow, for a service: pins a new flow, if it may. [`PINNED`], or a [`Reason`] as a number.
+/// A packet of no flow, for a service: pins a new flow, if it may. As [`conntrack::pin`] says it.
 #[inline(never)]
 fn open<V: Family>(parsed: &Parsed<V::Addr>, service: &Service) -> u32 {
     let bits = parsed.segment.flags;
     let phase = match parsed.key.proto {
         Proto::UDP => Phase::UDP,
         _ if parsed.segment.opens() => Phase::SYN_SENT,
-        _ if bits & flags::RST != 0 => return Reason::StrayReset as u32,
+        _ if bits & flags::RST != 0 => return REFUSED | Reason::StrayReset as u32,
         _ if service.stray == Stray::FORWARD && bits & flags::SYN == 0 => Phase::ESTABLISHED,
-        _ => return Reason::Stray as u32,
+        _ => return REFUSED | Reason::Stray as u32,
     };
     let hash = hash::flow(&parsed.key);
     let chance = conntrack::chance();
     let chosen = choose::backend(service, hash, chance);
-    if chosen & choose::REFUSED != 0 {
-        return chosen & !choose::REFUSED;
+    if chosen & REFUSED != 0 {
+        return chosen;
     }
-    let Some(record) = BACKENDS.get(chosen) else { return Reason::Internal as u32 };
+    let Some(record) = BACKENDS.get(chosen) else { return REFUSED | Reason::Internal as u32 };
     let opening = Opening { phase, backend: BackendId(chosen), chance, hash };
     let pinned = conntrack::pin::<V>(&parsed.key, record, &opening);
-    if pinned != Reason::PortConflict as u32 || !conntrack::make_room::<V>(&parsed.key, record) {
+    if pinned != REFUSED | Reason::PortConflict as u32 || !conntrack::make_room::<V>(&parsed.key, record) {
         return pinned;
     }
     if account::reserve(opening.backend, u32::MAX) {
@@ -105,7 +111,7 @@ fn log_open<C: aya_ebpf::EbpfContext>(ctx: &C, port: PortBe, service: ServiceId)
 }
 
 /// A packet that goes no further: counted, and answered if its sender is waiting for an answer.
-#[inline(always)]
+#[inline(never)]
 fn refuse<V: Family, P: Packet>(mut packet: P, parsed: &Parsed<V::Addr>, reason: u32) -> P::Verdict {
     account::reason(reason);
     let tcp = parsed.key.proto == Proto::TCP;
@@ -137,7 +143,7 @@ fn oddity<V: Family>(key: &FlowKey<V::Addr>, why: Why) -> bool {
         Why::Fragment | Why::FirstFragment => Reason::Fragment,
     };
     let ours =
-        service::is_vip::<V>(key.dst) || (why == Why::FirstFragment && conntrack::find::<V>(key).is_some());
+        service::is_vip::<V>(key.dst) || (why == Why::FirstFragment && conntrack::visit::<V>(key).is_some());
     if ours {
         account::reason(reason as u32);
     }

@@ -82,21 +82,40 @@ pub fn pseudo_sum<A: Addr>(src: A, dst: A, proto: Proto, len: usize) -> u16 {
     checksum::fold(checksum::add(sum, (len as u16).to_be() as u32))
 }
 
-/// Translates a packet as its flow entry says. `None`: the bytes are not there, which parsing has ruled out.
+/// What to put in place of which side of a packet.
+pub struct Translation<A> {
+    /// The destination, or else the source.
+    destination: bool,
+    addr: A,
+    port: PortBe,
+}
+
+impl<A: Addr> Translation<A> {
+    /// What a flow's entry asks for.
+    #[inline(always)]
+    pub fn of(flow: &Flow<A>) -> Self {
+        Self { destination: flow.direction == Direction::FORWARD, addr: flow.nat_addr, port: flow.nat_port }
+    }
+}
+
+/// Translates a packet. `None`: the bytes are not there, which parsing has ruled out.
 #[inline(always)]
 pub fn translate<V: Rewrite, P: Packet>(
     packet: &mut P,
     parsed: &Parsed<V::Addr>,
-    flow: &Flow<V::Addr>,
+    to: &Translation<V::Addr>,
 ) -> Option<()> {
-    let forward = flow.direction == Direction::FORWARD;
+    let forward = to.destination;
+    let (old, old_port) =
+        if forward { (parsed.key.dst, parsed.key.dport) } else { (parsed.key.src, parsed.key.sport) };
+    let address = addr_delta(old, to.addr);
     let ip = packet.bytes(parsed.l3(), V::LEN)?;
     // SAFETY: the fixed IP header at `ip` was just bounds-checked.
-    unsafe { V::set(ip, if forward { V::DST } else { V::SRC }, flow.nat_addr, flow.addr_delta) };
+    unsafe { V::set(ip, if forward { V::DST } else { V::SRC }, to.addr, address) };
     let udp = parsed.key.proto == Proto::UDP;
     let p = packet.bytes(parsed.l4(), 4)?;
     // SAFETY: 4 bytes at `p` were just bounds-checked.
-    unsafe { put(p, if forward { 2 } else { 0 }, flow.nat_port.0) };
+    unsafe { put(p, if forward { 2 } else { 0 }, to.port.0) };
     let pseudo = if P::MAY_BE_PARTIAL {
         pseudo_sum(parsed.key.src, parsed.key.dst, parsed.key.proto, parsed.room())
     } else {
@@ -104,8 +123,8 @@ pub fn translate<V: Rewrite, P: Packet>(
     };
     packet.fix_l4(&L4Fix {
         at: parsed.l4() + if udp { UDP_CHECK } else { TCP_CHECK },
-        addr_delta: flow.addr_delta,
-        port_delta: flow.port_delta,
+        addr_delta: address,
+        port_delta: port_delta(old_port, to.port),
         udp,
         v6: V::IS_V6,
         pseudo,

@@ -1,12 +1,19 @@
 //! Address, port, protocol → service, or not ours.
 
-use lb_common::abi::{FlowKey, Service, ServiceKey};
+use lb_common::{
+    abi::{FlowKey, Service, ServiceKey},
+    filter,
+};
 
-use crate::maps::Tables;
+use crate::maps::{FILTER, Tables};
 
 /// The service that a packet with this 5-tuple is for.
 #[inline(always)]
 pub fn lookup<V: Tables>(key: &FlowKey<V::Addr>) -> Option<&'static Service> {
+    let (word, bit) = filter::bit(key.dst, key.dport, key.proto);
+    if FILTER.get(word)? >> bit & 1 == 0 {
+        return None;
+    }
     // SAFETY: the map isn't preallocated, so that a replaced value lives on until the program is done; nobody writes in place.
     unsafe { V::services().get(ServiceKey::new(key.dst, key.dport, key.proto)) }
 }

@@ -36,15 +36,15 @@ pub fn run<V: Tables>(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn one<V: Tables>(request: &Request<V::Addr>) -> bool {
     let key: FlowKey<V::Addr> = request.key;
-    let Some(forward) = conntrack::find::<V>(&key) else { return false };
+    let Some(forward) = conntrack::visit::<V>(&key) else { return false };
     // SAFETY: the pointer comes from a lookup in this run.
-    let (seen, twin) = unsafe { ((*forward.0).last_seen, key.twin(&*forward.0)) };
+    let (seen, twin) = unsafe { ((*forward.at()).last_seen, key.twin(&*forward.at())) };
     if seen != request.seen_forward {
         return false;
     }
-    if let Some(reply) = conntrack::find::<V>(&twin)
+    if let Some(reply) = conntrack::visit::<V>(&twin)
         && stamp(reply) != request.seen_reply
-        && conntrack::word(reply).tag() == Word(request.state).tag()
+        && reply.seen.tag() == Word(request.state).tag()
     {
         return false;
     }
@@ -54,5 +54,5 @@ fn one<V: Tables>(request: &Request<V::Addr>) -> bool {
 #[inline(always)]
 fn stamp<A: Addr>(flow: Entry<A>) -> u32 {
     // SAFETY: the pointer comes from a lookup in this run.
-    unsafe { (*flow.0).last_seen }
+    unsafe { (*flow.at()).last_seen }
 }

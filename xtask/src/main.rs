@@ -1,4 +1,4 @@
-//! The verbs: `cargo xtask build`, `test`, `tidy`, `demo`.
+//! The verbs: `cargo xtask build`, `test`, `tidy`, `demo`, `bench`.
 
 mod build;
 mod demo;
@@ -37,6 +37,12 @@ enum Verb {
     Tidy,
     /// kube-proxy's random rules beside Flowpin, with real connections (needs root)
     Demo,
+    /// Flowpin beside its peers, measured: target/bench/results.md (needs root)
+    Bench {
+        /// What flowpin-bench understands: --quick, --only packets, --keep
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// A part of the demo that runs in a namespace
     #[command(hide = true)]
     Role(demo::Role),
@@ -49,8 +55,15 @@ fn main() -> anyhow::Result<()> {
         Verb::Test => test::run(),
         Verb::Tidy => tidy::run(),
         Verb::Demo => demo::run(),
+        Verb::Bench { options } => bench(&options),
         Verb::Role(role) => demo::role(role),
     }
+}
+
+fn bench(options: &[String]) -> anyhow::Result<()> {
+    build::all(true)?;
+    run(cargo().args(["build", "--release", "--package", "flowpin-benches"]))?;
+    run(Command::new(root().join("target/release/flowpin-bench")).args(options))
 }
 
 /// The workspace.

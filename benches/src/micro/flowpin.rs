@@ -7,7 +7,10 @@ use flowpin_tests::packet::{
     run,
     world::{Member, World},
 };
-use lb_common::abi::{Addr4, Algorithm, FlowKey, PortBe, Proto, Stray};
+use lb_common::abi::{
+    Addr4, Algorithm, FlowKey, PortBe, Proto, Stray,
+    sweep::{BATCH, Request},
+};
 
 use super::{
     Subject,
@@ -48,13 +51,39 @@ impl Flowpin {
             .map(|i| Member::new(Ipv4Addr::from(u32::from(FIRST) + i as u32).into(), 8080))
             .collect();
         let ports = [(Proto::TCP, 80)];
-        world.add_with(IpAddr::V4(VIP), &ports, &members, algorithm, Stray::RESET)?;
+        let hashing = algorithm == Algorithm::CONSISTENT_HASH;
+        let stray = if hashing { Stray::FORWARD } else { Stray::RESET };
+        world.add_with(IpAddr::V4(VIP), &ports, &members, algorithm, stray)?;
         let name = match (algorithm, backends) {
             (Algorithm::CONSISTENT_HASH, _) => "Flowpin, consistent-hash",
             (_, 1) => "Flowpin",
             _ => "Flowpin, least-connections",
         };
         Ok(Self { name: name.into(), world })
+    }
+
+    /// Adds so many other services.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn surround(&mut self, services: u32) -> Result<()> {
+        for number in 1..=services {
+            let vip = Ipv4Addr::from(u32::from(VIP) + number);
+            let ports = [(Proto::TCP, 80)];
+            self.world.add_with(vip.into(), &ports, &[], Algorithm::LEAST_CONNECTIONS, Stray::RESET)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the flows `0..flows`, established, on whichever backends: a service with consistent hashing takes what is open.
+    ///
+    /// # Errors
+    /// One was refused.
+    pub fn adopt(&self, driver: &mut Driver, flows: u32) -> Result<()> {
+        driver.select(self.world.program())?;
+        let passed = driver.walk(Kind::Established, flows)?.passed;
+        ensure!(passed, "the last of {flows} flows was refused: {:?}", self.world.reasons()?);
+        Ok(())
     }
 }
 
@@ -77,11 +106,23 @@ impl Subject for Flowpin {
     }
 
     fn forget(&mut self, from: u32, count: u32) -> Result<()> {
-        for flow in from..from + count {
-            let key = key(flow);
-            let value = self.world.flows4.get(&key, 0)?;
-            self.world.flows4.remove(&key.twin(&value))?;
-            self.world.flows4.remove(&key)?;
+        let requests: Vec<_> = (from..from + count)
+            .filter_map(|flow| {
+                let key = key(flow);
+                let forward = self.world.flows4.get(&key)?;
+                let reply = self.world.flows4.get(&key.twin(&forward))?;
+                Some(Request {
+                    state: forward.state,
+                    key,
+                    seen_forward: forward.last_seen,
+                    seen_reply: reply.last_seen,
+                })
+            })
+            .collect();
+        // A full table refuses one flow in millions.
+        ensure!(requests.len() + 2 > count as usize, "{} of {count} flows were opened", requests.len());
+        for batch in requests.chunks(BATCH) {
+            ensure!(self.world.sweep4(batch)? == batch.len() as u32, "flows are left");
         }
         Ok(())
     }

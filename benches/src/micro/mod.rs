@@ -4,10 +4,12 @@
 //! million flows are met in random order without leaving the kernel. What the driver and the harness cost is measured with a
 //! program that does nothing, in the same round, and taken off: figures are what a program adds.
 
-mod compile;
+pub mod compile;
 mod driver;
 mod flowpin;
 mod yardstick;
+
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 use lb_common::abi::Algorithm;
@@ -20,9 +22,17 @@ use self::{
 use crate::{Options, measure::Series};
 
 /// Flows in the table.
-const FLOWS: [u32; 4] = [1, 1_000, 131_072, 1_000_000];
+const FLOWS: [u32; 5] = [1, 1_000, 131_072, 1_000_000, 2_000_000];
 /// Backends of the service that a new flow is for.
 const BACKENDS: [usize; 5] = [4, 16, 64, 256, 1_000];
+/// Backends of the service that open flows are of.
+const SPREAD: [usize; 4] = [2, 16, 256, 1_000];
+/// Services on the node.
+const SERVICES: [u32; 3] = [1, 1_000, 10_000];
+/// Flows in the table where something else is varied.
+const SOME: u32 = 1_000;
+/// Flows that the smallest table has room for.
+const FEWEST: u32 = 64;
 /// Flows opened for one figure.
 const OPENED: u32 = 20_000;
 
@@ -38,6 +48,18 @@ trait Subject {
     fn forget(&mut self, from: u32, count: u32) -> Result<()>;
 }
 
+/// Who is measured, and at which size of what is varied.
+struct Case {
+    at: (&'static str, u32),
+    subject: Box<dyn Subject>,
+}
+
+impl Case {
+    fn new(what: &'static str, size: usize, subject: impl Subject + 'static) -> Result<Self> {
+        Ok(Self { at: (what, u32::try_from(size)?), subject: Box::new(subject) })
+    }
+}
+
 /// All of it.
 ///
 /// # Errors
@@ -48,40 +70,69 @@ pub fn run(options: &Options) -> Result<Vec<Series>> {
     for hook in [Hook::Xdp, Hook::Tc] {
         let flows: &[u32] = if options.quick { &FLOWS[..3] } else { &FLOWS };
         for count in flows {
-            let mut driver = Driver::load(directory.path(), hook)?;
-            let mut subjects: Vec<Box<dyn Subject>> = vec![
-                Box::new(Yardstick::load(directory.path(), hook, *count + OPENED)?),
-                Box::new(Flowpin::load(hook, *count + OPENED, 1, Algorithm::LEAST_CONNECTIONS)?),
-            ];
-            for subject in &mut subjects {
-                subject.establish(&mut driver, *count)?;
-            }
-            for kind in [Kind::Established, Kind::Reply, Kind::Foreign] {
-                all.extend(compare(&mut driver, &mut subjects, kind, ("flows", *count), options)?);
-            }
+            all.extend(tables(directory.path(), hook, *count, options)?);
         }
-        for count in flows {
-            let mut driver = Driver::load(directory.path(), hook)?;
-            let mut subjects: Vec<Box<dyn Subject>> = vec![
-                Box::new(Yardstick::load(directory.path(), hook, *count + OPENED)?),
-                Box::new(Flowpin::load(hook, *count + OPENED, 16, Algorithm::LEAST_CONNECTIONS)?),
-                Box::new(Flowpin::load(hook, *count + OPENED, 16, Algorithm::CONSISTENT_HASH)?),
-            ];
-            for subject in &mut subjects {
-                subject.establish(&mut driver, *count)?;
-            }
-            all.extend(compare(&mut driver, &mut subjects, Kind::Open, ("flows", *count), options)?);
+        if hook == Hook::Xdp || !options.quick {
+            all.extend(sizes(&mut Driver::load(directory.path(), hook)?, hook, options)?);
         }
-        let mut driver = Driver::load(directory.path(), hook)?;
-        let mut pools: Vec<(usize, Vec<Box<dyn Subject>>)> = Vec::new();
-        for count in BACKENDS {
-            let subject = Flowpin::load(hook, OPENED, count, Algorithm::LEAST_CONNECTIONS)?;
-            pools.push((count, vec![Box::new(subject)]));
+    }
+    Ok(all)
+}
+
+/// Everything about a table with so many flows.
+fn tables(directory: &Path, hook: Hook, flows: u32, options: &Options) -> Result<Vec<Series>> {
+    let mut driver = Driver::load(directory, hook)?;
+    let room = flows.max(FEWEST);
+    let mut cases = [
+        Case::new("flows", flows as usize, Yardstick::load(directory, hook, room)?)?,
+        Case::new("flows", flows as usize, Flowpin::load(hook, room, 1, Algorithm::LEAST_CONNECTIONS)?)?,
+    ];
+    for case in &mut cases {
+        case.subject.establish(&mut driver, flows)?;
+    }
+    let mut all = Vec::new();
+    for kind in [Kind::Established, Kind::Reply, Kind::Foreign] {
+        all.extend(compare(&mut driver, &mut cases, kind, flows, options)?);
+    }
+    drop(cases);
+    let room = flows + OPENED;
+    let mut cases = [
+        Case::new("flows", flows as usize, Yardstick::load(directory, hook, room)?)?,
+        Case::new("flows", flows as usize, Flowpin::load(hook, room, 16, Algorithm::LEAST_CONNECTIONS)?)?,
+        Case::new("flows", flows as usize, Flowpin::load(hook, room, 16, Algorithm::CONSISTENT_HASH)?)?,
+    ];
+    for case in &mut cases {
+        case.subject.establish(&mut driver, flows)?;
+    }
+    all.extend(compare(&mut driver, &mut cases, Kind::Open, flows, options)?);
+    Ok(all)
+}
+
+/// What the numbers of backends and services do to the cost.
+fn sizes(driver: &mut Driver, hook: Hook, options: &Options) -> Result<Vec<Series>> {
+    let mut all = Vec::new();
+    let mut cases = Vec::new();
+    for count in BACKENDS {
+        let subject = Flowpin::load(hook, OPENED, count, Algorithm::LEAST_CONNECTIONS)?;
+        cases.push(Case::new("backends", count, subject)?);
+    }
+    all.extend(compare(driver, &mut cases, Kind::Open, 0, options)?);
+    cases.clear();
+    for count in SPREAD {
+        let subject = Flowpin::load(hook, SOME, count, Algorithm::CONSISTENT_HASH)?;
+        subject.adopt(driver, SOME)?;
+        cases.push(Case::new("backends", count, subject)?);
+    }
+    all.extend(compare(driver, &mut cases, Kind::Established, SOME, options)?);
+    for (kind, room, backends) in [(Kind::Open, SOME + OPENED, 16), (Kind::Established, SOME, 1)] {
+        cases.clear();
+        for count in SERVICES {
+            let mut subject = Flowpin::load(hook, room, backends, Algorithm::LEAST_CONNECTIONS)?;
+            subject.surround(count - 1)?;
+            subject.establish(driver, SOME)?;
+            cases.push(Case::new("services", count as usize, subject)?);
         }
-        for (count, subjects) in &mut pools {
-            let at = ("backends", u32::try_from(*count)?);
-            all.extend(compare(&mut driver, subjects, Kind::Open, at, options)?);
-        }
+        all.extend(compare(driver, &mut cases, kind, SOME, options)?);
     }
     Ok(all)
 }
@@ -89,29 +140,35 @@ pub fn run(options: &Options) -> Result<Vec<Series>> {
 /// Rounds in which each takes its turn.
 fn compare(
     driver: &mut Driver,
-    subjects: &mut [Box<dyn Subject>],
+    cases: &mut [Case],
     kind: Kind,
-    (size, count): (&str, u32),
+    flows: u32,
     options: &Options,
 ) -> Result<Vec<Series>> {
     let rounds = if options.quick { 5 } else { 9 };
-    let runs = if kind == Kind::Open { OPENED } else { 200_000.max(count) };
-    let mut series: Vec<Series> = subjects
+    let runs = if kind == Kind::Open { OPENED } else { 200_000.max(flows) };
+    let experiment = |varied: &str| match varied {
+        "flows" => format!("{} by {}", kind.name(), driver.hook().name()),
+        _ => format!("{} by {}, {varied}", kind.name(), driver.hook().name()),
+    };
+    let mut series: Vec<Series> = cases
         .iter()
-        .map(|subject| Series {
-            experiment: format!("{} by {}", kind.name(), driver.hook().name()),
-            contender: subject.name(),
-            at: Some((size.into(), count.into())),
+        .map(|case| Series {
+            experiment: experiment(case.at.0),
+            contender: case.subject.name(),
+            at: Some((case.at.0.into(), case.at.1.into())),
             unit: "ns".into(),
             rounds: Vec::new(),
+            beside: Vec::new(),
         })
         .collect();
     for _ in 0..rounds {
         driver.select_nothing()?;
-        let nothing = driver.run(kind, count, runs)?;
-        for (subject, series) in subjects.iter_mut().zip(&mut series) {
+        let nothing = driver.run(kind, flows, runs)?;
+        for (case, series) in cases.iter_mut().zip(&mut series) {
+            let subject = &mut case.subject;
             subject.select(driver, kind)?;
-            let cost = driver.run(kind, count, runs)?;
+            let cost = driver.run(kind, flows, runs)?;
             ensure!(
                 cost.passed == (kind != Kind::Foreign || subject.name() != "C"),
                 "{}: {kind:?}",
@@ -119,19 +176,14 @@ fn compare(
             );
             series.rounds.push(cost.nanoseconds - nothing.nanoseconds);
             if kind == Kind::Open {
-                subject.forget(count, OPENED)?;
+                subject.forget(flows, OPENED)?;
             }
         }
     }
-    for one in &series {
-        println!(
-            "{:<28} {:<28} {:>9} {:<9} {:8.1} ns",
-            one.experiment,
-            one.contender,
-            count,
-            size,
-            one.median()
-        );
+    for (case, one) in cases.iter().zip(&series) {
+        let (what, size) = case.at;
+        let (name, contender) = (&one.experiment, &one.contender);
+        println!("{name:<36} {contender:<28} {size:>9} {what:<9} {:8.1} ns", one.median());
     }
     Ok(series)
 }

@@ -62,20 +62,32 @@ impl From<Addr6> for Ipv6Addr {
 
 /// What the packet path needs of an address of either family.
 pub trait Addr: Copy + Eq + Default + core::fmt::Debug {
-    /// What fills [`Flow`](super::Flow) up to a multiple of 8 bytes; always zero.
+    /// What fills [`Flow`](super::Flow) up to whole cache lines, or halves of them; always zero.
     type Fill: Copy + Eq + Default + core::fmt::Debug;
     /// The address as 32-bit words in memory order: one for IPv4, four for IPv6. For hashes and checksums, which are
     /// sums over words whose order does not matter.
     fn fold<T>(self, init: T, f: impl FnMut(T, u32) -> T) -> T;
+    /// Two addresses as 64-bit words: one for IPv4, four for IPv6. For the flow table's hash.
+    fn pairs(a: Self, b: Self, init: u64, f: impl FnMut(u64, u64) -> u64) -> u64;
+    /// Bits in which two addresses differ, all words together; 0: they are the same.
+    fn differs(self, other: Self) -> u32;
     /// As the standard library's type.
     fn to_ip(self) -> IpAddr;
 }
 
 impl Addr for Addr4 {
-    type Fill = [u32; 0];
+    type Fill = [u32; 1];
     #[inline(always)]
     fn fold<T>(self, init: T, mut f: impl FnMut(T, u32) -> T) -> T {
         f(init, self.0)
+    }
+    #[inline(always)]
+    fn pairs(a: Self, b: Self, init: u64, mut f: impl FnMut(u64, u64) -> u64) -> u64 {
+        f(init, (a.0 as u64) << 32 | b.0 as u64)
+    }
+    #[inline(always)]
+    fn differs(self, other: Self) -> u32 {
+        self.0 ^ other.0
     }
     fn to_ip(self) -> IpAddr {
         IpAddr::V4(self.into())
@@ -83,13 +95,27 @@ impl Addr for Addr4 {
 }
 
 impl Addr for Addr6 {
-    type Fill = [u32; 1];
+    type Fill = [u32; 0];
     #[inline(always)]
     fn fold<T>(self, init: T, mut f: impl FnMut(T, u32) -> T) -> T {
         let t = f(init, self.0[0]);
         let t = f(t, self.0[1]);
         let t = f(t, self.0[2]);
         f(t, self.0[3])
+    }
+    #[inline(always)]
+    fn pairs(a: Self, b: Self, init: u64, mut f: impl FnMut(u64, u64) -> u64) -> u64 {
+        let h = f(init, (a.0[0] as u64) << 32 | b.0[0] as u64);
+        let h = f(h, (a.0[1] as u64) << 32 | b.0[1] as u64);
+        let h = f(h, (a.0[2] as u64) << 32 | b.0[2] as u64);
+        f(h, (a.0[3] as u64) << 32 | b.0[3] as u64)
+    }
+    #[inline(always)]
+    fn differs(self, other: Self) -> u32 {
+        (self.0[0] ^ other.0[0])
+            | (self.0[1] ^ other.0[1])
+            | (self.0[2] ^ other.0[2])
+            | (self.0[3] ^ other.0[3])
     }
     fn to_ip(self) -> IpAddr {
         IpAddr::V6(self.into())

@@ -2,6 +2,7 @@
 //! it, so that a packet of an established flow finds all it needs with one lookup.
 
 use super::{Addr, BackendId, PortBe, Proto};
+use crate::flow_table::LANES;
 
 /// A 5-tuple as a packet carries it. 16 bytes for IPv4, 40 for IPv6; `_pad` is always zero.
 #[repr(C)]
@@ -54,44 +55,78 @@ impl Direction {
     pub const REPLY: Self = Self(1);
 }
 
-/// One direction of one pinned flow. 64 bytes for IPv4 (one cache line), 80 for IPv6.
+/// Ticks in a unit of [`Flow::created`], as a shift: 64 ms at 250 Hz. 32 bits of that are 8 years (2 at 1000 Hz).
+pub const CREATED_SHIFT: u32 = 4;
+
+/// One direction of one pinned flow, in a lane of a bucket (see [`flow_table`](crate::flow_table)). 64 bytes for IPv4, one cache
+/// line; 96 for IPv6.
 ///
-/// Made by the datapath with `BPF_NOEXIST`, forward entry first. `packets`, `bytes` and `last_seen` are written by packets of
-/// this direction only; `state` by compare-and-swap by whoever moves the connection on (packets of either direction, the
-/// sweep program). Removed only by the one who moved the forward entry's state to `GONE`; see
-/// [`flow_state`](crate::flow_state). Userspace reads entries and never writes them.
+/// Made by the datapath, both entries at once. `packets`, `bytes` and `last_seen` are written by packets of this direction only;
+/// `state` by compare-and-swap by whoever moves the connection on (packets of either direction, the sweep program). Removed
+/// only by the one who moved the forward entry's state to `GONE`; see [`flow_state`](crate::flow_state). Userspace reads
+/// entries and never writes them.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Flow<A: Addr> {
-    /// Forward: the connection's [`Word`](crate::flow_state::Word). Reply: the same tag, state unused (0).
+    /// Forward: the connection's [`Word`](crate::flow_state::Word). Reply: the same tag, phase 0. 0: nothing to be read here
+    /// (yet, or any more), whatever the other fields say.
     pub state: u64,
-    /// Packets of this direction. A GSO packet counts as the segments it stands for.
-    pub packets: u64,
-    /// Bytes of this direction, IP header included.
-    pub bytes: u64,
-    /// When the flow was pinned, in jiffies.
-    pub created: u64,
-    /// Low half of jiffies at the last packet of this direction. 49 days at 1000 Hz before it wraps; longest idle timeout is
-    /// 24 days, so differences are unambiguous.
-    pub last_seen: u32,
-    /// The backend.
-    pub backend: BackendId,
-    /// What to put in place: forward, the backend as destination; reply, the VIP as source.
-    pub nat_addr: A,
-    /// The port that goes with it.
-    pub nat_port: PortBe,
+    /// Its key: source address.
+    pub src: A,
+    /// Destination address.
+    pub dst: A,
+    /// Source port.
+    pub sport: PortBe,
+    /// Destination port.
+    pub dport: PortBe,
+    /// Protocol.
+    pub proto: Proto,
     /// [`Direction`].
     pub direction: Direction,
     /// Reply entries: 1 while a packet without SYN, FIN and RST must visit the forward entry all the same (closing).
     pub track: u8,
-    /// Forward: sequence number after the client's FIN. Valid when the state says that a FIN was seen.
-    pub fin_client: u32,
-    /// Forward: sequence number after the backend's FIN.
-    pub fin_backend: u32,
-    /// One's complement sum to add to the layer-4 checksum for the address change.
-    pub addr_delta: u32,
-    /// The same for the port change.
-    pub port_delta: u32,
+    /// Zero.
+    pub _pad: u8,
+    /// What to put in place: forward, the backend as destination; reply, the VIP as source.
+    pub nat_addr: A,
+    /// The port that goes with it.
+    pub nat_port: PortBe,
+    /// Bits 32..48 of the packets.
+    pub packets_high: u16,
+    /// Packets of this direction, low half. A GSO packet counts as the segments it stands for.
+    pub packets_low: u32,
     /// Zero.
     pub _fill: A::Fill,
+    /// Bytes of this direction, IP header included.
+    pub bytes: u64,
+    /// Low half of jiffies at the last packet of this direction. 49 days at 1000 Hz before it wraps; longest idle timeout is
+    /// 24 days, so differences are unambiguous.
+    pub last_seen: u32,
+    /// When the flow was pinned, in jiffies shifted right by [`CREATED_SHIFT`].
+    pub created: u32,
+    /// The backend.
+    pub backend: BackendId,
+    /// Sequence number after the FIN of this direction's sender. Valid when the state says that it was seen.
+    pub fin: u32,
+}
+
+impl<A: Addr> Flow<A> {
+    /// The key it lies under.
+    #[inline(always)]
+    pub const fn key(&self) -> FlowKey<A> {
+        FlowKey::new(self.src, self.dst, self.sport, self.dport, self.proto)
+    }
+
+    /// Packets of this direction.
+    pub const fn packets(&self) -> u64 {
+        (self.packets_high as u64) << 32 | self.packets_low as u64
+    }
+}
+
+/// As many entries as a bucket has lanes: 448 bytes for IPv4, 672 for IPv6.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Bucket<A: Addr> {
+    /// The entries. Which are in use says the bucket's head.
+    pub lanes: [Flow<A>; LANES],
 }

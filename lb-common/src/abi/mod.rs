@@ -18,7 +18,7 @@ pub mod table;
 pub use addr::{Addr, Addr4, Addr6, IpVersion, PortBe, Proto, V4, V6};
 pub use backend::{Backend, BackendId};
 pub use counters::{BackendCounters, DURATION_BUCKETS, DurationHistogram};
-pub use flow::{Direction, Flow, FlowKey};
+pub use flow::{Bucket, CREATED_SHIFT, Direction, Flow, FlowKey};
 pub use pool::{Active, BLOCK_SLOTS, BlockId, PoolBlock};
 pub use reason::Reason;
 pub use service::{Algorithm, Service, ServiceId, ServiceKey, ServiceName, Stray};
@@ -26,10 +26,15 @@ pub use settings::{LAYOUT, Settings};
 
 /// Names of the maps, as in the BPF object and under `pin_dir/maps`.
 pub mod maps {
-    /// Flow table, IPv4: [`super::FlowKey`] → [`super::Flow`]. Hash; capacity is twice `max_flows` (two entries a flow).
+    /// Flow table, IPv4: buckets → [`super::Bucket`]. Array, mapped by the agent; as long as
+    /// [`buckets`](crate::flow_table::buckets) says.
     pub const FLOWS4: &str = "FLOWS4";
     /// Flow table, IPv6.
     pub const FLOWS6: &str = "FLOWS6";
+    /// Heads of the buckets, IPv4: what lies in which lane. Array of `u64`, mapped by the agent.
+    pub const FLOW_HEADS4: &str = "FLOW_HEADS4";
+    /// Heads of the buckets, IPv6.
+    pub const FLOW_HEADS6: &str = "FLOW_HEADS6";
     /// Services, IPv4: [`super::ServiceKey`] → [`super::Service`], one entry per port and protocol. Hash, not preallocated.
     pub const SERVICES4: &str = "SERVICES4";
     /// Services, IPv6.
@@ -55,12 +60,16 @@ pub mod maps {
     pub const DURATIONS: &str = "DURATIONS";
     /// Names of services, so that an agent that adopts the maps knows whose entries they are: id → [`super::ServiceName`].
     pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
+    /// What may be a service's, a bit each: words of [`filter`](crate::filter).
+    pub const FILTER: &str = "FILTER";
     /// One [`super::Settings`]: what the maps were made for.
     pub const SETTINGS: &str = "SETTINGS";
     /// All of them.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 18] = [
         FLOWS4,
         FLOWS6,
+        FLOW_HEADS4,
+        FLOW_HEADS6,
         SERVICES4,
         SERVICES6,
         VIPS4,
@@ -73,6 +82,7 @@ pub mod maps {
         REASONS,
         DURATIONS,
         SERVICE_NAMES,
+        FILTER,
         SETTINGS,
     ];
 }

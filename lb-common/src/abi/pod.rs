@@ -14,13 +14,15 @@ const fn exact<T>(bytes: usize, align: usize) {
 const _: () = {
     exact::<FlowKey<Addr4>>(4 + 4 + 2 + 2 + 1 + 3, 4);
     exact::<FlowKey<Addr6>>(16 + 16 + 2 + 2 + 1 + 3, 4);
-    exact::<Flow<Addr4>>(8 * 4 + 4 + 4 + 4 + 2 + 1 + 1 + 4 * 4, 8);
-    exact::<Flow<Addr6>>(8 * 4 + 4 + 4 + 16 + 2 + 1 + 1 + 4 * 4 + 4, 8);
+    exact::<Flow<Addr4>>(8 + 4 + 4 + 8 + 4 + 2 + 2 + 4 + 4 + 8 + 4 * 4, 8);
+    exact::<Flow<Addr6>>(8 + 16 + 16 + 8 + 16 + 2 + 2 + 4 + 8 + 4 * 4, 8);
+    exact::<Bucket<Addr4>>(7 * 64, 8);
+    exact::<Bucket<Addr6>>(7 * 96, 8);
     exact::<ServiceKey<Addr4>>(8, 4);
     exact::<ServiceKey<Addr6>>(20, 4);
     exact::<Service>(16, 4);
     exact::<ServiceName>(64, 1);
-    exact::<PoolBlock>(64 + 64 + 4 + 4 + 8, 4);
+    exact::<PoolBlock>(64 + 64 + 4 + 4 + 12 + 4, 4);
     exact::<Active>(64, 8);
     exact::<Backend>(24, 4);
     exact::<BackendCounters>(40, 8);
@@ -47,6 +49,8 @@ pod!(
     FlowKey<Addr6>,
     Flow<Addr4>,
     Flow<Addr6>,
+    Bucket<Addr4>,
+    Bucket<Addr6>,
     ServiceKey<Addr4>,
     ServiceKey<Addr6>,
     Service,

@@ -12,8 +12,8 @@ pub struct Settings {
     pub layout: u64,
     /// `conntrack.max_flows` at that time.
     pub max_flows: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// Seed of the flow tables' hash.
+    pub seed: u32,
 }
 
 /// Raised by hand when the meaning of a field changes and its layout doesn't.
@@ -36,8 +36,8 @@ pub const LAYOUT: u64 = {
         offset_of!(Flow<Addr4>, backend),
         offset_of!(Flow<Addr4>, nat_addr),
         offset_of!(Flow<Addr4>, nat_port),
-        offset_of!(Flow<Addr4>, fin_client),
-        offset_of!(Flow<Addr4>, addr_delta),
+        offset_of!(Flow<Addr4>, fin),
+        offset_of!(Flow<Addr4>, bytes),
         size_of::<ServiceKey<Addr4>>(),
         size_of::<ServiceKey<Addr6>>(),
         size_of::<Service>(),
@@ -46,6 +46,7 @@ pub const LAYOUT: u64 = {
         size_of::<PoolBlock>(),
         offset_of!(PoolBlock, limit),
         offset_of!(PoolBlock, next),
+        offset_of!(PoolBlock, even),
         size_of::<Active>(),
         size_of::<Backend>(),
         offset_of!(Backend, port),
@@ -54,6 +55,8 @@ pub const LAYOUT: u64 = {
         size_of::<DurationHistogram>(),
         size_of::<ServiceName>(),
         size_of::<table::Chunk>(),
+        crate::flow_table::buckets(1 << 20) as usize,
+        crate::filter::WORDS,
         limits::MAX_SERVICES as usize,
         limits::MAX_BLOCKS as usize,
         Reason::COUNT,

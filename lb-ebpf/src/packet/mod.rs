@@ -42,6 +42,8 @@ pub trait Packet: Sized {
     ///
     /// The pointer is good until the next call that takes `&mut self`.
     fn bytes(&self, at: usize, len: usize) -> Option<*mut u8>;
+    /// Are there so many bytes in the frame, including those outside the linear part?
+    fn holds(&self, len: usize) -> bool;
     /// Bytes in the frame, including those outside the linear part.
     fn frame_len(&self) -> usize;
     /// Packets on the wire that this one stands for (GSO).

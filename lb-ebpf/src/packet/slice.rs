@@ -37,6 +37,9 @@ impl Packet for SlicePacket<'_> {
     fn bytes(&self, at: usize, len: usize) -> Option<*mut u8> {
         self.frame.get(at..at.checked_add(len)?).map(|s| s.as_ptr().cast_mut())
     }
+    fn holds(&self, len: usize) -> bool {
+        self.frame.len() >= len
+    }
     fn frame_len(&self) -> usize {
         self.frame.len()
     }

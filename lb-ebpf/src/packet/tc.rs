@@ -63,6 +63,11 @@ impl Packet for TcPacket {
     }
 
     #[inline(always)]
+    fn holds(&self, len: usize) -> bool {
+        self.frame_len() >= len
+    }
+
+    #[inline(always)]
     fn frame_len(&self) -> usize {
         self.ctx.len() as usize
     }

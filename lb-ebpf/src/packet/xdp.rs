@@ -38,6 +38,12 @@ impl<const VIRTUAL: bool> Packet for XdpPacket<VIRTUAL> {
     }
 
     #[inline(always)]
+    fn holds(&self, len: usize) -> bool {
+        // The linear part usually has them all: then there is nobody to ask.
+        opaque(self.ctx.data_end()) - opaque(self.ctx.data()) >= len || self.frame_len() >= len
+    }
+
+    #[inline(always)]
     fn frame_len(&self) -> usize {
         // SAFETY: the context is the one the kernel gave this program.
         unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }

@@ -85,12 +85,12 @@ proptest! {
             let mut parsed = Parsed::default();
             let done = V6::parse(&SlicePacket::new(&mut bytes), 14, &mut parsed);
             prop_assume!(done.is_ok());
-            (parsed.l4(), parsed.room(), parsed.bytes)
+            (parsed.l4(), parsed.room(), parsed.bytes as usize)
         } else {
             let parsed = v4(&mut bytes, 14);
             prop_assume!(parsed.is_ok());
             let parsed = parsed.ok().unwrap();
-            (parsed.l4(), parsed.room(), parsed.bytes)
+            (parsed.l4(), parsed.room(), parsed.bytes as usize)
         };
         prop_assert!(14 + bytes <= len);
         prop_assert_eq!(at + room, 14 + bytes);

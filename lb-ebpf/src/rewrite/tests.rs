@@ -1,6 +1,6 @@
 use core::net::Ipv4Addr;
 
-use lb_common::abi::{Addr4, BackendId};
+use lb_common::abi::Addr4;
 use proptest::prelude::*;
 
 use super::*;
@@ -15,18 +15,6 @@ fn folded(bytes: &[u8]) -> u16 {
     let l4 = &bytes[34..];
     let pseudo = bytes[26..34].chunks(2).map(word).sum::<u32>() + u32::from(bytes[23]) + l4.len() as u32;
     checksum::fold(l4.chunks(2).map(word).sum::<u32>() + pseudo)
-}
-
-fn flow(direction: Direction, old: (Addr4, PortBe), new: (Addr4, PortBe)) -> Flow<Addr4> {
-    Flow {
-        backend: BackendId(16),
-        nat_addr: new.0,
-        nat_port: new.1,
-        direction,
-        addr_delta: addr_delta(old.0, new.0),
-        port_delta: port_delta(old.1, new.1),
-        ..Flow::default()
-    }
 }
 
 proptest! {
@@ -62,7 +50,7 @@ proptest! {
         let b = (Addr4::from(Ipv4Addr::from(backend)), PortBe::new(ports.2));
         let mut parsed = Parsed::default();
         prop_assert!(V4::parse(&SlicePacket::new(&mut bytes), 14, &mut parsed).is_ok());
-        translate::<V4, _>(&mut SlicePacket::new(&mut bytes), &parsed, &flow(Direction::FORWARD, v, b)).unwrap();
+        translate::<V4, _>(&mut SlicePacket::new(&mut bytes), &parsed, &Translation { destination: true, addr: b.0, port: b.1 }).unwrap();
         prop_assert_eq!(&bytes[30..34], &backend.to_be_bytes());
         prop_assert_eq!(&bytes[36..38], &ports.2.to_be_bytes());
         prop_assert_eq!(folded(&bytes), 0xffff);
@@ -78,7 +66,7 @@ proptest! {
         turn(&mut bytes);
         let mut parsed = Parsed::default();
         prop_assert!(V4::parse(&SlicePacket::new(&mut bytes), 14, &mut parsed).is_ok());
-        translate::<V4, _>(&mut SlicePacket::new(&mut bytes), &parsed, &flow(Direction::REPLY, b, v)).unwrap();
+        translate::<V4, _>(&mut SlicePacket::new(&mut bytes), &parsed, &Translation { destination: false, addr: v.0, port: v.1 }).unwrap();
         turn(&mut bytes);
         // The IPv4 checksum started as 0, not as a right one; it has been moved there and back like the rest.
         prop_assert_eq!(&bytes[..24], &before[..24]);

@@ -225,7 +225,7 @@ impl Handle {
     /// Pinned flows that match.
     ///
     /// # Errors
-    /// The filter is wrong, or the kernel refuses.
+    /// The filter is wrong.
     pub async fn connections(&self, filter: ConnectionFilter) -> Result<Vec<ConnectionView>, ApiError> {
         connections::check(&filter).map_err(ApiError::Invalid)?;
         if let Some(service) = &filter.service {
@@ -233,11 +233,7 @@ impl Handle {
         }
         let shared = self.shared.clone();
         let listed = tokio::task::spawn_blocking(move || shared.connections(&filter)).await;
-        match listed {
-            Ok(Ok(list)) => Ok(list),
-            Ok(Err(e)) => Err(ApiError::Failed(e.to_string())),
-            Err(e) => Err(ApiError::Failed(e.to_string())),
-        }
+        listed.map_err(|e| ApiError::Failed(e.to_string()))
     }
 
     /// Is the desired state in force, and everything attached?

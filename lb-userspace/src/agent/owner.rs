@@ -1,7 +1,7 @@
 //! The owner of the write halves: maps, links, state file. There is one, behind a lock that is held for the whole of a change,
 //! so that changes happen one after the other.
 //!
-//! A change goes through in this order, and whatever fails leaves the last good state in force: check, state file, plan, kernel.
+//! A change goes through in this order, and whatever fails leaves the last good state in force: check, plan, kernel, state file.
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Instant};
 
@@ -43,7 +43,7 @@ impl Owner {
         pins: &PinDir,
         netlink: Netlink,
     ) -> Result<Self, DatapathError> {
-        let maps = Maps::open(pins)?;
+        let mut maps = Maps::open(pins)?;
         shared.write().actual = maps.read_actual()?;
         let config_path = shared.config_path.clone();
         Ok(Self { shared, config, runtime, maps, attachments: Attachments::new(pins), netlink, config_path })
@@ -80,8 +80,7 @@ impl Owner {
 
     /// Takes the steps, in order; what the kernel took is in the mirror even if a later one fails.
     fn apply(&mut self, plan: Plan) -> Result<(), DatapathError> {
-        let mut done = 0;
-        let result = plan.steps.iter().try_for_each(|step| self.maps.apply(step).map(|()| done += 1));
+        let (done, result) = self.maps.apply(&plan.steps);
         let mut state = self.shared.write();
         plan.steps[..done].iter().for_each(|step| state.actual.apply(step));
         state.generation += 1;
@@ -111,25 +110,21 @@ impl Owner {
             let _ = owner.shared.write().desired.replace(service, before.clone());
             ApiError::Failed(error)
         };
-        runtime.save(&self.config.state_file).map_err(|e| undo(self, e.to_string()))?;
-        let planned = {
-            let state = self.shared.read();
+        let planned = |owner: &Self| {
+            let state = owner.shared.read();
             plan(&state.desired, &state.actual, Scope::Service(service))
         };
-        let applied = match planned {
+        // In force first: the disk takes longer than all the rest. Who asked hears of it when both is done; should the agent die
+        // between the two, the next one goes back to what was saved.
+        let applied = match planned(self) {
             Ok(steps) => self.apply(steps).map_err(|e| e.to_string()),
             Err(e) => Err(e.to_string()),
         };
-        if let Err(error) = applied {
+        let took = start.elapsed();
+        let kept = applied.and_then(|()| runtime.save(&self.config.state_file).map_err(|e| e.to_string()));
+        if let Err(error) = kept {
             let error = undo(self, error);
-            if let Err(e) = self.runtime.save(&self.config.state_file) {
-                tracing::error!("{e}");
-            }
-            let back = {
-                let state = self.shared.read();
-                plan(&state.desired, &state.actual, Scope::Service(service))
-            };
-            if let Ok(steps) = back
+            if let Ok(steps) = planned(self)
                 && let Err(e) = self.apply(steps)
             {
                 tracing::error!("going back to the last good state: {e}");
@@ -137,7 +132,7 @@ impl Owner {
             return Err(error);
         }
         self.runtime = runtime;
-        self.shared.reconcile.observe(start.elapsed().as_secs_f64());
+        self.shared.reconcile.observe(took.as_secs_f64());
         Ok(())
     }
 

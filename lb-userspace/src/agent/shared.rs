@@ -67,7 +67,7 @@ impl Shared {
             state: RwLock::default(),
             census: RwLock::default(),
             maps: Maps::open(pins)?,
-            tables: FlowTables::open(pins)?,
+            tables: FlowTables::open(pins, object.seed)?,
             object: Mutex::new(object),
             clock,
             max_flows,
@@ -132,10 +132,7 @@ impl Shared {
     }
 
     /// Connections that match.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn connections(&self, filter: &ConnectionFilter) -> Result<Vec<ConnectionView>, DatapathError> {
+    pub fn connections(&self, filter: &ConnectionFilter) -> Vec<ConnectionView> {
         let names: HashMap<BackendId, String> = {
             let state = self.read();
             let name = |id| state.actual.services().get(&id).map(|s| s.name.clone()).unwrap_or_default();

@@ -9,9 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::Pod;
 use lb_common::{
-    abi::{BackendId, Direction, Flow, FlowKey, ServiceId, sweep::Request},
+    abi::{BackendId, Direction, ServiceId, sweep::Request},
     expiry::{Timeouts, idle},
     flow_state::{Phase, Word},
 };
@@ -61,17 +60,13 @@ impl Pass<'_> {
         Ok((census, start.elapsed()))
     }
 
-    fn table<A: Sweep>(&self, table: &FlowTable<A>, census: &mut Census) -> Result<(), DatapathError>
-    where
-        FlowKey<A>: Pod,
-        Flow<A>: Pod,
-    {
+    fn table<A: Sweep>(&self, table: &FlowTable<A>, census: &mut Census) -> Result<(), DatapathError> {
         let mut failure = None;
         table.walk(
-            |keys, flows| {
+            |flows| {
                 let now = self.clock.now() as u32;
                 let mut requests = Vec::new();
-                for (key, flow) in keys.iter().zip(flows) {
+                for flow in flows {
                     if flow.direction != Direction::FORWARD {
                         continue;
                     }
@@ -85,12 +80,13 @@ impl Pass<'_> {
                     if self.millis(now, flow.last_seen) < limit {
                         continue;
                     }
-                    let reply = table.get(&key.twin(flow)).filter(|r| Word(r.state).tag() == word.tag());
+                    let reply =
+                        table.get(&flow.key().twin(flow)).filter(|r| Word(r.state).tag() == word.tag());
                     let seen_reply = reply.map_or(flow.last_seen, |r| r.last_seen);
                     if self.millis(now, seen_reply) >= limit {
                         requests.push(Request {
                             state: flow.state,
-                            key: *key,
+                            key: flow.key(),
                             seen_forward: flow.last_seen,
                             seen_reply,
                         });
@@ -102,7 +98,7 @@ impl Pass<'_> {
                 }
             },
             std::thread::yield_now,
-        )?;
+        );
         failure.map_or(Ok(()), Err)
     }
 

@@ -1,43 +1,62 @@
-//! The flow tables, walked in batches.
+//! The flow tables, read where they lie: their maps are mapped into the agent, so that looking at an entry costs no system call
+//! and delays no packet.
 
-use std::os::fd::{AsFd, AsRawFd};
-
-use aya::{
-    Pod,
-    maps::{HashMap, Map, MapData},
+use std::{
+    marker::PhantomData,
+    num::NonZeroUsize,
+    os::fd::AsFd,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering, fence},
 };
-use lb_common::abi::{Addr, Addr4, Addr6, Flow, FlowKey, maps};
+
+use aya::maps::MapData;
+use lb_common::{
+    abi::{Addr, Addr4, Addr6, Bucket, Flow, FlowKey, maps},
+    flow_state::Word,
+    flow_table::{LANES, free, lowest, place, rest, with_tag},
+};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::{DatapathError, pin::PinDir};
 
-/// Entries asked for at a time. The kernel holds a bucket's lock for the entries of that bucket only, so a batch delays no
-/// packet by more than a handful of copies.
-const BATCH: usize = 4096;
-/// `BPF_MAP_LOOKUP_BATCH` (include/uapi/linux/bpf.h).
-const LOOKUP_BATCH: libc::c_long = 24;
+/// Buckets between two pauses of a walk.
+const BATCH: u32 = 1024;
 
-/// The arguments of the batch commands (`union bpf_attr`, `batch`).
-#[repr(C)]
-#[derive(Default)]
-struct BatchAttr {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
+/// An array map, mapped read-only.
+struct Mapping {
+    start: NonNull<libc::c_void>,
+    length: NonZeroUsize,
+}
+
+// SAFETY: memory that is only read, by volatile and atomic loads, stays mapped until the drop, and belongs to no thread.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(map: &MapData, length: usize) -> Result<Self, std::io::Error> {
+        let length = NonZeroUsize::new(length).ok_or(std::io::ErrorKind::InvalidInput)?;
+        // SAFETY: a new mapping at an address of the kernel's choice; nothing else is there.
+        let start =
+            unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, map.fd().as_fd(), 0)? };
+        Ok(Self { start, length })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, this long, and nobody has it any more.
+        let _ = unsafe { munmap(self.start, self.length.get()) };
+    }
 }
 
 /// One flow table.
-pub struct FlowTable<A: Addr>
-where
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
-{
-    map: HashMap<MapData, FlowKey<A>, Flow<A>>,
-    fd: MapData,
+pub struct FlowTable<A> {
+    heads: Mapping,
+    buckets: Mapping,
+    count: u32,
+    seed: u32,
+    family: PhantomData<A>,
 }
 
 /// Both.
@@ -49,72 +68,123 @@ pub struct FlowTables {
 }
 
 impl FlowTables {
-    /// Opens them by their pins.
+    /// Opens them by their pins. `seed`: that of their hash, from the settings.
     ///
     /// # Errors
     /// One is missing or of another kind.
-    pub fn open(pins: &PinDir) -> Result<Self, DatapathError> {
-        Ok(Self { v4: FlowTable::open(pins, maps::FLOWS4)?, v6: FlowTable::open(pins, maps::FLOWS6)? })
+    pub fn open(pins: &PinDir, seed: u32) -> Result<Self, DatapathError> {
+        let data =
+            |name: &str| MapData::from_pin(pins.map(name)).map_err(DatapathError::kernel(name.to_string()));
+        Ok(Self {
+            v4: FlowTable::over(&data(maps::FLOW_HEADS4)?, &data(maps::FLOWS4)?, seed)?,
+            v6: FlowTable::over(&data(maps::FLOW_HEADS6)?, &data(maps::FLOWS6)?, seed)?,
+        })
     }
 }
 
-impl<A: Addr> FlowTable<A>
-where
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
-{
-    fn open(pins: &PinDir, name: &str) -> Result<Self, DatapathError> {
-        let data = || MapData::from_pin(pins.map(name)).map_err(DatapathError::kernel(name.to_string()));
-        let map = Map::HashMap(data()?).try_into().map_err(DatapathError::kernel(name.to_string()))?;
-        Ok(Self { map, fd: data()? })
+impl<A: Addr> FlowTable<A> {
+    /// The table that lies in these two maps.
+    ///
+    /// # Errors
+    /// They are not of the lengths that they should be, or can't be mapped.
+    pub fn over(heads: &MapData, buckets: &MapData, seed: u32) -> Result<Self, DatapathError> {
+        let size = |map: &MapData| {
+            let info = map.info().map_err(DatapathError::kernel("flow table"))?;
+            Ok::<_, DatapathError>((info.max_entries(), info.value_size() as usize))
+        };
+        let ((count, word), (other, bucket)) = (size(heads)?, size(buckets)?);
+        if count != other || word != size_of::<u64>() || bucket != size_of::<Bucket<A>>() {
+            return Err(DatapathError::Kernel {
+                what: "flow table".into(),
+                error: format!("{count} heads of {word} bytes, {other} buckets of {bucket}"),
+            });
+        }
+        let mapped = DatapathError::io("mapping a flow table");
+        let both = || {
+            Ok((Mapping::new(heads, count as usize * word)?, Mapping::new(buckets, count as usize * bucket)?))
+        };
+        let (heads, buckets) = both().map_err(mapped)?;
+        Ok(Self { heads, buckets, count, seed, family: PhantomData })
+    }
+
+    /// Buckets.
+    pub const fn buckets(&self) -> u32 {
+        self.count
+    }
+
+    /// The head of a bucket.
+    ///
+    /// # Panics
+    /// There is no such bucket.
+    pub fn head(&self, bucket: u32) -> u64 {
+        assert!(bucket < self.count);
+        // SAFETY: within the mapping, 8-byte aligned, and all writers use atomics.
+        unsafe { AtomicU64::from_ptr(self.heads.start.as_ptr().cast::<u64>().add(bucket as usize)) }
+            .load(Ordering::Acquire)
+    }
+
+    /// The entry in a lane, if it can be read: neither being written nor given to another flow meanwhile.
+    fn entry(&self, bucket: u32, lane: usize) -> Option<Flow<A>> {
+        assert!(bucket < self.count && lane < LANES);
+        // SAFETY: within the mapping, 8-byte aligned; entries are plain data that any bytes are valid for. Others write
+        // meanwhile: a copy counts only if the state, which is 0 while they do, was the same flow's before and after.
+        let (before, flow, after) = unsafe {
+            let at = self
+                .buckets
+                .start
+                .as_ptr()
+                .cast::<Bucket<A>>()
+                .add(bucket as usize)
+                .cast::<Flow<A>>()
+                .add(lane);
+            let state = AtomicU64::from_ptr((&raw mut (*at).state).cast());
+            let before = state.load(Ordering::Acquire);
+            let flow = at.read_volatile();
+            fence(Ordering::Acquire);
+            (before, flow, state.load(Ordering::Relaxed))
+        };
+        (before != 0 && Word(before).tag() == Word(after).tag()).then_some(flow)
     }
 
     /// The entry with this key, if there is one.
     pub fn get(&self, key: &FlowKey<A>) -> Option<Flow<A>> {
-        self.map.get(key, 0).ok()
+        let place = place(key, self.seed, self.count);
+        [place.first, place.second].into_iter().find_map(|bucket| {
+            let mut set = with_tag(self.head(bucket), place.tag);
+            while set != 0 {
+                if let Some(flow) = self.entry(bucket, lowest(set)).filter(|flow| flow.key() == *key) {
+                    return Some(flow);
+                }
+                set = rest(set);
+            }
+            None
+        })
     }
 
     /// Hands every entry to `visit`, a batch at a time, `pause` between batches. Entries that are made or removed meanwhile may
     /// or may not be seen; no entry that stays is missed or seen twice.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn walk(
-        &self,
-        mut visit: impl FnMut(&[FlowKey<A>], &[Flow<A>]),
-        mut pause: impl FnMut(),
-    ) -> Result<(), DatapathError> {
-        let mut keys = vec![FlowKey::<A>::default(); BATCH];
-        let mut values = vec![Flow::<A>::default(); BATCH];
-        let (mut from, mut to) = (0u32, 0u32);
-        let mut first = true;
-        loop {
-            let mut attr = BatchAttr {
-                in_batch: if first { 0 } else { &raw const from as u64 },
-                out_batch: &raw mut to as u64,
-                keys: keys.as_mut_ptr() as u64,
-                values: values.as_mut_ptr() as u64,
-                count: BATCH as u32,
-                map_fd: self.fd.fd().as_fd().as_raw_fd().cast_unsigned(),
-                ..BatchAttr::default()
-            };
-            // SAFETY: the attribute is the kernel's layout; keys and values have room for `count` entries of the map's sizes
-            // (asserted when the map was opened), and are plain data that any bytes are valid for.
-            let result =
-                unsafe { libc::syscall(libc::SYS_bpf, LOOKUP_BATCH, &raw mut attr, size_of::<BatchAttr>()) };
-            let error = std::io::Error::last_os_error();
-            let last = result < 0 && error.raw_os_error() == Some(libc::ENOENT);
-            if result < 0 && !last {
-                return Err(DatapathError::io("walking the flow table")(error));
+    pub fn walk(&self, mut visit: impl FnMut(&[Flow<A>]), mut pause: impl FnMut()) {
+        let mut batch = Vec::new();
+        for bucket in 0..self.count {
+            let used = !free(self.head(bucket));
+            batch.extend(
+                (0..LANES)
+                    .filter(|lane| used >> (8 * lane + 7) & 1 == 1)
+                    .filter_map(|lane| self.entry(bucket, lane)),
+            );
+            if bucket % BATCH == BATCH - 1 && !batch.is_empty() {
+                visit(&batch);
+                batch.clear();
+                pause();
             }
-            let count = attr.count as usize;
-            visit(&keys[..count], &values[..count]);
-            if last {
-                return Ok(());
-            }
-            from = to;
-            first = false;
-            pause();
         }
+        visit(&batch);
+    }
+
+    /// Every entry. For tables that are small or at rest.
+    pub fn entries(&self) -> Vec<Flow<A>> {
+        let mut all = Vec::new();
+        self.walk(|flows| all.extend_from_slice(flows), || {});
+        all
     }
 }

@@ -2,22 +2,19 @@
 
 use std::net::IpAddr;
 
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
-use lb_common::{
-    abi::{
-        Active, Addr4, Addr6, Backend, BackendCounters, BackendId, DurationHistogram, PoolBlock, PortBe,
-        Proto, Reason, Service, ServiceId, ServiceKey, ServiceName, limits, maps, table,
-    },
-    maglev,
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use lb_common::abi::{
+    Active, Addr4, Addr6, Backend, BackendCounters, BackendId, DurationHistogram, PoolBlock, PortBe, Proto,
+    Reason, Service, ServiceId, ServiceKey, ServiceName, limits, maps,
 };
 
-use super::{DatapathError, pin::PinDir};
+use super::{
+    DatapathError,
+    filter::Filter,
+    pin::PinDir,
+    tables::{self, Tables, Wanted},
+};
 use crate::reconcile::{Actual, Step};
-
-type Tables = ArrayOfMaps<MapData, Array<MapData, table::Chunk>>;
-
-/// `BPF_F_INNER_MAP`: arrays of different lengths in one outer map.
-const INNER_MAP: u32 = 0x1000;
 
 /// The maps, but for the flow tables.
 pub struct Maps {
@@ -25,6 +22,7 @@ pub struct Maps {
     services6: HashMap<MapData, ServiceKey<Addr6>, Service>,
     vips4: HashMap<MapData, Addr4, u32>,
     vips6: HashMap<MapData, Addr6, u32>,
+    filter: Filter,
     pools: Array<MapData, PoolBlock>,
     active: Array<MapData, Active>,
     backends: Array<MapData, Backend>,
@@ -64,11 +62,15 @@ impl Maps {
             services6: hash(maps::SERVICES6)?.try_into().map_err(failed(maps::SERVICES6))?,
             vips4: hash(maps::VIPS4)?.try_into().map_err(failed(maps::VIPS4))?,
             vips6: hash(maps::VIPS6)?.try_into().map_err(failed(maps::VIPS6))?,
+            filter: Filter::over(array(maps::FILTER)?.try_into().map_err(failed(maps::FILTER))?),
             pools: array(maps::POOLS)?.try_into().map_err(failed(maps::POOLS))?,
             active: array(maps::ACTIVE)?.try_into().map_err(failed(maps::ACTIVE))?,
             backends: array(maps::BACKENDS)?.try_into().map_err(failed(maps::BACKENDS))?,
             counters: percpu(maps::BACKEND_COUNTERS)?.try_into().map_err(failed(maps::BACKEND_COUNTERS))?,
-            tables: Map::ArrayOfMaps(data(maps::TABLES)?).try_into().map_err(failed(maps::TABLES))?,
+            tables: Tables::over(
+                Map::ArrayOfMaps(data(maps::TABLES)?).try_into().map_err(failed(maps::TABLES))?,
+                data(maps::TABLES)?,
+            ),
             reasons: percpu(maps::REASONS)?.try_into().map_err(failed(maps::REASONS))?,
             durations: array(maps::DURATIONS)?.try_into().map_err(failed(maps::DURATIONS))?,
             names: array(maps::SERVICE_NAMES)?.try_into().map_err(failed(maps::SERVICE_NAMES))?,
@@ -76,11 +78,28 @@ impl Maps {
         })
     }
 
-    /// Takes one step.
-    ///
-    /// # Errors
-    /// The kernel refuses; nothing of the step is in force then.
-    pub fn apply(&mut self, step: &Step) -> Result<(), DatapathError> {
+    /// Takes the steps, in order. How many were taken, and why no more.
+    pub fn apply(&mut self, steps: &[Step]) -> (usize, Result<(), DatapathError>) {
+        let mut done = 0;
+        while let Some(step) = steps.get(done) {
+            let tables: Vec<Wanted<'_>> = steps[done..]
+                .iter()
+                .map_while(|step| match step {
+                    Step::Table { service, members } => Some((*service, members.as_slice())),
+                    _ => None,
+                })
+                .take(tables::BATCH)
+                .collect();
+            let taken = if tables.is_empty() { self.step(step) } else { self.tables.publish(&tables) };
+            if let Err(e) = taken {
+                return (done, Err(e));
+            }
+            done += tables.len().max(1);
+        }
+        (done, Ok(()))
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), DatapathError> {
         match step {
             Step::Name { service, name } => {
                 let name = name.as_deref().and_then(ServiceName::new).unwrap_or_default();
@@ -96,7 +115,7 @@ impl Maps {
                 self.durations.set(*service, DurationHistogram::default(), 0).map_err(failed(maps::DURATIONS))
             }
             Step::Block { block, value } => self.pools.set(*block, value, 0).map_err(failed(maps::POOLS)),
-            Step::Table { service, members } => self.publish(*service, members),
+            Step::Table { service, members } => self.tables.publish(&[(*service, members.as_slice())]),
             Step::AddVip { vip: IpAddr::V4(vip) } => {
                 self.vips4.insert(Addr4::from(*vip), 1, 0).map_err(failed(maps::VIPS4))
             }
@@ -109,53 +128,56 @@ impl Maps {
             Step::RemoveVip { vip: IpAddr::V6(vip) } => {
                 gone(self.vips6.remove(&Addr6::from(*vip)), maps::VIPS6)
             }
-            Step::AddPort { vip: IpAddr::V4(vip), port, proto, value } => {
-                let key = ServiceKey::new(Addr4::from(*vip), *port, *proto);
+            Step::AddPort { vip, port, proto, value } => self.add_port(*vip, *port, *proto, value),
+            Step::RemovePort { vip, port, proto } => self.remove_port(*vip, *port, *proto),
+        }
+    }
+
+    /// A port leads to a service from now on, or to another one.
+    fn add_port(
+        &mut self,
+        vip: IpAddr,
+        port: PortBe,
+        proto: Proto,
+        value: &Service,
+    ) -> Result<(), DatapathError> {
+        if self.lookup(vip, port.get(), proto).is_none() {
+            self.filter.add(vip, port, proto).map_err(failed(maps::FILTER))?;
+        }
+        match vip {
+            IpAddr::V4(vip) => {
+                let key = ServiceKey::new(Addr4::from(vip), port, proto);
                 self.services4.insert(key, value, 0).map_err(failed(maps::SERVICES4))
             }
-            Step::AddPort { vip: IpAddr::V6(vip), port, proto, value } => {
-                let key = ServiceKey::new(Addr6::from(*vip), *port, *proto);
+            IpAddr::V6(vip) => {
+                let key = ServiceKey::new(Addr6::from(vip), port, proto);
                 self.services6.insert(key, value, 0).map_err(failed(maps::SERVICES6))
             }
-            Step::RemovePort { vip: IpAddr::V4(vip), port, proto } => {
-                let key = ServiceKey::new(Addr4::from(*vip), *port, *proto);
-                gone(self.services4.remove(&key), maps::SERVICES4)
-            }
-            Step::RemovePort { vip: IpAddr::V6(vip), port, proto } => {
-                let key = ServiceKey::new(Addr6::from(*vip), *port, *proto);
-                gone(self.services6.remove(&key), maps::SERVICES6)
-            }
         }
     }
 
-    /// Builds a Maglev table aside and swaps it in whole.
-    fn publish(
-        &mut self,
-        service: ServiceId,
-        members: &[(String, BackendId, u32)],
-    ) -> Result<(), DatapathError> {
-        let members: Vec<_> = members
-            .iter()
-            .map(|(name, id, weight)| maglev::Member { name, id: id.0, weight: *weight })
-            .collect();
-        let slots = maglev::build(&members);
-        let count = u32::try_from(slots.len()).unwrap_or(0);
-        let mut inner: Array<MapData, table::Chunk> =
-            Array::create(table::chunks(count), INNER_MAP).map_err(failed(maps::TABLES))?;
-        let words: Vec<u32> = std::iter::once(count).chain(slots).collect();
-        for (index, part) in words.chunks(table::CHUNK_WORDS).enumerate() {
-            let mut chunk = table::Chunk([0; table::CHUNK_WORDS]);
-            chunk.0[..part.len()].copy_from_slice(part);
-            inner.set(u32::try_from(index).unwrap_or(0), chunk, 0).map_err(failed(maps::TABLES))?;
+    fn remove_port(&mut self, vip: IpAddr, port: PortBe, proto: Proto) -> Result<(), DatapathError> {
+        if self.lookup(vip, port.get(), proto).is_none() {
+            return Ok(());
         }
-        self.tables.set(service, &inner, 0).map_err(failed(maps::TABLES))
+        match vip {
+            IpAddr::V4(vip) => {
+                let key = ServiceKey::new(Addr4::from(vip), port, proto);
+                gone(self.services4.remove(&key), maps::SERVICES4)?;
+            }
+            IpAddr::V6(vip) => {
+                let key = ServiceKey::new(Addr6::from(vip), port, proto);
+                gone(self.services6.remove(&key), maps::SERVICES6)?;
+            }
+        }
+        self.filter.remove(vip, port, proto).map_err(failed(maps::FILTER))
     }
 
-    /// Reads back what a previous agent left.
+    /// Reads back what a previous agent left, and makes the filter fit. For the owner.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn read_actual(&self) -> Result<Actual, DatapathError> {
+    pub fn read_actual(&mut self) -> Result<Actual, DatapathError> {
         let mut actual = Actual::default();
         for service in 0..limits::MAX_SERVICES {
             let name = self.names.get(&service, 0).map_err(failed(maps::SERVICE_NAMES))?;
@@ -179,16 +201,20 @@ impl Maps {
                 }
             }
         }
+        let mut ports = Vec::new();
         for entry in self.services4.iter() {
             let (key, value) = entry.map_err(failed(maps::SERVICES4))?;
             let vip = IpAddr::V4(key.vip.into());
+            ports.push((vip, key.port, key.proto));
             actual.apply(&Step::AddPort { vip, port: key.port, proto: key.proto, value });
         }
         for entry in self.services6.iter() {
             let (key, value) = entry.map_err(failed(maps::SERVICES6))?;
             let vip = IpAddr::V6(key.vip.into());
+            ports.push((vip, key.port, key.proto));
             actual.apply(&Step::AddPort { vip, port: key.port, proto: key.proto, value });
         }
+        self.filter.rebuild(ports.into_iter()).map_err(failed(maps::FILTER))?;
         for vip in self.vips4.keys() {
             actual.apply(&Step::AddVip { vip: IpAddr::V4(vip.map_err(failed(maps::VIPS4))?.into()) });
         }

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod clock;
 mod clsact;
 pub mod features;
+mod filter;
 pub mod flows;
 pub mod interfaces;
 mod links;
@@ -12,6 +13,7 @@ pub mod object;
 pub mod pin;
 mod privileges;
 pub mod sweeper;
+mod tables;
 
 pub use clock::Clock;
 pub use maps::Maps;

@@ -3,15 +3,18 @@
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData},
-    programs::{Program, TestRun, TestRunOptions, Xdp},
+    programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
-use lb_common::abi::{LAYOUT, Settings, maps, programs};
+use lb_common::{
+    abi::{LAYOUT, Settings, maps, programs},
+    flow_table,
+};
 
 use super::{Clock, DatapathError, clock, pin::PinDir};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowpin-bpf.o"));
 
-/// The programs, loaded.
+/// The maps, and the programs that were wanted so far.
 pub struct Object {
     ebpf: Ebpf,
     /// Kernel time.
@@ -20,10 +23,12 @@ pub struct Object {
     pub adopted: bool,
     /// Capacity that the maps were made with.
     pub max_flows: u32,
+    /// Seed of the flow tables' hash.
+    pub seed: u32,
 }
 
 impl Object {
-    /// Loads the programs. Maps that a previous agent left are adopted if their layout is this build's; what a first start left
+    /// Loads the agent's own programs, and makes the maps. Maps that a previous agent left are adopted if their layout is this build's; what a first start left
     /// unfinished is made anew. `max_flows` counts when maps are made. `log`: compile the records of new flows in.
     ///
     /// # Errors
@@ -56,38 +61,35 @@ impl Object {
     ) -> Result<Self, DatapathError> {
         let clock = Self::read_clock()?;
         let max_flows = settings.map_or(max_flows, |s| s.max_flows);
+        let seed = settings.map_or_else(rand::random, |s| s.seed);
+        let buckets = flow_table::buckets(max_flows);
         let level: u8 = if log { aya_log::Level::Debug as u8 } else { 0 };
         let mut loader = EbpfLoader::new();
         loader
-            .map_max_entries(maps::FLOWS4, max_flows.saturating_mul(2))
-            .map_max_entries(maps::FLOWS6, max_flows.saturating_mul(2))
+            .override_global("FLOW_BUCKETS", &buckets, true)
+            .override_global("FLOW_SEED", &seed, true)
             .override_global(aya_log::LEVEL, &level, true)
             .override_global("TICK_HZ", &clock.hz, true);
+        for name in [maps::FLOWS4, maps::FLOWS6, maps::FLOW_HEADS4, maps::FLOW_HEADS6] {
+            loader.map_max_entries(name, buckets);
+        }
         for name in maps::ALL {
             loader.map_pin_path(name, pins.map(name));
         }
         let mut ebpf = loader.load(OBJECT).map_err(refused("loading the BPF object"))?;
-        for name in
-            [programs::XDP, programs::XDP_VIRTUAL, programs::SWEEP4, programs::SWEEP6, programs::CLOCK]
-        {
+        for name in [programs::SWEEP4, programs::SWEEP6, programs::CLOCK] {
             Self::xdp_in(&mut ebpf, name)?.load().map_err(refused(name))?;
         }
-        let tc: &mut aya::programs::SchedClassifier = ebpf
-            .program_mut(programs::TC)
-            .ok_or(DatapathError::NoObject)?
-            .try_into()
-            .map_err(DatapathError::kernel(programs::TC))?;
-        tc.load().map_err(refused(programs::TC))?;
         if settings.is_none() {
             let map =
                 MapData::from_pin(pins.map(maps::SETTINGS)).map_err(DatapathError::kernel("SETTINGS"))?;
             let mut map: Array<_, Settings> =
                 aya::maps::Map::Array(map).try_into().map_err(DatapathError::kernel("SETTINGS"))?;
             // Last: maps without a layout are those of a first start that didn't get here.
-            map.set(0, Settings { layout: LAYOUT, max_flows, _pad: 0 }, 0)
+            map.set(0, Settings { layout: LAYOUT, max_flows, seed }, 0)
                 .map_err(DatapathError::kernel("SETTINGS"))?;
         }
-        Ok(Self { ebpf, clock, adopted: settings.is_some(), max_flows })
+        Ok(Self { ebpf, clock, adopted: settings.is_some(), max_flows, seed })
     }
 
     /// Loads nothing but the clock, to know the tick rate before the other programs need it.
@@ -110,23 +112,33 @@ impl Object {
             .map_err(DatapathError::kernel(name.to_string()))
     }
 
-    /// An XDP program.
+    /// An XDP program. Loaded when it is first wanted: the verifier takes the better part of a second for each.
     ///
     /// # Errors
-    /// The object doesn't have it.
+    /// The object doesn't have it, or the kernel refuses it.
     pub fn xdp(&mut self, name: &str) -> Result<&mut Xdp, DatapathError> {
-        Self::xdp_in(&mut self.ebpf, name)
+        let program = Self::xdp_in(&mut self.ebpf, name)?;
+        if program.fd().is_err() {
+            program.load().map_err(refused(name))?;
+        }
+        Ok(program)
     }
 
-    /// The TC program.
+    /// The TC program, likewise.
     ///
     /// # Errors
-    /// The object doesn't have it.
-    pub fn tc(&mut self) -> Result<&mut aya::programs::SchedClassifier, DatapathError> {
-        match self.ebpf.program_mut(programs::TC) {
-            Some(Program::SchedClassifier(tc)) => Ok(tc),
-            _ => Err(DatapathError::NoObject),
+    /// As for [`Object::xdp`].
+    pub fn tc(&mut self) -> Result<&mut SchedClassifier, DatapathError> {
+        let program: &mut SchedClassifier = self
+            .ebpf
+            .program_mut(programs::TC)
+            .ok_or(DatapathError::NoObject)?
+            .try_into()
+            .map_err(DatapathError::kernel(programs::TC))?;
+        if program.fd().is_err() {
+            program.load().map_err(refused(programs::TC))?;
         }
+        Ok(program)
     }
 
     /// Runs a program on a packet of the agent's making; returns its verdict.

@@ -5,17 +5,16 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use aya::Pod;
 use lb_common::{
-    abi::{Addr, BackendId, Direction, Flow, FlowKey, Proto},
-    expiry::idle,
+    abi::{Addr, BackendId, Direction, Proto},
+    expiry::{age, idle},
     flow_state::{Phase, Word},
 };
 
 use crate::{
     api::types::{ConnectionFilter, ConnectionView},
     datapath::{
-        Clock, DatapathError,
+        Clock,
         flows::{FlowTable, FlowTables},
     },
 };
@@ -75,22 +74,19 @@ pub fn check(filter: &ConnectionFilter) -> Result<(), String> {
     }
 }
 
-/// The connections that match. `services`: names by backend.
-///
-/// # Errors
-/// The kernel refuses, or the filter is wrong.
+/// The connections that match a filter that was [checked](check). `services`: names by backend.
 pub fn list(
     tables: &FlowTables,
     clock: Clock,
     services: &HashMap<BackendId, String>,
     filter: &ConnectionFilter,
-) -> Result<Vec<ConnectionView>, DatapathError> {
+) -> Vec<ConnectionView> {
     let parse = |text: &Option<String>| text.as_deref().and_then(|t| Endpoint::parse(t).ok());
     let filter = Filter { raw: filter, client: parse(&filter.client), backend: parse(&filter.backend) };
     let mut found = Vec::new();
-    table(&tables.v4, clock, services, &filter, &mut found)?;
-    table(&tables.v6, clock, services, &filter, &mut found)?;
-    Ok(found)
+    table(&tables.v4, clock, services, &filter, &mut found);
+    table(&tables.v6, clock, services, &filter, &mut found);
+    found
 }
 
 fn table<A: Addr>(
@@ -99,14 +95,11 @@ fn table<A: Addr>(
     services: &HashMap<BackendId, String>,
     filter: &Filter<'_>,
     found: &mut Vec<ConnectionView>,
-) -> Result<(), DatapathError>
-where
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
-{
+) {
     table.walk(
-        |keys, flows| {
-            for (key, flow) in keys.iter().zip(flows).filter(|(_, f)| f.direction == Direction::FORWARD) {
+        |flows| {
+            for flow in flows.iter().filter(|f| f.direction == Direction::FORWARD) {
+                let key = flow.key();
                 let word = Word(flow.state);
                 let client = SocketAddr::new(key.src.to_ip(), key.sport.get());
                 let backend = SocketAddr::new(flow.nat_addr.to_ip(), flow.nat_port.get());
@@ -121,7 +114,7 @@ where
                 let reply = table.get(&key.twin(flow)).unwrap_or_default();
                 let now = clock.now();
                 let mut quiet = idle(now as u32, flow.last_seen);
-                if reply.packets > 0 {
+                if reply.packets() > 0 {
                     quiet = quiet.min(idle(now as u32, reply.last_seen));
                 }
                 found.push(ConnectionView {
@@ -131,15 +124,15 @@ where
                     backend: backend.to_string(),
                     protocol: if key.proto == Proto::TCP { "tcp" } else { "udp" }.into(),
                     state: state(word).into(),
-                    age_seconds: clock.seconds(now.saturating_sub(flow.created)),
+                    age_seconds: clock.seconds(age(now, flow.created)),
                     idle_seconds: clock.seconds(quiet.into()),
-                    packets_in: flow.packets,
+                    packets_in: flow.packets(),
                     bytes_in: flow.bytes,
-                    packets_out: reply.packets,
+                    packets_out: reply.packets(),
                     bytes_out: reply.bytes,
                 });
             }
         },
         || {},
-    )
+    );
 }

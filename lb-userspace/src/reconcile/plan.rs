@@ -178,6 +178,7 @@ impl Planner<'_> {
                     value.limit[slot] = spec.max_connections.unwrap_or(u32::MAX);
                 }
             }
+            let value = value.summed_up();
             if self.actual.block(*block) != Some(&value) {
                 self.push(stage, Step::Block { block: *block, value });
             }

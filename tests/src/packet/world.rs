@@ -1,5 +1,6 @@
 //! A node without an agent: the BPF object loaded but not pinned or attached, its maps filled by hand, one program to run.
 
+mod entries;
 mod flows;
 
 use std::{net::IpAddr, path::PathBuf};
@@ -12,11 +13,13 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        Active, Addr4, Addr6, Algorithm, BLOCK_SLOTS, Backend, BackendCounters, BackendId, Flow, FlowKey,
-        PoolBlock, PortBe, Proto, Reason, Service, ServiceId, ServiceKey, Stray, maps, table,
+        Active, Addr4, Addr6, Algorithm, BLOCK_SLOTS, Backend, BackendCounters, BackendId, PoolBlock, PortBe,
+        Proto, Reason, Service, ServiceId, ServiceKey, Stray, maps, table,
     },
-    maglev,
+    filter, flow_table, maglev,
 };
+
+pub use entries::Flows;
 
 use super::run::{Hook, Runner, Verdict};
 use crate::harness::paths;
@@ -63,13 +66,14 @@ pub struct World {
     out: Vec<u8>,
     ebpf: Ebpf,
     /// Flow table, IPv4.
-    pub flows4: HashMap<MapData, FlowKey<Addr4>, Flow<Addr4>>,
+    pub flows4: Flows<Addr4>,
     /// Flow table, IPv6.
-    pub flows6: HashMap<MapData, FlowKey<Addr6>, Flow<Addr6>>,
+    pub flows6: Flows<Addr6>,
     services4: HashMap<MapData, ServiceKey<Addr4>, Service>,
     services6: HashMap<MapData, ServiceKey<Addr6>, Service>,
     vips4: HashMap<MapData, Addr4, u32>,
     vips6: HashMap<MapData, Addr6, u32>,
+    filter: Array<MapData, u64>,
     pools: Array<MapData, PoolBlock>,
     active: Array<MapData, Active>,
     backends: Array<MapData, Backend>,
@@ -82,6 +86,8 @@ pub struct World {
 
 /// The flow tables' capacity unless a test wants another, in entries (two a flow).
 const FLOW_ENTRIES: u32 = 4096;
+/// Of the flow tables' hash.
+const SEED: u32 = 0x5eed_5eed;
 /// Ids that the tables here have room for: more than any test uses, and quickly made.
 const BLOCKS: u32 = 64;
 
@@ -100,7 +106,7 @@ impl World {
         Self::with_flows(hook, FLOW_ENTRIES)
     }
 
-    /// An empty node with flow tables of this many entries (two a flow) each.
+    /// An empty node with flow tables made for this many entries (two a flow) each. For 2, a table is one bucket.
     ///
     /// # Errors
     /// As for [`World::new`].
@@ -115,9 +121,14 @@ impl World {
     pub fn with_sizes(hook: Hook, entries: u32, backends: u32) -> Result<Self> {
         paths::need_root();
         let path: PathBuf = paths::object();
+        let buckets = flow_table::buckets(entries / 2);
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries(maps::FLOWS4, entries)
-            .map_max_entries(maps::FLOWS6, entries)
+            .override_global("FLOW_BUCKETS", &buckets, true)
+            .override_global("FLOW_SEED", &SEED, true)
+            .map_max_entries(maps::FLOWS4, buckets)
+            .map_max_entries(maps::FLOWS6, buckets)
+            .map_max_entries(maps::FLOW_HEADS4, buckets)
+            .map_max_entries(maps::FLOW_HEADS6, buckets)
             .map_max_entries(maps::POOLS, BLOCKS)
             .map_max_entries(maps::ACTIVE, BLOCKS)
             .map_max_entries(maps::BACKENDS, backends)
@@ -131,12 +142,13 @@ impl World {
             hook,
             runner,
             out: Vec::new(),
-            flows4: take(maps::FLOWS4)?.try_into()?,
-            flows6: take(maps::FLOWS6)?.try_into()?,
+            flows4: Flows::over(take(maps::FLOW_HEADS4)?, take(maps::FLOWS4)?, SEED)?,
+            flows6: Flows::over(take(maps::FLOW_HEADS6)?, take(maps::FLOWS6)?, SEED)?,
             services4: take(maps::SERVICES4)?.try_into()?,
             services6: take(maps::SERVICES6)?.try_into()?,
             vips4: take(maps::VIPS4)?.try_into()?,
             vips6: take(maps::VIPS6)?.try_into()?,
+            filter: take(maps::FILTER)?.try_into()?,
             pools: take(maps::POOLS)?.try_into()?,
             active: take(maps::ACTIVE)?.try_into()?,
             backends: take(maps::BACKENDS)?.try_into()?,
@@ -154,8 +166,8 @@ impl World {
     /// # Errors
     /// The kernel refuses.
     pub fn reset(&mut self) -> Result<()> {
-        empty(&mut self.flows4)?;
-        empty(&mut self.flows6)?;
+        self.flows4.clear()?;
+        self.flows6.clear()?;
         empty(&mut self.services4)?;
         empty(&mut self.services6)?;
         empty(&mut self.vips4)?;
@@ -225,7 +237,7 @@ impl World {
                 self.backends.set(backend.0, Backend::new(member.addr, member.port, id), 0)?;
                 backends.push(backend);
             }
-            self.pools.set(block, value, 0)?;
+            self.pools.set(block, value.summed_up(), 0)?;
         }
         if algorithm == Algorithm::CONSISTENT_HASH {
             self.publish(id, members, &backends)?;
@@ -241,7 +253,7 @@ impl World {
     pub fn add_placeless(&mut self, vip: IpAddr, ports: &[(Proto, u16)]) -> Result<()> {
         let mut value = PoolBlock { service: 0, ..PoolBlock::FREE };
         value.weight[0] = 1;
-        self.pools.set(1, value, 0)?;
+        self.pools.set(1, value.summed_up(), 0)?;
         self.declare(vip, ports, Service { first_block: 1, ..Service::default() })
     }
 
@@ -253,6 +265,11 @@ impl World {
         }
         for (proto, port) in ports {
             let port = PortBe::new(*port);
+            let (word, bit) = match vip {
+                IpAddr::V4(vip) => filter::bit(Addr4::from(vip), port, *proto),
+                IpAddr::V6(vip) => filter::bit(Addr6::from(vip), port, *proto),
+            };
+            self.filter.set(word, self.filter.get(&word, 0)? | 1 << bit, 0)?;
             match vip {
                 IpAddr::V4(vip) => {
                     self.services4.insert(ServiceKey::new(vip.into(), port, *proto), value, 0)?
@@ -294,7 +311,7 @@ impl World {
     pub fn set_backend(&mut self, id: BackendId, weight: u32, limit: u32) -> Result<()> {
         let mut block = self.pools.get(&id.block(), 0)?;
         (block.weight[id.slot()], block.limit[id.slot()]) = (weight, limit);
-        Ok(self.pools.set(id.block(), block, 0)?)
+        Ok(self.pools.set(id.block(), block.summed_up(), 0)?)
     }
 
     /// The program that packets come in by.
@@ -365,6 +382,6 @@ impl World {
 
     /// Entries in both flow tables: two a flow.
     pub fn entries(&self) -> usize {
-        self.flows4.keys().count() + self.flows6.keys().count()
+        self.flows4.entries().len() + self.flows6.entries().len()
     }
 }

@@ -3,12 +3,8 @@
 use std::os::fd::AsFd;
 
 use anyhow::Result;
-use aya::{
-    Pod,
-    maps::{HashMap, MapData, MapError},
-    programs::Program,
-};
-use lb_common::abi::{Addr, Addr4, Addr6, Flow, FlowKey, PortBe, Proto, programs, sweep};
+use aya::programs::Program;
+use lb_common::abi::{Addr4, Addr6, programs, sweep};
 
 use super::World;
 use crate::packet::run::{load_xdp, test_run};
@@ -48,56 +44,18 @@ impl World {
     /// Fills what is left of the flow tables with foreign entries, so that the next flow finds no room.
     ///
     /// # Errors
-    /// The kernel refuses for another reason than being full.
+    /// The kernel refuses.
     pub fn stuff(&mut self) -> Result<()> {
-        let mut i = 0;
-        while insert(&mut self.flows4, stuffing4(i))? {
-            i += 1;
-        }
-        let mut i = 0;
-        while insert(&mut self.flows6, stuffing6(i))? {
-            i += 1;
-        }
-        Ok(())
+        self.flows4.stuff()?;
+        self.flows6.stuff()
     }
 
-    /// Takes `n` foreign entries out of each table again.
+    /// Takes a foreign entry out of each table again.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn unstuff(&mut self, n: usize) -> Result<()> {
-        let keys: Vec<_> = self.flows4.keys().collect::<Result<_, _>>()?;
-        for key in keys.iter().filter(|k| k.proto == FOREIGN).take(n) {
-            self.flows4.remove(key)?;
-        }
-        let keys: Vec<_> = self.flows6.keys().collect::<Result<_, _>>()?;
-        for key in keys.iter().filter(|k| k.proto == FOREIGN).take(n) {
-            self.flows6.remove(key)?;
-        }
-        Ok(())
-    }
-}
-
-/// A protocol that is never balanced: "use for experimentation" (RFC 3692).
-const FOREIGN: Proto = Proto(253);
-
-fn stuffing4(i: u32) -> FlowKey<Addr4> {
-    FlowKey::new(Addr4(1), Addr4(i), PortBe(1), PortBe(1), FOREIGN)
-}
-
-fn stuffing6(i: u32) -> FlowKey<Addr6> {
-    FlowKey::new(Addr6([1, 0, 0, 0]), Addr6([i, 0, 0, 0]), PortBe(1), PortBe(1), FOREIGN)
-}
-
-/// Puts an entry into a table; false: it is full.
-fn insert<A: Addr>(table: &mut HashMap<MapData, FlowKey<A>, Flow<A>>, key: FlowKey<A>) -> Result<bool>
-where
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
-{
-    match table.insert(key, Flow::default(), 0) {
-        Ok(()) => Ok(true),
-        Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::E2BIG) => Ok(false),
-        Err(e) => Err(e.into()),
+    pub fn unstuff(&mut self) -> Result<()> {
+        self.flows4.unstuff()?;
+        self.flows6.unstuff()
     }
 }

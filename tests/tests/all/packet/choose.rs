@@ -171,3 +171,77 @@ fn a_long_chain_is_looked_through_to_its_end() {
         assert_eq!(s.world.active(added.backends[39]).unwrap(), 3);
     });
 }
+
+/// A pool of 40, three blocks, whose backends at `net.backends[2]` are told by their ids.
+fn forty(s: &mut Stage<'_>) -> Added {
+    let net = s.net;
+    let members: Vec<_> = (0..40).map(|_| Member::new(net.backends[2], 8080)).collect();
+    s.world.add(net.vip, &[(TCP, 80)], &members).unwrap()
+}
+
+fn counts(s: &Stage<'_>, added: &Added) -> Vec<u32> {
+    added.backends.iter().map(|b| s.world.active(*b).unwrap()).collect()
+}
+
+#[test]
+fn alike_or_not_a_pool_of_several_blocks_stays_within_one() {
+    everywhere(|s| {
+        let added = forty(s);
+        // All alike; one drained, so that its block isn't even; one limited and full; all alike again but for what they have.
+        for (round, weight, limit, wanted) in
+            [(0, 1, u32::MAX, [1, 1]), (1, 0, u32::MAX, [2, 1]), (2, 1, 1, [3, 1]), (3, 1, u32::MAX, [3, 3])]
+        {
+            s.world.set_backend(added.backends[20], weight, limit).unwrap();
+            let missing = if round == 0 {
+                40
+            } else if round == 3 {
+                2
+            } else {
+                39
+            };
+            open(s, 30_000 + round * 100, missing);
+            let mut left = counts(s, &added);
+            let odd = left.remove(20);
+            assert_eq!([left, vec![odd]], [vec![wanted[0]; 39], vec![wanted[1]]], "round {round}");
+        }
+    });
+}
+
+#[test]
+fn ties_between_blocks_favour_no_block_and_no_slot() {
+    everywhere(|s| {
+        let added = forty(s);
+        let net = s.net;
+        let mut wins = vec![0u32; 40];
+        for _ in 0..2_000 {
+            s.forwarded("SYN", &eth().ip(net.client, net.vip).tcp(20_000, 80, SYN));
+            let chosen = counts(s, &added).iter().position(|count| *count == 1).unwrap();
+            wins[chosen] += 1;
+            s.forwarded("RST", &eth().ip(net.client, net.vip).tcp(20_000, 80, RST));
+        }
+        // Blocks of 16, 16 and 8 are each as likely, and within one each slot is: the 0.1 % bound for 39 degrees of freedom is 72.1.
+        let expected = |slot: usize| 2_000.0 / 3.0 / if slot < 32 { 16.0 } else { 8.0 };
+        let chi2: f64 = (0..40).map(|i| (f64::from(wins[i]) - expected(i)).powi(2) / expected(i)).sum();
+        assert!(chi2 < 72.1, "{wins:?}: chi-square {chi2}");
+    });
+}
+
+#[test]
+fn an_even_pool_that_is_full_says_so() {
+    everywhere(|s| {
+        let added = forty(s);
+        for backend in &added.backends {
+            s.world.set_backend(*backend, 3, 2).unwrap();
+        }
+        open(s, 30_000, 80);
+        assert_eq!(counts(s, &added), [2; 40]);
+        let rst = eth()
+            .turned()
+            .ip(s.net.vip, s.net.client)
+            .fresh()
+            .tcp(80, 40000, RST | ACK)
+            .numbers(0, 1001)
+            .window(0);
+        s.step("one too many", request(s.net, SYN), Back(rst, Reason::BackendsFull));
+    });
+}

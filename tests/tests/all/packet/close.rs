@@ -181,21 +181,21 @@ fn key6() -> FlowKey<Addr6> {
 /// The phase of the connection of [`request`].
 pub fn phase(s: &Stage<'_>) -> Phase {
     let state = if s.net.vip.is_ipv4() {
-        s.world.flows4.get(&key4(), 0).expect("the flow is there").state
+        s.world.flows4.get(&key4()).expect("the flow is there").state
     } else {
-        s.world.flows6.get(&key6(), 0).expect("the flow is there").state
+        s.world.flows6.get(&key6()).expect("the flow is there").state
     };
     Word(state).phase()
 }
 
 fn set_phase(s: &mut Stage<'_>, phase: Phase) {
     if s.net.vip.is_ipv4() {
-        let flow = s.world.flows4.get(&key4(), 0).unwrap();
+        let flow = s.world.flows4.get(&key4()).unwrap();
         let state = Word(flow.state).with(phase).0;
-        s.world.flows4.insert(key4(), Flow { state, ..flow }, 0).unwrap();
+        s.world.flows4.replace(Flow { state, ..flow }).unwrap();
     } else {
-        let flow = s.world.flows6.get(&key6(), 0).unwrap();
+        let flow = s.world.flows6.get(&key6()).unwrap();
         let state = Word(flow.state).with(phase).0;
-        s.world.flows6.insert(key6(), Flow { state, ..flow }, 0).unwrap();
+        s.world.flows6.replace(Flow { state, ..flow }).unwrap();
     }
 }

@@ -37,17 +37,17 @@ fn each_packet_counts_once_with_its_ip_length() {
         }
         assert_eq!(s.world.counters(added.backends[0]).unwrap(), want);
         if net.vip.is_ipv4() {
-            let mut flows: Vec<_> = s.world.flows4.iter().map(|e| e.unwrap().1).collect();
+            let mut flows = s.world.flows4.entries();
             flows.sort_by_key(|f| f.direction.0);
             assert_eq!(flows.len(), 2);
-            assert_eq!((flows[0].packets, flows[0].bytes), (want.packets_in, want.bytes_in));
-            assert_eq!((flows[1].packets, flows[1].bytes), (want.packets_out, want.bytes_out));
+            assert_eq!((flows[0].packets(), flows[0].bytes), (want.packets_in, want.bytes_in));
+            assert_eq!((flows[1].packets(), flows[1].bytes), (want.packets_out, want.bytes_out));
         } else {
-            let mut flows: Vec<_> = s.world.flows6.iter().map(|e| e.unwrap().1).collect();
+            let mut flows = s.world.flows6.entries();
             flows.sort_by_key(|f| f.direction.0);
             assert_eq!(flows.len(), 2);
-            assert_eq!((flows[0].packets, flows[0].bytes), (want.packets_in, want.bytes_in));
-            assert_eq!((flows[1].packets, flows[1].bytes), (want.packets_out, want.bytes_out));
+            assert_eq!((flows[0].packets(), flows[0].bytes), (want.packets_in, want.bytes_in));
+            assert_eq!((flows[1].packets(), flows[1].bytes), (want.packets_out, want.bytes_out));
         }
     });
 }

@@ -14,7 +14,7 @@ use super::{
 fn new_flows_are_refused_and_open_ones_go_on() {
     for hook in Hook::ALL {
         for net in [&NET4, &NET6] {
-            let mut world = World::with_flows(hook, 64).unwrap();
+            let mut world = World::with_flows(hook, 2).unwrap();
             let s = &mut Stage { world: &mut world, net };
             let added = s.service(TCP, 80, 2);
             let udp = s.service(UDP, 53, 2);
@@ -49,12 +49,12 @@ fn new_flows_are_refused_and_open_ones_go_on() {
 fn room_for_one_entry_is_not_room_for_a_flow() {
     for hook in Hook::ALL {
         for net in [&NET4, &NET6] {
-            let mut world = World::with_flows(hook, 64).unwrap();
+            let mut world = World::with_flows(hook, 2).unwrap();
             let s = &mut Stage { world: &mut world, net };
             let added = s.service(TCP, 80, 2);
             s.world.stuff().unwrap();
             let before = s.world.entries();
-            s.world.unstuff(1).unwrap();
+            s.world.unstuff().unwrap();
             let rst = eth()
                 .turned()
                 .ip(net.vip, net.client)
@@ -65,7 +65,7 @@ fn room_for_one_entry_is_not_room_for_a_flow() {
             s.step("SYN", request(net, SYN), Back(rst, Reason::TableFull));
             s.active("nothing counts", &added, &[0, 0]);
             assert_eq!(s.world.entries(), before - 2, "what was made is taken back");
-            s.world.unstuff(1).unwrap();
+            s.world.unstuff().unwrap();
             s.forwarded("with two free, it fits", &request(net, SYN));
             assert_eq!(s.world.entries(), before - 2);
         }

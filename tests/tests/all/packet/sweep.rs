@@ -1,7 +1,7 @@
 //! The sweep programs remove what the agent asks for, if nothing has happened since it looked; and account for it.
 
 use lb_common::{
-    abi::{Addr4, Addr6, Direction, Flow, sweep::Request},
+    abi::{Addr4, Addr6, Direction, sweep::Request},
     flow_state::Word,
 };
 
@@ -15,23 +15,25 @@ use super::{
 
 /// A request per flow in the IPv4 table, as the agent would make it now.
 fn requests4(s: &Stage<'_>) -> Vec<Request<Addr4>> {
-    let entries: Vec<_> = s.world.flows4.iter().map(|e| e.unwrap()).collect();
-    let forward = entries.iter().filter(|(_, f)| f.direction == Direction::FORWARD);
+    let entries = s.world.flows4.entries();
+    let forward = entries.iter().filter(|f| f.direction == Direction::FORWARD);
     forward
-        .map(|(key, flow): &(_, Flow<Addr4>)| {
-            let reply = s.world.flows4.get(&key.twin(flow), 0).map_or(0, |r| r.last_seen);
-            Request { state: flow.state, key: *key, seen_forward: flow.last_seen, seen_reply: reply }
+        .map(|flow| {
+            let key = flow.key();
+            let reply = s.world.flows4.get(&key.twin(flow)).map_or(0, |r| r.last_seen);
+            Request { state: flow.state, key, seen_forward: flow.last_seen, seen_reply: reply }
         })
         .collect()
 }
 
 fn requests6(s: &Stage<'_>) -> Vec<Request<Addr6>> {
-    let entries: Vec<_> = s.world.flows6.iter().map(|e| e.unwrap()).collect();
-    let forward = entries.iter().filter(|(_, f)| f.direction == Direction::FORWARD);
+    let entries = s.world.flows6.entries();
+    let forward = entries.iter().filter(|f| f.direction == Direction::FORWARD);
     forward
-        .map(|(key, flow): &(_, Flow<Addr6>)| {
-            let reply = s.world.flows6.get(&key.twin(flow), 0).map_or(0, |r| r.last_seen);
-            Request { state: flow.state, key: *key, seen_forward: flow.last_seen, seen_reply: reply }
+        .map(|flow| {
+            let key = flow.key();
+            let reply = s.world.flows6.get(&key.twin(flow)).map_or(0, |r| r.last_seen);
+            Request { state: flow.state, key, seen_forward: flow.last_seen, seen_reply: reply }
         })
         .collect()
 }
@@ -120,10 +122,9 @@ fn a_flow_without_its_reply_entry_goes_too() {
         let added = s.service(TCP, 80, 1);
         Talk::open(s);
         let requests = requests4(s);
-        let keys: Vec<_> = s.world.flows4.iter().map(|e| e.unwrap()).collect();
-        for (key, flow) in keys {
+        for flow in s.world.flows4.entries() {
             if flow.direction == Direction::REPLY {
-                s.world.flows4.remove(&key).unwrap();
+                s.world.flows4.remove(&flow.key()).unwrap();
             }
         }
         assert_eq!(s.world.sweep4(&requests).unwrap(), 1);

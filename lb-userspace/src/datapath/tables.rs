@@ -1,0 +1,136 @@
+//! Maglev tables: built aside, on all CPUs, and swapped in whole, many at a time. Whoever puts a map into a map waits until no
+//! program uses the one that was there, which takes milliseconds: so that is done once for many.
+
+use std::{
+    num::NonZero,
+    os::fd::{AsFd, AsRawFd},
+    thread,
+};
+
+use aya::maps::{Array, ArrayOfMaps, Map, MapData};
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
+use lb_common::{
+    abi::{BackendId, ServiceId, maps, table},
+    maglev,
+};
+
+use super::DatapathError;
+
+type Inner = Array<MapData, table::Chunk>;
+
+/// `BPF_F_INNER_MAP`: arrays of different lengths in one outer map.
+const INNER_MAP: u32 = 0x1000;
+/// `BPF_MAP_UPDATE_BATCH` (include/uapi/linux/bpf.h).
+const UPDATE_BATCH: libc::c_int = 26;
+/// Tables swapped in together. Each is a descriptor until then.
+pub const BATCH: usize = 256;
+
+/// A service's table to be: name, id and weight of each backend that takes part.
+pub type Wanted<'a> = (ServiceId, &'a [(String, BackendId, u32)]);
+
+/// The outer map.
+pub struct Tables {
+    outer: ArrayOfMaps<MapData, Inner>,
+    /// Once more: aya keeps the first one's descriptor to itself.
+    data: MapData,
+}
+
+/// What the kernel wants to know of a batch: `struct { ... } batch` of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+impl Tables {
+    /// Over the outer map, twice.
+    pub fn over(outer: ArrayOfMaps<MapData, Inner>, data: MapData) -> Self {
+        Self { outer, data }
+    }
+
+    /// Builds and publishes the tables of these services, [`BATCH`] at most.
+    ///
+    /// # Errors
+    /// The kernel refuses; some may be in force then.
+    pub fn publish(&mut self, wanted: &[Wanted<'_>]) -> Result<(), DatapathError> {
+        let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+        let share = wanted.len().div_ceil(cpus).max(1);
+        let built: Vec<(ServiceId, MapData)> = thread::scope(|scope| {
+            let parts: Vec<_> = wanted
+                .chunks(share)
+                .map(|part| scope.spawn(|| part.iter().map(build).collect::<Result<Vec<_>, _>>()))
+                .collect();
+            let joined = parts
+                .into_iter()
+                .map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            joined.collect::<Result<Vec<_>, _>>().map(|parts| parts.into_iter().flatten().collect())
+        })?;
+        if built.len() > 1 && self.swap(&built) {
+            return Ok(());
+        }
+        // One, or a kernel that can't do many (before 5.19), or one was refused: then it says which.
+        built.into_iter().try_for_each(|(service, inner)| {
+            let inner: Inner = Map::Array(inner).try_into().map_err(failed())?;
+            self.outer.set(service, &inner, 0).map_err(failed())
+        })
+    }
+
+    /// Puts them all into the outer map. False: the kernel doesn't, or not all of them.
+    fn swap(&self, built: &[(ServiceId, MapData)]) -> bool {
+        let keys: Vec<u32> = built.iter().map(|(service, _)| *service).collect();
+        let values: Vec<libc::c_int> = built.iter().map(|(_, inner)| raw(inner)).collect();
+        let mut batch = Batch {
+            keys: keys.as_ptr().addr() as u64,
+            values: values.as_ptr().addr() as u64,
+            count: u32::try_from(built.len()).unwrap_or(0),
+            map_fd: raw(&self.data).cast_unsigned(),
+            ..Batch::default()
+        };
+        // SAFETY: a structure of the size that is given; keys and values outlive the call and are as many as it says.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, UPDATE_BATCH, &raw mut batch, size_of::<Batch>()) };
+        result == 0 && batch.count as usize == built.len()
+    }
+}
+
+fn raw(map: &MapData) -> libc::c_int {
+    map.fd().as_fd().as_raw_fd()
+}
+
+/// Builds one table.
+fn build((service, members): &Wanted<'_>) -> Result<(ServiceId, MapData), DatapathError> {
+    let members: Vec<_> =
+        members.iter().map(|(name, id, weight)| maglev::Member { name, id: id.0, weight: *weight }).collect();
+    let slots = maglev::build(&members);
+    let count = u32::try_from(slots.len()).unwrap_or(0);
+    let shape = aya_obj::Map::new_from_params(
+        BPF_MAP_TYPE_ARRAY as u32,
+        size_of::<u32>() as u32,
+        size_of::<table::Chunk>() as u32,
+        table::chunks(count),
+        INNER_MAP,
+    );
+    let mut map = Map::Array(MapData::create(shape, "maglev", None).map_err(failed())?);
+    let mut inner: Array<&mut MapData, table::Chunk> = (&mut map).try_into().map_err(failed())?;
+    let words: Vec<u32> = std::iter::once(count).chain(slots).collect();
+    for (index, part) in (0..).zip(words.chunks(table::CHUNK_WORDS)) {
+        let mut chunk = table::Chunk([0; table::CHUNK_WORDS]);
+        chunk.0[..part.len()].copy_from_slice(part);
+        inner.set(index, chunk, 0).map_err(failed())?;
+    }
+    match map {
+        Map::Array(data) => Ok((*service, data)),
+        _ => Err(failed()(aya::maps::MapError::InvalidMapType { map_type: BPF_MAP_TYPE_ARRAY as u32 })),
+    }
+}
+
+fn failed() -> impl FnOnce(aya::maps::MapError) -> DatapathError {
+    DatapathError::kernel(maps::TABLES)
+}
