@@ -3,7 +3,7 @@
 //! ```text
 //! control      source ─▶ model ─▶ reconcile (plan) ─▶ agent::owner (apply) ─▶ datapath (maps, links)
 //! observation  datapath (read halves) ─▶ observe ─▶ metrics | api ─▶ cli
-//! upkeep       conntrack (sweep, recount) ─▶ datapath
+//! upkeep       conntrack (sweep, recount) ─▶ datapath;  health ─▶ agent::owner
 //! ```
 //!
 //! `datapath` alone knows aya. `model` knows neither serde nor maps. The command line talks to the API and to nothing else;
@@ -14,6 +14,7 @@ pub mod api;
 pub mod cli;
 pub mod conntrack;
 pub mod datapath;
+pub mod health;
 pub mod model;
 pub mod observe;
 pub mod reconcile;

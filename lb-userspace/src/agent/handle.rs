@@ -62,7 +62,7 @@ impl Handle {
     pub fn service(&self, name: &str) -> Result<ServiceView, ApiError> {
         let state = self.shared.read();
         let spec = state.desired.services().get(name).ok_or_else(|| Self::no_service(name))?;
-        Ok(views::service(spec, &state.actual, &self.shared.maps))
+        Ok(views::service(spec, &state, &self.shared.maps))
     }
 
     /// One backend; the name may be written in any way that means the same.
@@ -76,7 +76,7 @@ impl Handle {
                 "service \"{service}\" has no backend {name}; see: flowpin backend list {service}"
             ))
         })?;
-        Ok((views::backend(spec, &name, found, &state.actual, &self.shared.maps), found.from_file))
+        Ok((views::backend(spec, &name, found, &state, &self.shared.maps), found.from_file))
     }
 
     /// Adds a service.

@@ -3,6 +3,7 @@
 //! ```text
 //! config file, state file ─▶ Owner ─▶ maps, links          HUP ─▶ reload
 //! netlink ─▶ Owner::attach                                 TERM, INT ─▶ out; the datapath stays
+//! health (a task a backend) ─▶ Owner::set_health      Owner::ramp, every second
 //! sweeper (thread) ─▶ census ─▶ Owner::collect             API, metrics ─▶ Handle ─▶ Owner
 //! ```
 
@@ -11,6 +12,7 @@ pub mod handle;
 pub mod owner;
 pub mod shared;
 mod socket;
+mod standing;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -30,12 +32,16 @@ use crate::{
         sweep::{self, Pass},
     },
     datapath::{interfaces, object::Object, pin::PinDir},
+    health,
     source::{Runtime, config},
 };
 
 /// How often interfaces are looked at without a word from netlink: nobody says when a program was taken off, or when another
 /// that was in the way has gone.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// How often backends in their slow start are given more.
+const RAMP: Duration = Duration::from_secs(1);
 
 /// What `flowpin agent` was asked.
 pub struct AgentOptions {
@@ -102,12 +108,15 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         tokio::spawn(server::serve(api, handle.clone(), down(stopped.clone()))),
         tokio::spawn(server::serve_metrics(metrics, handle.clone(), down(stopped.clone()))),
     ];
+    let checks = tokio::spawn(health::run(handle.clone(), stopped.clone()));
     let sweeper = tokio::spawn(sweep_forever(handle.clone(), stopped));
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready");
 
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ramp = tokio::time::interval(RAMP);
+    ramp.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = term.recv() => break,
@@ -119,6 +128,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
             }
             Some(()) = changes.recv() => handle.owner().lock().await.attach().await,
             _ = look.tick() => handle.owner().lock().await.attach().await,
+            _ = ramp.tick() => handle.owner().lock().await.ramp(),
         }
     }
     notify(&[sd_notify::NotifyState::Stopping]);
@@ -127,6 +137,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         let _ = task.await;
     }
     let _ = sweeper.await;
+    let _ = checks.await;
     // Before the lock goes: then the next agent's socket may be there.
     drop(socket);
     if options.detach_on_exit {

@@ -8,7 +8,10 @@ use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Instant};
 use lb_common::abi::BackendId;
 use rtnetlink::Handle as Netlink;
 
-use super::shared::Shared;
+use super::{
+    shared::{Shared, State},
+    standing,
+};
 use crate::{
     api::{error::ApiError, types::InterfaceView},
     datapath::{DatapathError, Maps, attach::Attachments, interfaces, pin::PinDir},
@@ -69,7 +72,18 @@ impl Owner {
 
     fn enforce(&mut self, desired: Desired) -> Result<(), anyhow::Error> {
         let start = Instant::now();
-        let steps = plan(&desired, &self.shared.read().actual, Scope::All)?;
+        let steps = {
+            let mut state = self.shared.write();
+            let State { desired: old, actual, standings, .. } = &mut *state;
+            if old.services().is_empty() {
+                standing::adopt(standings, &desired, actual);
+            }
+            for service in desired.services().values() {
+                standing::begin(standings, old.services().get(&service.name), service);
+            }
+            standing::forget(standings, &desired);
+            plan(&desired, actual, standings, Scope::All)?
+        };
         let count = steps.steps.len();
         self.apply(steps)?;
         self.shared.write().desired = desired;
@@ -112,8 +126,16 @@ impl Owner {
         };
         let planned = |owner: &Self| {
             let state = owner.shared.read();
-            plan(&state.desired, &state.actual, Scope::Service(service))
+            plan(&state.desired, &state.actual, &state.standings, Scope::Service(service))
         };
+        {
+            let mut state = self.shared.write();
+            let State { desired, standings, .. } = &mut *state;
+            if let Some(new) = desired.services().get(service) {
+                standing::begin(standings, before.as_ref(), new);
+            }
+            standing::forget(standings, desired);
+        }
         // In force first: the disk takes longer than all the rest. Who asked hears of it when both is done; should the agent die
         // between the two, the next one goes back to what was saved.
         let applied = match planned(self) {
@@ -263,6 +285,46 @@ impl Owner {
             && let Err(e) = self.apply(steps)
         {
             tracing::warn!("freeing ids: {e}");
+        }
+    }
+
+    /// A health check's word on a backend.
+    pub fn set_health(&mut self, service: &str, backend: &str, healthy: bool) {
+        {
+            let mut state = self.shared.write();
+            let slow = state.desired.services().get(service).is_some_and(|s| s.slow_start.is_some());
+            let standing = state.standings.entry(service, backend);
+            standing.healthy = healthy;
+            standing.ramp = (healthy && slow).then(Instant::now);
+        }
+        self.replan(service);
+    }
+
+    /// Gives backends in their slow start as much as is due by now.
+    pub fn ramp(&mut self) {
+        let ramping = self.shared.read().standings.ramping();
+        for service in ramping {
+            {
+                let mut state = self.shared.write();
+                let slow = state.desired.services().get(&service).and_then(|s| s.slow_start);
+                state.standings.end_ramps(&service, slow, Instant::now());
+            }
+            self.replan(&service);
+        }
+    }
+
+    /// Brings a service into the state that is due now. A failure is in the status, and tried again.
+    fn replan(&mut self, service: &str) {
+        let planned = {
+            let state = self.shared.read();
+            plan(&state.desired, &state.actual, &state.standings, Scope::Service(service))
+        };
+        let applied = planned.map_err(|e| e.to_string()).and_then(|steps| match steps.steps.is_empty() {
+            true => Ok(()),
+            false => self.apply(steps).map_err(|e| e.to_string()),
+        });
+        if let Err(e) = applied {
+            tracing::error!(service, "not in force yet: {e}");
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     api::types::{ConnectionFilter, ConnectionView, InterfaceView, ServiceView, StatsView, StatusView},
     conntrack::Census,
     datapath::{Clock, DatapathError, Maps, flows::FlowTables, object::Object, pin::PinDir},
-    model::Desired,
+    model::{Desired, Standings},
     observe::{connections, metrics, views},
     reconcile::Actual,
 };
@@ -26,6 +26,8 @@ pub struct State {
     pub desired: Desired,
     /// What the maps hold.
     pub actual: Actual,
+    /// What is known of the backends' health.
+    pub standings: Standings,
     /// Where programs should be and are.
     pub interfaces: Vec<InterfaceView>,
     /// What is wrong, by what it is about.
@@ -100,7 +102,7 @@ impl Shared {
     /// All services with counters.
     pub fn services(&self) -> Vec<ServiceView> {
         let state = self.read();
-        state.desired.services().values().map(|s| views::service(s, &state.actual, &self.maps)).collect()
+        state.desired.services().values().map(|s| views::service(s, &state, &self.maps)).collect()
     }
 
     /// Active counts of all backends.

@@ -37,6 +37,9 @@ pub struct BackendView {
     pub state: String,
     /// Health check's word; `true` where none is configured.
     pub healthy: bool,
+    /// Health checks that failed since the agent started.
+    #[serde(default)]
+    pub health_check_failures: u64,
     /// `file` or `cli`.
     pub origin: String,
     /// Pins that count.

@@ -205,6 +205,10 @@ pub enum ModelError {
         "service \"{service}\": max_connections {limit} of backend {backend} is out of range; use 1 to 4294967294, or leave it out"
     )]
     MaxConnections { service: String, backend: String, limit: i64 },
+    #[error(
+        "service \"{service}\": backend {backend} has no TCP port to be checked at; give it one, or set health to none"
+    )]
+    NothingToCheck { service: String, backend: String },
     #[error("algorithm \"{text}\" is not known; use least-connections or consistent-hash")]
     Algorithm { text: String },
     #[error("{what} \"{text}\" is not usable; write a duration like 30s, 15m or 3h, {range}")]

@@ -3,10 +3,12 @@
 
 pub mod backend;
 pub mod desired;
+pub mod health;
 pub mod port;
 pub mod service;
 
 pub use backend::{AdminState, BackendSpec, backend_name};
 pub use desired::{Desired, ModelError};
+pub use health::{HealthSpec, Probe, Standings};
 pub use port::{PortRange, Protocol};
 pub use service::{AlgorithmKind, ServiceSpec};

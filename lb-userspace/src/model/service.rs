@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use lb_common::abi::limits;
 
-use super::{BackendSpec, ModelError, PortRange, backend_name};
+use super::{BackendSpec, HealthSpec, ModelError, PortRange, Protocol, backend_name};
 
 /// How a backend is chosen for a new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,6 +48,10 @@ pub struct ServiceSpec {
     pub algorithm: AlgorithmKind,
     /// Idle timeout of open flows (TCP established, UDP); `None`: the default.
     pub idle_timeout: Option<Duration>,
+    /// How backends are checked; `None`: they aren't.
+    pub health: Option<HealthSpec>,
+    /// How long a backend that is new, or back, takes to get all its weight; `None`: it has it at once.
+    pub slow_start: Option<Duration>,
     /// Backends by name.
     pub backends: BTreeMap<String, BackendSpec>,
     /// Declared by the config file?
@@ -70,6 +74,11 @@ impl ServiceSpec {
         Ok(())
     }
 
+    /// The first TCP port: where backends are checked that name no port of their own.
+    pub fn tcp_port(&self) -> Option<u16> {
+        self.ports.iter().find(|p| p.protocol() == Protocol::Tcp).map(|p| p.first())
+    }
+
     /// What can be wrong with a service by itself.
     ///
     /// # Errors
@@ -90,6 +99,11 @@ impl ServiceSpec {
         }
         if self.backends.len() > limits::MAX_BACKENDS_PER_SERVICE as usize {
             return Err(ModelError::TooManyBackends { service: service(), count: self.backends.len() });
+        }
+        if self.health.is_some()
+            && let Some(unchecked) = self.backends.values().find(|b| b.port.or(self.tcp_port()).is_none())
+        {
+            return Err(ModelError::NothingToCheck { service: service(), backend: unchecked.name() });
         }
         for backend in self.backends.values() {
             if backend.address.is_ipv6() != self.vip.is_ipv6() {

@@ -159,7 +159,9 @@ impl Collector for Page {
             })
         })?;
         family(e, "flowpin_backend_health_check_failures", "Failed health checks", Counter, |m| {
-            self.backends().try_for_each(|(s, b)| counter(m, &[("service", s), ("backend", &b.address)], 0))
+            self.backends().try_for_each(|(s, b)| {
+                counter(m, &[("service", s), ("backend", &b.address)], b.health_check_failures)
+            })
         })?;
         let help = "How long connections were open";
         family(e, "flowpin_connection_duration_seconds", help, MetricType::Histogram, |m| self.durations(m))?;

@@ -3,10 +3,10 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{
+    agent::shared::State,
     api::types::{BackendView, ServiceView},
     datapath::Maps,
     model::{AdminState, BackendSpec, ServiceSpec},
-    reconcile::Actual,
 };
 
 fn origin(from_file: bool) -> String {
@@ -18,13 +18,14 @@ pub fn backend(
     service: &ServiceSpec,
     name: &str,
     spec: &BackendSpec,
-    actual: &Actual,
+    state: &State,
     maps: &Maps,
 ) -> BackendView {
-    let id = actual.service(&service.name).and_then(|s| s.backends.get(name)).copied();
+    let standing = state.standings.of(&service.name, name);
+    let id = state.actual.service(&service.name).and_then(|s| s.backends.get(name)).copied();
     let active = id.map_or(0, |id| maps.active(id));
     let counters = id.map(|id| maps.counters(id)).unwrap_or_default();
-    let (state, deadline) = match spec.admin {
+    let (admin, deadline) = match spec.admin {
         AdminState::Active => ("active", None),
         AdminState::Draining { since, deadline } => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -36,8 +37,9 @@ pub fn backend(
         address: name.into(),
         weight: spec.weight,
         max_connections: spec.max_connections,
-        state: state.into(),
-        healthy: true,
+        state: admin.into(),
+        healthy: standing.healthy,
+        health_check_failures: standing.failures,
         origin: origin(spec.from_file),
         active_connections: active.into(),
         total_connections: counters.connections,
@@ -50,7 +52,7 @@ pub fn backend(
 }
 
 /// A service, as of now.
-pub fn service(spec: &ServiceSpec, actual: &Actual, maps: &Maps) -> ServiceView {
+pub fn service(spec: &ServiceSpec, state: &State, maps: &Maps) -> ServiceView {
     ServiceView {
         name: spec.name.clone(),
         vip: spec.vip,
@@ -58,6 +60,6 @@ pub fn service(spec: &ServiceSpec, actual: &Actual, maps: &Maps) -> ServiceView 
         algorithm: spec.algorithm.name().into(),
         origin: origin(spec.from_file),
         warnings: spec.warnings.clone(),
-        backends: spec.backends.iter().map(|(name, b)| backend(spec, name, b, actual, maps)).collect(),
+        backends: spec.backends.iter().map(|(name, b)| backend(spec, name, b, state, maps)).collect(),
     }
 }

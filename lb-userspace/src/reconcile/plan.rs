@@ -13,6 +13,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Instant,
 };
 
 use lb_common::abi::{
@@ -20,7 +21,7 @@ use lb_common::abi::{
 };
 
 use super::{Actual, ActualService, Plan, Step, actual::PortKey};
-use crate::model::{AdminState, AlgorithmKind, BackendSpec, Desired, ServiceSpec};
+use crate::model::{AdminState, AlgorithmKind, BackendSpec, Desired, ServiceSpec, Standings};
 
 /// What may have changed.
 #[derive(Clone, Copy, Debug)]
@@ -44,12 +45,25 @@ pub enum PlanError {
     },
 }
 
-/// The steps that lead from `actual` to `desired`.
+/// The steps that lead from `actual` to `desired`, given what is known of the backends' health now.
 ///
 /// # Errors
 /// Ids are exhausted. Limits were checked with the desired state, so it takes removed services with pinned flows to get here.
-pub fn plan(desired: &Desired, actual: &Actual, scope: Scope<'_>) -> Result<Plan, PlanError> {
-    let mut planner = Planner { desired, actual, next_service: 0, next_block: 1, stages: Default::default() };
+pub fn plan(
+    desired: &Desired,
+    actual: &Actual,
+    standings: &Standings,
+    scope: Scope<'_>,
+) -> Result<Plan, PlanError> {
+    let mut planner = Planner {
+        desired,
+        actual,
+        standings,
+        now: Instant::now(),
+        next_service: 0,
+        next_block: 1,
+        stages: Default::default(),
+    };
     match scope {
         Scope::Service(name) => planner.service(name)?,
         Scope::All => {
@@ -65,6 +79,13 @@ pub fn plan(desired: &Desired, actual: &Actual, scope: Scope<'_>) -> Result<Plan
     }
     planner.vips(scope);
     Ok(Plan { steps: planner.stages.into_iter().flatten().collect() })
+}
+
+/// What a backend may be given.
+#[derive(Clone, Copy)]
+struct Share {
+    weight: u32,
+    limit: u32,
 }
 
 /// Stages of a plan, in order.
@@ -84,6 +105,8 @@ enum Stage {
 struct Planner<'a> {
     desired: &'a Desired,
     actual: &'a Actual,
+    standings: &'a Standings,
+    now: Instant,
     next_service: ServiceId,
     next_block: BlockId,
     stages: [Vec<Step>; 9],
@@ -112,11 +135,12 @@ impl Planner<'_> {
                 id
             }
         };
-        let mut slots: BTreeMap<BackendId, &BackendSpec> = BTreeMap::new();
+        let mut slots: BTreeMap<BackendId, Share> = BTreeMap::new();
         let mut blocks = before.blocks.clone();
-        let mut ids: Vec<(&String, BackendId)> = Vec::new();
-        for (backend, spec) in &spec.backends {
-            let value = Backend::new(spec.address, spec.port, id);
+        let mut ids: Vec<(&String, BackendId, u32)> = Vec::new();
+        for (backend, own) in &spec.backends {
+            let value = Backend::new(own.address, own.port, id);
+            let weight = self.weight(spec, backend, own);
             let slot = match before.backends.get(backend) {
                 Some(slot) => {
                     if self.actual.backend(*slot) != Some(&value) {
@@ -131,14 +155,25 @@ impl Planner<'_> {
                     slot
                 }
             };
-            slots.insert(slot, spec);
-            ids.push((backend, slot));
+            slots.insert(slot, Share { weight, limit: own.max_connections.unwrap_or(u32::MAX) });
+            ids.push((backend, slot, weight));
         }
         self.retire_backends(before, |slot| slots.contains_key(&slot));
         self.blocks(id, &blocks, &slots, Stage::Blocks);
         self.table(id, before, spec, &ids);
         self.ports(id, before, spec, blocks.first().copied().unwrap_or(0));
         Ok(())
+    }
+
+    /// The weight in force: none while draining or unhealthy, a part while it is starting slowly.
+    fn weight(&self, service: &ServiceSpec, name: &str, spec: &BackendSpec) -> u32 {
+        match spec.admin {
+            AdminState::Active => {
+                let (weight, slow) = (spec.weight.into(), service.slow_start);
+                self.standings.weight(&service.name, name, weight, slow, self.now)
+            }
+            AdminState::Draining { .. } => 0,
+        }
     }
 
     /// A service that is no longer declared.
@@ -166,16 +201,15 @@ impl Planner<'_> {
         &mut self,
         service: ServiceId,
         blocks: &BTreeSet<BlockId>,
-        slots: &BTreeMap<BackendId, &BackendSpec>,
+        slots: &BTreeMap<BackendId, Share>,
         stage: Stage,
     ) {
         let mut next = 0;
         for block in blocks.iter().rev() {
             let mut value = PoolBlock { service, next, ..PoolBlock::FREE };
             for slot in 0..BLOCK_SLOTS {
-                if let Some(spec) = slots.get(&BackendId::new(*block, slot as u32)) {
-                    value.weight[slot] = weight(spec);
-                    value.limit[slot] = spec.max_connections.unwrap_or(u32::MAX);
+                if let Some(share) = slots.get(&BackendId::new(*block, slot as u32)) {
+                    (value.weight[slot], value.limit[slot]) = (share.weight, share.limit);
                 }
             }
             let value = value.summed_up();
@@ -191,14 +225,14 @@ impl Planner<'_> {
         service: ServiceId,
         before: &ActualService,
         spec: &ServiceSpec,
-        ids: &[(&String, BackendId)],
+        ids: &[(&String, BackendId, u32)],
     ) {
         let members: Vec<(String, BackendId, u32)> = match spec.algorithm {
             AlgorithmKind::LeastConnections => Vec::new(),
             AlgorithmKind::ConsistentHash => ids
                 .iter()
-                .map(|(name, id)| ((*name).clone(), *id, weight(&spec.backends[*name])))
                 .filter(|(_, _, weight)| *weight > 0)
+                .map(|(name, id, weight)| ((*name).clone(), *id, *weight))
                 .collect(),
         };
         if before.table.as_deref().unwrap_or_default() != members {
@@ -276,7 +310,7 @@ impl Planner<'_> {
     fn free_slot(
         &mut self,
         blocks: &mut BTreeSet<BlockId>,
-        taken: &BTreeMap<BackendId, &BackendSpec>,
+        taken: &BTreeMap<BackendId, Share>,
     ) -> Result<BackendId, PlanError> {
         let free = |id: &BackendId| !taken.contains_key(id) && self.actual.backend(*id).is_none();
         let in_block = |block: BlockId| (0..BLOCK_SLOTS as u32).map(move |slot| BackendId::new(block, slot));
@@ -293,14 +327,6 @@ impl Planner<'_> {
         }
         blocks.insert(block);
         Ok(BackendId::new(block, 0))
-    }
-}
-
-/// The weight in force: none while draining.
-fn weight(spec: &BackendSpec) -> u32 {
-    match spec.admin {
-        AdminState::Active => spec.weight.into(),
-        AdminState::Draining { .. } => 0,
     }
 }
 

@@ -11,7 +11,9 @@ use lb_common::{abi::limits, expiry::Timeouts};
 use serde::Deserialize;
 
 use super::SourceError;
-use crate::model::{AlgorithmKind, Desired, ModelError, ServiceSpec, service::make_backend};
+use crate::model::{
+    AlgorithmKind, Desired, HealthSpec, ModelError, Probe, ServiceSpec, service::make_backend,
+};
 
 /// How to attach to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -177,6 +179,49 @@ pub fn duration(what: &'static str, text: &str) -> Result<Duration, ModelError> 
     Ok(value)
 }
 
+impl RawHealth {
+    /// `None`: no checks.
+    fn into_spec(self) -> Result<Option<HealthSpec>, ModelError> {
+        let probe = match self.kind.as_str() {
+            "tcp" => Probe::Tcp,
+            "http" => Probe::Http {
+                path: self.path.clone().unwrap_or_else(|| "/".into()),
+                expect: self.expect.unwrap_or(200),
+            },
+            "none" => return Ok(None),
+            _ => {
+                let known = "tcp, http or none";
+                return Err(ModelError::NotKnown { what: "health.type", text: self.kind, known });
+            }
+        };
+        let (rise, fall) = (self.rise.unwrap_or(2), self.fall.unwrap_or(3));
+        let http = matches!(probe, Probe::Http { .. });
+        let bad_path =
+            self.path.as_deref().is_some_and(|p| !p.starts_with('/') || p.contains(char::is_whitespace));
+        let bad_status = self.expect.is_some_and(|status| !(100..600).contains(&status));
+        if rise == 0
+            || fall == 0
+            || bad_path
+            || bad_status
+            || (!http && (self.path.is_some() || self.expect.is_some()))
+        {
+            return Err(ModelError::NotKnown {
+                what: "health setting of type",
+                text: self.kind,
+                known: "rise and fall from 1; path (/...) and expect (100 to 599) with http only",
+            });
+        }
+        let time = |what, text: Option<String>, default| text.map_or(Ok(default), |t| duration(what, &t));
+        Ok(Some(HealthSpec {
+            probe,
+            interval: time("health.interval", self.interval, Duration::from_secs(2))?,
+            timeout: time("health.timeout", self.timeout, Duration::from_secs(1))?,
+            rise,
+            fall,
+        }))
+    }
+}
+
 impl RawService {
     /// Checks what this version accepts and doesn't act on, and says so.
     fn not_in_force(&self) -> Result<Vec<String>, ModelError> {
@@ -200,32 +245,6 @@ impl RawService {
                 }
             }
         }
-        if let Some(health) = &self.health {
-            if !["tcp", "http", "none"].contains(&health.kind.as_str()) {
-                return Err(ModelError::NotKnown {
-                    what: "health.type",
-                    text: health.kind.clone(),
-                    known: "tcp, http or none",
-                });
-            }
-            health.interval.as_deref().map(|t| duration("health.interval", t)).transpose()?;
-            health.timeout.as_deref().map(|t| duration("health.timeout", t)).transpose()?;
-            let zero = health.rise == Some(0) || health.fall == Some(0);
-            if zero || (health.kind != "http" && (health.path.is_some() || health.expect.is_some())) {
-                return Err(ModelError::NotKnown {
-                    what: "health setting of type",
-                    text: health.kind.clone(),
-                    known: "rise and fall from 1, path and expect with http only",
-                });
-            }
-            if health.kind != "none" {
-                note("health");
-            }
-        }
-        if let Some(text) = &self.slow_start {
-            duration("slow_start", text)?;
-            note("slow_start");
-        }
         Ok(warnings)
     }
 
@@ -240,6 +259,8 @@ impl RawService {
                 .as_deref()
                 .map_or(Ok(AlgorithmKind::LeastConnections), AlgorithmKind::parse)?,
             idle_timeout: idle.map(|t| duration("timeouts.idle", t)).transpose()?,
+            health: self.health.map(RawHealth::into_spec).transpose()?.flatten(),
+            slow_start: self.slow_start.as_deref().map(|t| duration("slow_start", t)).transpose()?,
             backends: BTreeMap::new(),
             from_file: true,
             warnings,

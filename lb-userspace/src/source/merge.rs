@@ -36,6 +36,8 @@ pub fn service(
             ports: added.ports.iter().map(|p| p.parse()).collect::<Result<_, ModelError>>()?,
             algorithm: AlgorithmKind::parse(&added.algorithm)?,
             idle_timeout: None,
+            health: None,
+            slow_start: None,
             backends: BTreeMap::new(),
             from_file: false,
             warnings: added.warnings.clone(),

@@ -20,7 +20,7 @@ fn check_shows_what_would_be_set_up_without_an_agent() {
         name = "app"
         vip = "10.96.0.10"
         ports = ["8001-8003/tcp"]
-        slow_start = "30s"
+        affinity = { client_ip = true }
         [[service.backend]]
         address = "10.0.1.11:5432"
         weight = 2
@@ -39,7 +39,7 @@ fn check_shows_what_would_be_set_up_without_an_agent() {
             "8001-8003/tcp",
             "10.0.1.11:5432",
             "1,000",
-            "warning: service \"app\": slow_start",
+            "warning: service \"app\": affinity",
             "warning: service \"empty\" has no backend",
             "warning: interface match \"no-such-*\"",
         ],

@@ -51,6 +51,7 @@ pub fn backend(address: &str, active: u64) -> BackendView {
         max_connections: None,
         state: "active".into(),
         healthy: true,
+        health_check_failures: 0,
         origin: "cli".into(),
         active_connections: active,
         total_connections: 1_234_567,

@@ -11,6 +11,8 @@ pub fn service(name: &str, vip: &str, ports: &[&str], backends: &[&str]) -> Serv
         ports: ports.iter().map(|p| p.parse().unwrap()).collect(),
         algorithm: AlgorithmKind::LeastConnections,
         idle_timeout: None,
+        health: None,
+        slow_start: None,
         backends: BTreeMap::new(),
         from_file: true,
         warnings: Vec::new(),

@@ -12,6 +12,8 @@ fn spec(name: &str, vip: &str, ports: &[&str], backends: &[(String, u16)], ch: b
         ports: ports.iter().map(|p| p.parse().unwrap()).collect(),
         algorithm: if ch { AlgorithmKind::ConsistentHash } else { AlgorithmKind::LeastConnections },
         idle_timeout: None,
+        health: None,
+        slow_start: None,
         backends: BTreeMap::new(),
         from_file: true,
         warnings: Vec::new(),
@@ -80,7 +82,7 @@ fn run(actual: &mut Actual, plan: &Plan, pinned: &HashSet<BackendId>) {
 }
 
 fn go(actual: &mut Actual, desired: &Desired, scope: Scope<'_>) {
-    let steps = plan(desired, actual, scope).unwrap();
+    let steps = plan(desired, actual, &Standings::default(), scope).unwrap();
     run(actual, &steps, &HashSet::new());
 }
 
@@ -109,12 +111,12 @@ proptest! {
         for (i, services) in states.into_iter().enumerate() {
             let pinned: HashSet<BackendId> = actual.backends().map(|(id, _)| id).filter(|id| (id.0 ^ pin).is_multiple_of(3)).collect();
             let desired = Desired::new(services).unwrap();
-            let step = plan(&desired, &actual, Scope::All).unwrap();
+            let step = plan(&desired, &actual, &Standings::default(), Scope::All).unwrap();
             run(&mut actual, &step, &pinned);
-            prop_assert!(plan(&desired, &actual, Scope::All).unwrap().steps.is_empty(), "not converged at state {i}");
+            prop_assert!(plan(&desired, &actual, &Standings::default(), Scope::All).unwrap().steps.is_empty(), "not converged at state {i}");
             let freed = collect(&desired, &actual, |id| pinned.contains(&id));
             run(&mut actual, &freed, &pinned);
-            prop_assert!(plan(&desired, &actual, Scope::All).unwrap().steps.is_empty());
+            prop_assert!(plan(&desired, &actual, &Standings::default(), Scope::All).unwrap().steps.is_empty());
             for (name, spec) in desired.services() {
                 let service = actual.service(name).unwrap();
                 let hashed = spec.algorithm == AlgorithmKind::ConsistentHash;
@@ -127,7 +129,7 @@ proptest! {
             }
         }
         let nothing = Desired::default();
-        let end = plan(&nothing, &actual, Scope::All).unwrap();
+        let end = plan(&nothing, &actual, &Standings::default(), Scope::All).unwrap();
         run(&mut actual, &end, &HashSet::new());
         let end = collect(&nothing, &actual, |_| false);
         run(&mut actual, &end, &HashSet::new());
@@ -142,7 +144,7 @@ fn a_port_changes_hands_without_a_gap() {
     let one = Desired::new(vec![spec("a", "10.96.0.1", &["80/tcp"], &b, false)]).unwrap();
     let two = Desired::new(vec![spec("b", "10.96.0.1", &["80/tcp"], &b, false)]).unwrap();
     go(&mut actual, &one, Scope::All);
-    let moved = plan(&two, &actual, Scope::All).unwrap();
+    let moved = plan(&two, &actual, &Standings::default(), Scope::All).unwrap();
     assert!(!moved.steps.iter().any(|s| matches!(s, Step::RemovePort { .. } | Step::RemoveVip { .. })));
     run(&mut actual, &moved, &HashSet::new());
     assert!(actual.service("a").unwrap().ports.is_empty());
@@ -159,8 +161,15 @@ fn a_backend_that_returns_gets_its_slot_back() {
     let id = actual.service("a").unwrap().backends["10.0.0.2"];
     go(&mut actual, &one, Scope::Service("a"));
     assert_eq!(actual.backend(id).unwrap().retired, 1);
-    let back = plan(&both, &actual, Scope::Service("a")).unwrap();
+    let back = plan(&both, &actual, &Standings::default(), Scope::Service("a")).unwrap();
     assert!(!back.steps.iter().any(|s| matches!(s, Step::ZeroCounters { .. })), "its counters go on");
     run(&mut actual, &back, &HashSet::new());
     assert_eq!(actual.service("a").unwrap().backends["10.0.0.2"], id);
+}
+
+fn weight(spec: &BackendSpec) -> u32 {
+    match spec.admin {
+        AdminState::Active => spec.weight.into(),
+        AdminState::Draining { .. } => 0,
+    }
 }

@@ -47,10 +47,13 @@ fn every_key_is_taken() {
     assert!(!config.interfaces[0].matcher.is_match("eth01"));
     let warned: Vec<&str> =
         config.services[0].warnings.iter().map(|w| w.split(' ').next().unwrap()).collect();
+    assert_eq!(warned, ["affinity", "timeouts.client_request", "timeouts.backend_response"]);
+    let second = Duration::from_secs(1);
     assert_eq!(
-        warned,
-        ["affinity", "timeouts.client_request", "timeouts.backend_response", "health", "slow_start"]
+        config.services[0].health,
+        Some(HealthSpec { probe: Probe::Tcp, interval: 2 * second, timeout: second, rise: 2, fall: 3 })
     );
+    assert_eq!(config.services[0].slow_start, Some(30 * second));
 }
 
 #[test]

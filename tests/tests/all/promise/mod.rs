@@ -4,6 +4,7 @@ mod accounting;
 mod attach;
 mod balance;
 mod fallback;
+mod health;
 mod lifecycle;
 mod pinning;
 mod programs;

@@ -1,0 +1,49 @@
+//! What is concluded about backends when the desired state changes.
+
+use std::time::Instant;
+
+use crate::{
+    model::{AdminState, BackendSpec, Desired, ServiceSpec, Standings},
+    reconcile::Actual,
+};
+
+fn open(backend: &BackendSpec) -> bool {
+    backend.admin == AdminState::Active
+}
+
+/// Lets backends start slowly that take new flows from now on and didn't in `old`, unless there was nobody beside them.
+pub fn begin(standings: &mut Standings, old: Option<&ServiceSpec>, new: &ServiceSpec) {
+    let Some(old) = old.filter(|old| old.backends.values().any(open)) else { return };
+    if new.slow_start.is_none() {
+        return;
+    }
+    for (name, _) in new.backends.iter().filter(|(_, b)| open(b)) {
+        if !old.backends.get(name).is_some_and(open) {
+            let standing = standings.entry(&new.name, name);
+            standing.ramp = standing.healthy.then(Instant::now);
+        }
+    }
+}
+
+/// Concludes from what an earlier agent left who was unhealthy then: it takes nothing until a check says otherwise.
+pub fn adopt(standings: &mut Standings, desired: &Desired, actual: &Actual) {
+    for service in desired.services().values().filter(|s| s.health.is_some()) {
+        let Some(before) = actual.service(&service.name) else { continue };
+        for (name, backend) in service.backends.iter().filter(|(_, b)| open(b)) {
+            let Some(id) = before.backends.get(name) else { continue };
+            let Some(block) = actual.block(id.block()) else { continue };
+            let declared = actual.backend(*id).is_some_and(|b| b.retired == 0);
+            if declared && block.weight[id.slot()] == 0 {
+                tracing::info!(service = service.name, backend = backend.name(), "was unhealthy");
+                standings.entry(&service.name, name).healthy = false;
+            }
+        }
+    }
+}
+
+/// Forgets who is no longer declared.
+pub fn forget(standings: &mut Standings, desired: &Desired) {
+    let services = desired.services();
+    standings
+        .keep(|service, backend| services.get(service).is_some_and(|s| s.backends.contains_key(backend)));
+}

@@ -1,0 +1,149 @@
+//! Active health checks: a task for each backend of a service that wants them, and one that judges what they find.
+
+mod probe;
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use rand::RngExt as _;
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinHandle,
+    time::MissedTickBehavior,
+};
+
+use crate::{
+    agent::{handle::Handle, shared::State},
+    model::health::{Health, HealthSpec},
+};
+
+/// How often the desired state is looked at for backends that came or went.
+const LOOK: Duration = Duration::from_secs(1);
+/// Checks under way at once.
+const AT_ONCE: usize = 256;
+
+/// Whom a check is about.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Target {
+    service: String,
+    backend: String,
+}
+
+/// How a check came out.
+struct Outcome {
+    target: Target,
+    failure: Option<String>,
+}
+
+/// A backend that is being checked. The task ends with it.
+struct Watched {
+    spec: HealthSpec,
+    to: SocketAddr,
+    health: Health,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Checks until told to stop.
+pub async fn run(handle: Handle, mut stopped: watch::Receiver<bool>) {
+    let (report, mut outcomes) = mpsc::channel(AT_ONCE);
+    let slots = Arc::new(Semaphore::new(AT_ONCE));
+    let mut watched: HashMap<Target, Watched> = HashMap::new();
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen = None;
+    let stop = async { drop(stopped.wait_for(|s| *s).await) };
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            _ = look.tick() => {
+                let state = handle.shared.read();
+                if seen.replace(state.generation) != Some(state.generation) {
+                    follow(&state, &mut watched, &report, &slots);
+                }
+            }
+            Some(outcome) = outcomes.recv() => {
+                if let Some(one) = watched.get_mut(&outcome.target) {
+                    judge(&handle, one, outcome).await;
+                }
+            }
+        }
+    }
+}
+
+/// Starts checking whom the state has and stops checking whom it hasn't.
+fn follow(
+    state: &State,
+    watched: &mut HashMap<Target, Watched>,
+    report: &mpsc::Sender<Outcome>,
+    slots: &Arc<Semaphore>,
+) {
+    let mut wanted = HashMap::new();
+    for service in state.desired.services().values() {
+        let Some(spec) = &service.health else { continue };
+        for (name, backend) in &service.backends {
+            let Some(port) = backend.port.or_else(|| service.tcp_port()) else { continue };
+            let target = Target { service: service.name.clone(), backend: name.clone() };
+            wanted.insert(target, (spec, SocketAddr::new(backend.address, port)));
+        }
+    }
+    watched.retain(|target, one| {
+        wanted.get(target).is_some_and(|(spec, to)| **spec == one.spec && *to == one.to)
+    });
+    for (target, (spec, to)) in wanted {
+        watched.entry(target.clone()).or_insert_with(|| {
+            let standing = state.standings.of(&target.service, &target.backend);
+            let task = watch_one(target, spec.clone(), to, report.clone(), slots.clone());
+            Watched {
+                spec: spec.clone(),
+                to,
+                health: Health::new(standing.healthy),
+                task: tokio::spawn(task),
+            }
+        });
+    }
+}
+
+/// Checks one backend again and again.
+async fn watch_one(
+    target: Target,
+    spec: HealthSpec,
+    to: SocketAddr,
+    report: mpsc::Sender<Outcome>,
+    slots: Arc<Semaphore>,
+) {
+    // Not all at the same moment.
+    let mut wait = spec.interval.mul_f64(rand::rng().random_range(0.0..0.5));
+    loop {
+        tokio::time::sleep(wait).await;
+        let Ok(slot) = slots.acquire().await else { return };
+        let failure = probe::check(&spec, to).await.err();
+        drop(slot);
+        if report.send(Outcome { target: target.clone(), failure }).await.is_err() {
+            return;
+        }
+        wait = spec.interval.mul_f64(rand::rng().random_range(0.9..1.1));
+    }
+}
+
+/// Draws the conclusion.
+async fn judge(handle: &Handle, one: &mut Watched, outcome: Outcome) {
+    let Target { service, backend } = &outcome.target;
+    let changed = one.health.observe(outcome.failure.is_none(), &one.spec);
+    if outcome.failure.is_some() {
+        handle.shared.write().standings.entry(service, backend).failures += 1;
+    }
+    if !changed {
+        return;
+    }
+    match &outcome.failure {
+        None => tracing::info!(service, backend, "healthy again"),
+        Some(why) => tracing::warn!(service, backend, "unhealthy, takes no new connections: {why}"),
+    }
+    handle.owner().lock().await.set_health(service, backend, one.health.up);
+}

@@ -1,0 +1,211 @@
+//! How a service's backends are checked, and what is known of them besides what is declared.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+/// What is asked of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// That it accepts a connection.
+    Tcp,
+    /// That it answers a GET.
+    Http {
+        /// Path, as in the request line.
+        path: String,
+        /// The status that it must answer with.
+        expect: u16,
+    },
+}
+
+/// How backends are checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthSpec {
+    /// What is asked.
+    pub probe: Probe,
+    /// From the end of a check to the beginning of the next one, give or take a tenth.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Good checks in a row that bring a backend back.
+    pub rise: u32,
+    /// Bad checks in a row that take it out.
+    pub fall: u32,
+}
+
+/// A backend's health, moved by its checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// May it take new flows?
+    pub up: bool,
+    /// Checks in a row that said otherwise.
+    against: u32,
+}
+
+impl Health {
+    /// Of a backend that was found like this.
+    pub const fn new(up: bool) -> Self {
+        Self { up, against: 0 }
+    }
+
+    /// A check came out like this. True: the backend's health has changed.
+    pub fn observe(&mut self, good: bool, spec: &HealthSpec) -> bool {
+        if good == self.up {
+            self.against = 0;
+            return false;
+        }
+        self.against += 1;
+        if self.against < if good { spec.rise } else { spec.fall } {
+            return false;
+        }
+        *self = Self::new(good);
+        true
+    }
+}
+
+/// What is known of one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Health check's word; true where there is none.
+    pub healthy: bool,
+    /// Checks that failed since the agent started.
+    pub failures: u64,
+    /// Since when it has been taking new flows again, while it is given only a part of its weight.
+    pub ramp: Option<Instant>,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { healthy: true, failures: 0, ramp: None }
+    }
+}
+
+/// Weights are multiplied by this while any backend of a service is in its slow start, so that a weight of 1 has parts.
+const PARTS: u32 = 100;
+
+/// What is known of backends, by service and name. Who isn't in it is healthy and has all its weight.
+#[derive(Clone, Debug, Default)]
+pub struct Standings {
+    by_service: HashMap<String, HashMap<String, Standing>>,
+}
+
+impl Standings {
+    /// Of one backend.
+    pub fn of(&self, service: &str, backend: &str) -> Standing {
+        self.by_service.get(service).and_then(|s| s.get(backend)).copied().unwrap_or_default()
+    }
+
+    /// Of one backend, to be changed.
+    pub fn entry(&mut self, service: &str, backend: &str) -> &mut Standing {
+        self.by_service.entry(service.into()).or_default().entry(backend.into()).or_default()
+    }
+
+    /// Forgets who is no longer `declared`.
+    pub fn keep(&mut self, declared: impl Fn(&str, &str) -> bool) {
+        for (service, backends) in &mut self.by_service {
+            backends.retain(|backend, _| declared(service, backend));
+        }
+        self.by_service.retain(|_, backends| !backends.is_empty());
+    }
+
+    /// Services that have backends in their slow start.
+    pub fn ramping(&self) -> Vec<String> {
+        let ramping = |backends: &HashMap<String, Standing>| backends.values().any(|s| s.ramp.is_some());
+        self.by_service.iter().filter(|(_, b)| ramping(b)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Ends the slow starts of a service that are over.
+    pub fn end_ramps(&mut self, service: &str, slow_start: Option<Duration>, now: Instant) {
+        for standing in self.by_service.get_mut(service).into_iter().flat_map(HashMap::values_mut) {
+            if standing.ramp.is_some_and(|since| part(since, slow_start, now) >= PARTS) {
+                standing.ramp = None;
+            }
+        }
+    }
+
+    /// The weight in force of a backend that would have `weight`.
+    pub fn weight(
+        &self,
+        service: &str,
+        backend: &str,
+        weight: u32,
+        slow_start: Option<Duration>,
+        now: Instant,
+    ) -> u32 {
+        let standing = self.of(service, backend);
+        if !standing.healthy {
+            return 0;
+        }
+        let ramping = |s: &HashMap<String, Standing>| s.values().any(|s| s.ramp.is_some());
+        if !self.by_service.get(service).is_some_and(ramping) {
+            return weight;
+        }
+        weight * standing.ramp.map_or(PARTS, |since| part(since, slow_start, now))
+    }
+}
+
+/// How many parts of its weight a backend has: as many as of its slow start have gone by, at least one.
+fn part(since: Instant, slow_start: Option<Duration>, now: Instant) -> u32 {
+    let whole = slow_start.unwrap_or_default().as_millis().max(1);
+    let gone = now.saturating_duration_since(since).as_millis();
+    u32::try_from(gone * u128::from(PARTS) / whole).unwrap_or(PARTS).clamp(1, PARTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn spec(rise: u32, fall: u32) -> HealthSpec {
+        let second = Duration::from_secs(1);
+        HealthSpec { probe: Probe::Tcp, interval: second, timeout: second, rise, fall }
+    }
+
+    proptest! {
+        #[test]
+        fn only_a_row_of_checks_changes_anything(rise in 1u32..5, fall in 1u32..5, checks: Vec<bool>) {
+            let spec = spec(rise, fall);
+            let mut health = Health::new(true);
+            for (i, good) in checks.iter().enumerate() {
+                let before = health.up;
+                let changed = health.observe(*good, &spec);
+                prop_assert_eq!(changed, before != health.up);
+                if changed {
+                    // As many of the last ones as it takes said so, and said what is now.
+                    let needed = if health.up { rise } else { fall } as usize;
+                    let row = checks[..=i].iter().rev().take_while(|c| **c == health.up).count();
+                    prop_assert!(row >= needed);
+                }
+            }
+        }
+
+        #[test]
+        fn a_slow_start_only_grows_and_ends_at_the_weight(weight in 1u32..65_536, seconds in 1u64..3_600) {
+            let (start, whole) = (Instant::now(), Duration::from_secs(seconds));
+            let mut standings = Standings::default();
+            standings.entry("s", "new").ramp = Some(start);
+            let at = |s: &Standings, backend: &str, gone| s.weight("s", backend, weight, Some(whole), start + gone);
+            let mut last = 0;
+            for percent in 0..=100u32 {
+                let now = at(&standings, "new", whole * percent / 100);
+                prop_assert!(now >= last && now > 0 && now <= at(&standings, "old", Duration::ZERO));
+                last = now;
+            }
+            prop_assert_eq!(last, at(&standings, "old", whole));
+            standings.end_ramps("s", Some(whole), start + whole);
+            prop_assert_eq!(at(&standings, "new", whole), weight);
+        }
+    }
+
+    #[test]
+    fn an_unhealthy_backend_weighs_nothing() {
+        let mut standings = Standings::default();
+        standings.entry("s", "b").healthy = false;
+        assert_eq!(standings.weight("s", "b", 7, None, Instant::now()), 0);
+        assert_eq!(standings.weight("s", "other", 7, None, Instant::now()), 7);
+        standings.keep(|_, _| false);
+        assert_eq!(standings.weight("s", "b", 7, None, Instant::now()), 7);
+    }
+}

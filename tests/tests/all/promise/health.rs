@@ -1,0 +1,215 @@
+//! Promise: who doesn't answer gets nothing new, until he does; who is new or back isn't overrun; and nobody else notices.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use flowpin_tests::harness::{
+    Agent, Net, Ns,
+    agent::{interfaces, service},
+    client::{Conn, at},
+    eventually, program,
+    server::Server,
+    topology::Family::V4,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// More than any check needs to come to its conclusion on a busy machine.
+const LIMIT: Duration = Duration::from_secs(40);
+
+fn start(net: &Net, more: &str) -> Agent {
+    let targets: Vec<String> = (0..net.backends.len()).map(|i| V4.backend(i)).collect();
+    let config =
+        interfaces(&[("c0", "tc"), ("b*", "tc")]) + &service("app", &V4.vip(0), "\"80/tcp\"", &targets, more);
+    Agent::start(&net.node, &config)
+}
+
+fn servers(net: &Net) -> Vec<Server> {
+    net.backends.iter().enumerate().map(|(i, ns)| Server::start(ns, &format!("b{i}"), [80])).collect()
+}
+
+/// One backend, as the command line shows it.
+fn backend(agent: &Agent, number: usize) -> Value {
+    let list = agent.json(&["backend", "list", "app"]);
+    let all = list.as_array().expect("a list");
+    all.iter().find(|b| b["address"] == V4.backend(number)).expect("the backend").clone()
+}
+
+fn await_health(agent: &Agent, number: usize, healthy: bool) {
+    eventually("the checks' conclusion", LIMIT, || {
+        let now = backend(agent, number);
+        if now["healthy"] == healthy { Ok(()) } else { Err(now.to_string()) }
+    });
+}
+
+fn open(net: &Net, count: usize) -> Vec<Conn> {
+    net.client.run(|| (0..count).map(|_| Conn::open(at(&V4.vip(0), 80)).expect("somebody answers")).collect())
+}
+
+fn on(conns: &[Conn], name: &str) -> usize {
+    conns.iter().filter(|c| c.backend == name).count()
+}
+
+#[test]
+fn a_backend_that_is_gone_gets_nothing_new_until_it_is_back() {
+    let net = Net::new(3);
+    let _servers = servers(&net);
+    let checks = "health = { type = \"tcp\", interval = \"1s\", timeout = \"1s\", rise = 2, fall = 2 }";
+    let mut agent = start(&net, checks);
+    let mut before = open(&net, 30);
+    assert_eq!(["b0", "b1", "b2"].map(|b| on(&before, b)), [10; 3]);
+
+    program::run(&net.backends[1], "iptables", &["-A", "INPUT", "-j", "DROP"]);
+    await_health(&agent, 1, false);
+    assert!(backend(&agent, 1)["health_check_failures"].as_u64().expect("a number") >= 2);
+    let meanwhile = open(&net, 20);
+    assert_eq!(["b0", "b1", "b2"].map(|b| on(&meanwhile, b)), [10, 0, 10]);
+    net.client.run(|| {
+        for conn in before.iter_mut().filter(|c| c.backend != "b1") {
+            conn.exchange(1_000).expect("nobody else notices");
+        }
+    });
+
+    // The next agent knows, before its first check.
+    agent.end(Signal::SIGKILL);
+    agent.up();
+    let later = open(&net, 10);
+    assert_eq!(on(&later, "b1"), 0);
+    assert_eq!(backend(&agent, 1)["healthy"], false);
+
+    program::run(&net.backends[1], "iptables", &["-F", "INPUT"]);
+    await_health(&agent, 1, true);
+    let after = open(&net, 5);
+    assert_eq!(on(&after, "b1"), 5, "it has the fewest");
+    net.client.run(|| {
+        for conn in &mut before {
+            conn.exchange(1_000).expect("what was open is open, on every backend");
+        }
+    });
+}
+
+/// What to answer the request of this number with.
+type Status = Box<dyn FnMut(usize) -> u16 + Send>;
+
+/// A web server that answers the requests of checks as it is told, and counts them.
+#[derive(Clone)]
+struct Web {
+    status: Arc<Mutex<Status>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Web {
+    fn start(ns: &Ns, status: impl FnMut(usize) -> u16 + Send + 'static) -> Self {
+        let web = Self { status: Arc::new(Mutex::new(Box::new(status))), asked: Arc::default() };
+        let listener = ns.run(|| TcpListener::bind("0.0.0.0:80")).expect("a port");
+        let own = web.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                let Some(first) = lines.next() else { continue };
+                for line in lines {
+                    if line.is_empty() {
+                        break;
+                    }
+                }
+                let known = first == "GET /ready HTTP/1.1";
+                let number = own.asked.fetch_add(1, Ordering::SeqCst);
+                let status = if known { (own.status.lock().expect("whole"))(number) } else { 404 };
+                // A check that has gone meanwhile is no matter.
+                let _ =
+                    write!(&stream, "HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            }
+        });
+        web
+    }
+
+    fn set(&self, status: impl FnMut(usize) -> u16 + Send + 'static) {
+        *self.status.lock().expect("whole") = Box::new(status);
+    }
+
+    /// Waits until this many more checks came.
+    fn checks(&self, more: usize) {
+        let wanted = self.asked.load(Ordering::SeqCst) + more;
+        eventually("checks", LIMIT, || match self.asked.load(Ordering::SeqCst) {
+            now if now >= wanted => Ok(()),
+            now => Err(format!("{now} of {wanted}")),
+        });
+    }
+}
+
+#[test]
+fn http_checks_want_the_status_that_was_asked_for() {
+    let net = Net::new(2);
+    let webs: Vec<Web> = net.backends.iter().map(|ns| Web::start(ns, |_| 204)).collect();
+    let checks = "health = { type = \"http\", path = \"/ready\", expect = 204, interval = \"1s\", rise = 1, fall = 2 }";
+    let agent = start(&net, checks);
+    webs[0].checks(3);
+    assert_eq!([0, 1].map(|i| backend(&agent, i)["healthy"].as_bool()), [Some(true); 2]);
+
+    // Every other check fails: never two in a row, so never out.
+    webs[1].set(|number| if number % 2 == 0 { 503 } else { 204 });
+    webs[1].checks(6);
+    assert_eq!(backend(&agent, 1)["healthy"], true);
+    assert!(backend(&agent, 1)["health_check_failures"].as_u64().expect("a number") >= 2);
+
+    webs[1].set(|_| 200);
+    await_health(&agent, 1, false);
+    assert!(agent.log().contains("status 200 instead of 204"), "{}", agent.log());
+    assert_eq!(backend(&agent, 0)["healthy"], true);
+    webs[1].set(|_| 204);
+    await_health(&agent, 1, true);
+}
+
+#[test]
+fn when_all_are_gone_clients_hear_of_it_at_once() {
+    let net = Net::new(2);
+    // Nobody listens: checks are refused.
+    let agent = start(&net, "health = { type = \"tcp\", interval = \"1s\", fall = 1 }");
+    await_health(&agent, 0, false);
+    await_health(&agent, 1, false);
+    net.client.run(|| {
+        let began = Instant::now();
+        let error = std::net::TcpStream::connect_timeout(&at(&V4.vip(0), 80), LIMIT).expect_err("nobody");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        assert!(began.elapsed() < Duration::from_secs(1));
+    });
+    assert_eq!(agent.json(&["stats"])["drops"]["no_backend"], 1);
+}
+
+#[test]
+fn a_new_backend_starts_slowly_and_catches_up() {
+    const WHOLE: u32 = 20;
+    let net = Net::new(3);
+    let servers = servers(&net);
+    let targets: Vec<String> = (0..2).map(|i| V4.backend(i)).collect();
+    let config = interfaces(&[("c0", "tc"), ("b*", "tc")])
+        + &service("app", &V4.vip(0), "\"80/tcp\"", &targets, &format!("slow_start = \"{WHOLE}s\""));
+    let agent = Agent::start(&net.node, &config);
+    let mut held = open(&net, 200);
+    assert_eq!([servers[0].open(), servers[1].open()], [100, 100], "no slow start where nobody is ahead");
+
+    let added = Instant::now();
+    agent.done(&["backend", "add", "app", &V4.backend(2)]);
+    held.extend(open(&net, 60));
+    let (now, passed) = (servers[2].open(), added.elapsed());
+    // As many for each part of its weight as the others have for all of theirs, and one that got through before.
+    let due = 130.0 * (passed.as_secs_f64() + 1.0) / f64::from(WHOLE) + 1.0;
+    assert!(now > 0 && (now as f64) <= due, "{now} connections after {passed:?}, {due} were due");
+    assert!(now < 60, "it would have taken all 60");
+
+    eventually("catching up", LIMIT, || {
+        held.extend(open(&net, 1));
+        let counts = agent.active("app");
+        let (least, most) = (counts.iter().min(), counts.iter().max());
+        let spread = most.zip(least).map_or(u64::MAX, |(most, least)| most - least);
+        if spread <= 1 { Ok(()) } else { Err(format!("{counts:?}")) }
+    });
+    assert!(added.elapsed() > Duration::from_secs(u64::from(WHOLE) / 2), "that was no slow start");
+}
