@@ -38,7 +38,7 @@ impl Timeouts {
             Phase::SYN_SENT => Some(self.half_open),
             Phase::ESTABLISHED => Some(self.established),
             Phase::CLOSING => Some(self.closing),
-            Phase::CLOSED => Some(self.closed),
+            Phase::CLOSED | Phase::RESET => Some(self.closed),
             Phase::UDP => Some(self.udp),
             _ => None,
         }

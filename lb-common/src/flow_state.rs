@@ -4,7 +4,8 @@
 //!            SYN-ACK, ACK          first FIN             both FINs acknowledged
 //! SYN_SENT ───────────────▶ ESTABLISHED ───────▶ CLOSING ───────────────▶ CLOSED
 //!    └───────────────────────────┴────────── RST ───────────────────────────┘
-//! any of them, and UDP ── expiry, removal, a SYN over CLOSING or CLOSED ──▶ GONE
+//! any TCP that counts ── closed by the operator ──▶ RESET
+//! any of them, and UDP ── expiry, removal, a SYN over CLOSING, CLOSED or RESET ──▶ GONE
 //! ```
 //!
 //! **Why one word.** A flow is counted while its phase is [`counted`](Word::counted). Whoever moves the word from a counted
@@ -36,6 +37,9 @@ impl Phase {
     pub const UDP: Self = Self(5);
     /// Being removed.
     pub const GONE: Self = Self(6);
+    /// Closed by the operator or the agent: whatever either side says is answered with a RST. Not counted; kept for as long as
+    /// closed flows are.
+    pub const RESET: Self = Self(7);
 }
 
 /// TCP flag bits, as in byte 13 of the header.

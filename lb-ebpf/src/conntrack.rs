@@ -6,7 +6,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use lb_common::{
-    abi::{Addr, Backend, BackendId, CREATED_SHIFT, Direction, FlowKey, PortBe, Reason},
+    abi::{Addr, Backend, BackendId, CREATED_SHIFT, Direction, FlowKey, PortBe, Proto, Reason},
     flow_state::{Phase, Segment, Word, flags, moves_open, next},
 };
 
@@ -31,6 +31,8 @@ pub enum Step {
     Anew = 1,
     /// The flow is being removed at this instant.
     Busy = 2,
+    /// The operator has closed the connection: the sender is to be told.
+    Closed = 3,
 }
 
 /// Is there nothing to track in a segment? True for nearly every packet of an open connection.
@@ -56,6 +58,9 @@ pub fn track<V: Tables>(key: &FlowKey<V::Addr>, flow: Entry<V::Addr>, segment: &
         if flow.seen.phase() == Phase::GONE {
             return Step::Busy;
         }
+        if flow.seen.phase() == Phase::RESET && !segment.opens() {
+            return closed(segment);
+        }
         if segment.opens() && !flow.seen.alive() {
             // The old connection is over, for the client at least; the new one is chosen for anew.
             return if remove::<V>(key, &twin, flow, flow.seen) { Step::Anew } else { Step::Busy };
@@ -66,6 +71,9 @@ pub fn track<V: Tables>(key: &FlowKey<V::Addr>, flow: Entry<V::Addr>, segment: &
     if other.seen.tag() != flow.seen.tag() {
         return Step::Belongs;
     }
+    if other.seen.phase() == Phase::RESET {
+        return closed(segment);
+    }
     let from_client = direction == Direction::FORWARD;
     let (forward, reply) = if from_client { (flow, other) } else { (other, flow) };
     if advance(forward, reply, segment, from_client) {
@@ -74,6 +82,47 @@ pub fn track<V: Tables>(key: &FlowKey<V::Addr>, flow: Entry<V::Addr>, segment: &
         unsafe { (*reply.at()).track = 1 };
     }
     Step::Belongs
+}
+
+/// What a segment of a connection is to be answered with that the operator has closed. Who ends it himself is let through.
+#[inline(always)]
+fn closed(segment: &Segment) -> Step {
+    if segment.flags & flags::RST != 0 { Step::Belongs } else { Step::Closed }
+}
+
+/// Closes a TCP connection: whoever says something from now on is answered with a RST. `state`: its word, of which only the
+/// tag counts. True if this call closed it.
+#[inline(never)]
+pub fn close<V: Tables>(key: &FlowKey<V::Addr>, state: u64) -> bool {
+    let Some(forward) = visit::<V>(key) else { return false };
+    // SAFETY: the pointer comes from a search in this run.
+    let twin = unsafe { key.twin(&*forward.at()) };
+    if key.proto != Proto::TCP || forward.seen.tag() != Word(state).tag() || !forward.seen.counted() {
+        return false;
+    }
+    // First, so that no reply is let through unseen once the state says that it is over.
+    if let Some(reply) = visit::<V>(&twin)
+        && reply.seen.tag() == forward.seen.tag()
+    {
+        // SAFETY: as above; one byte, only ever set.
+        unsafe { (*reply.at()).track = 1 };
+    }
+    let mut old = forward.seen;
+    for _ in 0..MOVES {
+        match exchange(forward, old, old.with(Phase::RESET)) {
+            Ok(()) => {
+                // SAFETY: as above; the stamp is a whole word: it lingers from now on. The helper has no preconditions.
+                unsafe {
+                    (*forward.at()).last_seen = bpf_jiffies64() as u32;
+                    account::ended((*forward.at()).backend, (*forward.at()).created);
+                }
+                return true;
+            }
+            Err(now) if now.tag() == old.tag() && now.counted() => old = now,
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// Moves a forward entry's state on. True if the connection has just begun to close.
@@ -227,5 +276,6 @@ pub fn make_room<V: Tables>(key: &FlowKey<V::Addr>, backend: &Backend) -> bool {
         // A flow that is being made or removed at this instant.
         return false;
     };
-    forward.seen.phase() == Phase::CLOSED && remove::<V>(&forward_key, &reply_key, forward, forward.seen)
+    let over = forward.seen.phase() == Phase::CLOSED || forward.seen.phase() == Phase::RESET;
+    over && remove::<V>(&forward_key, &reply_key, forward, forward.seen)
 }

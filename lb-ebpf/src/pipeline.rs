@@ -50,6 +50,7 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
             Step::Belongs => {}
             Step::Anew => found = None,
             Step::Busy => return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32),
+            Step::Closed => return refuse::<V, P>(packet, parsed, Reason::ConnectionClosed as u32),
         }
     }
     if found.is_none() {
@@ -119,7 +120,8 @@ fn refuse<V: Family, P: Packet>(mut packet: P, parsed: &Parsed<V::Addr>, reason:
     let reset = empty
         || reason == Reason::TableFull as u32
         || reason == Reason::Stray as u32
-        || reason == Reason::PortConflict as u32;
+        || reason == Reason::PortConflict as u32
+        || reason == Reason::ConnectionClosed as u32;
     let answered = if tcp && reset {
         reset::make::<V, P>(&mut packet, parsed)
     } else if !tcp && empty {

@@ -5,7 +5,7 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::{
     abi::{
         Addr, FlowKey,
-        sweep::{BATCH, HEADER, Request},
+        sweep::{BATCH, HEADER, RESET, Request},
     },
     flow_state::Word,
 };
@@ -16,11 +16,14 @@ use crate::{
     packet::{Packet, XdpPacket, get},
 };
 
-/// Serves the requests in the "packet"; returns how many flows it removed.
+/// Serves the requests in the "packet"; returns how many flows it removed or closed.
 #[inline(always)]
 pub fn run<V: Tables>(ctx: XdpContext) -> u32 {
     let packet = XdpPacket::<false>::new(ctx);
     let mut removed = 0;
+    let Some(p) = packet.bytes(0, HEADER) else { return 0 };
+    // SAFETY: the bytes at `p` were just bounds-checked.
+    let reset = unsafe { get::<u8>(p, 0) } == RESET;
     for i in 0..BATCH {
         let Some(p) = packet.bytes(HEADER + i * size_of::<Request<V::Addr>>(), size_of::<Request<V::Addr>>())
         else {
@@ -28,7 +31,8 @@ pub fn run<V: Tables>(ctx: XdpContext) -> u32 {
         };
         // SAFETY: the bytes at `p` were just bounds-checked; any bits are a request.
         let request: Request<V::Addr> = unsafe { get(p, 0) };
-        removed += one::<V>(&request) as u32;
+        removed += if reset { conntrack::close::<V>(&request.key, request.state) } else { one::<V>(&request) }
+            as u32;
     }
     removed
 }

@@ -27,11 +27,13 @@ pub enum Reason {
     Unanswered = 9,
     /// A map said something impossible. Never seen; if it is, it is a bug.
     Internal = 10,
+    /// A packet of a connection that the operator closed. Answered with RST.
+    ConnectionClosed = 11,
 }
 
 impl Reason {
     /// How many there are.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 12;
 
     /// All of them, by index.
     pub const ALL: [Self; Self::COUNT] = [
@@ -46,6 +48,7 @@ impl Reason {
         Self::PortConflict,
         Self::Unanswered,
         Self::Internal,
+        Self::ConnectionClosed,
     ];
 
     /// The metric's label.
@@ -62,6 +65,7 @@ impl Reason {
             Self::PortConflict => "port_conflict",
             Self::Unanswered => "unanswered",
             Self::Internal => "internal",
+            Self::ConnectionClosed => "connection_closed",
         }
     }
 
@@ -79,6 +83,7 @@ impl Reason {
             Self::PortConflict => "give the services different backend ports, or the client more addresses",
             Self::Unanswered => "expected under a flood; otherwise look at the interface's headroom",
             Self::Internal => "report it, with the kernel's version",
+            Self::ConnectionClosed => "none needed",
         }
     }
 }

@@ -1,5 +1,5 @@
-//! How the agent asks for flows to be removed. The sweep programs get an array of [`Request`]s as the packet of a
-//! `BPF_PROG_TEST_RUN`, and return how many they removed.
+//! How the agent asks for flows to be removed, or closed. The sweep programs get an array of [`Request`]s as the packet of a
+//! `BPF_PROG_TEST_RUN`, and return with how many they did it.
 
 use super::FlowKey;
 
@@ -8,6 +8,12 @@ pub const BATCH: usize = 32;
 
 /// Bytes of filling before the first request: a test run wants at least an Ethernet header, and 16 keeps the requests aligned.
 pub const HEADER: usize = 16;
+
+/// First byte of the filling: remove flows.
+pub const REMOVE: u8 = 0;
+/// First byte of the filling: close connections, TCP, whatever has happened since they were looked at. From then on either side
+/// hears a RST when it says something. The stamps of the request are not looked at.
+pub const RESET: u8 = 1;
 
 /// "Remove this flow, if nothing has happened since I looked." 32 bytes for IPv4, 56 for IPv6.
 #[repr(C)]

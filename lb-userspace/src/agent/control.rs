@@ -5,8 +5,8 @@ use crate::api::{
     control::Control,
     error::ApiError,
     types::{
-        BackendAdd, BackendView, ConnectionFilter, ConnectionView, Drain, ServiceAdd, ServiceView, StatsView,
-        StatusView,
+        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionFilter, ConnectionView, Drain,
+        ServiceAdd, ServiceView, StatsView, StatusView,
     },
 };
 
@@ -37,6 +37,9 @@ impl Control for Handle {
     }
     async fn connections(&self, filter: ConnectionFilter) -> Result<Vec<ConnectionView>, ApiError> {
         Self::connections(self, filter).await
+    }
+    async fn close_connections(&self, close: ConnectionClose) -> Result<Closed, ApiError> {
+        Self::close_connections(self, close).await
     }
     async fn status(&self) -> Result<StatusView, ApiError> {
         Ok(self.shared.status())

@@ -7,7 +7,9 @@
 //! sweeper (thread) ─▶ census ─▶ Owner::collect             API, metrics ─▶ Handle ─▶ Owner
 //! ```
 
+mod close;
 mod control;
+mod fates;
 pub mod handle;
 pub mod owner;
 pub mod shared;
@@ -108,6 +110,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         tokio::spawn(server::serve(api, handle.clone(), down(stopped.clone()))),
         tokio::spawn(server::serve_metrics(metrics, handle.clone(), down(stopped.clone()))),
     ];
+    let fates = tokio::spawn(fates::run(handle.clone(), stopped.clone()));
     let checks = tokio::spawn(health::run(handle.clone(), stopped.clone()));
     let sweeper = tokio::spawn(sweep_forever(handle.clone(), stopped));
     notify(&[sd_notify::NotifyState::Ready]);
@@ -138,6 +141,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     }
     let _ = sweeper.await;
     let _ = checks.await;
+    let _ = fates.await;
     // Before the lock goes: then the next agent's socket may be there.
     drop(socket);
     if options.detach_on_exit {

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
     sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_common::abi::{BackendId, Reason, ServiceId};
@@ -15,7 +15,10 @@ use crate::{
     conntrack::Census,
     datapath::{Clock, DatapathError, Maps, flows::FlowTables, object::Object, pin::PinDir},
     model::{Desired, Standings},
-    observe::{connections, metrics, views},
+    observe::{
+        connections::{self, Place, Victims},
+        metrics, views,
+    },
     reconcile::Actual,
 };
 
@@ -133,14 +136,29 @@ impl Shared {
             .collect()
     }
 
+    /// Names of services by backend.
+    fn names(&self) -> HashMap<BackendId, String> {
+        let state = self.read();
+        let name = |id| state.actual.services().get(&id).map(|s| s.name.clone()).unwrap_or_default();
+        state.actual.backends().map(|(id, b)| (id, name(b.service))).collect()
+    }
+
     /// Connections that match.
     pub fn connections(&self, filter: &ConnectionFilter) -> Vec<ConnectionView> {
-        let names: HashMap<BackendId, String> = {
-            let state = self.read();
-            let name = |id| state.actual.services().get(&id).map(|s| s.name.clone()).unwrap_or_default();
-            state.actual.backends().map(|(id, b)| (id, name(b.service))).collect()
-        };
-        connections::list(&self.tables, self.clock, &names, filter)
+        let place = Place { tables: &self.tables, clock: self.clock, services: &self.names() };
+        connections::list(place, filter)
+    }
+
+    /// Connections that count, match and have been silent for so long.
+    pub fn victims(&self, filter: &ConnectionFilter, idle_for: Duration) -> Victims {
+        let place = Place { tables: &self.tables, clock: self.clock, services: &self.names() };
+        connections::victims(place, filter, idle_for)
+    }
+
+    /// Connections that count and belong to these backends.
+    pub fn victims_of(&self, backends: &HashSet<BackendId>) -> Victims {
+        let place = Place { tables: &self.tables, clock: self.clock, services: &HashMap::new() };
+        connections::victims_of(place, backends)
     }
 
     /// State of the agent.

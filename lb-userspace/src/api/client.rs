@@ -161,6 +161,16 @@ impl Client {
         self.get(&format!("/v1/connections?{}", query.join("&"))).await
     }
 
+    /// Closes connections. Takes as long as it takes: nobody knows beforehand how many there are.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn close_connections(&self, close: &ConnectionClose) -> Result<Closed, ClientError> {
+        let body = serde_json::to_vec(close)
+            .map_err(|e| self.odd(format!("nothing: the request has no JSON form: {e}")))?;
+        self.read(&self.exchange(Method::POST, "/v1/connections/close", body.into()).await?)
+    }
+
     /// State of agent and datapath.
     ///
     /// # Errors

@@ -6,8 +6,8 @@ use std::future::Future;
 use super::{
     error::ApiError,
     types::{
-        BackendAdd, BackendView, ConnectionFilter, ConnectionView, Drain, ServiceAdd, ServiceView, StatsView,
-        StatusView,
+        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionFilter, ConnectionView, Drain,
+        ServiceAdd, ServiceView, StatsView, StatusView,
     },
 };
 
@@ -51,6 +51,11 @@ pub trait Control: Clone + Send + Sync + 'static {
         &self,
         filter: ConnectionFilter,
     ) -> impl Future<Output = Result<Vec<ConnectionView>, ApiError>> + Send;
+    /// Closes the pinned flows that match. Done when all are.
+    fn close_connections(
+        &self,
+        close: ConnectionClose,
+    ) -> impl Future<Output = Result<Closed, ApiError>> + Send;
     /// State of the agent and its datapath.
     fn status(&self) -> impl Future<Output = Result<StatusView, ApiError>> + Send;
     /// Counters.

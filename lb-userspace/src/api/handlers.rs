@@ -12,8 +12,8 @@ use super::{
     error::Refusal,
     extract::{Asked, Body, Named},
     types::{
-        BackendAdd, BackendView, ConnectionFilter, ConnectionView, Drain, ServiceAdd, ServiceView, StatsView,
-        StatusView,
+        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionFilter, ConnectionView, Drain,
+        ServiceAdd, ServiceView, StatsView, StatusView,
     },
 };
 
@@ -91,6 +91,13 @@ pub async fn connections<C: Control>(
     Asked(filter): Asked<ConnectionFilter>,
 ) -> Answer<Vec<ConnectionView>> {
     Ok(Json(control.connections(filter).await?))
+}
+
+pub async fn close_connections<C: Control>(
+    State(control): State<C>,
+    Body(close): Body<ConnectionClose>,
+) -> Answer<Closed> {
+    Ok(Json(control.close_connections(close).await?))
 }
 
 pub async fn status<C: Control>(State(control): State<C>) -> Answer<StatusView> {

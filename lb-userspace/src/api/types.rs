@@ -106,6 +106,30 @@ pub struct ConnectionFilter {
     pub state: Option<String>,
 }
 
+/// `POST /v1/connections/close`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionClose {
+    /// Which; something must be named.
+    pub filter: ConnectionFilter,
+    /// Only those that have been silent for so long in both directions, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_seconds: Option<u64>,
+    /// Connections a second; default 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+}
+
+/// What closing came to.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Closed {
+    /// Connections that were open and no longer are.
+    pub closed: u64,
+    /// What wasn't as it should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+}
+
 /// `POST /v1/services`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]

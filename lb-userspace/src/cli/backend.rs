@@ -37,8 +37,8 @@ Examples:
   flowpin backend drain db 10.0.1.11:5432 --wait
   flowpin backend drain db 10.0.1.11:5432 --deadline 15m --wait
 
-With --wait it returns when no connection is left. It fails if some are left at the deadline; they stay open \
-all the same, for a drain never cuts a connection. Ctrl-C ends the waiting and not the drain; \
+With --wait it returns when no connection is left. At the deadline the service's on_deadline decides: \
+\"reset\" closes what is left, both ends at once; \"keep\", the default, leaves it open, and the command fails. Ctrl-C ends the waiting and not the drain; \
 \"flowpin backend undrain\" ends the drain.")]
     Drain(DrainArgs),
     /// Send new connections to a draining backend again
@@ -86,16 +86,19 @@ pub struct Add {
 pub struct DrainArgs {
     #[command(flatten)]
     which: Which,
-    /// When it should be done, as 15m; connections open then stay open and are reported
-    #[arg(long, value_name = "DURATION", value_parser = deadline)]
+    /// When it should be done, as 15m; connections open then are closed if the service says so (on_deadline), or stay and are reported
+    #[arg(long, value_name = "DURATION", value_parser = at_least_a_second)]
     deadline: Option<Duration>,
     /// Show what is left and return when it is nothing, or the deadline has passed
     #[arg(long)]
     wait: bool,
 }
 
-/// At least a second, since the API counts in seconds.
-fn deadline(text: &str) -> Result<Duration, String> {
+/// A duration of at least a second, since the API counts in seconds.
+///
+/// # Errors
+/// It isn't one.
+pub fn at_least_a_second(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(duration) if duration.as_secs() > 0 => Ok(duration),
         _ => Err("write a duration from 1s, like 90s, 15m or 3h".into()),

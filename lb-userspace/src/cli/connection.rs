@@ -1,10 +1,13 @@
 //! `flowpin connection`
 
+use std::time::Duration;
+
 use super::{
     Context, Failure,
-    output::{Table, bytes, duration},
+    backend::at_least_a_second,
+    output::{Table, bytes, count, duration},
 };
-use crate::api::types::{ConnectionFilter, ConnectionView};
+use crate::api::types::{ConnectionClose, ConnectionFilter, ConnectionView};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -20,11 +23,20 @@ Examples:
 IN is from client to backend, OUT the way back. A closed connection is listed for some seconds more, so that late \
 packets still find their backend; it no longer counts as active."
     )]
-    List(List),
+    List(Which),
+    /// Close pinned connections: both ends are reset at once; all filters that are given must match, and one must be
+    #[command(after_help = "\
+Examples:
+  flowpin connection close --client 192.0.2.7
+  flowpin connection close --service db --idle-for 6h --rate 100
+  flowpin connection close --backend 10.0.1.11:5432
+
+Clients that connect again are balanced as any others: drain a backend first if it is to lose them.")]
+    Close(Close),
 }
 
 #[derive(Debug, clap::Args)]
-pub struct List {
+pub struct Which {
     /// Of this service
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
@@ -39,12 +51,47 @@ pub struct List {
     state: Option<String>,
 }
 
+#[derive(Debug, clap::Args)]
+pub struct Close {
+    #[command(flatten)]
+    which: Which,
+    /// Only those that have been silent for so long in both directions: 30s, 15m, 6h
+    #[arg(long, value_name = "DURATION", value_parser = at_least_a_second)]
+    idle_for: Option<Duration>,
+    /// Connections a second
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+}
+
+impl From<Which> for ConnectionFilter {
+    fn from(Which { service, backend, client, state }: Which) -> Self {
+        Self { service, backend, client, state }
+    }
+}
+
 impl Command {
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
-        let Self::List(List { service, backend, client, state }) = self;
-        let filter = ConnectionFilter { service, backend, client, state };
-        let list = context.client.connections(&filter).await?;
-        context.printer.print(list.as_slice(), table)?;
+        match self {
+            Self::List(which) => {
+                let list = context.client.connections(&which.into()).await?;
+                context.printer.print(list.as_slice(), table)?;
+            }
+            Self::Close(Close { which, idle_for, rate }) => {
+                let close = ConnectionClose {
+                    filter: which.into(),
+                    idle_seconds: idle_for.map(|d| d.as_secs()),
+                    rate: Some(rate),
+                };
+                let closed = context.client.close_connections(&close).await?;
+                if let Some(warning) = &closed.warning {
+                    eprintln!("flowpin: warning: {warning}");
+                }
+                context.printer.print(&closed, |c| match c.closed {
+                    1 => "1 connection closed".into(),
+                    n => format!("{} connections closed", count(n)),
+                })?;
+            }
+        }
         Ok(())
     }
 }

@@ -22,6 +22,9 @@ const POLL: Duration = Duration::from_millis(200);
 /// goes on in the kernel meanwhile.
 const AWAY: Duration = Duration::from_secs(30);
 
+/// How long after its deadline a drain may still come to its end: a service may have the rest closed then, which takes a moment.
+const LATE: Duration = Duration::from_secs(3);
+
 /// How often progress is told where there is no terminal to redraw a line on.
 const REPORT: Duration = Duration::from_secs(10);
 
@@ -35,9 +38,14 @@ pub async fn wait(context: &Context, service: &str, mut backend: BackendView) ->
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     let mut answered = Instant::now();
+    let mut passed = None;
     let end = loop {
         progress.show(&backend);
-        if let Some(end) = end(service, &backend) {
+        if backend.drain_deadline_seconds.is_some_and(|seconds| seconds <= 0.0) {
+            passed.get_or_insert_with(Instant::now);
+        }
+        let late = passed.is_some_and(|passed: Instant| passed.elapsed() >= LATE);
+        if let Some(end) = end(service, &backend, late) {
             break end;
         }
         ticks.tick().await;
@@ -64,8 +72,8 @@ pub async fn wait(context: &Context, service: &str, mut backend: BackendView) ->
     end
 }
 
-/// Is it over, and how did it end?
-fn end(service: &str, backend: &BackendView) -> Option<Result<(), Failure>> {
+/// Is it over, and how did it end? `late`: the deadline has passed, and then some.
+fn end(service: &str, backend: &BackendView, late: bool) -> Option<Result<(), Failure>> {
     let BackendView { address, state, active_connections: left, .. } = backend;
     if state == "active" {
         let undrained = format!(
@@ -76,11 +84,10 @@ fn end(service: &str, backend: &BackendView) -> Option<Result<(), Failure>> {
     if *left == 0 {
         return Some(Ok(()));
     }
-    let passed = backend.drain_deadline_seconds.is_some_and(|seconds| seconds <= 0.0);
-    passed.then(|| {
+    late.then(|| {
         Err(Failure::Said(format!(
             "the deadline has passed and backend {address} of service \"{service}\" still has {}; they stay open: wait on \
-             with a later --deadline, or close them at their ends",
+             with a later --deadline, or close them with \"flowpin connection close --service {service} --backend {address}\"",
             plural(*left, "connection")
         )))
     })

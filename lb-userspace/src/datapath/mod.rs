@@ -12,6 +12,7 @@ pub mod maps;
 pub mod object;
 pub mod pin;
 mod privileges;
+pub mod provoke;
 pub mod sweeper;
 mod tables;
 

@@ -1,8 +1,8 @@
-//! Asks the kernel to remove flows: the requests go to the sweep programs as the packet of a test run.
+//! Asks the kernel to remove flows, or to close connections: the requests go to the sweep programs as the packet of a test run.
 
 use lb_common::abi::{
     Addr, Addr4, Addr6, programs,
-    sweep::{BATCH, HEADER, Request},
+    sweep::{BATCH, HEADER, REMOVE, RESET, Request},
 };
 
 use super::{DatapathError, object::Object};
@@ -26,17 +26,30 @@ impl Sweep for Addr6 {
 /// # Errors
 /// The kernel refuses.
 pub fn remove<A: Sweep>(object: &Object, requests: &[Request<A>]) -> Result<u32, DatapathError> {
+    ask(object, REMOVE, requests)
+}
+
+/// Closes connections (TCP): who says something from now on is answered with a RST. Returns how many were open.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn close<A: Sweep>(object: &Object, requests: &[Request<A>]) -> Result<u32, DatapathError> {
+    ask(object, RESET, requests)
+}
+
+fn ask<A: Sweep>(object: &Object, what: u8, requests: &[Request<A>]) -> Result<u32, DatapathError> {
     let size = size_of::<Request<A>>();
-    let mut removed = 0;
+    let mut done = 0;
     for batch in requests.chunks(BATCH) {
         let mut packet = vec![0u8; HEADER];
+        packet[0] = what;
         for request in batch {
             // SAFETY: a request is plain data without padding (asserted in lb-common), so its bytes are all initialised.
             packet.extend_from_slice(unsafe {
                 std::slice::from_raw_parts((&raw const *request).cast::<u8>(), size)
             });
         }
-        removed += object.run(A::PROGRAM, &packet)?;
+        done += object.run(A::PROGRAM, &packet)?;
     }
-    Ok(removed)
+    Ok(done)
 }

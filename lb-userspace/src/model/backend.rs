@@ -12,7 +12,7 @@ pub enum AdminState {
     Draining {
         /// When the drain began, as time since the Unix epoch (survives restarts).
         since: Duration,
-        /// How long it may take; for the operator's eyes: what is open at the end stays open and is reported.
+        /// How long it may take; what is open then is the service's to decide (`Fates::deadline`).
         deadline: Option<Duration>,
     },
 }

@@ -11,4 +11,4 @@ pub use backend::{AdminState, BackendSpec, backend_name};
 pub use desired::{Desired, ModelError};
 pub use health::{HealthSpec, Probe, Standings};
 pub use port::{PortRange, Protocol};
-pub use service::{AlgorithmKind, ServiceSpec};
+pub use service::{AlgorithmKind, Fate, Fates, ServiceSpec};

@@ -35,6 +35,41 @@ impl AlgorithmKind {
     }
 }
 
+/// What becomes of a backend's open connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Fate {
+    /// They stay until they end by themselves.
+    #[default]
+    Keep,
+    /// Both ends are reset.
+    Reset,
+}
+
+impl Fate {
+    /// From its name; `what` is for the error.
+    ///
+    /// # Errors
+    /// There are only two.
+    pub fn parse(what: &'static str, text: &str) -> Result<Self, ModelError> {
+        match text {
+            "keep" => Ok(Self::Keep),
+            "reset" => Ok(Self::Reset),
+            _ => Err(ModelError::NotKnown { what, text: text.into(), known: "keep or reset" }),
+        }
+    }
+}
+
+/// The same, by occasion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Fates {
+    /// The backend is no longer declared.
+    pub removal: Fate,
+    /// It fails its health checks.
+    pub unhealthy: Fate,
+    /// Its drain's deadline has passed.
+    pub deadline: Fate,
+}
+
 /// One service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceSpec {
@@ -52,6 +87,8 @@ pub struct ServiceSpec {
     pub health: Option<HealthSpec>,
     /// How long a backend that is new, or back, takes to get all its weight; `None`: it has it at once.
     pub slow_start: Option<Duration>,
+    /// What becomes of open connections of backends that are not to be used any more.
+    pub fates: Fates,
     /// Backends by name.
     pub backends: BTreeMap<String, BackendSpec>,
     /// Declared by the config file?

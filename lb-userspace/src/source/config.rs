@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::SourceError;
 use crate::model::{
-    AlgorithmKind, Desired, HealthSpec, ModelError, Probe, ServiceSpec, service::make_backend,
+    AlgorithmKind, Desired, Fate, Fates, HealthSpec, ModelError, Probe, ServiceSpec, service::make_backend,
 };
 
 /// How to attach to an interface.
@@ -125,6 +125,9 @@ struct RawService {
     timeouts: Option<RawTimeouts>,
     health: Option<RawHealth>,
     slow_start: Option<String>,
+    on_removal: Option<String>,
+    on_unhealthy: Option<String>,
+    on_deadline: Option<String>,
     #[serde(default)]
     backend: Vec<RawBackend>,
 }
@@ -250,6 +253,12 @@ impl RawService {
 
     fn into_spec(self) -> Result<ServiceSpec, ModelError> {
         let warnings = self.not_in_force()?;
+        let fate = |what, text: Option<&str>| text.map_or(Ok(Fate::Keep), |text| Fate::parse(what, text));
+        let fates = Fates {
+            removal: fate("on_removal", self.on_removal.as_deref())?,
+            unhealthy: fate("on_unhealthy", self.on_unhealthy.as_deref())?,
+            deadline: fate("on_deadline", self.on_deadline.as_deref())?,
+        };
         let idle = self.timeouts.as_ref().and_then(|t| t.idle.as_deref());
         let mut spec = ServiceSpec {
             vip: self.vip.parse().map_err(|_| ModelError::NotAnAddress { text: self.vip.clone() })?,
@@ -261,6 +270,7 @@ impl RawService {
             idle_timeout: idle.map(|t| duration("timeouts.idle", t)).transpose()?,
             health: self.health.map(RawHealth::into_spec).transpose()?.flatten(),
             slow_start: self.slow_start.as_deref().map(|t| duration("slow_start", t)).transpose()?,
+            fates,
             backends: BTreeMap::new(),
             from_file: true,
             warnings,

@@ -38,6 +38,7 @@ pub fn service(
             idle_timeout: None,
             health: None,
             slow_start: None,
+            fates: Default::default(),
             backends: BTreeMap::new(),
             from_file: false,
             warnings: added.warnings.clone(),

@@ -215,3 +215,17 @@ fn stats_show_counters_and_drops() {
     assert_eq!(view["drops"], json!({"no_backend": 3, "stray": 0}));
     assert_eq!(view["services"][0]["backends"][0]["bytes_in"], 1536);
 }
+
+#[test]
+fn connection_close_passes_on_what_is_to_be_closed() {
+    let agent = Agent::new();
+    let args = ["connection", "close", "--service", "ns/six", "--idle-for", "6h", "--rate", "50"];
+    let ran = agent.run(&args);
+    has(&ran.ok(), &["1,234 connections closed"]);
+    let close = agent.world(|w| w.close.clone()).expect("it arrived");
+    assert_eq!(close.filter.service.as_deref(), Some("ns/six"));
+    assert_eq!((close.idle_seconds, close.rate), (Some(21_600), Some(50)));
+    assert_eq!(agent.run(&["conn", "close", "--client", "192.0.2.7", "-o", "json"]).json()["closed"], 1_234);
+    has(&agent.run(&["conn", "close"]).failed(1), &["name something"]);
+    has(&agent.run(&["conn", "close", "--client", "192.0.2.7", "--rate", "0"]).failed(2), &["--rate"]);
+}

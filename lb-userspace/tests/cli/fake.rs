@@ -11,8 +11,8 @@ use flowpin::api::{
     error::ApiError,
     server,
     types::{
-        BackendAdd, BackendView, ConnectionFilter, ConnectionView, Drain, InterfaceView, ServiceAdd,
-        ServiceView, StatsView, StatusView,
+        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionFilter, ConnectionView, Drain,
+        InterfaceView, ServiceAdd, ServiceView, StatsView, StatusView,
     },
 };
 use tempfile::TempDir;
@@ -31,6 +31,8 @@ pub struct World {
     pub ending: u64,
     /// The last filter asked for.
     pub filter: Option<ConnectionFilter>,
+    /// The last request to close.
+    pub close: Option<ConnectionClose>,
     /// The last service asked to be added.
     pub added: Option<ServiceAdd>,
     /// The last drain.
@@ -197,6 +199,14 @@ impl Control for Fake {
             bytes_out: 2048,
         };
         Ok(if nobody { Vec::new() } else { vec![connection] })
+    }
+    async fn close_connections(&self, close: ConnectionClose) -> Result<Closed, ApiError> {
+        if close.filter == ConnectionFilter::default() {
+            return Err(ApiError::Invalid("name something".into()));
+        }
+        let warning = close.idle_seconds.map(|_| "both ends hear of it later".into());
+        self.world().close = Some(close);
+        Ok(Closed { closed: 1_234, warning })
     }
     async fn status(&self) -> Result<StatusView, ApiError> {
         let problems = self.world().problems.clone();

@@ -13,6 +13,7 @@ pub fn service(name: &str, vip: &str, ports: &[&str], backends: &[&str]) -> Serv
         idle_timeout: None,
         health: None,
         slow_start: None,
+        fates: Default::default(),
         backends: BTreeMap::new(),
         from_file: true,
         warnings: Vec::new(),

@@ -14,6 +14,7 @@ fn spec(name: &str, vip: &str, ports: &[&str], backends: &[(String, u16)], ch: b
         idle_timeout: None,
         health: None,
         slow_start: None,
+        fates: Default::default(),
         backends: BTreeMap::new(),
         from_file: true,
         warnings: Vec::new(),

@@ -15,7 +15,23 @@ impl World {
     /// # Errors
     /// The kernel refuses.
     pub fn sweep4(&mut self, requests: &[sweep::Request<Addr4>]) -> Result<u32> {
-        self.sweep(programs::SWEEP4, requests)
+        self.sweep(programs::SWEEP4, sweep::REMOVE, requests)
+    }
+
+    /// Asks a sweep program to close connections; returns how many it closed.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn close4(&mut self, requests: &[sweep::Request<Addr4>]) -> Result<u32> {
+        self.sweep(programs::SWEEP4, sweep::RESET, requests)
+    }
+
+    /// The same for IPv6.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn close6(&mut self, requests: &[sweep::Request<Addr6>]) -> Result<u32> {
+        self.sweep(programs::SWEEP6, sweep::RESET, requests)
     }
 
     /// The same for IPv6.
@@ -23,15 +39,16 @@ impl World {
     /// # Errors
     /// The kernel refuses.
     pub fn sweep6(&mut self, requests: &[sweep::Request<Addr6>]) -> Result<u32> {
-        self.sweep(programs::SWEEP6, requests)
+        self.sweep(programs::SWEEP6, sweep::REMOVE, requests)
     }
 
-    fn sweep<R: Copy>(&mut self, program: &str, requests: &[R]) -> Result<u32> {
+    fn sweep<R: Copy>(&mut self, program: &str, what: u8, requests: &[R]) -> Result<u32> {
         let fd = match self.ebpf.program(program) {
             Some(Program::Xdp(p)) if p.fd().is_ok() => p.fd()?.try_clone()?,
             _ => load_xdp(&mut self.ebpf, program)?,
         };
         let mut packet = vec![0u8; sweep::HEADER];
+        packet[0] = what;
         for request in requests {
             // SAFETY: requests are plain data without padding, asserted where they are defined.
             packet.extend_from_slice(unsafe {

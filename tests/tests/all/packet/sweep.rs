@@ -1,14 +1,14 @@
 //! The sweep programs remove what the agent asks for, if nothing has happened since it looked; and account for it.
 
 use lb_common::{
-    abi::{Addr4, Addr6, Direction, sweep::Request},
+    abi::{Addr4, Addr6, Direction, Reason, sweep::Request},
     flow_state::Word,
 };
 
 use super::{
     build::{ACK, FIN, RST, SYN, eth},
     run::Hook,
-    stage::{Expect::*, NET4, Stage, TCP, everywhere, on},
+    stage::{Expect::*, NET4, Stage, TCP, UDP, everywhere, on},
     tcp::{Talk, reply, request},
     world::Added,
 };
@@ -142,11 +142,73 @@ fn what_is_removed_is_a_stray_from_then_on() {
         assert_eq!(sweep(s), 1);
         let rst =
             eth().turned().ip(net.vip, net.client).fresh().tcp(80, 40000, RST).numbers(5001, 0).window(0);
-        s.step(
-            "data",
-            request(net, ACK).numbers(1001, 5001).fill(4),
-            Back(rst, lb_common::abi::Reason::Stray),
-        );
+        s.step("data", request(net, ACK).numbers(1001, 5001).fill(4), Back(rst, Reason::Stray));
         s.step("a reply", reply(net, 0, ACK).numbers(5001, 1001), Pass);
+    });
+}
+
+/// Asks for all connections to be closed; how many were.
+fn close(s: &mut Stage<'_>) -> u32 {
+    if s.net.vip.is_ipv4() {
+        let requests = requests4(s);
+        s.world.close4(&requests).unwrap()
+    } else {
+        let requests = requests6(s);
+        s.world.close6(&requests).unwrap()
+    }
+}
+
+#[test]
+fn who_speaks_on_a_connection_that_was_closed_is_reset_with_the_right_number() {
+    everywhere(|s| {
+        let added = s.service(TCP, 80, 2);
+        let net = s.net;
+        let talk = Talk::open(s);
+        talk.request(s, "data", request(net, ACK).numbers(1001, 5001).fill(100));
+        assert_eq!(close(s), 1);
+        s.active("no longer counted", &added, &[0, 0]);
+        assert_eq!(close(s), 0, "there is nothing left to close");
+
+        let rst = |from, to, sport, dport, number| {
+            eth().turned().ip(from, to).fresh().tcp(sport, dport, RST).numbers(number, 0).window(0)
+        };
+        let to_client = rst(net.vip, net.client, 80, 40000, 5001);
+        s.step(
+            "the client says more",
+            request(net, ACK).numbers(1101, 5001).fill(10),
+            Back(to_client, Reason::ConnectionClosed),
+        );
+        let to_backend = rst(net.client, net.backends[talk.backend], 40000, 8080, 1101);
+        s.step(
+            "the backend answers a probe",
+            reply(net, talk.backend, ACK).numbers(5001, 1101),
+            Back(to_backend, Reason::ConnectionClosed),
+        );
+        talk.request(s, "who ends it himself is let through", request(net, RST).numbers(1101, 0));
+        talk.reply(s, "on either side", reply(net, talk.backend, RST).numbers(5001, 0));
+        s.active("counted once", &added, &[0, 0]);
+
+        // The same port again is a new connection.
+        let talk = Talk::open(s);
+        talk.reply(s, "data", reply(net, talk.backend, ACK).numbers(5001, 1001).fill(10));
+        assert_eq!(s.world.active(added.backends[talk.backend]).unwrap(), 1);
+    });
+}
+
+#[test]
+fn only_tcp_connections_that_count_can_be_closed() {
+    everywhere(|s| {
+        let added = s.service(UDP, 53, 1);
+        let net = s.net;
+        s.forwarded("a question", &eth().ip(net.client, net.vip).udp(40000, 53));
+        assert_eq!(close(s), 0, "UDP has nothing to close");
+        s.active("still there", &added, &[1]);
+
+        s.world.reset().unwrap();
+        let added = s.service(TCP, 80, 1);
+        let talk = Talk::open(s);
+        talk.request(s, "RST", request(net, RST).numbers(1001, 0));
+        assert_eq!(close(s), 0, "it is closed");
+        s.active("counted once", &added, &[0]);
     });
 }

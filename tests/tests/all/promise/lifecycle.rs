@@ -282,8 +282,6 @@ fn ten_thousand_services() {
     let whole = start.elapsed();
     let log = agent.log();
     let took = log.split("took=").nth(1).and_then(|t| t.split_whitespace().next()).unwrap().to_string();
-    let load = humantime_seconds(&took);
-    assert!(load < 5.0, "loading took {took}");
     net.client.run(|| Conn::open(at("10.100.39.15", 80)).expect("the last service works"));
     let mut times: Vec<f64> = (0..20)
         .map(|i| {
@@ -293,18 +291,13 @@ fn ten_thousand_services() {
         })
         .collect();
     times.sort_by(f64::total_cmp);
+    // How long it takes is for the benchmarks to say: other work on the machine would be measured here.
     println!("loaded in {took}, ready {whole:?} after start, one backend in {:.1} ms (median)", times[10]);
-    // The command line's own start is in it, and so is whatever else the machine does: the best quarter is what it takes.
-    assert!(times[5] < 10.0, "adding a backend took {times:?} ms");
-}
-
-/// Seconds in what `Duration`'s `Debug` prints.
-fn humantime_seconds(text: &str) -> f64 {
-    let number: f64 = text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().unwrap();
-    match text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.') {
-        "ms" => number / 1e3,
-        "µs" => number / 1e6,
-        "ns" => number / 1e9,
-        _ => number,
-    }
+    let service = agent.json(&["service", "show", "s5000"]);
+    assert_eq!(
+        service["backends"].as_array().map(Vec::len),
+        Some(30),
+        "all were added by the time their commands returned"
+    );
+    assert_eq!(agent.json(&["status"])["backends"], 9_999 * 10 + 1 + 20);
 }

@@ -3,6 +3,7 @@
 mod accounting;
 mod attach;
 mod balance;
+mod close;
 mod fallback;
 mod health;
 mod lifecycle;

@@ -1,0 +1,148 @@
+//! Closes connections: the datapath is told, then both ends are made to say something, which it answers with a RST. At a rate, so
+//! that a node isn't busy with it and servers aren't overrun by what comes back.
+
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
+
+use lb_common::{
+    abi::{BackendId, Flow, PortBe, Proto, sweep::Request},
+    flow_state::Word,
+};
+
+use super::{handle::Handle, shared::Shared};
+use crate::{
+    api::{
+        error::ApiError,
+        types::{Closed, ConnectionClose},
+    },
+    datapath::{
+        DatapathError,
+        flows::FlowTable,
+        provoke::Provoker,
+        sweeper::{self, Sweep},
+    },
+    observe::connections::{self, Victims},
+};
+
+/// Connections closed between two looks at the clock, at most.
+const BATCH: usize = 32;
+/// Connections a second, unless somebody says otherwise.
+const RATE: u32 = 1_000;
+
+impl Handle {
+    /// Closes the connections that match, at a rate. Returns when all are.
+    ///
+    /// # Errors
+    /// The filter is wrong, or matches everything.
+    pub async fn close_connections(&self, close: ConnectionClose) -> Result<Closed, ApiError> {
+        connections::check(&close.filter).map_err(ApiError::Invalid)?;
+        if close.filter == Default::default() {
+            return Err(ApiError::Invalid(
+                "closing every connection is not offered; name a service, a backend, a client or a state"
+                    .into(),
+            ));
+        }
+        if let Some(service) = &close.filter.service {
+            self.service(service)?;
+        }
+        let rate = close.rate.unwrap_or(RATE);
+        if rate == 0 {
+            return Err(ApiError::Invalid("rate 0 closes nothing; use 1 or more a second".into()));
+        }
+        let idle_for = Duration::from_secs(close.idle_seconds.unwrap_or(0));
+        let shared = self.shared.clone();
+        let filter = close.filter;
+        let victims = tokio::task::spawn_blocking(move || shared.victims(&filter, idle_for))
+            .await
+            .map_err(|e| ApiError::Failed(e.to_string()))?;
+        let closed = self.close_all(victims, rate).await?;
+        tracing::info!(closed = closed.closed, "connections closed on request");
+        Ok(closed)
+    }
+
+    /// Closes what belongs to these backends.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn close_backends(&self, backends: HashSet<BackendId>) -> Result<Closed, ApiError> {
+        let shared = self.shared.clone();
+        let victims = tokio::task::spawn_blocking(move || shared.victims_of(&backends))
+            .await
+            .map_err(|e| ApiError::Failed(e.to_string()))?;
+        self.close_all(victims, RATE).await
+    }
+
+    async fn close_all(&self, victims: Victims, rate: u32) -> Result<Closed, ApiError> {
+        let provoker = Provoker::open();
+        let warning = provoker.as_ref().err().map(|e| {
+            format!("without CAP_NET_RAW both ends hear of it only when they next say something ({e})")
+        });
+        let mut pace = Pace { started: Instant::now(), done: 0, rate };
+        let mut closed = 0;
+        let step = (rate as usize / 20).clamp(1, BATCH);
+        for flows in victims.v4.chunks(step) {
+            closed += some(&self.shared, &self.shared.tables.v4, flows, provoker.as_ref().ok())?;
+            pace.wait(flows.len()).await;
+        }
+        for flows in victims.v6.chunks(step) {
+            closed += some(&self.shared, &self.shared.tables.v6, flows, provoker.as_ref().ok())?;
+            pace.wait(flows.len()).await;
+        }
+        Ok(Closed { closed, warning })
+    }
+}
+
+/// A rate.
+struct Pace {
+    started: Instant,
+    done: usize,
+    rate: u32,
+}
+
+impl Pace {
+    /// Waits until it is time for more.
+    async fn wait(&mut self, done: usize) {
+        self.done += done;
+        let due = Duration::from_secs_f64(self.done as f64 / f64::from(self.rate));
+        tokio::time::sleep_until((self.started + due).into()).await;
+    }
+}
+
+/// Closes some; how many there still were.
+fn some<A: Sweep>(
+    shared: &Shared,
+    table: &FlowTable<A>,
+    flows: &[Flow<A>],
+    provoker: Option<&Provoker>,
+) -> Result<u64, ApiError> {
+    let failed = |e: DatapathError| ApiError::Failed(e.to_string());
+    let (tcp, udp): (Vec<&Flow<A>>, Vec<&Flow<A>>) = flows.iter().partition(|f| f.proto == Proto::TCP);
+    let asked = |flows: &[&Flow<A>]| flows.iter().map(|flow| request(table, flow)).collect::<Vec<_>>();
+    let closed = {
+        let object = shared.object.lock().unwrap_or_else(PoisonError::into_inner);
+        sweeper::close(&object, &asked(&tcp)).map_err(failed)?
+            + sweeper::remove(&object, &asked(&udp)).map_err(failed)?
+    };
+    for flow in tcp {
+        let at = |addr: A, port: PortBe| SocketAddr::new(addr.to_ip(), port.get());
+        let (client, vip) = (at(flow.src, flow.sport), at(flow.dst, flow.dport));
+        let backend = at(flow.nat_addr, flow.nat_port);
+        for (from, to) in [(client, backend), (vip, client)] {
+            if let Some(Err(e)) = provoker.map(|p| p.provoke(from, to)) {
+                tracing::debug!(%to, "can't be told that its connection is closed: {e}");
+            }
+        }
+    }
+    Ok(closed.into())
+}
+
+fn request<A: Sweep>(table: &FlowTable<A>, flow: &Flow<A>) -> Request<A> {
+    let key = flow.key();
+    let reply = table.get(&key.twin(flow)).filter(|r| Word(r.state).tag() == Word(flow.state).tag());
+    let seen_reply = reply.map_or(flow.last_seen, |r| r.last_seen);
+    Request { state: flow.state, key, seen_forward: flow.last_seen, seen_reply }
+}
