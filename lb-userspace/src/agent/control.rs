@@ -5,8 +5,8 @@ use crate::api::{
     control::Control,
     error::ApiError,
     types::{
-        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionFilter, ConnectionView, Drain,
-        ServiceAdd, ServiceView, StatsView, StatusView,
+        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain, ServiceAdd,
+        ServiceView, StatsView, StatusView,
     },
 };
 
@@ -35,8 +35,8 @@ impl Control for Handle {
     async fn undrain(&self, service: String, backend: String) -> Result<BackendView, ApiError> {
         Self::undrain(self, &service, &backend).await
     }
-    async fn connections(&self, filter: ConnectionFilter) -> Result<Vec<ConnectionView>, ApiError> {
-        Self::connections(self, filter).await
+    async fn connections(&self, query: ConnectionQuery) -> Result<Vec<ConnectionView>, ApiError> {
+        Self::connections(self, query).await
     }
     async fn close_connections(&self, close: ConnectionClose) -> Result<Closed, ApiError> {
         Self::close_connections(self, close).await

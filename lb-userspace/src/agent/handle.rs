@@ -11,13 +11,16 @@ use super::{owner::Owner, shared::Shared};
 use crate::{
     api::{
         error::ApiError,
-        types::{BackendAdd, BackendView, ConnectionFilter, ConnectionView, Drain, ServiceAdd, ServiceView},
+        types::{BackendAdd, BackendView, ConnectionQuery, ConnectionView, Drain, ServiceAdd, ServiceView},
     },
     model::{
         AlgorithmKind, ModelError, PortRange,
         service::{check_name, make_backend, parse_backend},
     },
-    observe::{connections, views},
+    observe::{
+        connections::{self, Order},
+        views,
+    },
     source::{
         config::duration,
         runtime::{RuntimeBackend, RuntimeDrain, RuntimeService},
@@ -226,13 +229,16 @@ impl Handle {
     ///
     /// # Errors
     /// The filter is wrong.
-    pub async fn connections(&self, filter: ConnectionFilter) -> Result<Vec<ConnectionView>, ApiError> {
+    pub async fn connections(&self, query: ConnectionQuery) -> Result<Vec<ConnectionView>, ApiError> {
+        let order = query.sort.as_deref().map(Order::parse).transpose().map_err(ApiError::Invalid)?;
+        let limit = query.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let filter = query.filter();
         connections::check(&filter).map_err(ApiError::Invalid)?;
         if let Some(service) = &filter.service {
             self.service(service)?;
         }
         let shared = self.shared.clone();
-        let listed = tokio::task::spawn_blocking(move || shared.connections(&filter)).await;
+        let listed = tokio::task::spawn_blocking(move || shared.connections(&filter, order, limit)).await;
         listed.map_err(|e| ApiError::Failed(e.to_string()))
     }
 

@@ -16,7 +16,7 @@ use crate::{
     datapath::{Clock, DatapathError, Maps, flows::FlowTables, object::Object, pin::PinDir},
     model::{Desired, Standings},
     observe::{
-        connections::{self, Place, Victims},
+        connections::{self, Order, Place, Victims},
         metrics, views,
     },
     reconcile::Actual,
@@ -144,9 +144,14 @@ impl Shared {
     }
 
     /// Connections that match.
-    pub fn connections(&self, filter: &ConnectionFilter) -> Vec<ConnectionView> {
+    pub fn connections(
+        &self,
+        filter: &ConnectionFilter,
+        order: Option<Order>,
+        limit: Option<usize>,
+    ) -> Vec<ConnectionView> {
         let place = Place { tables: &self.tables, clock: self.clock, services: &self.names() };
-        connections::list(place, filter)
+        connections::list(place, filter, order, limit)
     }
 
     /// Connections that count, match and have been silent for so long.

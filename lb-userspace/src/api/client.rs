@@ -147,18 +147,21 @@ impl Client {
     ///
     /// # Errors
     /// See [`Client::services`].
-    pub async fn connections(&self, filter: &ConnectionFilter) -> Result<Vec<ConnectionView>, ClientError> {
+    pub async fn connections(&self, query: &ConnectionQuery) -> Result<Vec<ConnectionView>, ClientError> {
+        let limit = query.limit.map(|n| n.to_string());
         let given = [
-            ("service", &filter.service),
-            ("backend", &filter.backend),
-            ("client", &filter.client),
-            ("state", &filter.state),
+            ("service", &query.service),
+            ("backend", &query.backend),
+            ("client", &query.client),
+            ("state", &query.state),
+            ("sort", &query.sort),
+            ("limit", &limit),
         ];
-        let query: Vec<String> = given
+        let text: Vec<String> = given
             .iter()
             .filter_map(|(key, value)| Some(format!("{key}={}", segment(value.as_deref()?))))
             .collect();
-        self.get(&format!("/v1/connections?{}", query.join("&"))).await
+        self.get(&format!("/v1/connections?{}", text.join("&"))).await
     }
 
     /// Closes connections. Takes as long as it takes: nobody knows beforehand how many there are.

@@ -6,8 +6,8 @@ use std::future::Future;
 use super::{
     error::ApiError,
     types::{
-        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionFilter, ConnectionView, Drain,
-        ServiceAdd, ServiceView, StatsView, StatusView,
+        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain, ServiceAdd,
+        ServiceView, StatsView, StatusView,
     },
 };
 
@@ -49,7 +49,7 @@ pub trait Control: Clone + Send + Sync + 'static {
     /// Pinned flows that match, forward direction joined with the reply's counters.
     fn connections(
         &self,
-        filter: ConnectionFilter,
+        query: ConnectionQuery,
     ) -> impl Future<Output = Result<Vec<ConnectionView>, ApiError>> + Send;
     /// Closes the pinned flows that match. Done when all are.
     fn close_connections(

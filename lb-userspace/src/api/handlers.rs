@@ -12,8 +12,8 @@ use super::{
     error::Refusal,
     extract::{Asked, Body, Named},
     types::{
-        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionFilter, ConnectionView, Drain,
-        ServiceAdd, ServiceView, StatsView, StatusView,
+        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain, ServiceAdd,
+        ServiceView, StatsView, StatusView,
     },
 };
 
@@ -88,9 +88,9 @@ pub async fn undrain<C: Control>(
 
 pub async fn connections<C: Control>(
     State(control): State<C>,
-    Asked(filter): Asked<ConnectionFilter>,
+    Asked(query): Asked<ConnectionQuery>,
 ) -> Answer<Vec<ConnectionView>> {
-    Ok(Json(control.connections(filter).await?))
+    Ok(Json(control.connections(query).await?))
 }
 
 pub async fn close_connections<C: Control>(

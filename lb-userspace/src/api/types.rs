@@ -106,6 +106,32 @@ pub struct ConnectionFilter {
     pub state: Option<String>,
 }
 
+/// `GET /v1/connections`: a [`ConnectionFilter`], and how much of it in which order.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConnectionQuery {
+    /// Service name.
+    pub service: Option<String>,
+    /// Backend: address, or address and port.
+    pub backend: Option<String>,
+    /// Client: address, or address and port.
+    pub client: Option<String>,
+    /// State.
+    pub state: Option<String>,
+    /// The greatest first: `age`, `idle` or `bytes`.
+    pub sort: Option<String>,
+    /// So many at most.
+    pub limit: Option<u64>,
+}
+
+impl ConnectionQuery {
+    /// Which connections.
+    pub fn filter(&self) -> ConnectionFilter {
+        let (service, backend) = (self.service.clone(), self.backend.clone());
+        ConnectionFilter { service, backend, client: self.client.clone(), state: self.state.clone() }
+    }
+}
+
 /// `POST /v1/connections/close`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]

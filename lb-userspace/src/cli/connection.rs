@@ -7,7 +7,7 @@ use super::{
     backend::at_least_a_second,
     output::{Table, bytes, count, duration},
 };
-use crate::api::types::{ConnectionClose, ConnectionFilter, ConnectionView};
+use crate::api::types::{ConnectionClose, ConnectionFilter, ConnectionQuery, ConnectionView};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -18,12 +18,13 @@ pub enum Command {
 Examples:
   flowpin connection list --service db
   flowpin connection list --backend 10.0.1.11 --state established
+  flowpin connection list --service db --sort idle --limit 20
   flowpin connection list --client 192.0.2.7 -o json | jq length
 
 IN is from client to backend, OUT the way back. A closed connection is listed for some seconds more, so that late \
 packets still find their backend; it no longer counts as active."
     )]
-    List(Which),
+    List(List),
     /// Close pinned connections: both ends are reset at once; all filters that are given must match, and one must be
     #[command(after_help = "\
 Examples:
@@ -52,6 +53,18 @@ pub struct Which {
 }
 
 #[derive(Debug, clap::Args)]
+pub struct List {
+    #[command(flatten)]
+    which: Which,
+    /// The greatest first
+    #[arg(long, value_parser = ["age", "idle", "bytes"])]
+    sort: Option<String>,
+    /// So many at most
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
 pub struct Close {
     #[command(flatten)]
     which: Which,
@@ -72,8 +85,9 @@ impl From<Which> for ConnectionFilter {
 impl Command {
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
-            Self::List(which) => {
-                let list = context.client.connections(&which.into()).await?;
+            Self::List(List { which: Which { service, backend, client, state }, sort, limit }) => {
+                let query = ConnectionQuery { service, backend, client, state, sort, limit };
+                let list = context.client.connections(&query).await?;
                 context.printer.print(list.as_slice(), table)?;
             }
             Self::Close(Close { which, idle_for, rate }) => {

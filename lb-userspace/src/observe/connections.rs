@@ -1,7 +1,8 @@
 //! Pinned flows joined with names, for people.
 
 use std::{
-    collections::{HashMap, HashSet},
+    cmp::{Ordering, Reverse},
+    collections::{BinaryHeap, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -93,13 +94,91 @@ pub struct Place<'a> {
     pub services: &'a HashMap<BackendId, String>,
 }
 
-/// The connections that match a filter that was [checked](check).
-pub fn list(place: Place<'_>, filter: &ConnectionFilter) -> Vec<ConnectionView> {
+/// What to list first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The oldest.
+    Age,
+    /// Those that have been silent longest.
+    Idle,
+    /// Those with the most bytes, both directions.
+    Bytes,
+}
+
+impl Order {
+    /// From its name.
+    ///
+    /// # Errors
+    /// There are only three.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "age" => Ok(Self::Age),
+            "idle" => Ok(Self::Idle),
+            "bytes" => Ok(Self::Bytes),
+            _ => Err(format!("sort \"{text}\" is not known; use age, idle, bytes")),
+        }
+    }
+}
+
+/// The connections that match a filter that was [checked](check): all, or so many of them, the greatest first if there is an
+/// order.
+pub fn list(
+    place: Place<'_>,
+    filter: &ConnectionFilter,
+    order: Option<Order>,
+    limit: Option<usize>,
+) -> Vec<ConnectionView> {
     let filter = Filter::new(filter);
-    let mut found = Vec::new();
-    each(place, &place.tables.v4, &filter, |flow, reply, row| found.push(row.view(place.clock, flow, reply)));
-    each(place, &place.tables.v6, &filter, |flow, reply, row| found.push(row.view(place.clock, flow, reply)));
-    found
+    let mut kept = Kept { order, limit: limit.unwrap_or(usize::MAX), seen: 0, heap: BinaryHeap::new() };
+    each(place, &place.tables.v4, &filter, |row| kept.offer(&row));
+    each(place, &place.tables.v6, &filter, |row| kept.offer(&row));
+    kept.heap.into_sorted_vec().into_iter().map(|Reverse(ranked)| ranked.view).collect()
+}
+
+/// The best so far; the worst of them on top of the heap.
+struct Kept {
+    order: Option<Order>,
+    limit: usize,
+    seen: u64,
+    heap: BinaryHeap<Reverse<Ranked>>,
+}
+
+impl Kept {
+    fn offer<A: Addr>(&mut self, row: &Row<'_, A>) {
+        // Without an order, whoever comes first; and of equals too.
+        self.seen += 1;
+        let rank = (self.order.map_or(0, |order| row.rank(order)), Reverse(self.seen));
+        if self.heap.len() >= self.limit {
+            if self.heap.peek().is_none_or(|Reverse(worst)| worst.rank >= rank) {
+                return;
+            }
+            self.heap.pop();
+        }
+        self.heap.push(Reverse(Ranked { rank, view: row.view() }));
+    }
+}
+
+/// A connection in its place.
+struct Ranked {
+    rank: (u64, Reverse<u64>),
+    view: ConnectionView,
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank == other.rank
+    }
+}
+impl Eq for Ranked {}
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank.cmp(&other.rank)
+    }
 }
 
 /// Connections to be closed.
@@ -114,18 +193,10 @@ pub struct Victims {
 /// The forward entries of connections that count, match a filter that was [checked](check), and have been silent for so long.
 pub fn victims(place: Place<'_>, filter: &ConnectionFilter, idle_for: Duration) -> Victims {
     let filter = Filter::new(filter);
-    let idle = |row: &Row<'_>| place.clock.seconds(row.idle.into()) >= idle_for.as_secs_f64();
+    let idle = u64::try_from(idle_for.as_millis()).unwrap_or(u64::MAX);
     let mut found = Victims::default();
-    each(place, &place.tables.v4, &filter, |flow, _, row| {
-        if row.word.counted() && idle(&row) {
-            found.v4.push(*flow);
-        }
-    });
-    each(place, &place.tables.v6, &filter, |flow, _, row| {
-        if row.word.counted() && idle(&row) {
-            found.v6.push(*flow);
-        }
-    });
+    each(place, &place.tables.v4, &filter, |row| found.v4.extend(row.victim(idle)));
+    each(place, &place.tables.v6, &filter, |row| found.v6.extend(row.victim(idle)));
     found
 }
 
@@ -134,40 +205,72 @@ pub fn victims_of(place: Place<'_>, backends: &HashSet<BackendId>) -> Victims {
     let none = ConnectionFilter::default();
     let filter = Filter::new(&none);
     let mut found = Victims::default();
-    each(place, &place.tables.v4, &filter, |flow, _, row| {
-        if row.word.counted() && backends.contains(&flow.backend) {
-            found.v4.push(*flow);
-        }
+    let ours = |backend| backends.contains(&backend);
+    each(place, &place.tables.v4, &filter, |row| {
+        found.v4.extend(row.victim(0).filter(|f| ours(f.backend)));
     });
-    each(place, &place.tables.v6, &filter, |flow, _, row| {
-        if row.word.counted() && backends.contains(&flow.backend) {
-            found.v6.push(*flow);
-        }
+    each(place, &place.tables.v6, &filter, |row| {
+        found.v6.extend(row.victim(0).filter(|f| ours(f.backend)));
     });
     found
 }
 
-/// What is known of a connection without its counters.
-struct Row<'a> {
+/// A connection that matches. What takes another look into the table is a method.
+struct Row<'a, A: Addr> {
+    table: &'a FlowTable<A>,
+    clock: Clock,
+    flow: &'a Flow<A>,
     service: &'a str,
-    word: Word,
     client: SocketAddr,
     backend: SocketAddr,
-    /// Ticks since the last packet of either direction.
-    idle: u32,
 }
 
-impl Row<'_> {
-    fn view<A: Addr>(&self, clock: Clock, flow: &Flow<A>, reply: &Flow<A>) -> ConnectionView {
+impl<A: Addr> Row<'_, A> {
+    const fn word(&self) -> Word {
+        Word(self.flow.state)
+    }
+
+    /// The reply entry; all zero if there is none.
+    fn reply(&self) -> Flow<A> {
+        self.table.get(&self.flow.key().twin(self.flow)).unwrap_or_default()
+    }
+
+    /// Ticks since the last packet of either direction.
+    fn idle(&self, reply: &Flow<A>) -> u32 {
+        let now = self.clock.now() as u32;
+        let quiet = idle(now, self.flow.last_seen);
+        if reply.packets() > 0 { quiet.min(idle(now, reply.last_seen)) } else { quiet }
+    }
+
+    fn age(&self) -> u64 {
+        age(self.clock.now(), self.flow.created)
+    }
+
+    fn rank(&self, order: Order) -> u64 {
+        match order {
+            Order::Age => self.age(),
+            Order::Idle => self.idle(&self.reply()).into(),
+            Order::Bytes => self.flow.bytes + self.reply().bytes,
+        }
+    }
+
+    /// Its forward entry, if it counts and has been silent for so many milliseconds.
+    fn victim(&self, idle: u64) -> Option<Flow<A>> {
+        let silent = || self.clock.millis(self.idle(&self.reply()).into()) >= idle;
+        (self.word().counted() && (idle == 0 || silent())).then_some(*self.flow)
+    }
+
+    fn view(&self) -> ConnectionView {
+        let (flow, reply) = (self.flow, self.reply());
         ConnectionView {
             service: self.service.into(),
             client: self.client.to_string(),
             vip: SocketAddr::new(flow.dst.to_ip(), flow.dport.get()).to_string(),
             backend: self.backend.to_string(),
             protocol: if flow.proto == Proto::TCP { "tcp" } else { "udp" }.into(),
-            state: state(self.word).into(),
-            age_seconds: clock.seconds(age(clock.now(), flow.created)),
-            idle_seconds: clock.seconds(self.idle.into()),
+            state: state(self.word()).into(),
+            age_seconds: self.clock.seconds(self.age()),
+            idle_seconds: self.clock.seconds(self.idle(&reply).into()),
             packets_in: flow.packets(),
             bytes_in: flow.bytes,
             packets_out: reply.packets(),
@@ -176,35 +279,26 @@ impl Row<'_> {
     }
 }
 
-/// Hands every connection that matches to `visit`: its forward entry, its reply entry (all zero if there is none).
+/// Hands every connection that matches to `visit`.
 fn each<A: Addr>(
     place: Place<'_>,
     table: &FlowTable<A>,
     filter: &Filter<'_>,
-    mut visit: impl FnMut(&Flow<A>, &Flow<A>, Row<'_>),
+    mut visit: impl FnMut(Row<'_, A>),
 ) {
     table.walk(
         |flows| {
             for flow in flows.iter().filter(|f| f.direction == Direction::FORWARD) {
-                let key = flow.key();
-                let word = Word(flow.state);
-                let client = SocketAddr::new(key.src.to_ip(), key.sport.get());
+                let client = SocketAddr::new(flow.src.to_ip(), flow.sport.get());
                 let backend = SocketAddr::new(flow.nat_addr.to_ip(), flow.nat_port.get());
                 let service = place.services.get(&flow.backend).map_or("", String::as_str);
-                if filter.client.is_some_and(|f| !f.matches(client))
-                    || filter.backend.is_some_and(|f| !f.matches(backend))
-                    || filter.raw.service.as_ref().is_some_and(|f| f != service)
-                    || filter.raw.state.as_ref().is_some_and(|f| f != state(word))
+                if filter.client.is_none_or(|f| f.matches(client))
+                    && filter.backend.is_none_or(|f| f.matches(backend))
+                    && filter.raw.service.as_ref().is_none_or(|f| f == service)
+                    && filter.raw.state.as_ref().is_none_or(|f| f == state(Word(flow.state)))
                 {
-                    continue;
+                    visit(Row { table, clock: place.clock, flow, service, client, backend });
                 }
-                let reply = table.get(&key.twin(flow)).unwrap_or_default();
-                let now = place.clock.now() as u32;
-                let mut quiet = idle(now, flow.last_seen);
-                if reply.packets() > 0 {
-                    quiet = quiet.min(idle(now, reply.last_seen));
-                }
-                visit(flow, &reply, Row { service, word, client, backend, idle: quiet });
             }
         },
         || {},

@@ -181,11 +181,15 @@ fn connection_list_has_the_contracts_fields_and_passes_filters_on() {
         ]
     );
     assert_eq!(list[0]["age_seconds"], 11_520.5);
-    let filter = agent.world(|w| w.filter.clone()).expect("it arrived");
+    let filter = agent.world(|w| w.query.clone()).expect("it arrived");
     assert_eq!(filter.service.as_deref(), Some("ns/six"));
     assert_eq!(filter.backend.as_deref(), Some("[fd00::11]:8001"));
     assert_eq!(filter.client.as_deref(), Some("2001:db8::7"));
     assert_eq!(filter.state.as_deref(), Some("established"));
+    agent.run(&["conn", "list", "--sort", "idle", "--limit", "20"]).ok();
+    let query = agent.world(|w| w.query.clone()).expect("it arrived");
+    assert_eq!((query.sort.as_deref(), query.limit), (Some("idle"), Some(20)));
+    has(&agent.run(&["conn", "list", "--sort", "name"]).failed(2), &["name", "age", "bytes"]);
     has(&agent.run(&["conn", "list"]).ok(), &["CLIENT", "[2001:db8::7]:40000", "3h12m", "1.50 KiB"]);
     assert_eq!(agent.run(&["conn", "list", "--client", "192.0.2.99"]).ok(), "no connections\n");
     has(&agent.run(&["conn", "list", "--state", "open"]).failed(2), &["open", "syn-sent"]);

@@ -11,8 +11,8 @@ use flowpin::api::{
     error::ApiError,
     server,
     types::{
-        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionFilter, ConnectionView, Drain,
-        InterfaceView, ServiceAdd, ServiceView, StatsView, StatusView,
+        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionFilter, ConnectionQuery, ConnectionView,
+        Drain, InterfaceView, ServiceAdd, ServiceView, StatsView, StatusView,
     },
 };
 use tempfile::TempDir;
@@ -29,8 +29,8 @@ pub struct World {
     pub problems: Vec<String>,
     /// Connections that end between one question for a service and the next.
     pub ending: u64,
-    /// The last filter asked for.
-    pub filter: Option<ConnectionFilter>,
+    /// The last list asked for.
+    pub query: Option<ConnectionQuery>,
     /// The last request to close.
     pub close: Option<ConnectionClose>,
     /// The last service asked to be added.
@@ -181,9 +181,9 @@ impl Control for Fake {
         found.state = "active".into();
         Ok(found.clone())
     }
-    async fn connections(&self, filter: ConnectionFilter) -> Result<Vec<ConnectionView>, ApiError> {
-        let nobody = filter.client.as_deref() == Some("192.0.2.99");
-        self.world().filter = Some(filter);
+    async fn connections(&self, query: ConnectionQuery) -> Result<Vec<ConnectionView>, ApiError> {
+        let nobody = query.client.as_deref() == Some("192.0.2.99");
+        self.world().query = Some(query);
         let connection = ConnectionView {
             service: "app".into(),
             client: "[2001:db8::7]:40000".into(),

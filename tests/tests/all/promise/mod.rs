@@ -10,3 +10,4 @@ mod lifecycle;
 mod pinning;
 mod programs;
 mod refusal;
+mod sight;
