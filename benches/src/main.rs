@@ -67,8 +67,10 @@ fn main() -> anyhow::Result<()> {
 /// Kernel and CPUs, in a line.
 fn machine() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // What follows the version is the builder's.
+    let kernel = kernel.trim().split('-').next().unwrap_or_default();
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    format!("Linux {}, {cpus} CPUs, {}", kernel.trim(), model.trim_start_matches(['\t', ':', ' ']))
+    format!("Linux {kernel}, {cpus} CPUs, {}", model.trim_start_matches(['\t', ':', ' ']))
 }
