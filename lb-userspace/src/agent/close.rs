@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::{
-    abi::{BackendId, Flow, PortBe, Proto, sweep::Request},
-    flow_state::Word,
-};
+use lb_common::abi::{BackendId, Flow, PortBe, Proto};
 
-use super::{handle::Handle, shared::Shared};
+use super::{
+    handle::{Handle, blocking},
+    shared::Shared,
+};
 use crate::{
     api::{
         error::ApiError,
@@ -56,9 +56,7 @@ impl Handle {
         let idle_for = Duration::from_secs(close.idle_seconds.unwrap_or(0));
         let shared = self.shared.clone();
         let filter = close.filter;
-        let victims = tokio::task::spawn_blocking(move || shared.victims(&filter, idle_for))
-            .await
-            .map_err(|e| ApiError::Failed(e.to_string()))?;
+        let victims = blocking(move || shared.victims(&filter, idle_for)).await?;
         let closed = self.close_all(victims, rate).await?;
         tracing::info!(closed = closed.closed, "connections closed on request");
         Ok(closed)
@@ -70,9 +68,7 @@ impl Handle {
     /// The kernel refuses.
     pub async fn close_backends(&self, backends: HashSet<BackendId>) -> Result<Closed, ApiError> {
         let shared = self.shared.clone();
-        let victims = tokio::task::spawn_blocking(move || shared.victims_of(&backends))
-            .await
-            .map_err(|e| ApiError::Failed(e.to_string()))?;
+        let victims = blocking(move || shared.victims_of(&backends)).await?;
         self.close_all(victims, RATE).await
     }
 
@@ -121,7 +117,8 @@ fn some<A: Sweep>(
 ) -> Result<u64, ApiError> {
     let failed = |e: DatapathError| ApiError::Failed(e.to_string());
     let (tcp, udp): (Vec<&Flow<A>>, Vec<&Flow<A>>) = flows.iter().partition(|f| f.proto == Proto::TCP);
-    let asked = |flows: &[&Flow<A>]| flows.iter().map(|flow| request(table, flow)).collect::<Vec<_>>();
+    let asked =
+        |flows: &[&Flow<A>]| flows.iter().map(|flow| sweeper::request(table, flow)).collect::<Vec<_>>();
     let closed = {
         let object = shared.object.lock().unwrap_or_else(PoisonError::into_inner);
         sweeper::close(&object, &asked(&tcp)).map_err(failed)?
@@ -138,11 +135,4 @@ fn some<A: Sweep>(
         }
     }
     Ok(closed.into())
-}
-
-fn request<A: Sweep>(table: &FlowTable<A>, flow: &Flow<A>) -> Request<A> {
-    let key = flow.key();
-    let reply = table.get(&key.twin(flow)).filter(|r| Word(r.state).tag() == Word(flow.state).tag());
-    let seen_reply = reply.map_or(flow.last_seen, |r| r.last_seen);
-    Request { state: flow.state, key, seen_forward: flow.last_seen, seen_reply }
 }

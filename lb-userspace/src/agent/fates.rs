@@ -9,6 +9,7 @@ use lb_common::abi::BackendId;
 use tokio::{sync::watch, time::MissedTickBehavior};
 
 use super::{
+    down,
     handle::Handle,
     shared::{Shared, State},
 };
@@ -18,10 +19,10 @@ use crate::model::{AdminState, Fate, ServiceSpec};
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Looks until told to stop.
-pub async fn run(handle: Handle, mut stopped: watch::Receiver<bool>) {
+pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let stop = async { drop(stopped.wait_for(|s| *s).await) };
+    let stop = down(stopped);
     tokio::pin!(stop);
     loop {
         tokio::select! {

@@ -39,6 +39,13 @@ fn invalid(error: ModelError) -> ApiError {
     ApiError::Invalid(error.to_string())
 }
 
+/// Does what may take a while where it holds nobody up.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| ApiError::Failed(e.to_string()))
+}
+
 impl Handle {
     /// Around the owner.
     pub fn new(owner: Owner) -> Self {
@@ -238,8 +245,7 @@ impl Handle {
             self.service(service)?;
         }
         let shared = self.shared.clone();
-        let listed = tokio::task::spawn_blocking(move || shared.connections(&filter, order, limit)).await;
-        listed.map_err(|e| ApiError::Failed(e.to_string()))
+        blocking(move || shared.connections(&filter, order, limit)).await
     }
 
     /// Is the desired state in force, and everything attached?

@@ -103,9 +103,6 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     let handle = Handle::new(owner);
 
     let (stop, stopped) = watch::channel(false);
-    let down = |mut stopped: watch::Receiver<bool>| async move {
-        let _ = stopped.wait_for(|s| *s).await;
-    };
     let faces = [
         tokio::spawn(server::serve(api, handle.clone(), down(stopped.clone()))),
         tokio::spawn(server::serve_metrics(metrics, handle.clone(), down(stopped.clone()))),
@@ -152,6 +149,11 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         tracing::info!("ended; the datapath stays: new connections are balanced as before");
     }
     Ok(())
+}
+
+/// Done when the agent is to end.
+pub(crate) async fn down(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|s| *s).await;
 }
 
 /// Tells systemd, if it started us.

@@ -16,7 +16,7 @@ use crate::{
     api::{error::ApiError, types::InterfaceView},
     datapath::{DatapathError, Maps, attach::Attachments, interfaces, pin::PinDir},
     model::{Desired, ServiceSpec},
-    reconcile::{Plan, Scope, collect, plan},
+    reconcile::{Plan, PlanError, Scope, collect, plan},
     source::{Attach, Config, Runtime, config, merge},
 };
 
@@ -124,10 +124,6 @@ impl Owner {
             let _ = owner.shared.write().desired.replace(service, before.clone());
             ApiError::Failed(error)
         };
-        let planned = |owner: &Self| {
-            let state = owner.shared.read();
-            plan(&state.desired, &state.actual, &state.standings, Scope::Service(service))
-        };
         {
             let mut state = self.shared.write();
             let State { desired, standings, .. } = &mut *state;
@@ -138,15 +134,15 @@ impl Owner {
         }
         // In force first: the disk takes longer than all the rest. Who asked hears of it when both is done; should the agent die
         // between the two, the next one goes back to what was saved.
-        let applied = match planned(self) {
-            Ok(steps) => self.apply(steps).map_err(|e| e.to_string()),
-            Err(e) => Err(e.to_string()),
-        };
+        let applied = self
+            .planned(service)
+            .map_err(|e| e.to_string())
+            .and_then(|steps| self.apply(steps).map_err(|e| e.to_string()));
         let took = start.elapsed();
         let kept = applied.and_then(|()| runtime.save(&self.config.state_file).map_err(|e| e.to_string()));
         if let Err(error) = kept {
             let error = undo(self, error);
-            if let Ok(steps) = planned(self)
+            if let Ok(steps) = self.planned(service)
                 && let Err(e) = self.apply(steps)
             {
                 tracing::error!("going back to the last good state: {e}");
@@ -313,16 +309,19 @@ impl Owner {
         }
     }
 
+    /// What leads one service to the state that is due now.
+    fn planned(&self, service: &str) -> Result<Plan, PlanError> {
+        let state = self.shared.read();
+        plan(&state.desired, &state.actual, &state.standings, Scope::Service(service))
+    }
+
     /// Brings a service into the state that is due now. A failure is in the status, and tried again.
     fn replan(&mut self, service: &str) {
-        let planned = {
-            let state = self.shared.read();
-            plan(&state.desired, &state.actual, &state.standings, Scope::Service(service))
-        };
-        let applied = planned.map_err(|e| e.to_string()).and_then(|steps| match steps.steps.is_empty() {
-            true => Ok(()),
-            false => self.apply(steps).map_err(|e| e.to_string()),
-        });
+        let applied =
+            self.planned(service).map_err(|e| e.to_string()).and_then(|steps| match steps.steps.is_empty() {
+                true => Ok(()),
+                false => self.apply(steps).map_err(|e| e.to_string()),
+            });
         if let Err(e) = applied {
             tracing::error!(service, "not in force yet: {e}");
         }

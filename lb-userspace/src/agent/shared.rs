@@ -157,13 +157,13 @@ impl Shared {
     /// Connections that count, match and have been silent for so long.
     pub fn victims(&self, filter: &ConnectionFilter, idle_for: Duration) -> Victims {
         let place = Place { tables: &self.tables, clock: self.clock, services: &self.names() };
-        connections::victims(place, filter, idle_for)
+        connections::victims(place, filter, idle_for, |_| true)
     }
 
     /// Connections that count and belong to these backends.
     pub fn victims_of(&self, backends: &HashSet<BackendId>) -> Victims {
         let place = Place { tables: &self.tables, clock: self.clock, services: &HashMap::new() };
-        connections::victims_of(place, backends)
+        connections::victims(place, &ConnectionFilter::default(), Duration::ZERO, |id| backends.contains(&id))
     }
 
     /// State of the agent.

@@ -169,9 +169,7 @@ impl Client {
     /// # Errors
     /// See [`Client::services`].
     pub async fn close_connections(&self, close: &ConnectionClose) -> Result<Closed, ClientError> {
-        let body = serde_json::to_vec(close)
-            .map_err(|e| self.odd(format!("nothing: the request has no JSON form: {e}")))?;
-        self.read(&self.exchange(Method::POST, "/v1/connections/close", body.into()).await?)
+        self.read(&self.exchange(Method::POST, "/v1/connections/close", self.json(close)?).await?)
     }
 
     /// State of agent and datapath.
@@ -195,9 +193,12 @@ impl Client {
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
-        let body = serde_json::to_vec(body)
-            .map_err(|e| self.odd(format!("nothing: the request has no JSON form: {e}")))?;
-        self.read(&self.send(Method::POST, path, body.into()).await?)
+        self.read(&self.send(Method::POST, path, self.json(body)?).await?)
+    }
+
+    fn json(&self, body: &impl Serialize) -> Result<Bytes, ClientError> {
+        let json = serde_json::to_vec(body);
+        json.map(Bytes::from).map_err(|e| self.odd(format!("nothing: the request has no JSON form: {e}")))
     }
 
     async fn delete(&self, path: &str) -> Result<(), ClientError> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use lb_common::{
-    abi::{BackendId, Direction, ServiceId, sweep::Request},
+    abi::{BackendId, Direction, ServiceId},
     expiry::{Timeouts, idle},
     flow_state::{Phase, Word},
 };
@@ -80,16 +80,9 @@ impl Pass<'_> {
                     if self.millis(now, flow.last_seen) < limit {
                         continue;
                     }
-                    let reply =
-                        table.get(&flow.key().twin(flow)).filter(|r| Word(r.state).tag() == word.tag());
-                    let seen_reply = reply.map_or(flow.last_seen, |r| r.last_seen);
-                    if self.millis(now, seen_reply) >= limit {
-                        requests.push(Request {
-                            state: flow.state,
-                            key: flow.key(),
-                            seen_forward: flow.last_seen,
-                            seen_reply,
-                        });
+                    let request = sweeper::request(table, flow);
+                    if self.millis(now, request.seen_reply) >= limit {
+                        requests.push(request);
                     }
                 }
                 if !requests.is_empty() {

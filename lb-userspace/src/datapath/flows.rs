@@ -161,6 +161,11 @@ impl<A: Addr> FlowTable<A> {
         })
     }
 
+    /// The reply entry of a forward entry, if it is there and the same flow's.
+    pub fn reply(&self, flow: &Flow<A>) -> Option<Flow<A>> {
+        self.get(&flow.key().twin(flow)).filter(|reply| Word(reply.state).tag() == Word(flow.state).tag())
+    }
+
     /// Hands every entry to `visit`, a batch at a time, `pause` between batches. Entries that are made or removed meanwhile may
     /// or may not be seen; no entry that stays is missed or seen twice.
     pub fn walk(&self, mut visit: impl FnMut(&[Flow<A>]), mut pause: impl FnMut()) {

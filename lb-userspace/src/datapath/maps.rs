@@ -38,12 +38,12 @@ fn failed(what: &str) -> impl FnOnce(MapError) -> DatapathError {
     DatapathError::kernel(what.to_string())
 }
 
-/// Removing what is not there is no failure.
-fn gone(result: Result<(), MapError>, what: &str) -> Result<(), DatapathError> {
+/// Removing what is not there is no failure. Was it there?
+fn gone(result: Result<(), MapError>, what: &str) -> Result<bool, DatapathError> {
     match result {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        other => other.map_err(failed(what)),
+        Err(MapError::KeyNotFound) => Ok(false),
+        Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        other => other.map(|()| true).map_err(failed(what)),
     }
 }
 
@@ -81,26 +81,30 @@ impl Maps {
     /// Takes the steps, in order. How many were taken, and why no more.
     pub fn apply(&mut self, steps: &[Step]) -> (usize, Result<(), DatapathError>) {
         let mut done = 0;
-        while let Some(step) = steps.get(done) {
-            let tables: Vec<Wanted<'_>> = steps[done..]
-                .iter()
-                .map_while(|step| match step {
-                    Step::Table { service, members } => Some((*service, members.as_slice())),
-                    _ => None,
-                })
-                .take(tables::BATCH)
-                .collect();
-            let taken = if tables.is_empty() { self.step(step) } else { self.tables.publish(&tables) };
-            if let Err(e) = taken {
-                return (done, Err(e));
+        while done < steps.len() {
+            match self.take(&steps[done..]) {
+                Ok(taken) => done += taken,
+                Err(e) => return (done, Err(e)),
             }
-            done += tables.len().max(1);
         }
         (done, Ok(()))
     }
 
-    fn step(&mut self, step: &Step) -> Result<(), DatapathError> {
+    /// Takes the first step, and with a table the tables that follow it. How many were taken.
+    fn take(&mut self, steps: &[Step]) -> Result<usize, DatapathError> {
+        let Some(step) = steps.first() else { return Ok(0) };
         match step {
+            Step::Table { .. } => {
+                let run: Vec<Wanted<'_>> = steps
+                    .iter()
+                    .map_while(|step| match step {
+                        Step::Table { service, members } => Some((*service, members.as_slice())),
+                        _ => None,
+                    })
+                    .take(tables::BATCH)
+                    .collect();
+                return self.tables.publish(&run).map(|()| run.len());
+            }
             Step::Name { service, name } => {
                 let name = name.as_deref().and_then(ServiceName::new).unwrap_or_default();
                 self.names.set(*service, name, 0).map_err(failed(maps::SERVICE_NAMES))
@@ -115,7 +119,6 @@ impl Maps {
                 self.durations.set(*service, DurationHistogram::default(), 0).map_err(failed(maps::DURATIONS))
             }
             Step::Block { block, value } => self.pools.set(*block, value, 0).map_err(failed(maps::POOLS)),
-            Step::Table { service, members } => self.tables.publish(&[(*service, members.as_slice())]),
             Step::AddVip { vip: IpAddr::V4(vip) } => {
                 self.vips4.insert(Addr4::from(*vip), 1, 0).map_err(failed(maps::VIPS4))
             }
@@ -123,14 +126,15 @@ impl Maps {
                 self.vips6.insert(Addr6::from(*vip), 1, 0).map_err(failed(maps::VIPS6))
             }
             Step::RemoveVip { vip: IpAddr::V4(vip) } => {
-                gone(self.vips4.remove(&Addr4::from(*vip)), maps::VIPS4)
+                gone(self.vips4.remove(&Addr4::from(*vip)), maps::VIPS4).map(drop)
             }
             Step::RemoveVip { vip: IpAddr::V6(vip) } => {
-                gone(self.vips6.remove(&Addr6::from(*vip)), maps::VIPS6)
+                gone(self.vips6.remove(&Addr6::from(*vip)), maps::VIPS6).map(drop)
             }
             Step::AddPort { vip, port, proto, value } => self.add_port(*vip, *port, *proto, value),
             Step::RemovePort { vip, port, proto } => self.remove_port(*vip, *port, *proto),
         }
+        .map(|()| 1)
     }
 
     /// A port leads to a service from now on, or to another one.
@@ -157,20 +161,20 @@ impl Maps {
     }
 
     fn remove_port(&mut self, vip: IpAddr, port: PortBe, proto: Proto) -> Result<(), DatapathError> {
-        if self.lookup(vip, port.get(), proto).is_none() {
-            return Ok(());
-        }
-        match vip {
+        let there = match vip {
             IpAddr::V4(vip) => {
                 let key = ServiceKey::new(Addr4::from(vip), port, proto);
-                gone(self.services4.remove(&key), maps::SERVICES4)?;
+                gone(self.services4.remove(&key), maps::SERVICES4)?
             }
             IpAddr::V6(vip) => {
                 let key = ServiceKey::new(Addr6::from(vip), port, proto);
-                gone(self.services6.remove(&key), maps::SERVICES6)?;
+                gone(self.services6.remove(&key), maps::SERVICES6)?
             }
+        };
+        if there {
+            self.filter.remove(vip, port, proto).map_err(failed(maps::FILTER))?;
         }
-        self.filter.remove(vip, port, proto).map_err(failed(maps::FILTER))
+        Ok(())
     }
 
     /// Reads back what a previous agent left, and makes the filter fit. For the owner.

@@ -4,7 +4,7 @@ pub mod attach;
 pub mod clock;
 mod clsact;
 pub mod features;
-mod filter;
+pub mod filter;
 pub mod flows;
 pub mod interfaces;
 mod links;

@@ -28,8 +28,9 @@ pub struct Object {
 }
 
 impl Object {
-    /// Loads the agent's own programs, and makes the maps. Maps that a previous agent left are adopted if their layout is this build's; what a first start left
-    /// unfinished is made anew. `max_flows` counts when maps are made. `log`: compile the records of new flows in.
+    /// Loads the agent's own programs, and makes the maps. Maps that a previous agent left are adopted if their layout is this
+    /// build's; what a first start left unfinished is made anew. `max_flows` counts when maps are made. `log`: compile the
+    /// records of new flows in.
     ///
     /// # Errors
     /// No object, no permission, another layout, or the kernel refuses.

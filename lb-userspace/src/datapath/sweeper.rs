@@ -1,11 +1,11 @@
 //! Asks the kernel to remove flows, or to close connections: the requests go to the sweep programs as the packet of a test run.
 
 use lb_common::abi::{
-    Addr, Addr4, Addr6, programs,
+    Addr, Addr4, Addr6, Flow, programs,
     sweep::{BATCH, HEADER, REMOVE, RESET, Request},
 };
 
-use super::{DatapathError, object::Object};
+use super::{DatapathError, flows::FlowTable, object::Object};
 
 /// Which program serves which family.
 pub trait Sweep: Addr {
@@ -19,6 +19,12 @@ impl Sweep for Addr4 {
 
 impl Sweep for Addr6 {
     const PROGRAM: &'static str = programs::SWEEP6;
+}
+
+/// The request about a flow, given its forward entry, as both entries are now.
+pub fn request<A: Addr>(table: &FlowTable<A>, flow: &Flow<A>) -> Request<A> {
+    let seen_reply = table.reply(flow).map_or(flow.last_seen, |reply| reply.last_seen);
+    Request { state: flow.state, key: flow.key(), seen_forward: flow.last_seen, seen_reply }
 }
 
 /// Removes flows that have not changed since the requests were made. Returns how many there were.

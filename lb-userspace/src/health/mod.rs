@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    agent::{handle::Handle, shared::State},
+    agent::{down, handle::Handle, shared::State},
     model::health::{Health, HealthSpec},
 };
 
@@ -49,14 +49,14 @@ impl Drop for Watched {
 }
 
 /// Checks until told to stop.
-pub async fn run(handle: Handle, mut stopped: watch::Receiver<bool>) {
+pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
     let (report, mut outcomes) = mpsc::channel(AT_ONCE);
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     let mut watched: HashMap<Target, Watched> = HashMap::new();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = None;
-    let stop = async { drop(stopped.wait_for(|s| *s).await) };
+    let stop = down(stopped);
     tokio::pin!(stop);
     loop {
         tokio::select! {

@@ -111,8 +111,7 @@ impl Standings {
 
     /// Services that have backends in their slow start.
     pub fn ramping(&self) -> Vec<String> {
-        let ramping = |backends: &HashMap<String, Standing>| backends.values().any(|s| s.ramp.is_some());
-        self.by_service.iter().filter(|(_, b)| ramping(b)).map(|(name, _)| name.clone()).collect()
+        self.by_service.iter().filter(|(_, b)| any_ramps(b)).map(|(name, _)| name.clone()).collect()
     }
 
     /// Ends the slow starts of a service that are over.
@@ -137,12 +136,16 @@ impl Standings {
         if !standing.healthy {
             return 0;
         }
-        let ramping = |s: &HashMap<String, Standing>| s.values().any(|s| s.ramp.is_some());
-        if !self.by_service.get(service).is_some_and(ramping) {
+        if !self.by_service.get(service).is_some_and(any_ramps) {
             return weight;
         }
         weight * standing.ramp.map_or(PARTS, |since| part(since, slow_start, now))
     }
+}
+
+/// Is any of a service's backends in its slow start?
+fn any_ramps(backends: &HashMap<String, Standing>) -> bool {
+    backends.values().any(|standing| standing.ramp.is_some())
 }
 
 /// How many parts of its weight a backend has: as many as of its slow start have gone by, at least one.

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::{Ordering, Reverse},
-    collections::{BinaryHeap, HashMap, HashSet},
+    collections::{BinaryHeap, HashMap},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -190,27 +190,22 @@ pub struct Victims {
     pub v6: Vec<Flow<Addr6>>,
 }
 
-/// The forward entries of connections that count, match a filter that was [checked](check), and have been silent for so long.
-pub fn victims(place: Place<'_>, filter: &ConnectionFilter, idle_for: Duration) -> Victims {
+/// The forward entries of connections that count, match a filter that was [checked](check), have been silent for so long, and
+/// belong to one of `ours`.
+pub fn victims(
+    place: Place<'_>,
+    filter: &ConnectionFilter,
+    idle_for: Duration,
+    ours: impl Fn(BackendId) -> bool,
+) -> Victims {
     let filter = Filter::new(filter);
     let idle = u64::try_from(idle_for.as_millis()).unwrap_or(u64::MAX);
     let mut found = Victims::default();
-    each(place, &place.tables.v4, &filter, |row| found.v4.extend(row.victim(idle)));
-    each(place, &place.tables.v6, &filter, |row| found.v6.extend(row.victim(idle)));
-    found
-}
-
-/// The forward entries of connections that count and belong to these backends.
-pub fn victims_of(place: Place<'_>, backends: &HashSet<BackendId>) -> Victims {
-    let none = ConnectionFilter::default();
-    let filter = Filter::new(&none);
-    let mut found = Victims::default();
-    let ours = |backend| backends.contains(&backend);
     each(place, &place.tables.v4, &filter, |row| {
-        found.v4.extend(row.victim(0).filter(|f| ours(f.backend)));
+        found.v4.extend(row.victim(idle).filter(|flow| ours(flow.backend)));
     });
     each(place, &place.tables.v6, &filter, |row| {
-        found.v6.extend(row.victim(0).filter(|f| ours(f.backend)));
+        found.v6.extend(row.victim(idle).filter(|flow| ours(flow.backend)));
     });
     found
 }
@@ -232,7 +227,7 @@ impl<A: Addr> Row<'_, A> {
 
     /// The reply entry; all zero if there is none.
     fn reply(&self) -> Flow<A> {
-        self.table.get(&self.flow.key().twin(self.flow)).unwrap_or_default()
+        self.table.reply(self.flow).unwrap_or_default()
     }
 
     /// Ticks since the last packet of either direction.

@@ -5,5 +5,5 @@ pub mod plan;
 pub mod step;
 
 pub use actual::{Actual, ActualService};
-pub use plan::{Scope, collect, plan};
+pub use plan::{PlanError, Scope, collect, plan};
 pub use step::{Plan, Step};

@@ -11,12 +11,13 @@ use aya::{
     maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, PerCpuValues},
     programs::ProgramFd,
 };
+use flowpin::datapath::filter::Filter;
 use lb_common::{
     abi::{
         Active, Addr4, Addr6, Algorithm, BLOCK_SLOTS, Backend, BackendCounters, BackendId, PoolBlock, PortBe,
         Proto, Reason, Service, ServiceId, ServiceKey, Stray, maps, table,
     },
-    filter, flow_table, maglev,
+    flow_table, maglev,
 };
 
 pub use entries::Flows;
@@ -73,7 +74,7 @@ pub struct World {
     services6: HashMap<MapData, ServiceKey<Addr6>, Service>,
     vips4: HashMap<MapData, Addr4, u32>,
     vips6: HashMap<MapData, Addr6, u32>,
-    filter: Array<MapData, u64>,
+    filter: Filter,
     pools: Array<MapData, PoolBlock>,
     active: Array<MapData, Active>,
     backends: Array<MapData, Backend>,
@@ -148,7 +149,7 @@ impl World {
             services6: take(maps::SERVICES6)?.try_into()?,
             vips4: take(maps::VIPS4)?.try_into()?,
             vips6: take(maps::VIPS6)?.try_into()?,
-            filter: take(maps::FILTER)?.try_into()?,
+            filter: Filter::over(take(maps::FILTER)?.try_into()?),
             pools: take(maps::POOLS)?.try_into()?,
             active: take(maps::ACTIVE)?.try_into()?,
             backends: take(maps::BACKENDS)?.try_into()?,
@@ -265,11 +266,7 @@ impl World {
         }
         for (proto, port) in ports {
             let port = PortBe::new(*port);
-            let (word, bit) = match vip {
-                IpAddr::V4(vip) => filter::bit(Addr4::from(vip), port, *proto),
-                IpAddr::V6(vip) => filter::bit(Addr6::from(vip), port, *proto),
-            };
-            self.filter.set(word, self.filter.get(&word, 0)? | 1 << bit, 0)?;
+            self.filter.add(vip, port, *proto)?;
             match vip {
                 IpAddr::V4(vip) => {
                     self.services4.insert(ServiceKey::new(vip.into(), port, *proto), value, 0)?
