@@ -1,48 +1,164 @@
-//! When a silent flow is over. Pure: phase and timeouts in, a limit out.
+//! When a flow is over. Pure: what is known of it and the service's timeouts in, a verdict out.
 
 use crate::{
-    abi::CREATED_SHIFT,
-    flow_state::{Phase, Word},
+    abi::{ASKED_SHIFT, CREATED_SHIFT},
+    flow_state::{Phase, Word, unanswered},
+    hash,
 };
 
-/// How long a flow may be silent in both directions, in milliseconds, per phase.
+/// How long a flow may go on, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// A SYN that wasn't answered or whose answer wasn't acknowledged. Seconds, so that a SYN flood drains by itself.
     pub half_open: u64,
-    /// Open and silent.
-    pub established: u64,
-    /// One side has closed.
-    pub closing: u64,
+    /// Open and silent in both directions.
+    pub idle: u64,
+    /// One side has closed, and both are silent.
+    pub half_closed: u64,
     /// Closed: for late packets and retransmitted FINs.
     pub closed: u64,
-    /// UDP.
+    /// UDP, silent in both directions.
     pub udp: u64,
+    /// Open, and the client has never sent anything.
+    pub client_request: Option<u64>,
+    /// The client has sent something since the backend last did.
+    pub backend_response: Option<u64>,
+    /// Open, whatever it does; each connection's own limit is up to a tenth less, so that they don't all end at once.
+    pub max_age: Option<u64>,
+}
+
+/// What is known of a flow, times in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed {
+    /// Its state.
+    pub word: Word,
+    /// Since it was pinned.
+    pub age: u64,
+    /// Since the last packet of either direction.
+    pub idle: u64,
+    /// `mark` of the forward entry.
+    pub asked: u32,
+    /// `mark` of the reply entry.
+    pub said: u32,
+    /// Since the client last sent data; only of meaning if it has.
+    pub asked_for: u64,
+}
+
+/// Which timeout it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Timeout {
+    /// [`Timeouts::half_open`]
+    HalfOpen,
+    /// [`Timeouts::idle`]
+    Idle,
+    /// [`Timeouts::half_closed`]
+    HalfClosed,
+    /// [`Timeouts::closed`]
+    Closed,
+    /// [`Timeouts::udp`]
+    Udp,
+    /// [`Timeouts::client_request`]
+    ClientRequest,
+    /// [`Timeouts::backend_response`]
+    BackendResponse,
+    /// [`Timeouts::max_age`]
+    MaxAge,
+}
+
+impl Timeout {
+    /// As in metrics and log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HalfOpen => "half_open",
+            Self::Idle => "idle",
+            Self::HalfClosed => "half_closed",
+            Self::Closed => "closed",
+            Self::Udp => "udp",
+            Self::ClientRequest => "client_request",
+            Self::BackendResponse => "backend_response",
+            Self::MaxAge => "max_age",
+        }
+    }
+}
+
+/// What is to become of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It stays.
+    Keep,
+    /// It is forgotten; there is nobody who would have to be told.
+    Remove(Timeout),
+    /// Both ends are reset, unless something happens first.
+    Expire(Timeout),
+    /// Both ends are reset, whatever happens.
+    End(Timeout),
 }
 
 impl Timeouts {
     /// Half-open 10 s: a SYN is retransmitted after 1, 3 and 7 s (Linux), each of which renews the entry; nf_conntrack keeps
-    /// 120 s, IPVS 60 s, both of which a flood can fill a table in. Established 24 h: kube-proxy's setting
-    /// (`tcpEstablishedTimeout`); IPVS's 15 min cuts idle streams. Closing 1 h: kube-proxy's `tcpCloseWaitTimeout`, since a
+    /// 120 s, IPVS 60 s, both of which a flood can fill a table in. Idle 24 h: kube-proxy's setting
+    /// (`tcpEstablishedTimeout`); IPVS's 15 min cuts idle streams. Half-closed 1 h: kube-proxy's `tcpCloseWaitTimeout`, since a
     /// half-closed transfer may be long. Closed 10 s: retransmissions of a last FIN start at 200 ms and double. UDP 60 s: twice
     /// nf_conntrack's unreplied timeout, half its stream timeout.
-    pub const DEFAULT: Self =
-        Self { half_open: 10_000, established: 86_400_000, closing: 3_600_000, closed: 10_000, udp: 60_000 };
+    pub const DEFAULT: Self = Self {
+        half_open: 10_000,
+        idle: 86_400_000,
+        half_closed: 3_600_000,
+        closed: 10_000,
+        udp: 60_000,
+        client_request: None,
+        backend_response: None,
+        max_age: None,
+    };
 
     /// Longest idle timeout that the 32-bit stamps in the flow table can measure at any tick rate, with a margin: 20 days.
     pub const MAX_MS: u64 = 20 * 86_400_000;
 
-    /// The limit for a flow with this word. Gone flows have none: whoever moved them there is removing them.
-    pub const fn limit(&self, word: Word) -> Option<u64> {
-        match word.phase() {
-            Phase::SYN_SENT => Some(self.half_open),
-            Phase::ESTABLISHED => Some(self.established),
-            Phase::CLOSING => Some(self.closing),
-            Phase::CLOSED | Phase::RESET => Some(self.closed),
-            Phase::UDP => Some(self.udp),
-            _ => None,
+    /// Longest timeout that [`asked_at`](crate::abi::Flow::asked_at) can measure at any tick rate, with a margin: 30 minutes.
+    pub const MAX_RESPONSE_MS: u64 = 30 * 60_000;
+
+    /// What is to become of a flow. Gone flows stay: whoever moved them there is removing them.
+    ///
+    /// A half-open connection is forgotten without a word: its client, if there is one, will try again, and be given to another backend.
+    pub fn verdict(&self, flow: &Observed) -> Verdict {
+        let over = |limit: u64| flow.idle >= limit;
+        match flow.word.phase() {
+            Phase::SYN_SENT if over(self.half_open) => Verdict::Remove(Timeout::HalfOpen),
+            Phase::CLOSED | Phase::RESET if over(self.closed) => Verdict::Remove(Timeout::Closed),
+            Phase::UDP if over(self.udp) => Verdict::Remove(Timeout::Udp),
+            Phase::CLOSING if over(self.half_closed) => Verdict::Expire(Timeout::HalfClosed),
+            Phase::ESTABLISHED => self.open(flow),
+            _ => Verdict::Keep,
         }
     }
+
+    fn open(&self, flow: &Observed) -> Verdict {
+        let waits = unanswered(flow.asked, flow.said);
+        if self.max_age.is_some_and(|limit| flow.age >= own_limit(limit, flow.word)) {
+            Verdict::End(Timeout::MaxAge)
+        } else if flow.idle >= self.idle {
+            Verdict::Expire(Timeout::Idle)
+        } else if flow.asked == 0 && self.client_request.is_some_and(|limit| flow.age >= limit) {
+            Verdict::Expire(Timeout::ClientRequest)
+        } else if waits && self.backend_response.is_some_and(|limit| flow.asked_for >= limit) {
+            Verdict::Expire(Timeout::BackendResponse)
+        } else {
+            Verdict::Keep
+        }
+    }
+}
+
+/// A connection's own part of a maximum age: nine tenths to all of it, by its tag.
+fn own_limit(limit: u64, word: Word) -> u64 {
+    let lot = u64::from(hash::mix(word.tag() as u32 ^ (word.tag() >> 32) as u32)) >> 22;
+    limit - limit / 10 * lot / 1024
+}
+
+/// Ticks since a client last sent data, given jiffies now and the flow's `asked_at`. Good for as long as 16 bits are.
+pub const fn asked_for(now: u64, asked_at: u16) -> u64 {
+    let units = ((now >> ASKED_SHIFT) as u16).wrapping_sub(asked_at);
+    // It asked after now was read.
+    if units > 0xfff0 { 0 } else { (units as u64) << ASKED_SHIFT }
 }
 
 /// Ticks since `seen`, given the low half of jiffies now. A stamp made after `now` was read counts as just now.
@@ -68,15 +184,73 @@ mod tests {
         assert_eq!(age(0x000f_ffff_ffe0, created), 0, "read a moment before");
     }
 
+    fn observed(phase: Phase, idle: u64) -> Observed {
+        Observed { word: Word::new(phase, 9), age: idle, idle, asked: 0, said: 0, asked_for: 0 }
+    }
+
+    const T: Timeouts = Timeouts {
+        half_open: 10,
+        idle: 200,
+        half_closed: 30,
+        closed: 40,
+        udp: 50,
+        client_request: None,
+        backend_response: None,
+        max_age: None,
+    };
+
     #[test]
     fn each_phase_has_its_limit() {
-        let t = Timeouts { half_open: 1, established: 2, closing: 3, closed: 4, udp: 5 };
-        let limit = |p| t.limit(Word::new(p, 9));
-        assert_eq!(
-            [Phase::SYN_SENT, Phase::ESTABLISHED, Phase::CLOSING, Phase::CLOSED, Phase::UDP].map(limit),
-            [Some(1), Some(2), Some(3), Some(4), Some(5)]
-        );
-        assert_eq!(limit(Phase::GONE), None);
+        use Timeout::*;
+        for (phase, limit, verdict) in [
+            (Phase::SYN_SENT, 10, Verdict::Remove(HalfOpen)),
+            (Phase::ESTABLISHED, 200, Verdict::Expire(Idle)),
+            (Phase::CLOSING, 30, Verdict::Expire(HalfClosed)),
+            (Phase::CLOSED, 40, Verdict::Remove(Closed)),
+            (Phase::RESET, 40, Verdict::Remove(Closed)),
+            (Phase::UDP, 50, Verdict::Remove(Udp)),
+            (Phase::GONE, u64::MAX, Verdict::Keep),
+        ] {
+            assert_eq!(T.verdict(&observed(phase, limit)), verdict, "{phase:?}");
+            assert_eq!(T.verdict(&observed(phase, limit - 1)), Verdict::Keep, "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn who_asks_is_waited_for_and_who_does_not_too() {
+        let t = Timeouts { client_request: Some(60), backend_response: Some(20), ..T };
+        let flow = |asked, said, asked_for, age| {
+            t.verdict(&Observed { asked, said, asked_for, age, ..observed(Phase::ESTABLISHED, 0) })
+        };
+        assert_eq!(flow(0, 0, 0, 60), Verdict::Expire(Timeout::ClientRequest));
+        assert_eq!(flow(0, 0, 0, 59), Verdict::Keep);
+        assert_eq!(flow(0, 900, 99, 60), Verdict::Expire(Timeout::ClientRequest), "a banner is no request");
+        assert_eq!(flow(501, 0, 20, 1_000), Verdict::Expire(Timeout::BackendResponse));
+        assert_eq!(flow(501, 0, 19, 1_000), Verdict::Keep);
+        assert_eq!(flow(501, 502, 99, 1_000), Verdict::Keep, "answered");
+        assert_eq!(flow(502, 502, 20, 1_000), Verdict::Expire(Timeout::BackendResponse), "asked again");
+        assert_eq!(flow(u32::MAX - 5, 10, 99, 1_000), Verdict::Keep, "the numbers have wrapped");
+    }
+
+    #[test]
+    fn no_connection_outlives_the_maximum_age_and_not_all_end_at_once() {
+        let t = Timeouts { max_age: Some(100_000), ..T };
+        let ends = |tag: u64, age| {
+            let word = Word::new(Phase::ESTABLISHED, tag);
+            t.verdict(&Observed { word, age, ..observed(Phase::ESTABLISHED, 0) })
+                == Verdict::End(Timeout::MaxAge)
+        };
+        let ended = |age| (0..1_000u64).filter(|tag| ends(tag << 16, age)).count();
+        assert_eq!((ended(89_999), ended(100_000)), (0, 1_000));
+        let half = ended(95_000);
+        assert!((400..600).contains(&half), "{half} of 1,000 at half of the tenth");
+    }
+
+    #[test]
+    fn asking_is_timed_over_the_wrap_of_the_stamp() {
+        let at = (0x3f_ffc0u64 >> ASKED_SHIFT) as u16;
+        assert_eq!(asked_for(0x40_0100, at), 0x140);
+        assert_eq!(asked_for(0x3f_ff80, at), 0, "read a moment before");
     }
 
     #[test]

@@ -61,6 +61,8 @@ const FIN_BACKEND: u64 = 1 << 10;
 /// The client's FIN was acknowledged by the backend.
 const ACKED_CLIENT: u64 = 1 << 11;
 const ACKED_BACKEND: u64 = 1 << 12;
+/// The flow counts in its client's bond; see [`affinity`](crate::affinity).
+const BOUND: u64 = 1 << 13;
 
 impl Word {
     /// The first word of a flow. `tag`: 47 bits that no flow of the recent past had; the 48th is always set, so that no word
@@ -68,6 +70,16 @@ impl Word {
     #[inline(always)]
     pub const fn new(phase: Phase, tag: u64) -> Self {
         Self(1 << 63 | tag << 16 | phase.0 as u64)
+    }
+    /// The same, of a flow that counts in its client's bond if `bound`.
+    #[inline(always)]
+    pub const fn bound_if(self, bound: bool) -> Self {
+        if bound { Self(self.0 | BOUND) } else { self }
+    }
+    /// Does it count in its client's bond?
+    #[inline(always)]
+    pub const fn bound(self) -> bool {
+        self.0 & BOUND != 0
     }
     /// The phase.
     #[inline(always)]
@@ -190,6 +202,23 @@ pub const fn next(
     }
     const ALL: u64 = ACKED_CLIENT | ACKED_BACKEND;
     if w & ALL == ALL { Word(w).with(Phase::CLOSED) } else { Word(w) }
+}
+
+/// Has the client sent data that the backend has not answered with any? `asked`: the acknowledgement number with which the client last
+/// sent data, `said`: the sequence number after the backend's last data; 0: there was none.
+///
+/// An answer is data beyond what the client had when it asked. A client that asks while an earlier answer is still on its way has
+/// acknowledged less than that: then the earlier answer passes for this one, and nothing is noticed.
+#[inline(always)]
+pub const fn unanswered(asked: u32, said: u32) -> bool {
+    asked != 0 && (said == 0 || said.wrapping_sub(asked) as i32 <= 0)
+}
+
+/// The higher of two [marks](crate::abi::Flow::mark) of the backend, `said` the one there was: data that is sent again moves nothing.
+#[inline(always)]
+pub const fn further(said: u32, end: u32) -> u32 {
+    let end = if end == 0 { 1 } else { end };
+    if said == 0 || end.wrapping_sub(said) as i32 > 0 { end } else { said }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The flow hash: MurmurHash3 (x86, 32 bits; Austin Appleby, public domain) over the words of a 5-tuple. It picks slots of
 //! Maglev tables, so nodes must agree on it: it never changes, and test vectors hold it.
 
-use crate::abi::{Addr, FlowKey};
+use crate::abi::{Addr, AffinityKey, FlowKey};
 
 /// Seed of the flow hash, the same on every node.
 pub const SEED: u32 = 0x666c_6f77;
@@ -29,6 +29,13 @@ pub fn flow<A: Addr>(key: &FlowKey<A>) -> u32 {
     let h = key.dst.fold(h, |h, w| round(h, u32::from_be(w)));
     let h = round(h, (key.sport.get() as u32) << 16 | key.dport.get() as u32);
     mix(round(h, key.proto.0 as u32))
+}
+
+/// Hash of a client's address, whatever its group: for consistent hashing of clients that are bound.
+#[inline(always)]
+pub const fn client(key: &AffinityKey) -> u32 {
+    let h = round(round(SEED, (key.high >> 32) as u32), key.high as u32);
+    mix(round(round(h, (key.low >> 32) as u32), key.low as u32))
 }
 
 /// Maps a hash onto `0..n` without a division (Lemire, "Fast random integer generation in an interval", 2018).

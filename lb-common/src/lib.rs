@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 pub mod abi;
+pub mod affinity;
 pub mod checksum;
 pub mod expiry;
 pub mod filter;

@@ -1,21 +1,29 @@
 //! Counting. Active connections exactly once; packets and bytes on lines that no other CPU writes.
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use lb_common::abi::{
-    Addr, BLOCK_SLOTS, BackendId, CREATED_SHIFT, Direction,
-    counters::{DURATION_BUCKETS, DURATION_TICK_MS},
+use lb_common::{
+    abi::{
+        ASKED_SHIFT, Active, Addr, BLOCK_SLOTS, BackendId, CREATED_SHIFT,
+        counters::{DURATION_BUCKETS, DURATION_TICK_MS},
+    },
+    flow_state::{Segment, further},
 };
 
 use crate::{
     atomic::{add_u64, fetch_add_u32},
-    maps::{ACTIVE, BACKEND_COUNTERS, DURATIONS, POOLS, REASONS, TICK_HZ},
+    maps::{ACTIVE, BACKEND_COUNTERS, CLIENTS, DURATIONS, POOLS, REASONS, TICK_HZ},
     table::Entry,
 };
 
 /// The active count of a backend.
 #[inline(always)]
 fn active(backend: BackendId) -> Option<*mut u32> {
-    let block = ACTIVE.get_ptr_mut(backend.block())?;
+    at(ACTIVE.get_ptr_mut(backend.block())?, backend)
+}
+
+/// A backend's count in its block.
+#[inline(always)]
+fn at(block: *mut Active, backend: BackendId) -> Option<*mut u32> {
     let slot = backend.slot() & (BLOCK_SLOTS - 1);
     // SAFETY: the slot is within the block; array maps' values live as long as the map.
     Some(unsafe { (&raw mut (*block).count).cast::<u32>().add(slot) })
@@ -43,12 +51,65 @@ pub fn release(backend: BackendId) {
     }
 }
 
+/// A client is bound to this backend and has an open flow.
+#[inline(always)]
+pub fn client_came(backend: BackendId) {
+    clients(backend, 1);
+}
+
+/// A client that was bound to this backend is bound to another, or has no open flow any more.
+#[inline(always)]
+pub fn client_went(backend: BackendId) {
+    clients(backend, u32::MAX);
+}
+
+#[inline(always)]
+fn clients(backend: BackendId, change: u32) {
+    if let Some(count) = CLIENTS.get_ptr_mut(backend.block()).and_then(|block| at(block, backend)) {
+        // SAFETY: an aligned word of a map's value; all writers use atomics.
+        unsafe { fetch_add_u32(count, change) };
+    }
+}
+
+/// What a backend makes of those who want to connect: which of its counters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Sign {
+    /// It accepts, and the client takes it up.
+    Accepted = 0,
+    /// RST.
+    Refused = 1,
+    /// Nothing, so that the client has asked again.
+    Unanswered = 2,
+}
+
+/// Notes what a backend makes of somebody who wants to connect.
+#[inline(always)]
+pub fn sign(backend: BackendId, sign: Sign) {
+    let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend.0) else { return };
+    // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
+    unsafe {
+        match sign {
+            Sign::Accepted => (*counters).accepted += 1,
+            Sign::Refused => (*counters).refused += 1,
+            Sign::Unanswered => (*counters).unanswered += 1,
+        }
+    }
+}
+
 /// A flow has stopped counting: gives its place back and notes how long it was open. Called by whoever moved the state, once.
 #[inline(always)]
 pub fn ended(backend: BackendId, created: u32) {
     release(backend);
-    let Some(block) = POOLS.get(backend.block()) else { return };
-    let Some(histogram) = DURATIONS.get_ptr_mut(block.service) else { return };
+    flowpin_ended(backend.0, created);
+}
+
+/// The second half of [`ended`], as a global function for the kernel: nothing but numbers, so that the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flowpin_ended(backend: u32, created: u32) -> u32 {
+    let Some(block) = POOLS.get(BackendId(backend).block()) else { return 0 };
+    let Some(histogram) = DURATIONS.get_ptr_mut(block.service) else { return 0 };
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_jiffies64() } >> CREATED_SHIFT;
     let jiffies = ((now as u32).wrapping_sub(created) as u64) << CREATED_SHIFT;
@@ -63,6 +124,7 @@ pub fn ended(backend: BackendId, created: u32) {
         add_u64(&raw mut (*histogram).sum_jiffies, jiffies);
         add_u64((&raw mut (*histogram).buckets).cast::<u64>().add(bucket), 1);
     }
+    0
 }
 
 /// A flow was pinned.
@@ -78,14 +140,15 @@ pub fn pinned(backend: BackendId) {
 ///
 /// The flow's own figures are plain adds: packets of one direction of one flow come in by one queue and so on one CPU. Should
 /// a queue move, two CPUs may add at once and one packet is missing from the flow's figures; the backend's, per CPU, have it.
+/// `segment`: what it says, if it is TCP.
 #[inline(always)]
-pub fn packet<A: Addr>(flow: Entry<A>, packets: u64, bytes: u64) {
+pub fn packet<A: Addr>(flow: Entry<A>, packets: u64, bytes: u64, segment: &Segment) {
     let flow = flow.at();
     // SAFETY: the pointer comes from a lookup in this run. Stamps and counters are whole words; see above for races.
-    let (backend, direction) = unsafe {
-        let now = bpf_jiffies64() as u32;
-        if (*flow).last_seen != now {
-            (*flow).last_seen = now;
+    let (backend, forward) = unsafe {
+        let now = bpf_jiffies64();
+        if (*flow).last_seen != now as u32 {
+            (*flow).last_seen = now as u32;
         }
         let low = (*flow).packets_low;
         (*flow).packets_low = low.wrapping_add(packets as u32);
@@ -93,12 +156,21 @@ pub fn packet<A: Addr>(flow: Entry<A>, packets: u64, bytes: u64) {
             (*flow).packets_high = (*flow).packets_high.wrapping_add(1);
         }
         (*flow).bytes += bytes;
-        ((*flow).backend, (*flow).direction)
+        let forward = (*flow).direction.is_forward();
+        if segment.len != 0 {
+            if forward {
+                (*flow).mark = if segment.ack == 0 { 1 } else { segment.ack };
+                (*flow).asked_at = (now >> ASKED_SHIFT) as u16;
+            } else {
+                (*flow).mark = further((*flow).mark, segment.seq.wrapping_add(segment.len));
+            }
+        }
+        ((*flow).backend, forward)
     };
     let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend.0) else { return };
     // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
     unsafe {
-        if direction == Direction::FORWARD {
+        if forward {
             (*counters).packets_in += packets;
             (*counters).bytes_in += bytes;
         } else {

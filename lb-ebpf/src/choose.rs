@@ -15,7 +15,7 @@ use lb_common::{
 use crate::{
     account,
     conntrack::REFUSED,
-    maps::{ACTIVE, POOLS, TABLES},
+    maps::{ACTIVE, CLIENTS, POOLS, TABLES},
     packet::opaque,
 };
 
@@ -37,7 +37,7 @@ pub fn backend(service: &Service, flow_hash: u32, chance: u32) -> u32 {
 /// beyond the verifier's limit.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn flowpin_choose(
+pub extern "C" fn flowpin_choose(
     algorithm: u32,
     first: BlockId,
     service: ServiceId,
@@ -45,12 +45,14 @@ extern "C" fn flowpin_choose(
     chance: u32,
 ) -> u32 {
     if Algorithm(algorithm as u8) == Algorithm::CONSISTENT_HASH {
-        consistent_hash(service, flow_hash)
-    } else {
-        match fewest(first, chance) {
-            UNEVEN => least_connections(first, chance),
-            chosen => chosen,
-        }
+        return consistent_hash(service, flow_hash);
+    }
+    if Algorithm(algorithm as u8) == Algorithm::LEAST_CLIENTS {
+        return least::<true>(first, chance);
+    }
+    match fewest(first, chance) {
+        UNEVEN => least::<false>(first, chance),
+        chosen => chosen,
     }
 }
 
@@ -128,19 +130,19 @@ fn active_at(active: *const Active, slot: usize) -> u32 {
     unsafe { (&raw const (*active).count).cast::<u32>().add(slot).read_volatile() }
 }
 
-/// Fewest active connections per weight among the eligible, exactly: the whole pool is scanned.
+/// Fewest active connections, or clients (`C`), per weight among the eligible, exactly: the whole pool is scanned.
 #[inline(always)]
-fn least_connections(first: BlockId, chance: u32) -> u32 {
+fn least<const C: bool>(first: BlockId, chance: u32) -> u32 {
     let mut choice = Choice { first, chance, chosen: REFUSED | Reason::BackendsFull as u32 };
     // SAFETY: the callback has the signature that the helper wants, and the context outlives the call.
     unsafe {
-        let attempt = attempt as unsafe extern "C" fn(u64, *mut Choice) -> i64;
+        let attempt = attempt::<C> as unsafe extern "C" fn(u64, *mut Choice) -> i64;
         bpf_loop(ATTEMPTS, attempt as *mut c_void, (&raw mut choice).cast(), 0);
     }
     choice.chosen
 }
 
-/// A choice by least-connections.
+/// A choice by the least.
 #[repr(C)]
 struct Choice {
     first: BlockId,
@@ -149,10 +151,10 @@ struct Choice {
 }
 
 /// Finds the minimum and takes a place there. Returns 0 if the place was gone by then: again, please.
-unsafe extern "C" fn attempt(_index: u64, choice: *mut Choice) -> i64 {
-    // SAFETY: the helper hands over what `least_connections` gave it.
+unsafe extern "C" fn attempt<const C: bool>(_index: u64, choice: *mut Choice) -> i64 {
+    // SAFETY: the helper hands over what `least` gave it.
     let choice = unsafe { &mut *choice };
-    let (winner, full) = scan(choice.first, choice.chance);
+    let (winner, full) = scan::<C>(choice.first, choice.chance);
     if winner == 0 {
         choice.chosen = REFUSED | if full != 0 { Reason::BackendsFull } else { Reason::NoBackend } as u32;
         return 1;
@@ -181,13 +183,13 @@ struct Scan {
 /// A helper does the walking (`bpf_loop`, Linux 5.17), so that the verifier looks at one block instead of the longest chain,
 /// which is beyond its limit.
 #[inline(always)]
-fn scan(first: BlockId, chance: u32) -> (u32, u32) {
+fn scan<const C: bool>(first: BlockId, chance: u32) -> (u32, u32) {
     let mut scan = Scan { least: Least::new(chance), block: first, full: 0 };
     // SAFETY: the callback has the signature that the helper wants, and the context outlives the call.
     unsafe {
         bpf_loop(
             MAX_CHAIN,
-            scan_block as unsafe extern "C" fn(u64, *mut Scan) -> i64 as *mut c_void,
+            scan_block::<C> as unsafe extern "C" fn(u64, *mut Scan) -> i64 as *mut c_void,
             (&raw mut scan).cast(),
             0,
         );
@@ -196,7 +198,7 @@ fn scan(first: BlockId, chance: u32) -> (u32, u32) {
 }
 
 /// Offers the backends of one block. Returns 1 at the end of the chain.
-unsafe extern "C" fn scan_block(_index: u64, scan: *mut Scan) -> i64 {
+unsafe extern "C" fn scan_block<const C: bool>(_index: u64, scan: *mut Scan) -> i64 {
     // SAFETY: the helper hands over what `scan` gave it.
     let scan = unsafe { &mut *scan };
     let id = scan.block;
@@ -204,17 +206,16 @@ unsafe extern "C" fn scan_block(_index: u64, scan: *mut Scan) -> i64 {
         return 1;
     }
     let (Some(block), Some(active)) = (POOLS.get(id), ACTIVE.get_ptr(id)) else { return 1 };
+    let Some(compared) = (if C { CLIENTS.get_ptr(id) } else { Some(active) }) else { return 1 };
     let mut least = scan.least;
     let mut full = 0;
     let mut slot = 0;
     while slot < BLOCK_SLOTS {
-        let count = active_at(active, slot);
-        let mut weight = block.weight[slot];
-        if count >= block.limit[slot] {
-            full |= weight;
-            weight = 0;
-        }
-        least.offer(id * BLOCK_SLOTS as u32 + slot as u32, count, weight);
+        let (count, weight) = (active_at(active, slot), block.weight[slot]);
+        // 1 if it has a place; without a branch, which the verifier would follow both ways for each slot.
+        let fits = ((count as u64).wrapping_sub(block.limit[slot] as u64) >> 63) as u32;
+        full |= weight * (1 - fits);
+        least.offer(id * BLOCK_SLOTS as u32 + slot as u32, active_at(compared, slot), weight * fits);
         slot += 1;
     }
     scan.least = least;

@@ -6,13 +6,14 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use lb_common::{
-    abi::{Addr, Backend, BackendId, CREATED_SHIFT, Direction, FlowKey, PortBe, Proto, Reason},
+    abi::{Addr, Backend, BackendId, CREATED_SHIFT, Direction, Flow, FlowKey, PortBe, Proto, Reason, What},
     flow_state::{Phase, Segment, Word, flags, moves_open, next},
 };
 
-pub use crate::table::{Entry, entry, find, same, visit};
+pub use crate::table::{Entry, entry, find, same, visit, visit_reply, visit_twin};
 use crate::{
-    account,
+    account::{self, Sign},
+    affinity, events,
     maps::Tables,
     table::{self, exchange},
 };
@@ -42,19 +43,23 @@ pub fn settled<A: Addr>(flow: Entry<A>, segment: &Segment) -> bool {
         return false;
     }
     // SAFETY: the pointer comes from a search in this run.
-    let (direction, visit) = unsafe { ((*flow.at()).direction, (*flow.at()).track) };
-    if direction == Direction::FORWARD { flow.seen.phase() == Phase::ESTABLISHED } else { visit == 0 }
+    let direction = unsafe { (*flow.at()).direction };
+    if direction.is_forward() {
+        flow.seen.phase() == Phase::ESTABLISHED
+    } else {
+        direction == Direction::REPLY
+    }
 }
 
 /// Moves the state on as a TCP segment says. `flow` is the entry that was found; the other direction's is visited.
 #[inline(never)]
-pub fn track<V: Tables>(key: &FlowKey<V::Addr>, flow: Entry<V::Addr>, segment: &Segment) -> Step {
+pub fn track<V: Tables>(flow: Entry<V::Addr>, segment: &Segment) -> Step {
     // SAFETY: the pointer comes from a search in this run.
-    let (direction, twin) = unsafe { ((*flow.at()).direction, key.twin(&*flow.at())) };
+    let direction = unsafe { (*flow.at()).direction };
     if !same(flow) {
         return Step::Busy;
     }
-    if direction == Direction::FORWARD {
+    if direction.is_forward() {
         if flow.seen.phase() == Phase::GONE {
             return Step::Busy;
         }
@@ -63,23 +68,27 @@ pub fn track<V: Tables>(key: &FlowKey<V::Addr>, flow: Entry<V::Addr>, segment: &
         }
         if segment.opens() && !flow.seen.alive() {
             // The old connection is over, for the client at least; the new one is chosen for anew.
-            return if remove::<V>(key, &twin, flow, flow.seen) { Step::Anew } else { Step::Busy };
+            return if remove::<V>(flow, flow.seen) { Step::Anew } else { Step::Busy };
+        }
+        if segment.opens() && flow.seen.phase() == Phase::SYN_SENT && !flow.seen.answered() {
+            // SAFETY: as above.
+            account::sign(unsafe { (*flow.at()).backend }, Sign::Unanswered);
         }
     }
     // Without its other half a flow is being made or removed at this instant; the sender will say it again.
-    let Some(other) = visit::<V>(&twin) else { return Step::Belongs };
+    let Some(other) = visit_twin::<V>(flow.at()) else { return Step::Belongs };
     if other.seen.tag() != flow.seen.tag() {
         return Step::Belongs;
     }
     if other.seen.phase() == Phase::RESET {
         return closed(segment);
     }
-    let from_client = direction == Direction::FORWARD;
+    let from_client = direction.is_forward();
     let (forward, reply) = if from_client { (flow, other) } else { (other, flow) };
-    if advance(forward, reply, segment, from_client) {
+    if advance::<V>(forward, reply, segment, from_client) {
         // From now on replies visit the forward entry: their acknowledgements matter.
         // SAFETY: the pointer comes from a search in this run; one byte, only ever set.
-        unsafe { (*reply.at()).track = 1 };
+        unsafe { (*reply.at()).direction = Direction::REPLY_TRACKED };
     }
     Step::Belongs
 }
@@ -93,29 +102,26 @@ fn closed(segment: &Segment) -> Step {
 /// Closes a TCP connection: whoever says something from now on is answered with a RST. `state`: its word, of which only the
 /// tag counts. True if this call closed it.
 #[inline(never)]
-pub fn close<V: Tables>(key: &FlowKey<V::Addr>, state: u64) -> bool {
-    let Some(forward) = visit::<V>(key) else { return false };
+pub fn close<V: Tables>(forward: Entry<V::Addr>, state: u64) -> bool {
     // SAFETY: the pointer comes from a search in this run.
-    let twin = unsafe { key.twin(&*forward.at()) };
-    if key.proto != Proto::TCP || forward.seen.tag() != Word(state).tag() || !forward.seen.counted() {
+    let proto = unsafe { (*forward.at()).proto };
+    if proto != Proto::TCP || forward.seen.tag() != Word(state).tag() || !forward.seen.counted() {
         return false;
     }
     // First, so that no reply is let through unseen once the state says that it is over.
-    if let Some(reply) = visit::<V>(&twin)
+    if let Some(reply) = visit_twin::<V>(forward.at())
         && reply.seen.tag() == forward.seen.tag()
     {
-        // SAFETY: as above; one byte, only ever set.
-        unsafe { (*reply.at()).track = 1 };
+        // SAFETY: the pointer comes from a search in this run; one byte, only ever set.
+        unsafe { (*reply.at()).direction = Direction::REPLY_TRACKED };
     }
     let mut old = forward.seen;
     for _ in 0..MOVES {
         match exchange(forward, old, old.with(Phase::RESET)) {
             Ok(()) => {
                 // SAFETY: as above; the stamp is a whole word: it lingers from now on. The helper has no preconditions.
-                unsafe {
-                    (*forward.at()).last_seen = bpf_jiffies64() as u32;
-                    account::ended((*forward.at()).backend, (*forward.at()).created);
-                }
+                unsafe { (*forward.at()).last_seen = bpf_jiffies64() as u32 };
+                ended::<V>(forward.at(), old.0, What::CLOSED);
                 return true;
             }
             Err(now) if now.tag() == old.tag() && now.counted() => old = now,
@@ -127,7 +133,12 @@ pub fn close<V: Tables>(key: &FlowKey<V::Addr>, state: u64) -> bool {
 
 /// Moves a forward entry's state on. True if the connection has just begun to close.
 #[inline(always)]
-fn advance<A: Addr>(forward: Entry<A>, reply: Entry<A>, segment: &Segment, from_client: bool) -> bool {
+fn advance<V: Tables>(
+    forward: Entry<V::Addr>,
+    reply: Entry<V::Addr>,
+    segment: &Segment,
+    from_client: bool,
+) -> bool {
     if segment.flags & flags::FIN != 0 {
         let from = if from_client { forward } else { reply };
         // Written before the state says that it is valid. Two FINs of one side carry the same number, or the later one counts.
@@ -143,9 +154,19 @@ fn advance<A: Addr>(forward: Entry<A>, reply: Entry<A>, segment: &Segment, from_
         }
         match exchange(forward, old, new) {
             Ok(()) => {
+                let reset = segment.flags & flags::RST != 0;
+                if old.phase() == Phase::SYN_SENT && new.phase() != Phase::SYN_SENT && reset != from_client {
+                    let sign = if reset { Sign::Refused } else { Sign::Accepted };
+                    // SAFETY: as above.
+                    account::sign(unsafe { (*forward.at()).backend }, sign);
+                }
                 if old.counted() && !new.counted() {
-                    // SAFETY: as above; both are written before the entry is made and never after.
-                    unsafe { account::ended((*forward.at()).backend, (*forward.at()).created) };
+                    let what = match (reset, from_client) {
+                        (false, _) => What::FINISHED,
+                        (true, true) => What::CLIENT_RESET,
+                        (true, false) => What::BACKEND_RESET,
+                    };
+                    ended::<V>(forward.at(), old.0, what);
                 }
                 return new.phase() == Phase::CLOSING && old.phase() != Phase::CLOSING;
             }
@@ -156,28 +177,31 @@ fn advance<A: Addr>(forward: Entry<A>, reply: Entry<A>, segment: &Segment, from_
     false
 }
 
+/// A flow has stopped counting: what follows from it. `forward`: its forward entry, found in this run; `word`: its state until now. Called
+/// by whoever moved the state, once.
+#[inline(never)]
+fn ended<V: Tables>(forward: *const Flow<V::Addr>, word: u64, what: What) {
+    // SAFETY: the pointer comes from a search in this run; these are written before the entry is made and never after.
+    let (client, backend, created) = unsafe { ((*forward).src, (*forward).backend, (*forward).created) };
+    account::ended(backend, created);
+    if Word(word).bound() {
+        affinity::left(client, backend);
+    }
+    if events::followed() {
+        events::tell::<V>(forward, what);
+    }
+}
+
 /// Moves the state to `GONE` if it is still `old`, and if so removes both entries. True if this call removed the flow.
 #[inline(never)]
-pub fn remove<V: Tables>(
-    forward_key: &FlowKey<V::Addr>,
-    reply_key: &FlowKey<V::Addr>,
-    forward: Entry<V::Addr>,
-    old: Word,
-) -> bool {
+pub fn remove<V: Tables>(forward: Entry<V::Addr>, old: Word) -> bool {
     if exchange(forward, old, old.with(Phase::GONE)).is_err() {
         return false;
     }
     if old.counted() {
-        // SAFETY: the pointer comes from a lookup in this run, and nobody else deletes the entry now.
-        unsafe { account::ended((*forward.at()).backend, (*forward.at()).created) };
+        ended::<V>(forward.at(), old.0, What::REMOVED);
     }
-    // The reply entry is ours unless its tag says otherwise (a flow whose reply entry couldn't be made has none).
-    if let Some(reply) = visit::<V>(reply_key)
-        && reply.seen.tag() == old.tag()
-    {
-        table::remove::<V>(reply_key);
-    }
-    table::remove::<V>(forward_key);
+    table::remove::<V>(forward.at(), old);
     true
 }
 
@@ -194,6 +218,8 @@ pub struct Opening {
     pub chance: u32,
     /// The flow's hash.
     pub hash: u32,
+    /// It counts in its client's bond.
+    pub bound: bool,
 }
 
 /// Random bits for a new flow.
@@ -211,12 +237,13 @@ pub fn chance() -> u32 {
 pub fn pin<V: Tables>(key: &FlowKey<V::Addr>, backend: &Backend, opening: &Opening) -> u32 {
     let addr = V::address(backend);
     let port = if backend.port == PortBe(0) { key.dport } else { backend.port };
-    let word = Word::new(opening.phase, (opening.chance as u64) << 16 | (opening.hash & 0xffff) as u64);
+    let word = Word::new(opening.phase, (opening.chance as u64) << 16 | (opening.hash & 0xffff) as u64)
+        .bound_if(opening.bound);
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_jiffies64() };
     let (Some(to), Some(back)) = (table::scratch::<V>(table::FORWARD), table::scratch::<V>(table::REPLY))
     else {
-        account::release(opening.backend);
+        back_out::<V>(key, opening);
         return REFUSED | Reason::Internal as u32;
     };
     // SAFETY: this CPU's own entries; programs on it don't preempt each other in softirq.
@@ -235,7 +262,7 @@ pub fn pin<V: Tables>(key: &FlowKey<V::Addr>, backend: &Backend, opening: &Openi
     }
     let forward = table::claim::<V>(table::FORWARD);
     if forward & REFUSED != 0 {
-        account::release(opening.backend);
+        back_out::<V>(key, opening);
         // Another CPU was first: its choice stands.
         let found = if forward == table::EXISTS { table::locate_scratch::<V>() } else { forward };
         return if found & REFUSED == 0 { found } else { refusal(found) };
@@ -243,15 +270,29 @@ pub fn pin<V: Tables>(key: &FlowKey<V::Addr>, backend: &Backend, opening: &Openi
     let reply = table::claim::<V>(table::REPLY);
     if reply & REFUSED != 0 {
         table::give_back::<V>(forward);
-        account::release(opening.backend);
+        back_out::<V>(key, opening);
         return if reply == table::EXISTS { REFUSED | Reason::PortConflict as u32 } else { refusal(reply) };
     }
     if !table::publish::<V>(forward, reply) {
-        account::release(opening.backend);
+        back_out::<V>(key, opening);
         return REFUSED | Reason::Internal as u32;
     }
     account::pinned(opening.backend);
+    if events::followed()
+        && let Some(entry) = entry::<V>(key, forward)
+    {
+        events::tell::<V>(entry.at(), What::OPENED);
+    }
     forward
+}
+
+/// Gives back what was taken for a flow that isn't pinned.
+#[inline(never)]
+fn back_out<V: Tables>(key: &FlowKey<V::Addr>, opening: &Opening) {
+    account::release(opening.backend);
+    if opening.bound {
+        affinity::left(key.src, opening.backend);
+    }
 }
 
 /// Why an entry couldn't be made, as what [`pin`] returns.
@@ -265,17 +306,15 @@ fn refusal(why: u32) -> u32 {
 #[inline(never)]
 pub fn make_room<V: Tables>(key: &FlowKey<V::Addr>, backend: &Backend) -> bool {
     let port = if backend.port == PortBe(0) { key.dport } else { backend.port };
-    let reply_key = FlowKey::new(V::address(backend), key.src, port, key.sport, key.proto);
-    let Some(reply) = visit::<V>(&reply_key) else { return true };
+    let Some(reply) = visit_reply::<V>(key, V::address(backend), port) else { return true };
     // SAFETY: the pointer comes from a lookup in this run.
-    let (direction, forward_key) = unsafe { ((*reply.at()).direction, reply_key.twin(&*reply.at())) };
-    if direction != Direction::REPLY {
+    if unsafe { (*reply.at()).direction }.is_forward() {
         return false;
     }
-    let Some(forward) = visit::<V>(&forward_key) else {
+    let Some(forward) = visit_twin::<V>(reply.at()) else {
         // A flow that is being made or removed at this instant.
         return false;
     };
     let over = forward.seen.phase() == Phase::CLOSED || forward.seen.phase() == Phase::RESET;
-    over && remove::<V>(&forward_key, &reply_key, forward, forward.seen)
+    over && remove::<V>(forward, forward.seen)
 }

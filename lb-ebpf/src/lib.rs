@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main ─▶ pipeline ─▶ parse ─▶ conntrack::find ─ hit ─▶ track ─▶ account ─▶ rewrite ─▶ pass on
-//!                                   └─ miss ─▶ service ─▶ choose ─▶ conntrack::pin ─▶ account ─▶ rewrite
+//!                                   └─ miss ─▶ service ─▶ affinity, choose ─▶ conntrack::pin ─▶ account ─▶ rewrite
 //!                                                 └─ not ours: pass     └─ refused: reset | unreachable | drop
 //! ```
 //!
@@ -14,9 +14,11 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod account;
+pub mod affinity;
 pub mod atomic;
 pub mod choose;
 pub mod conntrack;
+pub mod events;
 pub mod maps;
 pub mod packet;
 pub mod parse;

@@ -44,6 +44,11 @@ mod programs {
         sweep::run::<V6>(ctx)
     }
 
+    #[xdp]
+    pub fn flowpin_forget(ctx: XdpContext) -> u32 {
+        sweep::forget(ctx)
+    }
+
     /// Writes jiffies and monotonic nanoseconds at offsets 16 and 24 of the packet.
     #[xdp]
     pub fn flowpin_clock(ctx: XdpContext) -> u32 {

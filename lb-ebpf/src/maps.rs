@@ -1,10 +1,10 @@
 //! Every map. What is in them, who writes and who reads: `lb_common::abi`.
 
-use crate::{parse::Parsed, table};
+use crate::{events, parse::Parsed, sweep, table};
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use lb_common::{
@@ -57,6 +57,13 @@ pub static POOLS: Array<PoolBlock, { MAX_BLOCKS as usize }> = Array::new();
 #[btf_map]
 pub static ACTIVE: Array<Active, { MAX_BLOCKS as usize }> = Array::new();
 #[btf_map]
+pub static CLIENTS: Array<Active, { MAX_BLOCKS as usize }> = Array::new();
+#[btf_map]
+pub static AFFINITY: HashMap<AffinityKey, AffinityEntry, { DEFAULT_MAX_CLIENTS as usize }, NO_PREALLOC> =
+    HashMap::new();
+#[btf_map]
+pub static HOSTS: HashMap<HostKey, BackendId, { MAX_HOSTS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
 pub static BACKENDS: Array<Backend, { MAX_BACKEND_IDS as usize }> = Array::new();
 #[btf_map]
 pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters, { MAX_BACKEND_IDS as usize }> = PerCpuArray::new();
@@ -68,6 +75,10 @@ pub static REASONS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
 pub static DURATIONS: Array<DurationHistogram, { MAX_SERVICES as usize }> = Array::new();
 #[btf_map]
 pub static SERVICE_NAMES: Array<ServiceName, { MAX_SERVICES as usize }> = Array::new();
+#[btf_map]
+pub static EVENTS: RingBuf<Event, { EVENT_BYTES as usize }> = RingBuf::new();
+#[btf_map]
+pub static LISTEN: Array<u32, 1> = Array::new();
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
 /// Answers that may still be given, per CPU; not pinned, private to `unreachable`. Low half: tick of the last one, high half: how
@@ -81,6 +92,10 @@ pub static ANSWERS: PerCpuArray<u64, 1> = PerCpuArray::new();
 pub static PARSED4: Parsing<Addr4> = Parsing::new();
 #[btf_map]
 pub static PARSED6: Parsing<Addr6> = Parsing::new();
+
+/// Which client is being bound, per CPU; not pinned, private to `affinity`.
+#[btf_map]
+pub static BINDING: PerCpuArray<AffinityEntry, 1> = PerCpuArray::new();
 
 /// Where a new flow's entries are put together, or the key of one that is to go, per CPU, since the stack has no room for it; not pinned,
 /// private to `table`.
@@ -105,6 +120,10 @@ pub trait Tables: IpVersion {
     fn remove();
     /// [`table::visit`]'s.
     fn locate() -> u32;
+    /// [`events::tell`]'s.
+    fn tell(what: u32);
+    /// [`sweep::run`]'s.
+    fn serve(what: u32, state: u64, seen_forward: u32, seen_reply: u32) -> u32;
     /// Its services.
     fn services() -> &'static Services<Self::Addr>;
     /// Its VIPs.
@@ -161,6 +180,14 @@ impl Tables for V4 {
         table::flowpin_locate4()
     }
     #[inline(always)]
+    fn tell(what: u32) {
+        events::flowpin_tell4(what);
+    }
+    #[inline(always)]
+    fn serve(what: u32, state: u64, seen_forward: u32, seen_reply: u32) -> u32 {
+        sweep::flowpin_serve4(what, state, seen_forward, seen_reply)
+    }
+    #[inline(always)]
     fn address(backend: &Backend) -> Addr4 {
         Addr4(backend.addr[0])
     }
@@ -202,6 +229,14 @@ impl Tables for V6 {
     #[inline(always)]
     fn locate() -> u32 {
         table::flowpin_locate6()
+    }
+    #[inline(always)]
+    fn tell(what: u32) {
+        events::flowpin_tell6(what);
+    }
+    #[inline(always)]
+    fn serve(what: u32, state: u64, seen_forward: u32, seen_reply: u32) -> u32 {
+        sweep::flowpin_serve6(what, state, seen_forward, seen_reply)
     }
     #[inline(always)]
     fn address(backend: &Backend) -> Addr6 {

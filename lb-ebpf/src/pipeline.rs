@@ -8,10 +8,10 @@ use lb_common::{
 };
 
 use crate::{
-    account, choose,
+    account, affinity, choose,
     conntrack::{self, Opening, REFUSED, Step},
     maps::{BACKENDS, Tables},
-    packet::Packet,
+    packet::{Packet, opaque},
     parse::{self, Header, Layer3, Parsed, Why},
     reset::{self, Answer},
     rewrite::{self, Rewrite, Translation},
@@ -46,7 +46,7 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
         && parsed.key.proto == Proto::TCP
         && !conntrack::settled(flow, &parsed.segment)
     {
-        match conntrack::track::<V>(&parsed.key, flow, &parsed.segment) {
+        match conntrack::track::<V>(flow, &parsed.segment) {
             Step::Belongs => {}
             Step::Anew => found = None,
             Step::Busy => return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32),
@@ -68,7 +68,7 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
     if !conntrack::same(flow) {
         return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32);
     }
-    account::packet(flow, packet.segments(), parsed.bytes as u64);
+    account::packet(flow, packet.segments(), parsed.bytes as u64, &parsed.segment);
     match rewrite::translate::<V, P>(&mut packet, parsed, &to) {
         Some(()) => packet.pass(),
         None => refuse::<V, P>(packet, parsed, Reason::Internal as u32),
@@ -88,18 +88,25 @@ fn open<V: Family>(parsed: &Parsed<V::Addr>, service: &Service) -> u32 {
     };
     let hash = hash::flow(&parsed.key);
     let chance = conntrack::chance();
-    let chosen = choose::backend(service, hash, chance);
-    if chosen & REFUSED != 0 {
-        return chosen;
-    }
-    let Some(record) = BACKENDS.get(chosen) else { return REFUSED | Reason::Internal as u32 };
-    let opening = Opening { phase, backend: BackendId(chosen), chance, hash };
-    let pinned = conntrack::pin::<V>(&parsed.key, record, &opening);
-    if pinned != REFUSED | Reason::PortConflict as u32 || !conntrack::make_room::<V>(&parsed.key, record) {
-        return pinned;
-    }
-    if account::reserve(opening.backend, u32::MAX) {
-        return conntrack::pin::<V>(&parsed.key, record, &opening);
+    let mut pinned = REFUSED | Reason::Internal as u32;
+    for again in 0..opaque(2) {
+        let chosen = if service.affine != 0 {
+            affinity::choose(service, parsed.key.src, hash, chance)
+        } else {
+            choose::backend(service, hash, chance)
+        };
+        if chosen & REFUSED != 0 {
+            return chosen;
+        }
+        let (backend, bound) = (BackendId(chosen & !affinity::BOUND), chosen & affinity::BOUND != 0);
+        let Some(record) = BACKENDS.get(backend.0) else { return REFUSED | Reason::Internal as u32 };
+        pinned = conntrack::pin::<V>(&parsed.key, record, &Opening { phase, backend, chance, hash, bound });
+        if again != 0
+            || pinned != REFUSED | Reason::PortConflict as u32
+            || !conntrack::make_room::<V>(&parsed.key, record)
+        {
+            break;
+        }
     }
     pinned
 }

@@ -1,7 +1,7 @@
 //! Puts the translated address and port into a packet: those bytes and the checksums over them, nothing else. No maps.
 
 use lb_common::{
-    abi::{Addr, Addr4, Addr6, Direction, Flow, IpVersion, PortBe, Proto, V4, V6},
+    abi::{Addr, Addr4, Addr6, Flow, IpVersion, PortBe, Proto, V4, V6},
     checksum,
 };
 
@@ -94,7 +94,7 @@ impl<A: Addr> Translation<A> {
     /// What a flow's entry asks for.
     #[inline(always)]
     pub fn of(flow: &Flow<A>) -> Self {
-        Self { destination: flow.direction == Direction::FORWARD, addr: flow.nat_addr, port: flow.nat_port }
+        Self { destination: flow.direction.is_forward(), addr: flow.nat_addr, port: flow.nat_port }
     }
 }
 

@@ -12,7 +12,7 @@
 mod insert;
 
 use lb_common::{
-    abi::{Addr, Flow, FlowKey, V4, V6},
+    abi::{Addr, Flow, FlowKey, PortBe, V4, V6},
     flow_state::Word,
     flow_table::{LANES, Place, lowest, place, rest, with_tag, without},
 };
@@ -108,12 +108,19 @@ fn is<A: Addr>(flow: *const Flow<A>, key: &FlowKey<A>) -> bool {
     }
 }
 
-/// Have two entries the same key? A call: what it keeps in registers would lie on the caller's stack.
-#[inline(never)]
+/// Have two entries the same key?
+#[inline(always)]
 fn alike<A: Addr>(flow: *const Flow<A>, scratch: *const Flow<A>) -> bool {
-    // SAFETY: one comes from a search in this run, the other is this CPU's own.
-    let key = unsafe { (*scratch).key() };
-    is(flow, &key)
+    // SAFETY: one comes from a search in this run, the other is this CPU's own. A key that is being written is told by the state.
+    unsafe {
+        let ports = ((*flow).sport.0 ^ (*scratch).sport.0) | ((*flow).dport.0 ^ (*scratch).dport.0);
+        let proto = (*flow).proto.0 ^ (*scratch).proto.0;
+        (*flow).src.differs((*scratch).src)
+            | (*flow).dst.differs((*scratch).dst)
+            | ports as u32
+            | proto as u32
+            == 0
+    }
 }
 
 #[inline(always)]
@@ -171,7 +178,59 @@ pub fn find<V: Tables>(key: &FlowKey<V::Addr>) -> Option<Entry<V::Addr>> {
 #[inline(always)]
 pub fn visit<V: Tables>(key: &FlowKey<V::Addr>) -> Option<Entry<V::Addr>> {
     put_key::<V>(key)?;
-    entry::<V>(key, V::locate())
+    visit_scratch::<V>()
+}
+
+/// The other direction's entry, given one that was found in this run. Needs no room for a key on the stack.
+#[inline(always)]
+pub fn visit_twin<V: Tables>(flow: *const Flow<V::Addr>) -> Option<Entry<V::Addr>> {
+    put_twin::<V>(flow)?;
+    visit_scratch::<V>()
+}
+
+/// The entry of replies to a client's flow that comes from this address and port.
+#[inline(always)]
+pub fn visit_reply<V: Tables>(
+    flow: &FlowKey<V::Addr>,
+    addr: V::Addr,
+    port: PortBe,
+) -> Option<Entry<V::Addr>> {
+    let scratch = scratch::<V>(FORWARD)?;
+    // SAFETY: this CPU's own entry; programs on it don't preempt each other in softirq.
+    unsafe {
+        (*scratch).src = addr;
+        (*scratch).dst = flow.src;
+        (*scratch).sport = port;
+        (*scratch).dport = flow.sport;
+        (*scratch).proto = flow.proto;
+    }
+    visit_scratch::<V>()
+}
+
+/// The entry with the first scratch entry's key.
+#[inline(always)]
+pub fn visit_scratch<V: Tables>() -> Option<Entry<V::Addr>> {
+    lies::<V>(V::locate())
+}
+
+/// An entry and the other direction's, given the first scratch entry's key, which the former has. For a global function: a call less.
+#[inline(always)]
+pub fn both<V: Tables>() -> Option<(Entry<V::Addr>, Option<Entry<V::Addr>>)> {
+    let own = lies::<V>(locate::<V>())?;
+    put_twin::<V>(own.at)?;
+    Some((own, lies::<V>(locate::<V>())))
+}
+
+/// The entry with the first scratch entry's key, which lies there.
+#[inline(always)]
+fn lies<V: Tables>(place: u32) -> Option<Entry<V::Addr>> {
+    let at = at::<V>(place)?;
+    let seen = state(at);
+    if seen.0 != 0 && alike(at, scratch::<V>(FORWARD)?) && state(at).tag() == seen.tag() {
+        Some(Entry { at, seen })
+    } else {
+        None
+    }
 }
 
 /// The entry with this key, which lies there.
@@ -233,10 +292,17 @@ fn free_lane(head: *mut u64, lane: usize) {
     unsafe { fetch_and_u64(head, without(lane)) };
 }
 
-/// Removes the entry with this key, whose owner the caller is. Nothing happens if there is none.
+/// Removes both entries of a flow, the reply's first, given the forward entry, whose owner the caller is, and a word of the flow's.
 #[inline(always)]
-pub fn remove<V: Tables>(key: &FlowKey<V::Addr>) {
-    if put_key::<V>(key).is_some() {
+pub fn remove<V: Tables>(forward: *const Flow<V::Addr>, word: Word) {
+    // The reply entry is this flow's unless its tag says otherwise.
+    if let Some(reply) = visit_twin::<V>(forward)
+        && reply.seen.tag() == word.tag()
+        && put_twin::<V>(forward).is_some()
+    {
+        V::remove();
+    }
+    if put_own::<V>(forward).is_some() {
         V::remove();
     }
 }
@@ -252,9 +318,41 @@ fn remove_scratch<V: Tables>() {
     free_lane(head, number);
 }
 
+/// Makes the key of the other direction's entry the scratch entry's.
+#[inline(always)]
+fn put_twin<V: Tables>(flow: *const Flow<V::Addr>) -> Option<()> {
+    let scratch = scratch::<V>(FORWARD)?;
+    // SAFETY: the pointer comes from a search in this run; the scratch entry is this CPU's own.
+    unsafe {
+        let forward = (*flow).direction.is_forward();
+        // As `FlowKey::twin`: the reply comes from where the forward packet goes, and goes to where it comes from.
+        (*scratch).src = if forward { (*flow).nat_addr } else { (*flow).dst };
+        (*scratch).dst = if forward { (*flow).src } else { (*flow).nat_addr };
+        (*scratch).sport = if forward { (*flow).nat_port } else { (*flow).dport };
+        (*scratch).dport = if forward { (*flow).sport } else { (*flow).nat_port };
+        (*scratch).proto = (*flow).proto;
+    }
+    Some(())
+}
+
+/// Makes an entry's own key the scratch entry's.
+#[inline(always)]
+pub fn put_own<V: Tables>(flow: *const Flow<V::Addr>) -> Option<()> {
+    let scratch = scratch::<V>(FORWARD)?;
+    // SAFETY: the pointer comes from a search in this run; the scratch entry is this CPU's own.
+    unsafe {
+        (*scratch).src = (*flow).src;
+        (*scratch).dst = (*flow).dst;
+        (*scratch).sport = (*flow).sport;
+        (*scratch).dport = (*flow).dport;
+        (*scratch).proto = (*flow).proto;
+    }
+    Some(())
+}
+
 /// Makes this the scratch entry's key.
 #[inline(always)]
-fn put_key<V: Tables>(key: &FlowKey<V::Addr>) -> Option<()> {
+pub fn put_key<V: Tables>(key: &FlowKey<V::Addr>) -> Option<()> {
     let scratch = scratch::<V>(FORWARD)?;
     // SAFETY: this CPU's own entry; programs on it don't preempt each other in softirq.
     unsafe {

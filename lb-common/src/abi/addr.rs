@@ -62,7 +62,7 @@ impl From<Addr6> for Ipv6Addr {
 
 /// What the packet path needs of an address of either family.
 pub trait Addr: Copy + Eq + Default + core::fmt::Debug {
-    /// What fills [`Flow`](super::Flow) up to whole cache lines, or halves of them; always zero.
+    /// What fills [`Flow`](super::Flow) up to a multiple of eight bytes; always zero.
     type Fill: Copy + Eq + Default + core::fmt::Debug;
     /// The address as 32-bit words in memory order: one for IPv4, four for IPv6. For hashes and checksums, which are
     /// sums over words whose order does not matter.
@@ -71,12 +71,16 @@ pub trait Addr: Copy + Eq + Default + core::fmt::Debug {
     fn pairs(a: Self, b: Self, init: u64, f: impl FnMut(u64, u64) -> u64) -> u64;
     /// Bits in which two addresses differ, all words together; 0: they are the same.
     fn differs(self, other: Self) -> u32;
+    /// The address as two numbers, first half first; IPv4 as ::ffff:a.b.c.d. For affinity.
+    fn wide(self) -> (u64, u64);
+    /// The address as [`Backend`](super::Backend) holds it.
+    fn words(self) -> [u32; 4];
     /// As the standard library's type.
     fn to_ip(self) -> IpAddr;
 }
 
 impl Addr for Addr4 {
-    type Fill = [u32; 1];
+    type Fill = [u32; 0];
     #[inline(always)]
     fn fold<T>(self, init: T, mut f: impl FnMut(T, u32) -> T) -> T {
         f(init, self.0)
@@ -89,13 +93,21 @@ impl Addr for Addr4 {
     fn differs(self, other: Self) -> u32 {
         self.0 ^ other.0
     }
+    #[inline(always)]
+    fn wide(self) -> (u64, u64) {
+        (0, 0xffff << 32 | u32::from_be(self.0) as u64)
+    }
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        [self.0, 0, 0, 0]
+    }
     fn to_ip(self) -> IpAddr {
         IpAddr::V4(self.into())
     }
 }
 
 impl Addr for Addr6 {
-    type Fill = [u32; 0];
+    type Fill = [u32; 1];
     #[inline(always)]
     fn fold<T>(self, init: T, mut f: impl FnMut(T, u32) -> T) -> T {
         let t = f(init, self.0[0]);
@@ -116,6 +128,15 @@ impl Addr for Addr6 {
             | (self.0[1] ^ other.0[1])
             | (self.0[2] ^ other.0[2])
             | (self.0[3] ^ other.0[3])
+    }
+    #[inline(always)]
+    fn wide(self) -> (u64, u64) {
+        let half = |i: usize| (u32::from_be(self.0[i]) as u64) << 32 | u32::from_be(self.0[i + 1]) as u64;
+        (half(0), half(2))
+    }
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        self.0
     }
     fn to_ip(self) -> IpAddr {
         IpAddr::V6(self.into())

@@ -1,6 +1,6 @@
 //! Counters.
 
-/// Per-CPU counters of a backend. 40 bytes. Only packets write; the agent sums over CPUs, and zeroes them when it gives the id
+/// Per-CPU counters of a backend. 64 bytes. Only packets write; the agent sums over CPUs, and zeroes them when it gives the id
 /// to another backend.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -15,6 +15,28 @@ pub struct BackendCounters {
     pub packets_out: u64,
     /// Bytes, backend to client.
     pub bytes_out: u64,
+    /// TCP connections that the backend accepted and the client took up.
+    pub accepted: u64,
+    /// TCP connections that the backend answered with RST.
+    pub refused: u64,
+    /// SYNs that clients repeated because the backend had not answered.
+    pub unanswered: u64,
+}
+
+impl BackendCounters {
+    /// Both, field by field.
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            connections: self.connections + other.connections,
+            packets_in: self.packets_in + other.packets_in,
+            bytes_in: self.bytes_in + other.bytes_in,
+            packets_out: self.packets_out + other.packets_out,
+            bytes_out: self.bytes_out + other.bytes_out,
+            accepted: self.accepted + other.accepted,
+            refused: self.refused + other.refused,
+            unanswered: self.unanswered + other.unanswered,
+        }
+    }
 }
 
 /// Buckets of [`DurationHistogram`]: bucket `i` counts durations under 2^i ticks (of [`DURATION_TICK_MS`]), the last all that

@@ -35,7 +35,7 @@ impl<A: Addr> FlowKey<A> {
     /// forward packet goes from the client to the VIP (`flow.nat_*`).
     #[inline(always)]
     pub fn twin(&self, flow: &Flow<A>) -> Self {
-        if flow.direction == Direction::FORWARD {
+        if flow.direction.is_forward() {
             Self::new(flow.nat_addr, self.src, flow.nat_port, self.sport, self.proto)
         } else {
             Self::new(self.dst, flow.nat_addr, self.dport, flow.nat_port, self.proto)
@@ -53,13 +53,24 @@ impl Direction {
     pub const FORWARD: Self = Self(0);
     /// Backend to client.
     pub const REPLY: Self = Self(1);
+    /// The same, and a packet without SYN, FIN and RST must visit the forward entry all the same: the connection is closing.
+    pub const REPLY_TRACKED: Self = Self(3);
+
+    /// Client to backend?
+    #[inline(always)]
+    pub const fn is_forward(self) -> bool {
+        self.0 == Self::FORWARD.0
+    }
 }
 
 /// Ticks in a unit of [`Flow::created`], as a shift: 64 ms at 250 Hz. 32 bits of that are 8 years (2 at 1000 Hz).
 pub const CREATED_SHIFT: u32 = 4;
 
+/// Ticks in a unit of [`Flow::asked_at`], as a shift: 256 ms at 250 Hz. 16 bits of that are four hours (70 minutes at 1000 Hz).
+pub const ASKED_SHIFT: u32 = 6;
+
 /// One direction of one pinned flow, in a lane of a bucket (see [`flow_table`](crate::flow_table)). 64 bytes for IPv4, one cache
-/// line; 96 for IPv6.
+/// line; 104 for IPv6.
 ///
 /// Made by the datapath, both entries at once. `packets`, `bytes` and `last_seen` are written by packets of this direction only;
 /// `state` by compare-and-swap by whoever moves the connection on (packets of either direction, the sweep program). Removed
@@ -83,10 +94,8 @@ pub struct Flow<A: Addr> {
     pub proto: Proto,
     /// [`Direction`].
     pub direction: Direction,
-    /// Reply entries: 1 while a packet without SYN, FIN and RST must visit the forward entry all the same (closing).
-    pub track: u8,
-    /// Zero.
-    pub _pad: u8,
+    /// Forward, TCP: when the client last sent data, in jiffies shifted right by [`ASKED_SHIFT`].
+    pub asked_at: u16,
     /// What to put in place: forward, the backend as destination; reply, the VIP as source.
     pub nat_addr: A,
     /// The port that goes with it.
@@ -95,6 +104,9 @@ pub struct Flow<A: Addr> {
     pub packets_high: u16,
     /// Packets of this direction, low half. A GSO packet counts as the segments it stands for.
     pub packets_low: u32,
+    /// TCP. Forward: the acknowledgement number with which the client last sent data. Reply: the sequence number after the last data of
+    /// the backend. 0: there was none. See [`unanswered`](crate::flow_state::unanswered).
+    pub mark: u32,
     /// Zero.
     pub _fill: A::Fill,
     /// Bytes of this direction, IP header included.
@@ -123,7 +135,7 @@ impl<A: Addr> Flow<A> {
     }
 }
 
-/// As many entries as a bucket has lanes: 448 bytes for IPv4, 672 for IPv6.
+/// As many entries as a bucket has lanes: 448 bytes for IPv4, 728 for IPv6.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Bucket<A: Addr> {

@@ -4,8 +4,10 @@
 //! in network byte order and converted only in [`addr`].
 
 pub mod addr;
+pub mod affinity;
 pub mod backend;
 pub mod counters;
+pub mod event;
 pub mod flow;
 mod pod;
 pub mod pool;
@@ -16,9 +18,11 @@ pub mod sweep;
 pub mod table;
 
 pub use addr::{Addr, Addr4, Addr6, IpVersion, PortBe, Proto, V4, V6};
+pub use affinity::{AffinityEntry, AffinityKey, HostKey};
 pub use backend::{Backend, BackendId};
 pub use counters::{BackendCounters, DURATION_BUCKETS, DurationHistogram};
-pub use flow::{Bucket, CREATED_SHIFT, Direction, Flow, FlowKey};
+pub use event::{Event, What};
+pub use flow::{ASKED_SHIFT, Bucket, CREATED_SHIFT, Direction, Flow, FlowKey};
 pub use pool::{Active, BLOCK_SLOTS, BlockId, PoolBlock};
 pub use reason::Reason;
 pub use service::{Algorithm, Service, ServiceId, ServiceKey, ServiceName, Stray};
@@ -48,6 +52,13 @@ pub mod maps {
     pub const POOLS: &str = "POOLS";
     /// Active connections, same indices: block → [`super::Active`]. Written by the datapath only.
     pub const ACTIVE: &str = "ACTIVE";
+    /// Clients bound to backends that have an open flow, same indices: block → [`super::Active`]. Written by the datapath only.
+    pub const CLIENTS: &str = "CLIENTS";
+    /// Who is bound to whom: [`super::AffinityKey`] → [`super::AffinityEntry`]. Hash, not preallocated; as large as the agent says.
+    pub const AFFINITY: &str = "AFFINITY";
+    /// Where a host is in a service's pool, for services with affinity: [`super::HostKey`] → [`super::BackendId`]. Hash, not
+    /// preallocated. Written by the agent only.
+    pub const HOSTS: &str = "HOSTS";
     /// Where backends are: [`super::BackendId`] → [`super::Backend`]. Written by the agent only.
     pub const BACKENDS: &str = "BACKENDS";
     /// Per-CPU counters: [`super::BackendId`] → [`super::BackendCounters`].
@@ -62,10 +73,14 @@ pub mod maps {
     pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
     /// What may be a service's, a bit each: words of [`filter`](crate::filter).
     pub const FILTER: &str = "FILTER";
+    /// Records of flows that open and end, for those who follow: [`super::Event`]. Ring buffer.
+    pub const EVENTS: &str = "EVENTS";
+    /// One `u32`: how many follow. Written by the agent.
+    pub const LISTEN: &str = "LISTEN";
     /// One [`super::Settings`]: what the maps were made for.
     pub const SETTINGS: &str = "SETTINGS";
     /// All of them.
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 23] = [
         FLOWS4,
         FLOWS6,
         FLOW_HEADS4,
@@ -76,6 +91,9 @@ pub mod maps {
         VIPS6,
         POOLS,
         ACTIVE,
+        CLIENTS,
+        AFFINITY,
+        HOSTS,
         BACKENDS,
         BACKEND_COUNTERS,
         TABLES,
@@ -83,6 +101,8 @@ pub mod maps {
         DURATIONS,
         SERVICE_NAMES,
         FILTER,
+        EVENTS,
+        LISTEN,
         SETTINGS,
     ];
 }
@@ -100,6 +120,8 @@ pub mod programs {
     pub const SWEEP4: &str = "flowpin_sweep4";
     /// The same for IPv6.
     pub const SWEEP6: &str = "flowpin_sweep6";
+    /// Forgets clients. Never attached.
+    pub const FORGET: &str = "flowpin_forget";
     /// Reads the kernel's clocks for the agent (jiffies). Never attached.
     pub const CLOCK: &str = "flowpin_clock";
 }
@@ -122,6 +144,12 @@ pub mod limits {
     pub const MAX_CHAIN: u32 = MAX_BACKENDS_PER_SERVICE / super::BLOCK_SLOTS as u32;
     /// Default of `conntrack.max_flows`.
     pub const DEFAULT_MAX_FLOWS: u32 = 1_048_576;
+    /// Default of `conntrack.max_clients`.
+    pub const DEFAULT_MAX_CLIENTS: u32 = 262_144;
+    /// Hosts over all services with affinity.
+    pub const MAX_HOSTS: u32 = 65_536;
+    /// Bytes of the ring buffer of events.
+    pub const EVENT_BYTES: u32 = 1 << 20;
     /// Longest service name in bytes.
     pub const MAX_NAME: usize = 63;
 }

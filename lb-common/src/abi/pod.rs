@@ -15,19 +15,24 @@ const _: () = {
     exact::<FlowKey<Addr4>>(4 + 4 + 2 + 2 + 1 + 3, 4);
     exact::<FlowKey<Addr6>>(16 + 16 + 2 + 2 + 1 + 3, 4);
     exact::<Flow<Addr4>>(8 + 4 + 4 + 8 + 4 + 2 + 2 + 4 + 4 + 8 + 4 * 4, 8);
-    exact::<Flow<Addr6>>(8 + 16 + 16 + 8 + 16 + 2 + 2 + 4 + 8 + 4 * 4, 8);
+    exact::<Flow<Addr6>>(8 + 16 + 16 + 8 + 16 + 2 + 2 + 4 + 4 + 8 + 4 * 4 + 4, 8);
     exact::<Bucket<Addr4>>(7 * 64, 8);
-    exact::<Bucket<Addr6>>(7 * 96, 8);
+    exact::<Bucket<Addr6>>(7 * 104, 8);
     exact::<ServiceKey<Addr4>>(8, 4);
     exact::<ServiceKey<Addr6>>(20, 4);
     exact::<Service>(16, 4);
     exact::<ServiceName>(64, 1);
-    exact::<PoolBlock>(64 + 64 + 4 + 4 + 12 + 4, 4);
+    exact::<PoolBlock>(64 + 64 + 4 + 4 + 12 + 4 + 8 + 4 + 4, 8);
+    exact::<AffinityKey>(24, 8);
+    exact::<AffinityEntry>(24 + 8 + 4 + 4, 8);
+    exact::<affinity::ForgetRequest>(24 + 8, 8);
+    exact::<HostKey>(4 + 16, 4);
+    exact::<Event>(16 + 48 + 8 + 6 + 2 + 8, 8);
     exact::<Active>(64, 8);
     exact::<Backend>(24, 4);
-    exact::<BackendCounters>(40, 8);
+    exact::<BackendCounters>(64, 8);
     exact::<DurationHistogram>(8 + 8 * DURATION_BUCKETS, 8);
-    exact::<Settings>(16, 8);
+    exact::<Settings>(24, 8);
     exact::<table::Chunk>(2048, 4);
     exact::<sweep::Request<Addr4>>(8 + 16 + 8, 8);
     exact::<sweep::Request<Addr6>>(8 + 40 + 8, 8);
@@ -56,6 +61,11 @@ pod!(
     Service,
     ServiceName,
     PoolBlock,
+    AffinityKey,
+    AffinityEntry,
+    HostKey,
+    BackendId,
+    Event,
     Active,
     Backend,
     BackendCounters,

@@ -7,7 +7,7 @@ pub const BLOCK_SLOTS: usize = 16;
 /// Index of a block; 0 is never a block and ends a chain.
 pub type BlockId = u32;
 
-/// What the agent says of 16 backends. 152 bytes.
+/// What the agent says of 16 backends. 168 bytes.
 ///
 /// Written whole by the agent while the datapath reads. A reader may see one slot's new weight beside another's old one:
 /// the worst outcome is one choice under weights that were in force a moment ago. Where a backend is lies in
@@ -30,8 +30,14 @@ pub struct PoolBlock {
     pub even_weight: u32,
     /// Their limit.
     pub even_limit: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// Affinity: how many bits of an IPv6 client's address count.
+    pub client_bits: u32,
+    /// Affinity: the service's group; 0: it has no affinity. The same in all blocks of a pool, as what follows.
+    pub group: u64,
+    /// Affinity: milliseconds that a client is remembered after its last flow.
+    pub remember: u32,
+    /// Affinity: open flows of one client beyond which further ones go where any flow would; `u32::MAX`: no bound.
+    pub bound: u32,
 }
 
 impl PoolBlock {
@@ -44,7 +50,10 @@ impl PoolBlock {
         even: 0,
         even_weight: 0,
         even_limit: 0,
-        _pad: 0,
+        client_bits: 128,
+        group: 0,
+        remember: 0,
+        bound: u32::MAX,
     };
 
     /// The same block, with what its slots have in common. Every block is written like this.

@@ -29,11 +29,13 @@ pub enum Reason {
     Internal = 10,
     /// A packet of a connection that the operator closed. Answered with RST.
     ConnectionClosed = 11,
+    /// No room for another client with affinity: the flow was balanced as any other, and the client isn't remembered. Not a refusal.
+    AffinityFull = 12,
 }
 
 impl Reason {
     /// How many there are.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 13;
 
     /// All of them, by index.
     pub const ALL: [Self; Self::COUNT] = [
@@ -49,6 +51,7 @@ impl Reason {
         Self::Unanswered,
         Self::Internal,
         Self::ConnectionClosed,
+        Self::AffinityFull,
     ];
 
     /// The metric's label.
@@ -66,6 +69,7 @@ impl Reason {
             Self::Unanswered => "unanswered",
             Self::Internal => "internal",
             Self::ConnectionClosed => "connection_closed",
+            Self::AffinityFull => "affinity_full",
         }
     }
 
@@ -84,6 +88,7 @@ impl Reason {
             Self::Unanswered => "expected under a flood; otherwise look at the interface's headroom",
             Self::Internal => "report it, with the kernel's version",
             Self::ConnectionClosed => "none needed",
+            Self::AffinityFull => "raise conntrack.max_clients, or shorten affinity timeouts",
         }
     }
 }

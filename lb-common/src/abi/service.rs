@@ -38,6 +38,8 @@ impl Algorithm {
     pub const LEAST_CONNECTIONS: Self = Self(0);
     /// Maglev.
     pub const CONSISTENT_HASH: Self = Self(1);
+    /// Fewest clients per weight: what least-connections is where clients are bound to backends. Not declared; the datapath's own.
+    pub const LEAST_CLIENTS: Self = Self(2);
 }
 
 /// What happens to a TCP packet that belongs to no flow and opens none.
@@ -65,8 +67,10 @@ pub struct Service {
     pub algorithm: Algorithm,
     /// [`Stray`].
     pub stray: Stray,
+    /// 1: with affinity; how lies in the pool's blocks.
+    pub affine: u8,
     /// Zero.
-    pub _pad: [u8; 6],
+    pub _pad: [u8; 5],
 }
 
 /// A service's name, UTF-8, zero-padded; all zero: the id is free.

@@ -14,6 +14,10 @@ pub struct Settings {
     pub max_flows: u32,
     /// Seed of the flow tables' hash.
     pub seed: u32,
+    /// `conntrack.max_clients` at that time.
+    pub max_clients: u32,
+    /// Zero.
+    pub _pad: u32,
 }
 
 /// Raised by hand when the meaning of a field changes and its layout doesn't.
@@ -38,15 +42,24 @@ pub const LAYOUT: u64 = {
         offset_of!(Flow<Addr4>, nat_port),
         offset_of!(Flow<Addr4>, fin),
         offset_of!(Flow<Addr4>, bytes),
+        offset_of!(Flow<Addr4>, asked_at),
+        offset_of!(Flow<Addr4>, mark),
         size_of::<ServiceKey<Addr4>>(),
         size_of::<ServiceKey<Addr6>>(),
         size_of::<Service>(),
         offset_of!(Service, first_block),
         offset_of!(Service, algorithm),
+        offset_of!(Service, affine),
         size_of::<PoolBlock>(),
         offset_of!(PoolBlock, limit),
         offset_of!(PoolBlock, next),
         offset_of!(PoolBlock, even),
+        offset_of!(PoolBlock, group),
+        size_of::<AffinityKey>(),
+        size_of::<AffinityEntry>(),
+        offset_of!(AffinityEntry, bond),
+        size_of::<HostKey>(),
+        size_of::<Event>(),
         size_of::<Active>(),
         size_of::<Backend>(),
         offset_of!(Backend, port),

@@ -14,6 +14,8 @@ pub const REMOVE: u8 = 0;
 /// First byte of the filling: close connections, TCP, whatever has happened since they were looked at. From then on either side
 /// hears a RST when it says something. The stamps of the request are not looked at.
 pub const RESET: u8 = 1;
+/// First byte of the filling: close connections, TCP, if nothing has happened since they were looked at.
+pub const EXPIRE: u8 = 2;
 
 /// "Remove this flow, if nothing has happened since I looked." 32 bytes for IPv4, 56 for IPv6.
 #[repr(C)]

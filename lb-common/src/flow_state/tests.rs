@@ -134,3 +134,27 @@ proptest! {
         prop_assert_eq!(next(word, from_client, &Segment { flags, seq: 1, ack: 2, len: 3 }, 0, 0), word);
     }
 }
+
+#[test]
+fn an_answer_is_data_beyond_what_the_client_had_when_it_asked() {
+    assert!(!unanswered(0, 0), "nobody asked");
+    assert!(unanswered(5_001, 0), "asked, and nothing was ever said");
+    assert!(unanswered(5_101, 5_101), "asked after the banner, nothing since");
+    assert!(!unanswered(5_101, 5_201));
+    assert!(!unanswered(u32::MAX, 3), "numbers wrap");
+    assert_eq!(further(0, 7), 7);
+    assert_eq!(further(7, 5), 7, "sent again");
+    assert_eq!(further(u32::MAX - 1, 4), 4);
+    assert_eq!(further(u32::MAX - 1, 0), 1, "0 would mean nothing");
+}
+
+#[test]
+fn being_bound_survives_every_move() {
+    let mut conn = Conn { word: Word::new(Phase::SYN_SENT, TAG).bound_if(true), fin: [0; 2] };
+    conn.backend(SYN | ACK, 500, 101, 0);
+    conn.client(ACK, 101, 501, 0);
+    conn.client(FIN | ACK, 101, 501, 0);
+    conn.backend(FIN | ACK, 501, 102, 0);
+    assert_eq!(conn.client(ACK, 102, 502, 0), Phase::CLOSED);
+    assert!(conn.word.bound() && !Word::new(Phase::UDP, TAG).bound_if(false).bound());
+}

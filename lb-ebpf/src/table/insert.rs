@@ -134,7 +134,8 @@ fn fill<A: Addr>(entry: *mut Flow<A>, scratch: *const Flow<A>) -> Word {
         (*entry).dport = flow.dport;
         (*entry).proto = flow.proto;
         (*entry).direction = flow.direction;
-        (*entry).track = 0;
+        (*entry).asked_at = 0;
+        (*entry).mark = 0;
         (*entry).nat_addr = flow.nat_addr;
         (*entry).nat_port = flow.nat_port;
         (*entry).packets_high = 0;

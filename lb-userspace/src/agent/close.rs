@@ -3,12 +3,11 @@
 
 use std::{
     collections::HashSet,
-    net::SocketAddr,
     sync::PoisonError,
     time::{Duration, Instant},
 };
 
-use lb_common::abi::{BackendId, Flow, PortBe, Proto};
+use lb_common::abi::{BackendId, Flow, Proto};
 
 use super::{
     handle::{Handle, blocking},
@@ -19,6 +18,7 @@ use crate::{
         error::ApiError,
         types::{Closed, ConnectionClose},
     },
+    conntrack::ends,
     datapath::{
         DatapathError,
         flows::FlowTable,
@@ -124,15 +124,8 @@ fn some<A: Sweep>(
         sweeper::close(&object, &asked(&tcp)).map_err(failed)?
             + sweeper::remove(&object, &asked(&udp)).map_err(failed)?
     };
-    for flow in tcp {
-        let at = |addr: A, port: PortBe| SocketAddr::new(addr.to_ip(), port.get());
-        let (client, vip) = (at(flow.src, flow.sport), at(flow.dst, flow.dport));
-        let backend = at(flow.nat_addr, flow.nat_port);
-        for (from, to) in [(client, backend), (vip, client)] {
-            if let Some(Err(e)) = provoker.map(|p| p.provoke(from, to)) {
-                tracing::debug!(%to, "can't be told that its connection is closed: {e}");
-            }
-        }
+    if let Some(provoker) = provoker {
+        tcp.into_iter().for_each(|flow| ends::tell(provoker, flow));
     }
     Ok(closed.into())
 }

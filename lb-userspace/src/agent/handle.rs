@@ -21,10 +21,7 @@ use crate::{
         connections::{self, Order},
         views,
     },
-    source::{
-        config::duration,
-        runtime::{RuntimeBackend, RuntimeDrain, RuntimeService},
-    },
+    source::runtime::{RuntimeAffinity, RuntimeBackend, RuntimeDrain, RuntimeService},
 };
 
 /// Cheap to clone. Changes are in force, and in the state file, when their future is done.
@@ -101,16 +98,13 @@ impl Handle {
         }
         let algorithm = add.algorithm.unwrap_or_else(|| AlgorithmKind::LeastConnections.name().into());
         AlgorithmKind::parse(&algorithm).map_err(invalid)?;
-        let mut warnings = Vec::new();
-        if let Some(affinity) = &add.affinity {
-            affinity
-                .timeout
-                .as_deref()
-                .map(|t| duration("affinity timeout", t))
-                .transpose()
-                .map_err(invalid)?;
-            warnings.push("affinity is accepted and not in force in this version".to_string());
-        }
+        let affinity = add.affinity.filter(|a| a.client_ip).map(|a| RuntimeAffinity {
+            timeout: a.timeout,
+            group: a.group,
+            ipv6_prefix: a.ipv6_prefix,
+            bound: a.bound,
+        });
+        affinity.as_ref().map(RuntimeAffinity::spec).transpose().map_err(invalid)?;
         let mut owner = self.owner.lock().await;
         if self.shared.read().desired.services().contains_key(&add.name) {
             let name = &add.name;
@@ -121,7 +115,7 @@ impl Handle {
         let mut runtime = owner.runtime.clone();
         runtime
             .services
-            .insert(add.name.clone(), RuntimeService { vip, ports: add.ports, algorithm, warnings });
+            .insert(add.name.clone(), RuntimeService { vip, ports: add.ports, algorithm, affinity });
         owner.change(&add.name, runtime)?;
         self.service(&add.name)
     }

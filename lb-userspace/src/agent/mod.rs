@@ -16,7 +16,11 @@ pub mod shared;
 mod socket;
 mod standing;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use tokio::{
@@ -31,9 +35,10 @@ use crate::{
     api::server,
     conntrack::{
         census::Recount,
+        clients,
         sweep::{self, Pass},
     },
-    datapath::{interfaces, object::Object, pin::PinDir},
+    datapath::{DatapathError, interfaces, object::Object, pin::PinDir},
     health,
     source::{Runtime, config},
 };
@@ -44,6 +49,9 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// How often backends in their slow start are given more.
 const RAMP: Duration = Duration::from_secs(1);
+
+/// How often the affinity table is looked through.
+const CLIENTS: Duration = Duration::from_secs(2);
 
 /// What `flowpin agent` was asked.
 pub struct AgentOptions {
@@ -75,7 +83,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         anyhow::Ok((api, socket, metrics))
     };
     let (api, socket, metrics) = listening.await.inspect_err(|_| pins.remove_empty())?;
-    let object = Object::load(&pins, config.max_flows, log)?;
+    let object = Object::load(&pins, (config.max_flows, config.max_clients), log)?;
     if object.adopted && object.max_flows != config.max_flows {
         tracing::warn!(
             "the flow tables were made for {} flows and stay as they are; to have {}, stop the agent and remove {}",
@@ -182,7 +190,7 @@ fn log_flows(shared: &Shared) -> anyhow::Result<()> {
 /// Sweeps, counts and frees, until told to stop.
 async fn sweep_forever(handle: Handle, mut stopped: watch::Receiver<bool>) {
     let mut recount = Recount::default();
-    let mut wait = Duration::ZERO;
+    let (mut wait, mut clients_due) = (Duration::ZERO, Instant::now());
     loop {
         tokio::select! {
             _ = stopped.wait_for(|s| *s) => return,
@@ -190,10 +198,17 @@ async fn sweep_forever(handle: Handle, mut stopped: watch::Receiver<bool>) {
         }
         let shared = handle.shared.clone();
         let (before, retired) = (shared.active(), shared.retired());
+        let look_at_clients = clients_due <= Instant::now();
+        let began = Instant::now();
         let pass = tokio::task::spawn_blocking(move || {
-            let (idle, services) = (shared.idle_timeouts(), shared.owners());
+            let (timeouts, services) = (shared.timeouts(), shared.owners());
             let (object, tables, clock) = (&shared.object, &shared.tables, shared.clock);
-            Pass { object, tables, clock, idle: &idle, services: &services }.run()
+            let passed = Pass { object, tables, clock, timeouts: &timeouts, services: &services }.run()?;
+            if look_at_clients {
+                let clients = clients::sweep(object, &shared.clients, clock, &shared.groups())?;
+                shared.bound.store(clients, Ordering::Relaxed);
+            }
+            Ok::<_, DatapathError>(passed)
         });
         match pass.await {
             Ok(Ok((mut census, took))) => {
@@ -204,6 +219,9 @@ async fn sweep_forever(handle: Handle, mut stopped: watch::Receiver<bool>) {
                 owner.collect(&retired);
                 owner.retry();
                 wait = sweep::pause(took);
+                if look_at_clients {
+                    clients_due = Instant::now() + CLIENTS.max(began.elapsed() * 20);
+                }
             }
             Ok(Err(e)) => {
                 tracing::error!("sweep: {e}");

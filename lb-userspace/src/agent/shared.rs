@@ -1,19 +1,27 @@
 //! What tasks share: the desired state, the mirror of the maps, the last census. Readers look, the owner writes.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
-    sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use lb_common::abi::{BackendId, Reason, ServiceId};
+use lb_common::{
+    abi::{BackendId, Reason, ServiceId},
+    expiry::{Timeout, Timeouts},
+};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::{
     api::types::{ConnectionFilter, ConnectionView, InterfaceView, ServiceView, StatsView, StatusView},
     conntrack::Census,
-    datapath::{Clock, DatapathError, Maps, flows::FlowTables, object::Object, pin::PinDir},
+    datapath::{
+        Clock, DatapathError, Maps, clients::Clients, flows::FlowTables, object::Object, pin::PinDir,
+    },
     model::{Desired, Standings},
     observe::{
         connections::{self, Order, Place, Victims},
@@ -43,10 +51,16 @@ pub struct State {
 pub struct Shared {
     state: RwLock<State>,
     census: RwLock<Census>,
+    /// Clients in the affinity table, as of the last look.
+    pub bound: AtomicU64,
+    /// Flows that ran into a timeout, by service and timeout.
+    pub timed_out: Mutex<BTreeMap<(String, Timeout), u64>>,
     /// Read halves of the maps.
     pub maps: Maps,
     /// Read halves of the flow tables.
     pub tables: FlowTables,
+    /// The affinity table.
+    pub clients: Clients,
     /// Programs; locked for a swap, or for a batch of the sweeper's requests.
     pub object: Mutex<Object>,
     /// Kernel time.
@@ -71,8 +85,11 @@ impl Shared {
         Ok(Self {
             state: RwLock::default(),
             census: RwLock::default(),
+            bound: AtomicU64::default(),
+            timed_out: Mutex::default(),
             maps: Maps::open(pins)?,
             tables: FlowTables::open(pins, object.seed)?,
+            clients: Clients::open(pins)?,
             object: Mutex::new(object),
             clock,
             max_flows,
@@ -99,6 +116,15 @@ impl Shared {
     }
     /// A new one.
     pub fn set_census(&self, census: Census) {
+        {
+            let state = self.read();
+            let mut totals = self.timed_out.lock().unwrap_or_else(PoisonError::into_inner);
+            for ((service, timeout), count) in census.timeouts.iter().filter(|(_, count)| **count > 0) {
+                if let Some(service) = state.actual.services().get(service) {
+                    *totals.entry((service.name.clone(), *timeout)).or_default() += count;
+                }
+            }
+        }
         *self.census.write().unwrap_or_else(PoisonError::into_inner) = census;
     }
 
@@ -124,16 +150,19 @@ impl Shared {
         self.read().actual.backends().map(|(id, b)| (id, b.service)).collect()
     }
 
-    /// Idle timeouts of services that have their own, in milliseconds.
-    pub fn idle_timeouts(&self) -> HashMap<ServiceId, u64> {
+    /// Timeouts of services that have their own.
+    pub fn timeouts(&self) -> HashMap<ServiceId, Timeouts> {
         let state = self.read();
-        let services = state.desired.services().values();
-        services
-            .filter_map(|s| {
-                let idle = u64::try_from(s.idle_timeout?.as_millis()).ok()?;
-                Some((state.actual.id(&s.name)?, idle))
-            })
-            .collect()
+        let services = state.desired.services().values().filter(|s| s.timeouts != Default::default());
+        services.filter_map(|s| Some((state.actual.id(&s.name)?, s.timeouts.limits()))).collect()
+    }
+
+    /// Affinity groups in use, and how long each remembers, in milliseconds: as the maps have it.
+    pub fn groups(&self) -> HashMap<u64, u64> {
+        let state = self.read();
+        let blocks = state.actual.services().values().flat_map(|s| s.blocks.iter());
+        let blocks = blocks.filter_map(|id| state.actual.block(*id)).filter(|block| block.group != 0);
+        blocks.map(|block| (block.group, block.remember.into())).collect()
     }
 
     /// Names of services by backend.
@@ -191,6 +220,8 @@ impl Shared {
             backends: state.desired.services().values().map(|s| s.backends.len() as u64).sum(),
             conntrack_entries: census.flows,
             conntrack_capacity: self.max_flows.into(),
+            affinity_entries: self.bound.load(Ordering::Relaxed),
+            affinity_capacity: self.clients.capacity().into(),
             accounting_drift: census.drift,
             sweeps: census.generation,
             generation: state.generation,
@@ -224,6 +255,8 @@ impl Shared {
             reasons: Reason::ALL.iter().map(|r| (*r, self.maps.reason(*r))).collect(),
             entries,
             capacity: self.max_flows.into(),
+            clients: (self.bound.load(Ordering::Relaxed), self.clients.capacity().into()),
+            timed_out: self.timed_out.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             drift,
             clock: self.clock,
             reconcile: self.reconcile.clone(),

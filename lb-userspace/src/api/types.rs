@@ -17,7 +17,7 @@ pub struct ServiceView {
     pub algorithm: String,
     /// `file` or `cli`.
     pub origin: String,
-    /// Declared and not in force, one sentence each.
+    /// Declared without effect, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// Backends.
@@ -44,6 +44,9 @@ pub struct BackendView {
     pub origin: String,
     /// Pins that count.
     pub active_connections: u64,
+    /// With affinity: clients that are bound to the backend and have an open flow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<u64>,
     /// Pins ever.
     pub total_connections: u64,
     /// Client to backend.
@@ -169,7 +172,7 @@ pub struct ServiceAdd {
     /// Default: `least-connections`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<String>,
-    /// Affinity, accepted and not in force yet.
+    /// Affinity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<AffinityAdd>,
 }
@@ -186,6 +189,12 @@ pub struct AffinityAdd {
     /// Group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// Bits of an IPv6 address that make a client; default 128.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6_prefix: Option<i64>,
+    /// Open flows of a client beyond which further ones are balanced like any other's; default: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<i64>,
 }
 
 /// `POST /v1/services/{name}/backends`. Adding a backend that the command line added before changes its weight and limit.
@@ -232,6 +241,12 @@ pub struct StatusView {
     pub conntrack_entries: u64,
     /// `conntrack.max_flows`.
     pub conntrack_capacity: u64,
+    /// Clients in the affinity table, as of the last look.
+    #[serde(default)]
+    pub affinity_entries: u64,
+    /// `conntrack.max_clients`.
+    #[serde(default)]
+    pub affinity_capacity: u64,
     /// Active connections by the counters less those found in the table at the last recount. 0 unless there is a bug.
     pub accounting_drift: i64,
     /// Walks over the flow tables since start.

@@ -69,7 +69,7 @@ pub struct Add {
     /// How a backend is chosen for a new connection
     #[arg(long, value_enum, default_value_t = Algorithm::LeastConnections)]
     algorithm: Algorithm,
-    /// Keep a client at its backend (accepted, not in force in this version)
+    /// Keep all connections of a client at one backend
     #[arg(long, value_enum, value_name = "BY")]
     affinity: Option<Affinity>,
     /// How long after its last connection a client is remembered, as 3h
@@ -78,6 +78,12 @@ pub struct Add {
     /// Services that name the same group send a client to the same backend
     #[arg(long, value_name = "GROUP", requires = "affinity")]
     affinity_group: Option<String>,
+    /// How many bits of an IPv6 address make a client [default: 128]
+    #[arg(long, value_name = "BITS", requires = "affinity")]
+    affinity_ipv6_prefix: Option<i64>,
+    /// Connections of one client beyond which further ones are balanced like any other's [default: no bound]
+    #[arg(long, value_name = "N", requires = "affinity")]
+    affinity_bound: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -142,6 +148,8 @@ impl Add {
             client_ip: true,
             timeout: self.affinity_timeout,
             group: self.affinity_group,
+            ipv6_prefix: self.affinity_ipv6_prefix,
+            bound: self.affinity_bound,
         });
         ServiceAdd {
             name: self.name,

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use lb_common::abi::BackendId;
+use lb_common::{
+    abi::{BackendId, ServiceId},
+    expiry::Timeout,
+};
 
 /// Counts of one walk.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +16,8 @@ pub struct Census {
     pub counted: HashMap<BackendId, u32>,
     /// All flows, by backend.
     pub pinned: HashMap<BackendId, u32>,
+    /// Flows that ran into a timeout, by service.
+    pub timeouts: HashMap<(ServiceId, Timeout), u64>,
     /// Walks done so far.
     pub generation: u64,
     /// Sum of the differences between the counters and the recount. See [`Recount`].

@@ -1,6 +1,6 @@
-//! The sweeper: walks the tables in batches and has flows removed that were silent for too long.
+//! The sweeper: walks the tables in batches, has flows removed that are over, and connections closed that have run into a timeout.
 //!
-//! It only proposes. The kernel's side removes a flow if neither its state nor its stamps have changed since it was looked at,
+//! It only proposes. The kernel's side removes or closes a flow if neither its state nor its stamps have changed since it was looked at,
 //! by the same compare-and-swap that packets use.
 
 use std::{
@@ -10,23 +10,26 @@ use std::{
 };
 
 use lb_common::{
-    abi::{BackendId, Direction, ServiceId},
-    expiry::{Timeouts, idle},
-    flow_state::{Phase, Word},
+    abi::{Addr, BackendId, Flow, ServiceId, sweep::Request},
+    expiry::{Observed, Timeout, Timeouts, Verdict, age, asked_for, idle},
+    flow_state::Word,
 };
 
-use super::Census;
+use super::{Census, ends};
 use crate::datapath::{
     Clock, DatapathError,
     flows::{FlowTable, FlowTables},
     object::Object,
+    provoke::Provoker,
     sweeper::{self, Sweep},
 };
 
 /// Shortest time between passes.
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_millis(500);
 /// A pass may take one part in so many of the time.
 const SHARE: u32 = 20;
+/// Connections closed in a second, at most: both ends of each get a packet.
+const CLOSES: u32 = 5_000;
 
 /// How long to wait after a pass that took `took`.
 pub fn pause(took: Duration) -> Duration {
@@ -41,69 +44,126 @@ pub struct Pass<'a> {
     pub tables: &'a FlowTables,
     /// Kernel time.
     pub clock: Clock,
-    /// Idle timeouts of services that have their own, in milliseconds.
-    pub idle: &'a HashMap<ServiceId, u64>,
+    /// Timeouts of services that have their own.
+    pub timeouts: &'a HashMap<ServiceId, Timeouts>,
     /// Services by backend.
     pub services: &'a HashMap<BackendId, ServiceId>,
 }
 
+/// What a batch comes to.
+struct Due<A: Addr> {
+    remove: Vec<Request<A>>,
+    /// Connections to be closed, unless something has happened since.
+    expire: Vec<Request<A>>,
+    /// Connections to be closed.
+    end: Vec<Request<A>>,
+    /// The forward entries of both.
+    closing: Vec<Flow<A>>,
+}
+
 impl Pass<'_> {
-    /// Walks both tables, removes what is over, and counts.
+    /// Walks both tables, removes and closes what is over, and counts. How long the walk itself took.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn run(&self) -> Result<(Census, Duration), DatapathError> {
         let start = Instant::now();
         let mut census = Census::default();
-        self.table(&self.tables.v4, &mut census)?;
-        self.table(&self.tables.v6, &mut census)?;
-        Ok((census, start.elapsed()))
+        let waited = self.table(&self.tables.v4, &mut census)? + self.table(&self.tables.v6, &mut census)?;
+        Ok((census, start.elapsed().saturating_sub(waited)))
     }
 
-    fn table<A: Sweep>(&self, table: &FlowTable<A>, census: &mut Census) -> Result<(), DatapathError> {
+    /// How long it waited so as not to close too many at once.
+    fn table<A: Sweep>(&self, table: &FlowTable<A>, census: &mut Census) -> Result<Duration, DatapathError> {
         let mut failure = None;
+        let mut waited = Duration::ZERO;
         table.walk(
             |flows| {
-                let now = self.clock.now() as u32;
-                let mut requests = Vec::new();
-                for flow in flows {
-                    if flow.direction != Direction::FORWARD {
-                        continue;
-                    }
-                    census.flows += 1;
-                    *census.pinned.entry(flow.backend).or_default() += 1;
-                    let word = Word(flow.state);
-                    if word.counted() {
-                        *census.counted.entry(flow.backend).or_default() += 1;
-                    }
-                    let Some(limit) = self.limit(word, flow.backend) else { continue };
-                    if self.millis(now, flow.last_seen) < limit {
-                        continue;
-                    }
-                    let request = sweeper::request(table, flow);
-                    if self.millis(now, request.seen_reply) >= limit {
-                        requests.push(request);
-                    }
+                let mut due =
+                    Due { remove: Vec::new(), expire: Vec::new(), end: Vec::new(), closing: Vec::new() };
+                for flow in flows.iter().filter(|flow| flow.direction.is_forward()) {
+                    self.count(flow, census);
+                    self.look(table, flow, census, &mut due);
                 }
-                if !requests.is_empty() {
-                    let object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
-                    failure = failure.take().or(sweeper::remove(&object, &requests).err());
+                let closes = due.closing.len();
+                failure = failure.take().or(self.act(&due).err());
+                if closes > 0 {
+                    let pause = Duration::from_secs(1) * u32::try_from(closes).unwrap_or(CLOSES) / CLOSES;
+                    waited += pause;
+                    std::thread::sleep(pause);
                 }
             },
             std::thread::yield_now,
         );
-        failure.map_or(Ok(()), Err)
+        failure.map_or(Ok(waited), Err)
     }
 
-    fn millis(&self, now: u32, seen: u32) -> u64 {
-        self.clock.millis(u64::from(idle(now, seen)))
-    }
-
-    fn limit(&self, word: Word, backend: BackendId) -> Option<u64> {
-        let own = || self.services.get(&backend).and_then(|s| self.idle.get(s)).copied();
-        match word.phase() {
-            Phase::ESTABLISHED | Phase::UDP => own().or(Timeouts::DEFAULT.limit(word)),
-            _ => Timeouts::DEFAULT.limit(word),
+    fn count<A: Sweep>(&self, flow: &Flow<A>, census: &mut Census) {
+        census.flows += 1;
+        *census.pinned.entry(flow.backend).or_default() += 1;
+        if Word(flow.state).counted() {
+            *census.counted.entry(flow.backend).or_default() += 1;
         }
+    }
+
+    fn look<A: Sweep>(&self, table: &FlowTable<A>, flow: &Flow<A>, census: &mut Census, due: &mut Due<A>) {
+        let service = self.services.get(&flow.backend).copied();
+        let own = service.and_then(|s| self.timeouts.get(&s));
+        let timeouts = own.unwrap_or(&Timeouts::DEFAULT);
+        let now = self.clock.now();
+        let word = Word(flow.state);
+        let millis = |ticks| self.clock.millis(ticks);
+        let mut seen = Observed {
+            word,
+            age: millis(age(now, flow.created)),
+            idle: millis(idle(now as u32, flow.last_seen).into()),
+            asked: flow.mark,
+            said: 0,
+            asked_for: millis(asked_for(now, flow.asked_at)),
+        };
+        // Of most flows the forward entry says enough: whatever the reply entry said, it would stay.
+        if timeouts.verdict(&seen) == Verdict::Keep {
+            return;
+        }
+        let reply = table.reply(flow);
+        if let Some(reply) = reply {
+            seen.idle = seen.idle.min(millis(idle(now as u32, reply.last_seen).into()));
+            seen.said = reply.mark;
+        }
+        let (list, timeout) = match timeouts.verdict(&seen) {
+            Verdict::Keep => return,
+            Verdict::Remove(timeout) => (&mut due.remove, timeout),
+            Verdict::Expire(timeout) => {
+                due.closing.push(*flow);
+                (&mut due.expire, timeout)
+            }
+            Verdict::End(timeout) => {
+                due.closing.push(*flow);
+                (&mut due.end, timeout)
+            }
+        };
+        let seen_reply = reply.map_or(flow.last_seen, |reply| reply.last_seen);
+        list.push(Request { state: flow.state, key: flow.key(), seen_forward: flow.last_seen, seen_reply });
+        if let Some(service) = service {
+            *census.timeouts.entry((service, timeout)).or_default() += u64::from(timeout != Timeout::Closed);
+        }
+    }
+
+    fn act<A: Sweep>(&self, due: &Due<A>) -> Result<(), DatapathError> {
+        if due.remove.is_empty() && due.closing.is_empty() {
+            return Ok(());
+        }
+        {
+            let object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+            sweeper::remove(&object, &due.remove)?;
+            sweeper::expire(&object, &due.expire)?;
+            sweeper::close(&object, &due.end)?;
+        }
+        if !due.closing.is_empty()
+            && let Ok(provoker) = Provoker::open()
+        {
+            due.closing.iter().for_each(|flow| ends::tell(&provoker, flow));
+        }
+        Ok(())
     }
 }

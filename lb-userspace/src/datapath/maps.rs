@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use lb_common::abi::{
-    Active, Addr4, Addr6, Backend, BackendCounters, BackendId, DurationHistogram, PoolBlock, PortBe, Proto,
-    Reason, Service, ServiceId, ServiceKey, ServiceName, limits, maps,
+    Active, Addr4, Addr6, Backend, BackendCounters, BackendId, BlockId, DurationHistogram, HostKey,
+    PoolBlock, PortBe, Proto, Reason, Service, ServiceId, ServiceKey, ServiceName, limits, maps,
 };
 
 use super::{
@@ -25,6 +25,8 @@ pub struct Maps {
     filter: Filter,
     pools: Array<MapData, PoolBlock>,
     active: Array<MapData, Active>,
+    clients: Array<MapData, Active>,
+    hosts: HashMap<MapData, HostKey, BackendId>,
     backends: Array<MapData, Backend>,
     counters: PerCpuArray<MapData, BackendCounters>,
     tables: Tables,
@@ -65,6 +67,8 @@ impl Maps {
             filter: Filter::over(array(maps::FILTER)?.try_into().map_err(failed(maps::FILTER))?),
             pools: array(maps::POOLS)?.try_into().map_err(failed(maps::POOLS))?,
             active: array(maps::ACTIVE)?.try_into().map_err(failed(maps::ACTIVE))?,
+            clients: array(maps::CLIENTS)?.try_into().map_err(failed(maps::CLIENTS))?,
+            hosts: hash(maps::HOSTS)?.try_into().map_err(failed(maps::HOSTS))?,
             backends: array(maps::BACKENDS)?.try_into().map_err(failed(maps::BACKENDS))?,
             counters: percpu(maps::BACKEND_COUNTERS)?.try_into().map_err(failed(maps::BACKEND_COUNTERS))?,
             tables: Tables::over(
@@ -119,6 +123,7 @@ impl Maps {
                 self.durations.set(*service, DurationHistogram::default(), 0).map_err(failed(maps::DURATIONS))
             }
             Step::Block { block, value } => self.pools.set(*block, value, 0).map_err(failed(maps::POOLS)),
+            Step::Host { service, address, backend } => self.set_host(*service, *address, *backend),
             Step::AddVip { vip: IpAddr::V4(vip) } => {
                 self.vips4.insert(Addr4::from(*vip), 1, 0).map_err(failed(maps::VIPS4))
             }
@@ -135,6 +140,19 @@ impl Maps {
             Step::RemovePort { vip, port, proto } => self.remove_port(*vip, *port, *proto),
         }
         .map(|()| 1)
+    }
+
+    fn set_host(
+        &mut self,
+        service: ServiceId,
+        address: IpAddr,
+        backend: Option<BackendId>,
+    ) -> Result<(), DatapathError> {
+        let key = HostKey { service, addr: Backend::new(address, None, service).addr };
+        match backend {
+            Some(backend) => self.hosts.insert(key, backend, 0).map_err(failed(maps::HOSTS)),
+            None => gone(self.hosts.remove(&key), maps::HOSTS).map(drop),
+        }
     }
 
     /// A port leads to a service from now on, or to another one.
@@ -205,6 +223,13 @@ impl Maps {
                 }
             }
         }
+        for entry in self.hosts.iter() {
+            let (HostKey { service, .. }, backend) = entry.map_err(failed(maps::HOSTS))?;
+            let address = actual.backend(backend).and_then(Backend::address);
+            if let Some(address) = address {
+                actual.apply(&Step::Host { service, address, backend: Some(backend) });
+            }
+        }
         let mut ports = Vec::new();
         for entry in self.services4.iter() {
             let (key, value) = entry.map_err(failed(maps::SERVICES4))?;
@@ -233,16 +258,20 @@ impl Maps {
         self.active.get(&id.block(), 0).map_or(0, |block| block.count[id.slot()])
     }
 
+    /// Clients that are bound to a backend and have an open flow.
+    pub fn clients(&self, id: BackendId) -> u32 {
+        self.clients.get(&id.block(), 0).map_or(0, |block| block.count[id.slot()])
+    }
+
+    /// A block of a pool.
+    pub fn block(&self, id: BlockId) -> Option<PoolBlock> {
+        self.pools.get(&id, 0).ok()
+    }
+
     /// Counters of a backend, summed over CPUs.
     pub fn counters(&self, id: BackendId) -> BackendCounters {
         let Ok(values) = self.counters.get(&id.0, 0) else { return BackendCounters::default() };
-        values.iter().fold(BackendCounters::default(), |sum, c| BackendCounters {
-            connections: sum.connections + c.connections,
-            packets_in: sum.packets_in + c.packets_in,
-            bytes_in: sum.bytes_in + c.bytes_in,
-            packets_out: sum.packets_out + c.packets_out,
-            bytes_out: sum.bytes_out + c.bytes_out,
-        })
+        values.iter().fold(BackendCounters::default(), |sum, c| sum.plus(*c))
     }
 
     /// How often a packet was refused for a reason.

@@ -1,6 +1,7 @@
 //! The kernel side, as userspace sees it. The only importer of aya.
 
 pub mod attach;
+pub mod clients;
 pub mod clock;
 mod clsact;
 pub mod features;

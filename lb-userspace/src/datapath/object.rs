@@ -6,7 +6,7 @@ use aya::{
     programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
 use lb_common::{
-    abi::{LAYOUT, Settings, maps, programs},
+    abi::{LAYOUT, Settings, limits, maps, programs},
     flow_table,
 };
 
@@ -29,12 +29,17 @@ pub struct Object {
 
 impl Object {
     /// Loads the agent's own programs, and makes the maps. Maps that a previous agent left are adopted if their layout is this
-    /// build's; what a first start left unfinished is made anew. `max_flows` counts when maps are made. `log`: compile the
+    /// build's; what a first start left unfinished is made anew. `max_flows` and
+    /// `max_clients` count when maps are made. `log`: compile the
     /// records of new flows in.
     ///
     /// # Errors
     /// No object, no permission, another layout, or the kernel refuses.
-    pub fn load(pins: &PinDir, max_flows: u32, log: bool) -> Result<Self, DatapathError> {
+    pub fn load(
+        pins: &PinDir,
+        (max_flows, max_clients): (u32, u32),
+        log: bool,
+    ) -> Result<Self, DatapathError> {
         if OBJECT.is_empty() {
             pins.remove_empty();
             return Err(DatapathError::NoObject);
@@ -43,7 +48,7 @@ impl Object {
         if settings.is_none() {
             pins.remove_maps()?;
         }
-        Self::load_over(pins, settings, max_flows, log).inspect_err(|_| {
+        Self::load_over(pins, settings, (max_flows, max_clients), log).inspect_err(|_| {
             if settings.is_none() {
                 // As if nobody had been here.
                 if let Err(e) = pins.remove_maps() {
@@ -57,11 +62,12 @@ impl Object {
     fn load_over(
         pins: &PinDir,
         settings: Option<Settings>,
-        max_flows: u32,
+        (max_flows, max_clients): (u32, u32),
         log: bool,
     ) -> Result<Self, DatapathError> {
         let clock = Self::read_clock()?;
         let max_flows = settings.map_or(max_flows, |s| s.max_flows);
+        let max_clients = settings.map_or(max_clients, |s| s.max_clients);
         let seed = settings.map_or_else(rand::random, |s| s.seed);
         let buckets = flow_table::buckets(max_flows);
         let level: u8 = if log { aya_log::Level::Debug as u8 } else { 0 };
@@ -74,11 +80,12 @@ impl Object {
         for name in [maps::FLOWS4, maps::FLOWS6, maps::FLOW_HEADS4, maps::FLOW_HEADS6] {
             loader.map_max_entries(name, buckets);
         }
+        loader.map_max_entries(maps::AFFINITY, max_clients);
         for name in maps::ALL {
             loader.map_pin_path(name, pins.map(name));
         }
         let mut ebpf = loader.load(OBJECT).map_err(refused("loading the BPF object"))?;
-        for name in [programs::SWEEP4, programs::SWEEP6, programs::CLOCK] {
+        for name in [programs::SWEEP4, programs::SWEEP6, programs::FORGET, programs::CLOCK] {
             Self::xdp_in(&mut ebpf, name)?.load().map_err(refused(name))?;
         }
         if settings.is_none() {
@@ -87,7 +94,7 @@ impl Object {
             let mut map: Array<_, Settings> =
                 aya::maps::Map::Array(map).try_into().map_err(DatapathError::kernel("SETTINGS"))?;
             // Last: maps without a layout are those of a first start that didn't get here.
-            map.set(0, Settings { layout: LAYOUT, max_flows, seed }, 0)
+            map.set(0, Settings { layout: LAYOUT, max_flows, seed, max_clients, _pad: 0 }, 0)
                 .map_err(DatapathError::kernel("SETTINGS"))?;
         }
         Ok(Self { ebpf, clock, adopted: settings.is_some(), max_flows, seed })
@@ -97,8 +104,8 @@ impl Object {
     fn read_clock() -> Result<Clock, DatapathError> {
         let mut loader = EbpfLoader::new();
         for name in maps::ALL {
-            // The program uses none of them.
-            loader.map_max_entries(name, 1);
+            // The program uses none of them. A ring buffer's length is in pages.
+            loader.map_max_entries(name, if name == maps::EVENTS { limits::EVENT_BYTES } else { 1 });
         }
         let mut ebpf = loader.load(OBJECT).map_err(refused("loading the BPF object"))?;
         let program = Self::xdp_in(&mut ebpf, programs::CLOCK)?;

@@ -1,8 +1,10 @@
 //! Asks the kernel to remove flows, or to close connections: the requests go to the sweep programs as the packet of a test run.
 
 use lb_common::abi::{
-    Addr, Addr4, Addr6, Flow, programs,
-    sweep::{BATCH, HEADER, REMOVE, RESET, Request},
+    Addr, Addr4, Addr6, Flow,
+    affinity::ForgetRequest,
+    programs,
+    sweep::{BATCH, EXPIRE, HEADER, REMOVE, RESET, Request},
 };
 
 use super::{DatapathError, flows::FlowTable, object::Object};
@@ -32,7 +34,24 @@ pub fn request<A: Addr>(table: &FlowTable<A>, flow: &Flow<A>) -> Request<A> {
 /// # Errors
 /// The kernel refuses.
 pub fn remove<A: Sweep>(object: &Object, requests: &[Request<A>]) -> Result<u32, DatapathError> {
-    ask(object, REMOVE, requests)
+    ask(object, A::PROGRAM, REMOVE, requests)
+}
+
+/// Closes connections (TCP) that have not changed since the requests were made. Returns how many there were.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn expire<A: Sweep>(object: &Object, requests: &[Request<A>]) -> Result<u32, DatapathError> {
+    ask(object, A::PROGRAM, EXPIRE, requests)
+}
+
+/// Forgets clients whose bonds have not changed since they were looked at: those without open flows, or all of them if `force`. Returns
+/// how many there were.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn forget(object: &Object, force: bool, requests: &[ForgetRequest]) -> Result<u32, DatapathError> {
+    ask(object, programs::FORGET, force.into(), requests)
 }
 
 /// Closes connections (TCP): who says something from now on is answered with a RST. Returns how many were open.
@@ -40,11 +59,12 @@ pub fn remove<A: Sweep>(object: &Object, requests: &[Request<A>]) -> Result<u32,
 /// # Errors
 /// The kernel refuses.
 pub fn close<A: Sweep>(object: &Object, requests: &[Request<A>]) -> Result<u32, DatapathError> {
-    ask(object, RESET, requests)
+    ask(object, A::PROGRAM, RESET, requests)
 }
 
-fn ask<A: Sweep>(object: &Object, what: u8, requests: &[Request<A>]) -> Result<u32, DatapathError> {
-    let size = size_of::<Request<A>>();
+/// `R`: plain data without padding (asserted in lb-common).
+fn ask<R>(object: &Object, program: &str, what: u8, requests: &[R]) -> Result<u32, DatapathError> {
+    let size = size_of::<R>();
     let mut done = 0;
     for batch in requests.chunks(BATCH) {
         let mut packet = vec![0u8; HEADER];
@@ -55,7 +75,7 @@ fn ask<A: Sweep>(object: &Object, what: u8, requests: &[Request<A>]) -> Result<u
                 std::slice::from_raw_parts((&raw const *request).cast::<u8>(), size)
             });
         }
-        done += object.run(A::PROGRAM, &packet)?;
+        done += object.run(program, &packet)?;
     }
     Ok(done)
 }

@@ -1,6 +1,9 @@
-//! Active health checks: a task for each backend of a service that wants them, and one that judges what they find.
+//! Health checks: a task for each backend of a service that wants them, and one that judges what they find, and what becomes of clients'
+//! connections.
 
+mod passive;
 mod probe;
+mod tls;
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,8 +14,13 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
+use self::passive::Signs;
 use crate::{
-    agent::{down, handle::Handle, shared::State},
+    agent::{
+        down,
+        handle::Handle,
+        shared::{Shared, State},
+    },
     model::health::{Health, HealthSpec},
 };
 
@@ -56,15 +64,22 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = None;
+    let mut signs = Signs::default();
     let stop = down(stopped);
     tokio::pin!(stop);
     loop {
         tokio::select! {
             () = &mut stop => return,
             _ = look.tick() => {
-                let state = handle.shared.read();
-                if seen.replace(state.generation) != Some(state.generation) {
-                    follow(&state, &mut watched, &report, &slots);
+                let generation = handle.shared.read().generation;
+                if seen.replace(generation) != Some(generation) {
+                    follow(&handle.shared.read(), &mut watched, &report, &slots);
+                }
+                for target in refusing(&handle.shared, &watched, &mut signs) {
+                    if let Some(one) = watched.get_mut(&target) {
+                        one.health = Health::new(false);
+                        conclude(&handle, &target, false, "clients' connections aren't accepted").await;
+                    }
                 }
             }
             Some(outcome) = outcomes.recv() => {
@@ -141,9 +156,31 @@ async fn judge(handle: &Handle, one: &mut Watched, outcome: Outcome) {
     if !changed {
         return;
     }
-    match &outcome.failure {
-        None => tracing::info!(service, backend, "healthy again"),
-        Some(why) => tracing::warn!(service, backend, "unhealthy, takes no new connections: {why}"),
+    conclude(handle, &outcome.target, one.health.up, outcome.failure.as_deref().unwrap_or_default()).await;
+}
+
+async fn conclude(handle: &Handle, Target { service, backend }: &Target, healthy: bool, why: &str) {
+    if healthy {
+        tracing::info!(service, backend, "healthy again");
+    } else {
+        tracing::warn!(service, backend, "unhealthy, takes no new connections: {why}");
     }
-    handle.owner().lock().await.set_health(service, backend, one.health.up);
+    handle.owner().lock().await.set_health(service, backend, healthy);
+}
+
+/// Healthy backends whose answers to clients say that they aren't.
+fn refusing(shared: &Shared, watched: &HashMap<Target, Watched>, signs: &mut Signs<Target>) -> Vec<Target> {
+    let state = shared.read();
+    let mut found = Vec::new();
+    for (target, one) in watched.iter().filter(|(_, one)| one.spec.passive) {
+        let Some(id) = state.actual.service(&target.service).and_then(|s| s.backends.get(&target.backend))
+        else {
+            continue;
+        };
+        if signs.observe(target, &shared.maps.counters(*id)) && one.health.up {
+            found.push(target.clone());
+        }
+    }
+    signs.keep(|target| watched.contains_key(target));
+    found
 }

@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::abi::{BLOCK_SLOTS, limits};
 
-use super::{PortRange, ServiceSpec};
+use super::{AffinitySpec, PortRange, ServiceSpec};
 
 /// All services by name. Built by [`Desired::new`] only, so that whoever holds one holds a valid one.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -34,6 +34,7 @@ impl Desired {
         }
         overlaps(&by_name)?;
         totals(&by_name)?;
+        groups(&by_name)?;
         Ok(Self { services: by_name })
     }
 
@@ -82,7 +83,7 @@ impl Desired {
         } else if same_place {
             blocks(&self.services)
         } else {
-            totals(&self.services)
+            totals(&self.services).and_then(|()| groups(&self.services))
         };
         if result.is_err() {
             match before {
@@ -145,6 +146,21 @@ fn blocks(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> {
     let blocks: usize = services.values().map(|s| s.backends.len().div_ceil(BLOCK_SLOTS)).sum();
     if blocks >= limits::MAX_BLOCKS as usize {
         return Err(ModelError::TooManyBlocks { blocks });
+    }
+    Ok(())
+}
+
+/// Services of one group mean the same by it.
+fn groups(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> {
+    let mut first: BTreeMap<&str, (&str, &AffinitySpec)> = BTreeMap::new();
+    for service in services.values() {
+        let Some(affinity) = &service.affinity else { continue };
+        let Some(group) = affinity.group.as_deref() else { continue };
+        let (a, other) = first.entry(group).or_insert((&service.name, affinity));
+        if *other != affinity {
+            let (a, b) = ((*a).to_string(), service.name.clone());
+            return Err(ModelError::Group { group: group.into(), a, b });
+        }
     }
     Ok(())
 }
@@ -215,6 +231,10 @@ pub enum ModelError {
     Duration { what: &'static str, text: String, range: &'static str },
     #[error("{what} \"{text}\" is not known; use {known}")]
     NotKnown { what: &'static str, text: String, known: &'static str },
+    #[error(
+        "services \"{a}\" and \"{b}\" share affinity group \"{group}\" with different settings; give both the same timeout, ipv6_prefix and bound"
+    )]
+    Group { group: String, a: String, b: String },
     #[error("{count} services are too many; the limit is 10000 on one node")]
     TooManyServices { count: usize },
     #[error("service \"{service}\" has {count} backends; the limit is 1024 a service")]

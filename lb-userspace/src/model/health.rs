@@ -12,10 +12,19 @@ pub enum Probe {
     Tcp,
     /// That it answers a GET.
     Http {
+        /// By TLS. Whoever answers will do: the check is of the backend's health, not of its identity.
+        tls: bool,
         /// Path, as in the request line.
         path: String,
+        /// The host asked for (`Host`, and TLS' server name); `None`: the address.
+        host: Option<String>,
         /// The status that it must answer with.
         expect: u16,
+    },
+    /// That it says SERVING by gRPC's health checking protocol, in clear text.
+    Grpc {
+        /// The service asked about; empty: the server as a whole.
+        service: String,
     },
 }
 
@@ -32,6 +41,10 @@ pub struct HealthSpec {
     pub rise: u32,
     /// Bad checks in a row that take it out.
     pub fall: u32,
+    /// Do refused and unanswered connections of clients take it out as well?
+    pub passive: bool,
+    /// If less than so many of a hundred backends are healthy, all are used. 0: never.
+    pub panic: u8,
 }
 
 /// A backend's health, moved by its checks.
@@ -123,17 +136,18 @@ impl Standings {
         }
     }
 
-    /// The weight in force of a backend that would have `weight`.
+    /// The weight in force of a backend that would have `weight`. `panic`: whether it is healthy doesn't matter.
     pub fn weight(
         &self,
         service: &str,
         backend: &str,
         weight: u32,
         slow_start: Option<Duration>,
+        panic: bool,
         now: Instant,
     ) -> u32 {
         let standing = self.of(service, backend);
-        if !standing.healthy {
+        if !standing.healthy && !panic {
             return 0;
         }
         if !self.by_service.get(service).is_some_and(any_ramps) {
@@ -163,7 +177,15 @@ mod tests {
 
     fn spec(rise: u32, fall: u32) -> HealthSpec {
         let second = Duration::from_secs(1);
-        HealthSpec { probe: Probe::Tcp, interval: second, timeout: second, rise, fall }
+        HealthSpec {
+            probe: Probe::Tcp,
+            interval: second,
+            timeout: second,
+            rise,
+            fall,
+            passive: false,
+            panic: 0,
+        }
     }
 
     proptest! {
@@ -189,7 +211,7 @@ mod tests {
             let (start, whole) = (Instant::now(), Duration::from_secs(seconds));
             let mut standings = Standings::default();
             standings.entry("s", "new").ramp = Some(start);
-            let at = |s: &Standings, backend: &str, gone| s.weight("s", backend, weight, Some(whole), start + gone);
+            let at = |s: &Standings, backend: &str, gone| s.weight("s", backend, weight, Some(whole), false, start + gone);
             let mut last = 0;
             for percent in 0..=100u32 {
                 let now = at(&standings, "new", whole * percent / 100);
@@ -206,9 +228,10 @@ mod tests {
     fn an_unhealthy_backend_weighs_nothing() {
         let mut standings = Standings::default();
         standings.entry("s", "b").healthy = false;
-        assert_eq!(standings.weight("s", "b", 7, None, Instant::now()), 0);
-        assert_eq!(standings.weight("s", "other", 7, None, Instant::now()), 7);
+        assert_eq!(standings.weight("s", "b", 7, None, false, Instant::now()), 0);
+        assert_eq!(standings.weight("s", "b", 7, None, true, Instant::now()), 7);
+        assert_eq!(standings.weight("s", "other", 7, None, false, Instant::now()), 7);
         standings.keep(|_, _| false);
-        assert_eq!(standings.weight("s", "b", 7, None, Instant::now()), 7);
+        assert_eq!(standings.weight("s", "b", 7, None, false, Instant::now()), 7);
     }
 }

@@ -1,14 +1,18 @@
 //! Desired state, validated once and immutable after that. Nothing here knows serde, maps or the kernel; nothing behind it
 //! validates again.
 
+pub mod affinity;
 pub mod backend;
 pub mod desired;
 pub mod health;
 pub mod port;
 pub mod service;
+pub mod timeouts;
 
+pub use affinity::AffinitySpec;
 pub use backend::{AdminState, BackendSpec, backend_name};
 pub use desired::{Desired, ModelError};
 pub use health::{HealthSpec, Probe, Standings};
 pub use port::{PortRange, Protocol};
 pub use service::{AlgorithmKind, Fate, Fates, ServiceSpec};
+pub use timeouts::TimeoutSpec;

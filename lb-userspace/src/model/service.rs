@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use lb_common::abi::limits;
 
-use super::{BackendSpec, HealthSpec, ModelError, PortRange, Protocol, backend_name};
+use super::{
+    AffinitySpec, BackendSpec, HealthSpec, ModelError, PortRange, Protocol, TimeoutSpec, backend_name,
+};
 
 /// How a backend is chosen for a new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,8 +83,10 @@ pub struct ServiceSpec {
     pub ports: Vec<PortRange>,
     /// How to choose.
     pub algorithm: AlgorithmKind,
-    /// Idle timeout of open flows (TCP established, UDP); `None`: the default.
-    pub idle_timeout: Option<Duration>,
+    /// Whether and how clients stay with their backend.
+    pub affinity: Option<AffinitySpec>,
+    /// When flows are over.
+    pub timeouts: TimeoutSpec,
     /// How backends are checked; `None`: they aren't.
     pub health: Option<HealthSpec>,
     /// How long a backend that is new, or back, takes to get all its weight; `None`: it has it at once.
@@ -93,7 +97,7 @@ pub struct ServiceSpec {
     pub backends: BTreeMap<String, BackendSpec>,
     /// Declared by the config file?
     pub from_file: bool,
-    /// What was declared that this version accepts and does not act on yet; for people, one sentence each.
+    /// What was declared and will have no effect; for people, one sentence each.
     pub warnings: Vec<String>,
 }
 

@@ -1,8 +1,11 @@
 //! The metrics page. Names are fixed by dashboards that use them.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use lb_common::abi::{DURATION_BUCKETS, DurationHistogram, Reason, counters::DURATION_TICK_MS};
+use lb_common::{
+    abi::{DURATION_BUCKETS, DurationHistogram, Reason, counters::DURATION_TICK_MS},
+    expiry::Timeout,
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text},
@@ -24,6 +27,10 @@ pub struct Page {
     pub entries: u64,
     /// `conntrack.max_flows`.
     pub capacity: u64,
+    /// Clients in the affinity table, and for how many it has room.
+    pub clients: (u64, u64),
+    /// Flows that ran into a timeout.
+    pub timed_out: BTreeMap<(String, Timeout), u64>,
     /// See `conntrack::census`.
     pub drift: i64,
     /// Kernel time.
@@ -194,6 +201,32 @@ impl Collector for Page {
         )?;
         family(e, "flowpin_conntrack_capacity", "Flows that each flow table has room for", Gauge, |m| {
             gauge(m, &[], i64::try_from(self.capacity).unwrap_or(i64::MAX))
+        })?;
+        let (bound, room) = self.clients;
+        family(e, "flowpin_affinity_entries", "Clients in the affinity table", Gauge, |m| {
+            gauge(m, &[], i64::try_from(bound).unwrap_or(i64::MAX))
+        })?;
+        family(e, "flowpin_affinity_capacity", "Clients that the affinity table has room for", Gauge, |m| {
+            gauge(m, &[], i64::try_from(room).unwrap_or(i64::MAX))
+        })?;
+        family(
+            e,
+            "flowpin_backend_clients",
+            "Clients bound to the backend that have a connection",
+            Gauge,
+            |m| {
+                self.backends().filter_map(|(s, b)| Some((s, b, b.clients?))).try_for_each(
+                    |(s, b, clients)| {
+                        let clients = i64::try_from(clients).unwrap_or(i64::MAX);
+                        gauge(m, &[("service", s), ("backend", &b.address)], clients)
+                    },
+                )
+            },
+        )?;
+        family(e, "flowpin_timeouts", "Flows that ran into a timeout, by timeout", Counter, |m| {
+            self.timed_out.iter().try_for_each(|((service, timeout), count)| {
+                counter(m, &[("service", service), ("timeout", timeout.name())], *count)
+            })
         })?;
         family(e, "flowpin_drops", "Packets refused or dropped, by reason", Counter, |m| {
             self.reasons

@@ -42,6 +42,7 @@ pub fn backend(
         health_check_failures: standing.failures,
         origin: origin(spec.from_file),
         active_connections: active.into(),
+        clients: service.affinity.as_ref().map(|_| id.map_or(0, |id| maps.clients(id)).into()),
         total_connections: counters.connections,
         packets_in: counters.packets_in,
         bytes_in: counters.bytes_in,

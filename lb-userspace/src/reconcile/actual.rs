@@ -36,6 +36,8 @@ pub struct ActualService {
     pub blocks: BTreeSet<BlockId>,
     /// Its backends by name, retired ones included.
     pub backends: BTreeMap<String, BackendId>,
+    /// Where hosts are in its pool, if it has affinity.
+    pub hosts: BTreeMap<IpAddr, BackendId>,
     /// Members of its Maglev table as published; `None`: no table, or not known (adopted), in which case it is rebuilt.
     pub table: Option<Vec<(String, BackendId, u32)>>,
 }
@@ -101,6 +103,13 @@ impl Actual {
             Step::Table { service, members } => {
                 let table = Some(members.clone()).filter(|m| !m.is_empty());
                 self.services.entry(*service).or_default().table = table;
+            }
+            Step::Host { service, address, backend } => {
+                let hosts = &mut self.services.entry(*service).or_default().hosts;
+                match backend {
+                    Some(backend) => hosts.insert(*address, *backend),
+                    None => hosts.remove(address),
+                };
             }
             Step::AddVip { vip } => {
                 self.vips.insert(*vip);

@@ -3,9 +3,9 @@
 //! Order, and why each moment between is correct:
 //! 1. names, counters, backends: nothing points at them yet;
 //! 2. blocks, last of the chain first: a backend's weight becomes positive when its record is there; a drain takes effect;
-//! 3. tables: every backend in them has a record, and a weight;
+//! 3. hosts, tables: every backend in them has a record, and a weight;
 //! 4. VIPs, ports: clients reach a pool that is whole;
-//! 5. what is no longer declared, in reverse: ports, VIPs, tables, blocks.
+//! 5. what is no longer declared, in reverse: ports, VIPs, hosts, tables, blocks.
 //!
 //! Freeing ids is another pass ([`collect`]), run a while later: a packet may be on its way with an id that it read just
 //! before, and a flow may be pinned.
@@ -93,11 +93,13 @@ struct Share {
 enum Stage {
     Backends,
     Blocks,
+    Hosts,
     Tables,
     AddVips,
     AddPorts,
     RemovePorts,
     RemoveVips,
+    RemoveHosts,
     RemoveTables,
     RemoveBlocks,
 }
@@ -109,7 +111,7 @@ struct Planner<'a> {
     now: Instant,
     next_service: ServiceId,
     next_block: BlockId,
-    stages: [Vec<Step>; 9],
+    stages: [Vec<Step>; 11],
 }
 
 impl Planner<'_> {
@@ -159,10 +161,19 @@ impl Planner<'_> {
             ids.push((backend, slot, weight));
         }
         self.retire_backends(before, |slot| slots.contains_key(&slot));
-        self.blocks(id, &blocks, &slots, Stage::Blocks);
+        self.blocks(&self.empty_block(id, Some(spec)), &blocks, &slots, Stage::Blocks);
+        self.hosts(id, before, spec, &ids);
         self.table(id, before, spec, &ids);
         self.ports(id, before, spec, blocks.first().copied().unwrap_or(0));
         Ok(())
+    }
+
+    /// Are so few of a service's backends healthy that all are to be used?
+    fn panic(&self, service: &ServiceSpec) -> bool {
+        let Some(health) = &service.health else { return false };
+        let open = || service.backends.iter().filter(|(_, b)| b.admin == AdminState::Active);
+        let healthy = open().filter(|(name, _)| self.standings.of(&service.name, name).healthy).count();
+        healthy * 100 < open().count() * usize::from(health.panic)
     }
 
     /// The weight in force: none while draining or unhealthy, a part while it is starting slowly.
@@ -170,7 +181,8 @@ impl Planner<'_> {
         match spec.admin {
             AdminState::Active => {
                 let (weight, slow) = (spec.weight.into(), service.slow_start);
-                self.standings.weight(&service.name, name, weight, slow, self.now)
+                let panic = self.panic(service);
+                self.standings.weight(&service.name, name, weight, slow, panic, self.now)
             }
             AdminState::Draining { .. } => 0,
         }
@@ -183,7 +195,10 @@ impl Planner<'_> {
         if before.table.is_some() {
             self.push(Stage::RemoveTables, Step::Table { service: id, members: Vec::new() });
         }
-        self.blocks(id, &before.blocks, &BTreeMap::new(), Stage::RemoveBlocks);
+        for address in before.hosts.keys() {
+            self.push(Stage::RemoveHosts, Step::Host { service: id, address: *address, backend: None });
+        }
+        self.blocks(&self.empty_block(id, None), &before.blocks, &BTreeMap::new(), Stage::RemoveBlocks);
     }
 
     fn retire_backends(&mut self, before: &ActualService, kept: impl Fn(BackendId) -> bool) {
@@ -197,16 +212,35 @@ impl Planner<'_> {
         }
     }
 
+    /// A block of a service's pool without backends. Of one that is no longer declared, the affinity is what it was: clients leave.
+    fn empty_block(&self, service: ServiceId, spec: Option<&ServiceSpec>) -> PoolBlock {
+        let block = PoolBlock { service, ..PoolBlock::FREE };
+        let Some(spec) = spec else {
+            let id = self.actual.services().get(&service).and_then(|s| s.blocks.first());
+            let Some(before) = id.and_then(|id| self.actual.block(*id)) else { return block };
+            let PoolBlock { client_bits, group, remember, bound, .. } = *before;
+            return PoolBlock { client_bits, group, remember, bound, ..block };
+        };
+        let Some(affinity) = &spec.affinity else { return block };
+        PoolBlock {
+            client_bits: affinity.ipv6_prefix.into(),
+            group: affinity.number(&spec.name),
+            remember: u32::try_from(affinity.timeout.as_millis()).unwrap_or(u32::MAX),
+            bound: affinity.bound.unwrap_or(u32::MAX),
+            ..block
+        }
+    }
+
     fn blocks(
         &mut self,
-        service: ServiceId,
+        empty: &PoolBlock,
         blocks: &BTreeSet<BlockId>,
         slots: &BTreeMap<BackendId, Share>,
         stage: Stage,
     ) {
         let mut next = 0;
         for block in blocks.iter().rev() {
-            let mut value = PoolBlock { service, next, ..PoolBlock::FREE };
+            let mut value = PoolBlock { next, ..*empty };
             for slot in 0..BLOCK_SLOTS {
                 if let Some(share) = slots.get(&BackendId::new(*block, slot as u32)) {
                     (value.weight[slot], value.limit[slot]) = (share.weight, share.limit);
@@ -217,6 +251,34 @@ impl Planner<'_> {
                 self.push(stage, Step::Block { block: *block, value });
             }
             next = *block;
+        }
+    }
+
+    fn hosts(
+        &mut self,
+        service: ServiceId,
+        before: &ActualService,
+        spec: &ServiceSpec,
+        ids: &[(&String, BackendId, u32)],
+    ) {
+        let mut wanted: BTreeMap<IpAddr, BackendId> = BTreeMap::new();
+        if spec.affinity.is_some() {
+            for (name, id, _) in ids {
+                if let Some(backend) = spec.backends.get(*name) {
+                    // Of several on one host the first, whatever their order.
+                    wanted
+                        .entry(backend.address)
+                        .and_modify(|first| *first = (*first).min(*id))
+                        .or_insert(*id);
+                }
+            }
+        }
+        for (address, id) in wanted.iter().filter(|(address, id)| before.hosts.get(address) != Some(id)) {
+            let backend = Some(*id);
+            self.push(Stage::Hosts, Step::Host { service, address: *address, backend });
+        }
+        for address in before.hosts.keys().filter(|address| !wanted.contains_key(address)) {
+            self.push(Stage::RemoveHosts, Step::Host { service, address: *address, backend: None });
         }
     }
 
@@ -246,7 +308,14 @@ impl Planner<'_> {
             AlgorithmKind::LeastConnections => (Algorithm::LEAST_CONNECTIONS, Stray::RESET),
             AlgorithmKind::ConsistentHash => (Algorithm::CONSISTENT_HASH, Stray::FORWARD),
         };
-        let value = Service { id, first_block, algorithm, stray, _pad: [0; 6] };
+        let value = Service {
+            id,
+            first_block,
+            algorithm,
+            stray,
+            affine: spec.affinity.is_some().into(),
+            _pad: [0; 5],
+        };
         let mut wanted = BTreeSet::new();
         for range in &spec.ports {
             for port in range.iter() {

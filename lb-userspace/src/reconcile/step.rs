@@ -39,6 +39,15 @@ pub enum Step {
         /// Record.
         value: PoolBlock,
     },
+    /// Say where a host is in the pool of a service with affinity (`None`: nowhere).
+    Host {
+        /// Service.
+        service: ServiceId,
+        /// Host.
+        address: IpAddr,
+        /// The backend there.
+        backend: Option<BackendId>,
+    },
     /// Publish a Maglev table, whole; without members: remove it.
     Table {
         /// Id.

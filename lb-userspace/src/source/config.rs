@@ -1,7 +1,8 @@
 //! The config file: TOML, unknown keys refused, everything checked before anything is touched.
 
+mod service;
+
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -10,10 +11,9 @@ use std::{
 use lb_common::{abi::limits, expiry::Timeouts};
 use serde::Deserialize;
 
+use self::service::RawService;
 use super::SourceError;
-use crate::model::{
-    AlgorithmKind, Desired, Fate, Fates, HealthSpec, ModelError, Probe, ServiceSpec, service::make_backend,
-};
+use crate::model::{AffinitySpec, Desired, ModelError, ServiceSpec, service::check_name};
 
 /// How to attach to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -59,6 +59,8 @@ pub struct Config {
     pub state_file: PathBuf,
     /// Capacity of each flow table.
     pub max_flows: u32,
+    /// Capacity of the affinity table.
+    pub max_clients: u32,
     /// Which interfaces.
     pub interfaces: Vec<InterfaceRule>,
     /// What is declared.
@@ -98,11 +100,12 @@ impl Default for RawAgent {
 #[serde(deny_unknown_fields, default)]
 struct RawConntrack {
     max_flows: i64,
+    max_clients: i64,
 }
 
 impl Default for RawConntrack {
     fn default() -> Self {
-        Self { max_flows: limits::DEFAULT_MAX_FLOWS as i64 }
+        Self { max_flows: limits::DEFAULT_MAX_FLOWS.into(), max_clients: limits::DEFAULT_MAX_CLIENTS.into() }
     }
 }
 
@@ -114,174 +117,56 @@ struct RawInterface {
     attach: Attach,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawService {
-    name: String,
-    vip: String,
-    ports: Vec<String>,
-    algorithm: Option<String>,
-    affinity: Option<RawAffinity>,
-    timeouts: Option<RawTimeouts>,
-    health: Option<RawHealth>,
-    slow_start: Option<String>,
-    on_removal: Option<String>,
-    on_unhealthy: Option<String>,
-    on_deadline: Option<String>,
-    #[serde(default)]
-    backend: Vec<RawBackend>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawBackend {
-    address: String,
-    weight: Option<i64>,
-    max_connections: Option<i64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawAffinity {
-    client_ip: bool,
-    timeout: Option<String>,
-    group: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTimeouts {
-    idle: Option<String>,
-    client_request: Option<String>,
-    backend_response: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawHealth {
-    #[serde(rename = "type")]
-    kind: String,
-    interval: Option<String>,
-    timeout: Option<String>,
-    rise: Option<u32>,
-    fall: Option<u32>,
-    path: Option<String>,
-    expect: Option<u16>,
-}
-
 /// A duration between a second and the longest that the flow table's stamps can measure.
 ///
 /// # Errors
 /// It isn't.
 pub fn duration(what: &'static str, text: &str) -> Result<Duration, ModelError> {
-    let bad = || ModelError::Duration { what, text: text.into(), range: "from 1s to 20days" };
+    within(what, text, Duration::from_millis(Timeouts::MAX_MS), "from 1s to 20days")
+}
+
+/// A duration between a second and another; `range` says so.
+fn within(
+    what: &'static str,
+    text: &str,
+    longest: Duration,
+    range: &'static str,
+) -> Result<Duration, ModelError> {
+    let bad = || ModelError::Duration { what, text: text.into(), range };
     let value = humantime::parse_duration(text).map_err(|_| bad())?;
-    if value < Duration::from_secs(1) || value > Duration::from_millis(Timeouts::MAX_MS) {
+    if value < Duration::from_secs(1) || value > longest {
         return Err(bad());
     }
     Ok(value)
 }
 
-impl RawHealth {
-    /// `None`: no checks.
-    fn into_spec(self) -> Result<Option<HealthSpec>, ModelError> {
-        let probe = match self.kind.as_str() {
-            "tcp" => Probe::Tcp,
-            "http" => Probe::Http {
-                path: self.path.clone().unwrap_or_else(|| "/".into()),
-                expect: self.expect.unwrap_or(200),
-            },
-            "none" => return Ok(None),
-            _ => {
-                let known = "tcp, http or none";
-                return Err(ModelError::NotKnown { what: "health.type", text: self.kind, known });
-            }
-        };
-        let (rise, fall) = (self.rise.unwrap_or(2), self.fall.unwrap_or(3));
-        let http = matches!(probe, Probe::Http { .. });
-        let bad_path =
-            self.path.as_deref().is_some_and(|p| !p.starts_with('/') || p.contains(char::is_whitespace));
-        let bad_status = self.expect.is_some_and(|status| !(100..600).contains(&status));
-        if rise == 0
-            || fall == 0
-            || bad_path
-            || bad_status
-            || (!http && (self.path.is_some() || self.expect.is_some()))
-        {
-            return Err(ModelError::NotKnown {
-                what: "health setting of type",
-                text: self.kind,
-                known: "rise and fall from 1; path (/...) and expect (100 to 599) with http only",
-            });
+/// Affinity, as file and command line write it.
+///
+/// # Errors
+/// Something of it is out of range.
+pub fn affinity(
+    timeout: Option<&str>,
+    group: Option<String>,
+    ipv6_prefix: Option<i64>,
+    bound: Option<i64>,
+) -> Result<AffinitySpec, ModelError> {
+    let number = |what, value: Option<i64>, range: std::ops::RangeInclusive<i64>, known| match value {
+        Some(value) if !range.contains(&value) => {
+            Err(ModelError::NotKnown { what, text: value.to_string(), known })
         }
-        let time = |what, text: Option<String>, default| text.map_or(Ok(default), |t| duration(what, &t));
-        Ok(Some(HealthSpec {
-            probe,
-            interval: time("health.interval", self.interval, Duration::from_secs(2))?,
-            timeout: time("health.timeout", self.timeout, Duration::from_secs(1))?,
-            rise,
-            fall,
-        }))
+        other => Ok(other),
+    };
+    let prefix = number("affinity.ipv6_prefix", ipv6_prefix, 1..=128, "1 to 128")?.unwrap_or(128);
+    let bound = number("affinity.bound", bound, 1..=1_000_000, "1 to 1000000, or leave it out")?;
+    if let Some(group) = &group {
+        check_name(group)?;
     }
-}
-
-impl RawService {
-    /// Checks what this version accepts and doesn't act on, and says so.
-    fn not_in_force(&self) -> Result<Vec<String>, ModelError> {
-        let mut warnings = Vec::new();
-        let mut note =
-            |key: &str| warnings.push(format!("{key} is accepted and not in force in this version"));
-        if let Some(affinity) = &self.affinity {
-            affinity.timeout.as_deref().map(|t| duration("affinity.timeout", t)).transpose()?;
-            if affinity.client_ip || affinity.group.is_some() {
-                note("affinity");
-            }
-        }
-        if let Some(timeouts) = &self.timeouts {
-            for (key, value) in [
-                ("timeouts.client_request", &timeouts.client_request),
-                ("timeouts.backend_response", &timeouts.backend_response),
-            ] {
-                if let Some(text) = value {
-                    duration(key, text)?;
-                    note(key);
-                }
-            }
-        }
-        Ok(warnings)
-    }
-
-    fn into_spec(self) -> Result<ServiceSpec, ModelError> {
-        let warnings = self.not_in_force()?;
-        let fate = |what, text: Option<&str>| text.map_or(Ok(Fate::Keep), |text| Fate::parse(what, text));
-        let fates = Fates {
-            removal: fate("on_removal", self.on_removal.as_deref())?,
-            unhealthy: fate("on_unhealthy", self.on_unhealthy.as_deref())?,
-            deadline: fate("on_deadline", self.on_deadline.as_deref())?,
-        };
-        let idle = self.timeouts.as_ref().and_then(|t| t.idle.as_deref());
-        let mut spec = ServiceSpec {
-            vip: self.vip.parse().map_err(|_| ModelError::NotAnAddress { text: self.vip.clone() })?,
-            ports: self.ports.iter().map(|p| p.parse()).collect::<Result<_, _>>()?,
-            algorithm: self
-                .algorithm
-                .as_deref()
-                .map_or(Ok(AlgorithmKind::LeastConnections), AlgorithmKind::parse)?,
-            idle_timeout: idle.map(|t| duration("timeouts.idle", t)).transpose()?,
-            health: self.health.map(RawHealth::into_spec).transpose()?.flatten(),
-            slow_start: self.slow_start.as_deref().map(|t| duration("slow_start", t)).transpose()?,
-            fates,
-            backends: BTreeMap::new(),
-            from_file: true,
-            warnings,
-            name: self.name,
-        };
-        for b in self.backend {
-            spec.add(make_backend(&spec.name, &b.address, b.weight, b.max_connections, true)?)?;
-        }
-        spec.validate()?;
-        Ok(spec)
-    }
+    Ok(AffinitySpec {
+        timeout: timeout.map_or(Ok(AffinitySpec::TIMEOUT), |t| duration("affinity.timeout", t))?,
+        group,
+        ipv6_prefix: u8::try_from(prefix).unwrap_or(128),
+        bound: bound.and_then(|b| u32::try_from(b).ok()),
+    })
 }
 
 /// Reads and checks a config file. `None`: every default, no interfaces, no services.
@@ -315,15 +200,14 @@ pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
             raw.agent.metrics_listen
         ))
     })?;
-    let max_flows = u32::try_from(raw.conntrack.max_flows)
-        .ok()
-        .filter(|n| (1024..=16_777_216).contains(n))
-        .ok_or_else(|| {
-        value(format!(
-            "conntrack.max_flows {} is out of range; use 1024 to 16777216",
-            raw.conntrack.max_flows
-        ))
-    })?;
+    let capacity = |key, given: i64| {
+        u32::try_from(given)
+            .ok()
+            .filter(|n| (1024..=16_777_216).contains(n))
+            .ok_or_else(|| value(format!("conntrack.{key} {given} is out of range; use 1024 to 16777216")))
+    };
+    let max_flows = capacity("max_flows", raw.conntrack.max_flows)?;
+    let max_clients = capacity("max_clients", raw.conntrack.max_clients)?;
     let mut interfaces: Vec<InterfaceRule> = Vec::new();
     for rule in raw.interface {
         let bad = |why: &str| value(format!("interface match \"{}\" {why}", rule.pattern));
@@ -354,6 +238,7 @@ pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
         pin_dir: raw.agent.pin_dir,
         state_file: raw.agent.state_file,
         max_flows,
+        max_clients,
         interfaces,
         services,
     })

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::Runtime;
+use super::{Runtime, runtime::RuntimeAffinity};
 use crate::model::{AdminState, AlgorithmKind, ModelError, ServiceSpec, service::make_backend};
 
 /// One service, as file and command line together declare it; `None` if neither does. Sentences on what was set aside go to
@@ -35,13 +35,14 @@ pub fn service(
             vip: added.vip,
             ports: added.ports.iter().map(|p| p.parse()).collect::<Result<_, ModelError>>()?,
             algorithm: AlgorithmKind::parse(&added.algorithm)?,
-            idle_timeout: None,
+            affinity: added.affinity.as_ref().map(RuntimeAffinity::spec).transpose()?,
+            timeouts: Default::default(),
             health: None,
             slow_start: None,
             fates: Default::default(),
             backends: BTreeMap::new(),
             from_file: false,
-            warnings: added.warnings.clone(),
+            warnings: Vec::new(),
         },
         (None, None) => {
             if runtime.backends.contains_key(name) {

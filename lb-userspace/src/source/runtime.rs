@@ -10,7 +10,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::SourceError;
+use super::{SourceError, config::affinity};
+use crate::model::{AffinitySpec, ModelError};
 
 /// Version of the file's form.
 const VERSION: u32 = 1;
@@ -49,9 +50,33 @@ pub struct RuntimeService {
     pub ports: Vec<String>,
     /// Algorithm's name.
     pub algorithm: String,
-    /// Sentences on what is not in force.
-    #[serde(default)]
-    pub warnings: Vec<String>,
+    /// Affinity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<RuntimeAffinity>,
+}
+
+/// How a service that the command line added binds clients, as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuntimeAffinity {
+    /// Timeout.
+    pub timeout: Option<String>,
+    /// Group.
+    pub group: Option<String>,
+    /// Bits of an IPv6 address that count.
+    pub ipv6_prefix: Option<i64>,
+    /// Flows of a client.
+    pub bound: Option<i64>,
+}
+
+impl RuntimeAffinity {
+    /// As a service has it.
+    ///
+    /// # Errors
+    /// Something of it is out of range.
+    pub fn spec(&self) -> Result<AffinitySpec, ModelError> {
+        affinity(self.timeout.as_deref(), self.group.clone(), self.ipv6_prefix, self.bound)
+    }
 }
 
 /// A backend that the command line added.

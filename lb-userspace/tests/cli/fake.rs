@@ -56,6 +56,7 @@ pub fn backend(address: &str, active: u64) -> BackendView {
         health_check_failures: 0,
         origin: "cli".into(),
         active_connections: active,
+        clients: None,
         total_connections: 1_234_567,
         packets_in: 10,
         bytes_in: 1536,
@@ -132,7 +133,6 @@ impl Control for Fake {
             vip,
             ports: add.ports.clone(),
             algorithm: add.algorithm.clone().unwrap_or_default(),
-            warnings: add.affinity.iter().map(|_| "affinity is accepted and not in force".into()).collect(),
             ..service(&add.name, "10.0.0.1", Vec::new())
         };
         world.added = Some(add);
@@ -227,6 +227,8 @@ impl Control for Fake {
             backends: 2,
             conntrack_entries: 512,
             conntrack_capacity: 1024,
+            affinity_entries: 0,
+            affinity_capacity: 262_144,
             accounting_drift: 0,
             sweeps: 3,
             generation: 7,

@@ -243,7 +243,11 @@ impl World {
         if algorithm == Algorithm::CONSISTENT_HASH {
             self.publish(id, members, &backends)?;
         }
-        self.declare(vip, ports, Service { id, first_block: first, algorithm, stray, _pad: [0; 6] })?;
+        self.declare(
+            vip,
+            ports,
+            Service { id, first_block: first, algorithm, stray, affine: 0, _pad: [0; 5] },
+        )?;
         Ok(Added { id, backends })
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::{HealthSpec, Probe, TimeoutSpec};
 
 const CONTRACT: &str = r#"
 [agent]
@@ -41,17 +42,31 @@ fn with(from: &str, to: &str) -> String {
 #[test]
 fn every_key_is_taken() {
     let config = parse(CONTRACT, "f.toml").unwrap();
-    assert_eq!(config.services[0].idle_timeout, Some(Duration::from_secs(15 * 3600)));
+    let minute = Some(Duration::from_secs(60));
+    let idle = Some(Duration::from_secs(15 * 3600));
+    assert_eq!(
+        config.services[0].timeouts,
+        TimeoutSpec { idle, client_request: minute, backend_response: minute, ..Default::default() }
+    );
+    let affinity = config.services[0].affinity.as_ref().expect("it is declared");
+    assert_eq!((affinity.timeout, affinity.group.as_deref()), (Duration::from_secs(10_800), Some("app")));
+    assert_eq!((affinity.ipv6_prefix, affinity.bound), (128, None));
     assert_eq!(config.services[0].backends["10.0.1.11"].max_connections, Some(300));
     assert!(config.interfaces[1].matcher.is_match("veth12ab"));
     assert!(!config.interfaces[0].matcher.is_match("eth01"));
-    let warned: Vec<&str> =
-        config.services[0].warnings.iter().map(|w| w.split(' ').next().unwrap()).collect();
-    assert_eq!(warned, ["affinity", "timeouts.client_request", "timeouts.backend_response"]);
+    assert!(config.services[0].warnings.is_empty());
     let second = Duration::from_secs(1);
     assert_eq!(
         config.services[0].health,
-        Some(HealthSpec { probe: Probe::Tcp, interval: 2 * second, timeout: second, rise: 2, fall: 3 })
+        Some(HealthSpec {
+            probe: Probe::Tcp,
+            interval: 2 * second,
+            timeout: second,
+            rise: 2,
+            fall: 3,
+            passive: true,
+            panic: 0
+        })
     );
     assert_eq!(config.services[0].slow_start, Some(30 * second));
 }
@@ -82,6 +97,10 @@ fn bad_values_are_named() {
         ("idle = \"15h\"", "idle = \"21days\"", "timeouts.idle \"21days\""),
         ("idle = \"15h\"", "idle = \"soon\"", "timeouts.idle \"soon\""),
         ("type = \"tcp\"", "type = \"icmp\"", "health.type \"icmp\""),
+        ("backend_response = \"60s\"", "backend_response = \"2h\"", "from 1s to 30min"),
+        ("client_ip = true", "client_ip = true, ipv6_prefix = 129", "affinity.ipv6_prefix \"129\""),
+        ("client_ip = true", "client_ip = true, bound = 0", "affinity.bound \"0\""),
+        ("group = \"app\"", "group = \"a b\"", "\"a b\""),
         ("weight = 1", "weight = 65536", "weight 65536"),
         ("weight = 1", "weight = 0", "weight 0"),
         ("\"10.0.1.11\"", "\"fd00::1\"", "not of the VIP's family"),

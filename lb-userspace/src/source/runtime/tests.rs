@@ -8,7 +8,7 @@ fn sample() -> Runtime {
             vip: "10.96.0.10".parse().unwrap(),
             ports: vec!["80/tcp".into()],
             algorithm: "least-connections".into(),
-            warnings: Vec::new(),
+            affinity: None,
         },
     );
     let backend = RuntimeBackend { weight: 2, max_connections: Some(9) };

@@ -91,7 +91,8 @@ fn another_layout_is_refused_with_both_values() {
     let map = aya::maps::MapData::from_pin(pin).unwrap();
     let mut map: aya::maps::Array<_, lb_common::abi::Settings> =
         aya::maps::Map::Array(map).try_into().unwrap();
-    map.set(0, lb_common::abi::Settings { layout: 0x1234, max_flows: 1024, seed: 0 }, 0).unwrap();
+    map.set(0, lb_common::abi::Settings { layout: 0x1234, max_flows: 1024, ..Default::default() }, 0)
+        .unwrap();
     agent.spawn(&[]);
     let (code, log) = agent.fails();
     assert_eq!(code, Some(1));

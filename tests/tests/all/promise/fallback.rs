@@ -30,7 +30,7 @@ fn clsact_where_there_is_no_tcx() {
     let filters = || net.node.must("tc filter show dev c0 ingress");
     net.node.run(|| {
         let pins = PinDir::open(agent.pins()).unwrap();
-        let mut object = Object::load(&pins, 1024, false).unwrap();
+        let mut object = Object::load(&pins, (1024, 1024), false).unwrap();
         let attachments = Attachments::new(&pins);
         for name in ["c0", "b0", "c0", "b0"] {
             let index = nix::net::if_::if_nametoindex(name).unwrap();

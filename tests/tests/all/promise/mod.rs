@@ -1,6 +1,7 @@
 //! One promise a file, stated in its first line, kept with real traffic.
 
 mod accounting;
+mod affinity;
 mod attach;
 mod balance;
 mod close;
