@@ -64,6 +64,10 @@ const ACKED_BACKEND: u64 = 1 << 12;
 /// The flow counts in its client's bond; see [`affinity`](crate::affinity).
 const BOUND: u64 = 1 << 13;
 
+/// Closed by the agent, and the client has heard of it.
+const TOLD_CLIENT: u64 = 1 << 14;
+const TOLD_BACKEND: u64 = 1 << 15;
+
 impl Word {
     /// The first word of a flow. `tag`: 47 bits that no flow of the recent past had; the 48th is always set, so that no word
     /// is 0.
@@ -80,6 +84,16 @@ impl Word {
     #[inline(always)]
     pub const fn bound(self) -> bool {
         self.0 & BOUND != 0
+    }
+    /// The same; the client, or the backend, knows that it is over.
+    #[inline(always)]
+    pub const fn told(self, client: bool) -> Self {
+        Self(self.0 | if client { TOLD_CLIENT } else { TOLD_BACKEND })
+    }
+    /// Does the client, or the backend, know that it is over?
+    #[inline(always)]
+    pub const fn knows(self, client: bool) -> bool {
+        self.0 & if client { TOLD_CLIENT } else { TOLD_BACKEND } != 0
     }
     /// The phase.
     #[inline(always)]

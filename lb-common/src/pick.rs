@@ -41,6 +41,12 @@ impl Least {
         }
     }
 
+    /// What the winner has; of no meaning without one.
+    #[inline(always)]
+    pub const fn count(&self) -> u32 {
+        self.active
+    }
+
     /// The winner; `None` if nobody eligible was offered.
     #[inline(always)]
     pub const fn best(&self) -> Option<u32> {

@@ -42,6 +42,12 @@ pub fn reserve(backend: BackendId, limit: u32) -> bool {
     false
 }
 
+/// The same on a backend that was chosen for having `expected` connections: if it has got more since, another one may have fewer now.
+#[inline(always)]
+pub fn reserve_as(backend: BackendId, expected: u32, limit: u32) -> bool {
+    reserve(backend, if expected < limit { expected + 1 } else { limit })
+}
+
 /// Gives a place back.
 #[inline(always)]
 pub fn release(backend: BackendId) {

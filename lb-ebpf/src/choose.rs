@@ -19,8 +19,8 @@ use crate::{
     packet::opaque,
 };
 
-/// Choices made anew when the chosen backend filled up in the meantime.
-const ATTEMPTS: u32 = 4;
+/// Choices made anew when the chosen backend got another connection in the meantime.
+const ATTEMPTS: u32 = 6;
 /// Slots of a Maglev table tried when backends are full or just ceased to be eligible.
 const PROBES: u32 = 16;
 
@@ -119,7 +119,7 @@ fn fewest(first: BlockId, chance: u32) -> u32 {
     }
     set &= (1 << (block.even & 0x1f)) - 1;
     let id = BackendId::new(winner, any16(set, hash::mix(chance)));
-    if set != 0 && account::reserve(id, limit) { id.0 } else { UNEVEN }
+    if set != 0 && account::reserve_as(id, least as u32, limit) { id.0 } else { UNEVEN }
 }
 
 /// A count of a block.
@@ -150,18 +150,21 @@ struct Choice {
     chosen: u32,
 }
 
-/// Finds the minimum and takes a place there. Returns 0 if the place was gone by then: again, please.
-unsafe extern "C" fn attempt<const C: bool>(_index: u64, choice: *mut Choice) -> i64 {
+/// Finds the minimum and takes a place there. Returns 0 if somebody was faster: again, please.
+unsafe extern "C" fn attempt<const C: bool>(index: u64, choice: *mut Choice) -> i64 {
     // SAFETY: the helper hands over what `least` gave it.
     let choice = unsafe { &mut *choice };
-    let (winner, full) = scan::<C>(choice.first, choice.chance);
+    let (winner, count, full) = scan::<C>(choice.first, choice.chance);
     if winner == 0 {
         choice.chosen = REFUSED | if full != 0 { Reason::BackendsFull } else { Reason::NoBackend } as u32;
         return 1;
     }
     let id = BackendId(winner);
     let Some(block) = POOLS.get(id.block()) else { return 1 };
-    if account::reserve(id, block.limit[id.slot() & (BLOCK_SLOTS - 1)]) {
+    let limit = block.limit[id.slot() & (BLOCK_SLOTS - 1)];
+    // At last whoever it is will do; and how many clients there are is not what is taken here.
+    let any = C || index as u32 == ATTEMPTS - 1;
+    if account::reserve_as(id, if any { limit } else { count }, limit) {
         choice.chosen = winner;
         return 1;
     }
@@ -178,12 +181,12 @@ struct Scan {
     full: u32,
 }
 
-/// The winner (0: none), and whether somebody was passed over only for being full.
+/// The winner (0: none), what it has, and whether somebody was passed over only for being full.
 ///
 /// A helper does the walking (`bpf_loop`, Linux 5.17), so that the verifier looks at one block instead of the longest chain,
 /// which is beyond its limit.
 #[inline(always)]
-fn scan<const C: bool>(first: BlockId, chance: u32) -> (u32, u32) {
+fn scan<const C: bool>(first: BlockId, chance: u32) -> (u32, u32, u32) {
     let mut scan = Scan { least: Least::new(chance), block: first, full: 0 };
     // SAFETY: the callback has the signature that the helper wants, and the context outlives the call.
     unsafe {
@@ -194,7 +197,7 @@ fn scan<const C: bool>(first: BlockId, chance: u32) -> (u32, u32) {
             0,
         );
     }
-    (scan.least.best().unwrap_or(0), scan.full)
+    (scan.least.best().unwrap_or(0), scan.least.count(), scan.full)
 }
 
 /// Offers the backends of one block. Returns 1 at the end of the chain.

@@ -64,7 +64,7 @@ pub fn track<V: Tables>(flow: Entry<V::Addr>, segment: &Segment) -> Step {
             return Step::Busy;
         }
         if flow.seen.phase() == Phase::RESET && !segment.opens() {
-            return closed(segment);
+            return closed(flow, true, segment);
         }
         if segment.opens() && !flow.seen.alive() {
             // The old connection is over, for the client at least; the new one is chosen for anew.
@@ -81,7 +81,7 @@ pub fn track<V: Tables>(flow: Entry<V::Addr>, segment: &Segment) -> Step {
         return Step::Belongs;
     }
     if other.seen.phase() == Phase::RESET {
-        return closed(segment);
+        return closed(other, false, segment);
     }
     let from_client = direction.is_forward();
     let (forward, reply) = if from_client { (flow, other) } else { (other, flow) };
@@ -93,9 +93,11 @@ pub fn track<V: Tables>(flow: Entry<V::Addr>, segment: &Segment) -> Step {
     Step::Belongs
 }
 
-/// What a segment of a connection is to be answered with that the operator has closed. Who ends it himself is let through.
+/// What a segment of a connection is to be answered with that the agent has closed. Who ends it himself is let through; in any case he knows.
 #[inline(always)]
-fn closed(segment: &Segment) -> Step {
+fn closed<A: Addr>(forward: Entry<A>, client: bool, segment: &Segment) -> Step {
+    // Should the word move at this instant, the sweeper asks once more.
+    let _ = exchange(forward, forward.seen, forward.seen.told(client));
     if segment.flags & flags::RST != 0 { Step::Belongs } else { Step::Closed }
 }
 

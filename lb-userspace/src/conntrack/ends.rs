@@ -2,17 +2,22 @@
 
 use std::net::SocketAddr;
 
-use lb_common::abi::{Addr, Flow, PortBe};
+use lb_common::{
+    abi::{Addr, Flow, PortBe},
+    flow_state::Word,
+};
 
 use crate::datapath::provoke::Provoker;
 
-/// Makes both ends of a connection say something, given its forward entry, so that the datapath tells them that it is over.
+/// Makes both ends of a connection say something, given its forward entry, so that the datapath tells them that it is over; those that
+/// don't know yet.
 pub fn tell<A: Addr>(provoker: &Provoker, flow: &Flow<A>) {
     let at = |addr: A, port: PortBe| SocketAddr::new(addr.to_ip(), port.get());
     let (client, vip) = (at(flow.src, flow.sport), at(flow.dst, flow.dport));
     let backend = at(flow.nat_addr, flow.nat_port);
-    for (from, to) in [(client, backend), (vip, client)] {
-        if let Err(e) = provoker.provoke(from, to) {
+    let word = Word(flow.state);
+    for (from, to, knows) in [(client, backend, word.knows(false)), (vip, client, word.knows(true))] {
+        if !knows && let Err(e) = provoker.provoke(from, to) {
             tracing::debug!(%to, "can't be told that its connection is closed: {e}");
         }
     }

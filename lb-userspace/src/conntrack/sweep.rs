@@ -12,7 +12,7 @@ use std::{
 use lb_common::{
     abi::{Addr, BackendId, Flow, ServiceId, sweep::Request},
     expiry::{Observed, Timeout, Timeouts, Verdict, age, asked_for, idle},
-    flow_state::Word,
+    flow_state::{Phase, Word},
 };
 
 use super::{Census, ends};
@@ -35,6 +35,9 @@ const CLOSES: u32 = 5_000;
 pub fn pause(took: Duration) -> Duration {
     INTERVAL.max(took * SHARE)
 }
+
+/// Milliseconds after which who doesn't know that his connection is closed is told again.
+const TOLD: u64 = 550;
 
 /// What a pass goes by.
 pub struct Pass<'a> {
@@ -59,6 +62,9 @@ struct Due<A: Addr> {
     end: Vec<Request<A>>,
     /// The forward entries of both.
     closing: Vec<Flow<A>>,
+    /// Those of connections that were closed a while ago, and not both ends have heard of it: a TCP stack that has just answered something
+    /// odd doesn't answer the next for half a second (tcp_invalid_ratelimit), and packets get lost.
+    untold: Vec<Flow<A>>,
 }
 
 impl Pass<'_> {
@@ -79,8 +85,13 @@ impl Pass<'_> {
         let mut waited = Duration::ZERO;
         table.walk(
             |flows| {
-                let mut due =
-                    Due { remove: Vec::new(), expire: Vec::new(), end: Vec::new(), closing: Vec::new() };
+                let mut due = Due {
+                    remove: Vec::new(),
+                    expire: Vec::new(),
+                    end: Vec::new(),
+                    closing: Vec::new(),
+                    untold: Vec::new(),
+                };
                 for flow in flows.iter().filter(|flow| flow.direction.is_forward()) {
                     self.count(flow, census);
                     self.look(table, flow, census, &mut due);
@@ -121,6 +132,9 @@ impl Pass<'_> {
             said: 0,
             asked_for: millis(asked_for(now, flow.asked_at)),
         };
+        if word.phase() == Phase::RESET && seen.idle >= TOLD && !(word.knows(true) && word.knows(false)) {
+            due.untold.push(*flow);
+        }
         // Of most flows the forward entry says enough: whatever the reply entry said, it would stay.
         if timeouts.verdict(&seen) == Verdict::Keep {
             return;
@@ -150,19 +164,16 @@ impl Pass<'_> {
     }
 
     fn act<A: Sweep>(&self, due: &Due<A>) -> Result<(), DatapathError> {
-        if due.remove.is_empty() && due.closing.is_empty() {
-            return Ok(());
-        }
-        {
+        if !due.remove.is_empty() || !due.closing.is_empty() {
             let object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
             sweeper::remove(&object, &due.remove)?;
             sweeper::expire(&object, &due.expire)?;
             sweeper::close(&object, &due.end)?;
         }
-        if !due.closing.is_empty()
+        if !(due.closing.is_empty() && due.untold.is_empty())
             && let Ok(provoker) = Provoker::open()
         {
-            due.closing.iter().for_each(|flow| ends::tell(&provoker, flow));
+            due.closing.iter().chain(&due.untold).for_each(|flow| ends::tell(&provoker, flow));
         }
         Ok(())
     }

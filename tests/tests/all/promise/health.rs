@@ -213,3 +213,59 @@ fn a_new_backend_starts_slowly_and_catches_up() {
     });
     assert!(added.elapsed() > Duration::from_secs(u64::from(WHOLE) / 2), "that was no slow start");
 }
+
+/// Insists that all of these are answered sooner or later, whoever has to try again.
+fn persistent(net: &Net, count: usize) -> Vec<Conn> {
+    let to = at(&V4.vip(0), 80);
+    std::thread::scope(|scope| {
+        let open = || net.client.run(|| Conn::from_stream(std::net::TcpStream::connect_timeout(&to, LIMIT)?));
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(open)).collect();
+        threads.into_iter().filter_map(|t| t.join().expect("whole").ok()).collect()
+    })
+}
+
+#[test]
+fn clients_that_are_refused_or_not_answered_are_a_sign_before_any_check() {
+    for (rule, passive) in
+        [("REJECT --reject-with tcp-reset", true), ("DROP", true), ("REJECT --reject-with tcp-reset", false)]
+    {
+        let net = Net::new(2);
+        let _servers = servers(&net);
+        let more = format!(
+            "health = {{ type = \"tcp\", interval = \"1h\", passive = {passive} }}\ntimeouts = {{ half_open = \"1s\" }}"
+        );
+        let agent = start(&net, &more);
+        let mut before = open(&net, 4);
+        // Whoever has the fewest connections draws all new ones: a backend that refuses them, too.
+        let new = ["-A", "INPUT", "-p", "tcp", "--syn", "-j"];
+        program::run(
+            &net.backends[1],
+            "iptables",
+            &[&new[..], &rule.split(' ').collect::<Vec<_>>()].concat(),
+        );
+        let conns = persistent(&net, 6);
+        if passive {
+            await_health(&agent, 1, false);
+            let after = open(&net, 4);
+            assert_eq!(on(&after, "b0"), 4, "{rule}");
+        } else {
+            assert_eq!(backend(&agent, 1)["healthy"], true);
+            assert!(conns.len() < 6, "nobody was refused");
+        }
+        for conn in &mut before {
+            conn.exchange(100).expect("what is open stays open");
+        }
+    }
+}
+
+#[test]
+fn when_too_few_are_healthy_all_are_used() {
+    let net = Net::new(4);
+    let _servers = servers(&net);
+    let checks = "health = { type = \"http\", interval = \"1s\", rise = 1, fall = 1, panic = 50 }";
+    // The servers speak, but not HTTP: no check is ever passed, at first by none of them.
+    let agent = start(&net, checks);
+    (0..4).for_each(|i| await_health(&agent, i, false));
+    let conns = open(&net, 40);
+    assert_eq!(["b0", "b1", "b2", "b3"].map(|b| on(&conns, b)), [10; 4]);
+}

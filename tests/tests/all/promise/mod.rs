@@ -12,3 +12,4 @@ mod pinning;
 mod programs;
 mod refusal;
 mod sight;
+mod timeouts;
