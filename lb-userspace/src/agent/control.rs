@@ -1,12 +1,14 @@
 //! The API's questions, put to the handle.
 
+use futures::stream::BoxStream;
+
 use super::handle::Handle;
 use crate::api::{
     control::Control,
     error::ApiError,
     types::{
-        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain, ServiceAdd,
-        ServiceView, StatsView, StatusView,
+        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain, EventQuery,
+        EventView, ExplainQuery, ExplainView, ServiceAdd, ServiceView, StatsView, StatusView,
     },
 };
 
@@ -40,6 +42,12 @@ impl Control for Handle {
     }
     async fn close_connections(&self, close: ConnectionClose) -> Result<Closed, ApiError> {
         Self::close_connections(self, close).await
+    }
+    async fn events(&self, query: EventQuery) -> Result<BoxStream<'static, EventView>, ApiError> {
+        Self::events(self, query)
+    }
+    async fn explain(&self, query: ExplainQuery) -> Result<ExplainView, ApiError> {
+        Self::explain(self, query).await
     }
     async fn status(&self) -> Result<StatusView, ApiError> {
         Ok(self.shared.status())

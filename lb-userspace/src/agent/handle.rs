@@ -204,6 +204,8 @@ impl Handle {
         let record = RuntimeDrain { since, deadline: drain.deadline_seconds };
         runtime.drains.entry(service.into()).or_default().insert(view.address.clone(), record);
         owner.change(service, runtime)?;
+        let limit = drain.deadline_seconds.map(|s| format!("for {s} s at most"));
+        self.shared.log.note("drain", service, &view.address, limit.unwrap_or_default());
         Ok(self.backend(service, &view.address)?.0)
     }
 
@@ -223,6 +225,7 @@ impl Handle {
         }
         runtime.drains.retain(|_, m| !m.is_empty());
         owner.change(service, runtime)?;
+        self.shared.log.note("undrain", service, &view.address, "");
         Ok(self.backend(service, &view.address)?.0)
     }
 

@@ -9,6 +9,8 @@
 
 mod close;
 mod control;
+pub mod events;
+mod explain;
 mod fates;
 pub mod handle;
 pub mod owner;
@@ -38,7 +40,7 @@ use crate::{
         clients,
         sweep::{self, Pass},
     },
-    datapath::{DatapathError, interfaces, object::Object, pin::PinDir},
+    datapath::{DatapathError, events::Events, interfaces, object::Object, pin::PinDir},
     health,
     source::{Runtime, config},
 };
@@ -116,6 +118,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         tokio::spawn(server::serve_metrics(metrics, handle.clone(), down(stopped.clone()))),
     ];
     let fates = tokio::spawn(fates::run(handle.clone(), stopped.clone()));
+    let told = tokio::spawn(events::run(handle.clone(), Events::open(&pins)?, stopped.clone()));
     let checks = tokio::spawn(health::run(handle.clone(), stopped.clone()));
     let sweeper = tokio::spawn(sweep_forever(handle.clone(), stopped));
     notify(&[sd_notify::NotifyState::Ready]);
@@ -147,6 +150,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     let _ = sweeper.await;
     let _ = checks.await;
     let _ = fates.await;
+    let _ = told.await;
     // Before the lock goes: then the next agent's socket may be there.
     drop(socket);
     if options.detach_on_exit {

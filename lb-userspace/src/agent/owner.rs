@@ -293,6 +293,7 @@ impl Owner {
             standing.healthy = healthy;
             standing.ramp = (healthy && slow).then(Instant::now);
         }
+        self.shared.log.note(if healthy { "healthy" } else { "unhealthy" }, service, backend, "");
         self.replan(service);
     }
 

@@ -16,6 +16,7 @@ use lb_common::{
 };
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use super::events::Log;
 use crate::{
     api::types::{ConnectionFilter, ConnectionView, InterfaceView, ServiceView, StatsView, StatusView},
     conntrack::Census,
@@ -39,6 +40,8 @@ pub struct State {
     pub actual: Actual,
     /// What is known of the backends' health.
     pub standings: Standings,
+    /// Age in milliseconds of the oldest connection, by backend, as of the last census.
+    pub oldest: HashMap<BackendId, u64>,
     /// Where programs should be and are.
     pub interfaces: Vec<InterfaceView>,
     /// What is wrong, by what it is about.
@@ -51,6 +54,8 @@ pub struct State {
 pub struct Shared {
     state: RwLock<State>,
     census: RwLock<Census>,
+    /// What happens.
+    pub log: Log,
     /// Clients in the affinity table, as of the last look.
     pub bound: AtomicU64,
     /// Flows that ran into a timeout, by service and timeout.
@@ -85,6 +90,7 @@ impl Shared {
         Ok(Self {
             state: RwLock::default(),
             census: RwLock::default(),
+            log: Log::default(),
             bound: AtomicU64::default(),
             timed_out: Mutex::default(),
             maps: Maps::open(pins)?,
@@ -117,7 +123,8 @@ impl Shared {
     /// A new one.
     pub fn set_census(&self, census: Census) {
         {
-            let state = self.read();
+            let mut state = self.write();
+            state.oldest.clone_from(&census.oldest);
             let mut totals = self.timed_out.lock().unwrap_or_else(PoisonError::into_inner);
             for ((service, timeout), count) in census.timeouts.iter().filter(|(_, count)| **count > 0) {
                 if let Some(service) = state.actual.services().get(service) {
@@ -166,7 +173,7 @@ impl Shared {
     }
 
     /// Names of services by backend.
-    fn names(&self) -> HashMap<BackendId, String> {
+    pub fn names(&self) -> HashMap<BackendId, String> {
         let state = self.read();
         let name = |id| state.actual.services().get(&id).map(|s| s.name.clone()).unwrap_or_default();
         state.actual.backends().map(|(id, b)| (id, name(b.service))).collect()

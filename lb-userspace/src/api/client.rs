@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
@@ -172,6 +172,27 @@ impl Client {
         self.read(&self.exchange(Method::POST, "/v1/connections/close", self.json(close)?).await?)
     }
 
+    /// Events, one by one.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn events(&self, query: &EventQuery) -> Result<Events<'_>, ClientError> {
+        let service = query.service.as_ref().map(|s| format!("&service={}", segment(s))).unwrap_or_default();
+        let path = format!("/v1/events?follow={}{service}", query.follow);
+        let body = self.request(Method::GET, &path, Bytes::new()).await?.into_body();
+        Ok(Events { client: self, body, buffer: Vec::new() })
+    }
+
+    /// Where a client is, or would be given to.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn explain(&self, query: &ExplainQuery) -> Result<ExplainView, ClientError> {
+        let protocol = query.protocol.as_deref().unwrap_or("tcp");
+        let (client, vip) = (segment(&query.client), segment(&query.vip));
+        self.get(&format!("/v1/explain?client={client}&vip={vip}&protocol={protocol}")).await
+    }
+
     /// State of agent and datapath.
     ///
     /// # Errors
@@ -228,11 +249,24 @@ impl Client {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        let response = self.request(method, path, body).await?;
+        Ok(response.into_body().collect().await.map_err(|e| self.broken(&e))?.to_bytes())
+    }
+
+    fn broken(&self, error: &hyper::Error) -> ClientError {
+        self.unreachable(format!("it hung up before it had answered ({error}); see its log"))
+    }
+
+    /// Sends a request; an answer that is a yes.
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
         let stream =
             UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(why_unreachable(&e)))?;
-        let broken = |e: hyper::Error| {
-            self.unreachable(format!("it hung up before it had answered ({e}); see its log"))
-        };
+        let broken = |e: hyper::Error| self.broken(&e);
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // Ends with the exchange; its errors come back through `sender` as well.
@@ -246,13 +280,40 @@ impl Client {
             .map_err(|e| self.odd(format!("nothing: {path} is no path ({e})")))?;
         let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status();
-        let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
         if status.is_success() {
-            return Ok(body);
+            return Ok(response);
         }
+        let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
         match serde_json::from_slice::<ErrorView>(&body) {
             Ok(view) => Err(ClientError::Refused { status, message: view.error }),
             Err(_) => Err(self.odd(format!("with status {status} and no reason"))),
+        }
+    }
+}
+
+/// Events that come in.
+pub struct Events<'a> {
+    client: &'a Client,
+    body: Incoming,
+    buffer: Vec<u8>,
+}
+
+impl Events<'_> {
+    /// The next one; `None`: there are no more.
+    ///
+    /// # Errors
+    /// The agent has gone, or says something else.
+    pub async fn next(&mut self) -> Result<Option<EventView>, ClientError> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return self.client.read(&line).map(Some);
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => self.buffer.extend(frame.data_ref().into_iter().flatten()),
+                Some(Err(e)) => return Err(self.client.broken(&e)),
+                None => return Ok(None),
+            }
         }
     }
 }

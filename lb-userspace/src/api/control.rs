@@ -3,11 +3,13 @@
 
 use std::future::Future;
 
+use futures::stream::BoxStream;
+
 use super::{
     error::ApiError,
     types::{
-        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain, ServiceAdd,
-        ServiceView, StatsView, StatusView,
+        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain, EventQuery,
+        EventView, ExplainQuery, ExplainView, ServiceAdd, ServiceView, StatsView, StatusView,
     },
 };
 
@@ -56,6 +58,13 @@ pub trait Control: Clone + Send + Sync + 'static {
         &self,
         close: ConnectionClose,
     ) -> impl Future<Output = Result<Closed, ApiError>> + Send;
+    /// The agent's events of late, or all events from now on.
+    fn events(
+        &self,
+        query: EventQuery,
+    ) -> impl Future<Output = Result<BoxStream<'static, EventView>, ApiError>> + Send;
+    /// Where a client is, or would be given to.
+    fn explain(&self, query: ExplainQuery) -> impl Future<Output = Result<ExplainView, ApiError>> + Send;
     /// State of the agent and its datapath.
     fn status(&self) -> impl Future<Output = Result<StatusView, ApiError>> + Send;
     /// Counters.

@@ -2,23 +2,28 @@
 
 use axum::{
     Json,
+    body::Body as Stream,
     extract::State,
     http::{Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
+use futures::StreamExt as _;
 
 use super::{
     control::Control,
     error::Refusal,
     extract::{Asked, Body, Named},
     types::{
-        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain, ServiceAdd,
-        ServiceView, StatsView, StatusView,
+        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain, EventQuery,
+        ExplainQuery, ExplainView, ServiceAdd, ServiceView, StatsView, StatusView,
     },
 };
 
 /// What prometheus-client's text encoder writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// JSON, an object a line.
+const NDJSON: &str = "application/x-ndjson";
 
 type Answer<T> = Result<Json<T>, Refusal>;
 
@@ -98,6 +103,26 @@ pub async fn close_connections<C: Control>(
     Body(close): Body<ConnectionClose>,
 ) -> Answer<Closed> {
     Ok(Json(control.close_connections(close).await?))
+}
+
+/// A line of JSON for each event, for as long as there are any.
+pub async fn events<C: Control>(
+    State(control): State<C>,
+    Asked(query): Asked<EventQuery>,
+) -> Result<Response, Refusal> {
+    let lines = control.events(query).await?.map(|event| {
+        let mut line = serde_json::to_vec(&event)?;
+        line.push(b'\n');
+        Ok::<_, serde_json::Error>(line)
+    });
+    Ok(([(header::CONTENT_TYPE, NDJSON)], Stream::from_stream(lines)).into_response())
+}
+
+pub async fn explain<C: Control>(
+    State(control): State<C>,
+    Asked(query): Asked<ExplainQuery>,
+) -> Answer<ExplainView> {
+    Ok(Json(control.explain(query).await?))
 }
 
 pub async fn status<C: Control>(State(control): State<C>) -> Answer<StatusView> {

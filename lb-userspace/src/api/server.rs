@@ -54,6 +54,8 @@ fn api<C: Control>(control: C) -> Router {
         .route("/v1/services/{name}/backends/{address}/undrain", post(undrain::<C>))
         .route("/v1/connections", get(connections::<C>))
         .route("/v1/connections/close", post(close_connections::<C>))
+        .route("/v1/events", get(events::<C>))
+        .route("/v1/explain", get(explain::<C>))
         .route("/v1/status", get(status::<C>))
         .route("/v1/stats", get(stats::<C>))
         .fallback(no_such_path)

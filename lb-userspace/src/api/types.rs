@@ -17,6 +17,9 @@ pub struct ServiceView {
     pub algorithm: String,
     /// `file` or `cli`.
     pub origin: String,
+    /// Most open connections of a backend in use, for its weight, over the mean of all in use; 1 is even. `null`: there are none.
+    #[serde(default)]
+    pub imbalance: Option<f64>,
     /// Declared without effect, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -57,6 +60,9 @@ pub struct BackendView {
     pub packets_out: u64,
     /// Backend to client.
     pub bytes_out: u64,
+    /// Age of the oldest connection that counts, as of the last look; none: there are no connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_seconds: Option<f64>,
     /// While draining: seconds until the deadline (negative: past it), if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_deadline_seconds: Option<f64>,
@@ -133,6 +139,103 @@ impl ConnectionQuery {
         let (service, backend) = (self.service.clone(), self.backend.clone());
         ConnectionFilter { service, backend, client: self.client.clone(), state: self.state.clone() }
     }
+}
+
+/// `GET /v1/events`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventQuery {
+    /// Go on, with flows too; otherwise what the agent did and concluded of late.
+    pub follow: bool,
+    /// Of this service only.
+    pub service: Option<String>,
+}
+
+/// Something that happened; a line of the answer to `GET /v1/events`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct EventView {
+    /// Seconds since the Unix epoch.
+    pub time: f64,
+    /// `open`, `close`, `healthy`, `unhealthy`, `drain`, `undrain`; `gap`: events were lost, since the follower was too slow.
+    pub kind: String,
+    /// Service.
+    pub service: String,
+    /// Backend; of a flow with the real target port.
+    pub backend: String,
+    /// More, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Flow: client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Flow: VIP and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vip: Option<String>,
+    /// Flow: `tcp` or `udp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// Close: `finished`, `client_reset`, `backend_reset`, `closed` (by the agent: a timeout, a deadline, the operator), `expired`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Close: how long it was open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_seconds: Option<f64>,
+    /// Close: client to backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_in: Option<u64>,
+    /// Close: backend to client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_out: Option<u64>,
+}
+
+/// `GET /v1/explain`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainQuery {
+    /// Address, or address and port.
+    pub client: String,
+    /// VIP and port.
+    pub vip: String,
+    /// Default: `tcp`.
+    #[serde(default)]
+    pub protocol: Option<String>,
+}
+
+/// Where a client is, or would be given to.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ExplainView {
+    /// Service.
+    pub service: String,
+    /// As asked.
+    pub client: String,
+    /// As asked.
+    pub vip: String,
+    /// The backend; `null`: nobody, or not known beforehand.
+    pub backend: Option<String>,
+    /// One sentence.
+    pub why: String,
+    /// All backends.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A backend as a choice sees it.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Candidate {
+    /// Name.
+    pub backend: String,
+    /// Pins that count.
+    pub active_connections: u64,
+    /// With affinity: clients bound to it that have a connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<u64>,
+    /// Declared weight, times the part of it in a slow start; 0: takes nothing new.
+    pub weight_in_force: u64,
+    /// `null`: no limit.
+    pub max_connections: Option<u32>,
+    /// May it be given a new connection?
+    pub takes_new: bool,
+    /// Why not; empty if it may.
+    pub note: String,
 }
 
 /// `POST /v1/connections/close`.

@@ -16,12 +16,15 @@ mod completions;
 mod connection;
 mod doctor;
 mod drain;
+mod events;
+mod explain;
 mod failure;
 mod output;
 mod service;
 mod stats;
 mod status;
 mod tables;
+mod top;
 
 use self::{
     failure::Failure,
@@ -80,9 +83,12 @@ enum Command {
     /// Add, list, drain, undrain and remove the backends of a service
     #[command(subcommand, visible_alias = "be")]
     Backend(backend::Command),
-    /// List pinned connections
+    /// List and close pinned connections
     #[command(subcommand, visible_alias = "conn")]
     Connection(connection::Command),
+    Events(events::Args),
+    Explain(explain::Args),
+    Top(top::Args),
     Status(status::Args),
     Stats(stats::Args),
     Check(check::Args),
@@ -124,6 +130,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Service(command) => command.run(&context).await,
             Command::Backend(command) => command.run(&context).await,
             Command::Connection(command) => command.run(&context).await,
+            Command::Events(args) => args.run(&context).await,
+            Command::Explain(args) => args.run(&context).await,
+            Command::Top(args) => args.run(&context).await,
             Command::Status(args) => args.run(&context).await,
             Command::Stats(args) => args.run(&context).await,
             Command::Check(args) => args.run(&context.printer),

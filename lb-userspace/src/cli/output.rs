@@ -54,6 +54,20 @@ impl Printer {
         out.flush()
     }
 
+    /// Prints one of many as a line of its own, at once.
+    ///
+    /// # Errors
+    /// stdout can't be written.
+    pub fn line<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        match self.format {
+            Format::Json => serde_json::to_writer(&mut out, value)?,
+            Format::Table => out.write_all(text(value).trim_end().as_bytes())?,
+        }
+        out.write_all(b"\n")?;
+        out.flush()
+    }
+
     /// A sentence that goes with a result; for people only, on stderr, so that what is on stdout stays what was asked for.
     pub fn note(&self, sentence: impl Display) {
         if self.format == Format::Table {

@@ -16,6 +16,8 @@ pub struct Census {
     pub counted: HashMap<BackendId, u32>,
     /// All flows, by backend.
     pub pinned: HashMap<BackendId, u32>,
+    /// Age in milliseconds of the oldest flow that counts, by backend.
+    pub oldest: HashMap<BackendId, u64>,
     /// Flows that ran into a timeout, by service.
     pub timeouts: HashMap<(ServiceId, Timeout), u64>,
     /// Walks done so far.

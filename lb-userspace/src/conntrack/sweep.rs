@@ -114,6 +114,9 @@ impl Pass<'_> {
         *census.pinned.entry(flow.backend).or_default() += 1;
         if Word(flow.state).counted() {
             *census.counted.entry(flow.backend).or_default() += 1;
+            let age = self.clock.millis(age(self.clock.now(), flow.created));
+            let oldest = census.oldest.entry(flow.backend).or_default();
+            *oldest = age.max(*oldest);
         }
     }
 

@@ -40,11 +40,15 @@ impl Clients {
 
     /// What is known of a client in a group, of whose address the first `bits` count; and when it was last stamped.
     pub fn get(&self, group: u64, client: IpAddr, bits: u32) -> Option<(Bond, u32)> {
-        let wide = match client {
-            IpAddr::V4(a) => Addr4::from(a).wide(),
-            IpAddr::V6(a) => Addr6::from(a).wide(),
-        };
-        let entry = self.map.get(&key(group, wide, bits), 0).ok()?;
+        let entry = self.map.get(&key(group, wide(client), bits), 0).ok()?;
         Some((Bond(entry.bond), entry.last)).filter(|(bond, _)| bond.home().0 != 0)
+    }
+}
+
+/// An address as two numbers.
+pub fn wide(address: IpAddr) -> (u64, u64) {
+    match address {
+        IpAddr::V4(a) => Addr4::from(a).wide(),
+        IpAddr::V6(a) => Addr6::from(a).wide(),
     }
 }

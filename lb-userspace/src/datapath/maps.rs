@@ -263,6 +263,11 @@ impl Maps {
         self.clients.get(&id.block(), 0).map_or(0, |block| block.count[id.slot()])
     }
 
+    /// The backend in the slot of a service's Maglev table that a hash leads to.
+    pub fn slot(&self, service: ServiceId, hash: u32) -> Option<BackendId> {
+        self.tables.slot(service, hash)
+    }
+
     /// A block of a pool.
     pub fn block(&self, id: BlockId) -> Option<PoolBlock> {
         self.pools.get(&id, 0).ok()

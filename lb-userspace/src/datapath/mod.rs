@@ -4,6 +4,7 @@ pub mod attach;
 pub mod clients;
 pub mod clock;
 mod clsact;
+pub mod events;
 pub mod features;
 pub mod filter;
 pub mod flows;

@@ -11,7 +11,7 @@ use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
 use lb_common::{
     abi::{BackendId, ServiceId, maps, table},
-    maglev,
+    hash, maglev,
 };
 
 use super::DatapathError;
@@ -53,6 +53,15 @@ impl Tables {
     /// Over the outer map, twice.
     pub fn over(outer: ArrayOfMaps<MapData, Inner>, data: MapData) -> Self {
         Self { outer, data }
+    }
+
+    /// The backend in the slot that a hash leads to.
+    pub fn slot(&self, service: ServiceId, flow_hash: u32) -> Option<BackendId> {
+        let inner = self.outer.get(&service, 0).ok()?;
+        let slots = inner.get(&0, 0).ok()?.0[0];
+        let word = hash::reduce(flow_hash, slots) + 1;
+        let chunk = inner.get(&(word / table::CHUNK_WORDS as u32), 0).ok()?;
+        Some(BackendId(chunk.0[word as usize % table::CHUNK_WORDS])).filter(|_| slots > 0)
     }
 
     /// Builds and publishes the tables of these services, [`BATCH`] at most.

@@ -107,19 +107,6 @@ impl Page {
     }
 }
 
-/// Most open connections for its weight over the mean, of backends that may take new ones. `None`: there are no connections.
-fn imbalance(service: &ServiceView) -> Option<f64> {
-    let in_use: Vec<(f64, f64)> = service
-        .backends
-        .iter()
-        .filter(|b| b.state == "active" && b.healthy)
-        .map(|b| (b.active_connections as f64, f64::from(b.weight)))
-        .collect();
-    let (open, weight) = in_use.iter().fold((0.0, 0.0), |(a, w), (active, weight)| (a + active, w + weight));
-    let most = in_use.iter().map(|(active, weight)| active / weight).fold(0.0, f64::max);
-    (open > 0.0).then(|| most * weight / open)
-}
-
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         use MetricType::{Counter, Gauge};
@@ -138,7 +125,7 @@ impl Collector for Page {
         )?;
         let help = "Most open connections of a backend in use, for its weight, over the mean of all in use; 1 is even";
         family(e, "flowpin_service_imbalance", help, Gauge, |m| {
-            self.services.iter().filter_map(|s| Some((s, imbalance(s)?))).try_for_each(|(s, ratio)| {
+            self.services.iter().filter_map(|s| Some((s, s.imbalance?))).try_for_each(|(s, ratio)| {
                 let labels: &Labels<'_> = &[("service", &s.name)];
                 m.encode_family(&labels)?.encode_gauge(&ratio)
             })

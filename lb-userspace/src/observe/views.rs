@@ -48,19 +48,38 @@ pub fn backend(
         bytes_in: counters.bytes_in,
         packets_out: counters.packets_out,
         bytes_out: counters.bytes_out,
+        oldest_seconds: id
+            .filter(|_| active > 0)
+            .and_then(|id| state.oldest.get(&id))
+            .map(|ms| *ms as f64 / 1000.0),
         drain_deadline_seconds: deadline,
     }
 }
 
+/// Most open connections for its weight over the mean, of backends that may take new ones. `None`: there are no connections.
+fn imbalance(backends: &[BackendView]) -> Option<f64> {
+    let in_use: Vec<(f64, f64)> = backends
+        .iter()
+        .filter(|b| b.state == "active" && b.healthy)
+        .map(|b| (b.active_connections as f64, f64::from(b.weight)))
+        .collect();
+    let (open, weight) = in_use.iter().fold((0.0, 0.0), |(a, w), (active, weight)| (a + active, w + weight));
+    let most = in_use.iter().map(|(active, weight)| active / weight).fold(0.0, f64::max);
+    (open > 0.0).then(|| most * weight / open)
+}
+
 /// A service, as of now.
 pub fn service(spec: &ServiceSpec, state: &State, maps: &Maps) -> ServiceView {
+    let backends: Vec<BackendView> =
+        spec.backends.iter().map(|(name, b)| backend(spec, name, b, state, maps)).collect();
     ServiceView {
+        imbalance: imbalance(&backends),
         name: spec.name.clone(),
         vip: spec.vip,
         ports: spec.ports.iter().map(ToString::to_string).collect(),
         algorithm: spec.algorithm.name().into(),
         origin: origin(spec.from_file),
         warnings: spec.warnings.clone(),
-        backends: spec.backends.iter().map(|(name, b)| backend(spec, name, b, state, maps)).collect(),
+        backends,
     }
 }

@@ -11,9 +11,14 @@ use flowpin::api::{
     error::ApiError,
     server,
     types::{
-        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionFilter, ConnectionQuery, ConnectionView,
-        Drain, InterfaceView, ServiceAdd, ServiceView, StatsView, StatusView,
+        BackendAdd, BackendView, Candidate, Closed, ConnectionClose, ConnectionFilter, ConnectionQuery,
+        ConnectionView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, InterfaceView, ServiceAdd,
+        ServiceView, StatsView, StatusView,
     },
+};
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
 };
 use tempfile::TempDir;
 use tokio::{net::UnixListener, runtime::Runtime, sync::oneshot, task::JoinHandle};
@@ -62,6 +67,7 @@ pub fn backend(address: &str, active: u64) -> BackendView {
         bytes_in: 1536,
         packets_out: 20,
         bytes_out: 3 * 1024 * 1024,
+        oldest_seconds: None,
         drain_deadline_seconds: None,
     }
 }
@@ -74,6 +80,7 @@ pub fn service(name: &str, vip: &str, backends: Vec<BackendView>) -> ServiceView
         ports: vec!["8001-8003/tcp".into()],
         algorithm: "least-connections".into(),
         origin: "cli".into(),
+        imbalance: None,
         warnings: Vec::new(),
         backends,
     }
@@ -207,6 +214,40 @@ impl Control for Fake {
         let warning = close.idle_seconds.map(|_| "both ends hear of it later".into());
         self.world().close = Some(close);
         Ok(Closed { closed: 1_234, warning })
+    }
+    async fn events(&self, query: EventQuery) -> Result<BoxStream<'static, EventView>, ApiError> {
+        let event = |kind: &str| EventView {
+            kind: kind.into(),
+            service: "app".into(),
+            backend: "10.0.0.1".into(),
+            ..EventView::default()
+        };
+        let closed = EventView {
+            client: Some("192.0.2.7:40000".into()),
+            vip: Some("10.96.0.10:80".into()),
+            protocol: Some("tcp".into()),
+            reason: Some("finished".into()),
+            duration_seconds: Some(61.0),
+            bytes_in: Some(1536),
+            bytes_out: Some(0),
+            ..event("close")
+        };
+        let all = if query.follow { vec![event("drain"), closed] } else { vec![event("drain")] };
+        Ok(stream::iter(all).boxed())
+    }
+    async fn explain(&self, query: ExplainQuery) -> Result<ExplainView, ApiError> {
+        let candidate = Candidate {
+            backend: "10.0.0.1".into(),
+            active_connections: 3,
+            clients: None,
+            weight_in_force: 1,
+            max_connections: None,
+            takes_new: true,
+            note: String::new(),
+        };
+        let (client, vip) = (query.client, query.vip);
+        let (backend, why) = (Some("10.0.0.1".into()), "it has the fewest connections for its weight".into());
+        Ok(ExplainView { service: "app".into(), client, vip, backend, why, candidates: vec![candidate] })
     }
     async fn status(&self) -> Result<StatusView, ApiError> {
         let problems = self.world().problems.clone();

@@ -167,6 +167,18 @@ impl Agent {
             .expect("the command line runs")
     }
 
+    /// The command line, started and not waited for; what it says is thrown away.
+    pub fn start_cli(&self, args: &[&str]) -> Child {
+        let mut command = Command::new(&self.binary);
+        command.arg("--api-socket").arg(self.dir.path().join("api.sock")).args(args);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the command line runs")
+    }
+
     /// The command line, insisting on success.
     ///
     /// # Panics

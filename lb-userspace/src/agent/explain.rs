@@ -1,0 +1,241 @@
+//! Which backend a client is at, or would be given to, and why.
+
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::{
+    abi::{Algorithm, BackendId, FlowKey, PoolBlock, PortBe, Proto, Service},
+    affinity, hash,
+};
+
+use super::{handle::Handle, shared::Shared};
+use crate::{
+    api::{
+        error::ApiError,
+        types::{Candidate, ConnectionFilter, ExplainQuery, ExplainView},
+    },
+    model::{AdminState, ServiceSpec},
+};
+
+impl Handle {
+    /// Explains.
+    ///
+    /// # Errors
+    /// Client or VIP can't be understood, or no service is there.
+    pub async fn explain(&self, query: ExplainQuery) -> Result<ExplainView, ApiError> {
+        let bad = |what: &str, text: &str, example: &str| {
+            ApiError::Invalid(format!("{what} \"{text}\" can't be understood; write {example}"))
+        };
+        let (client, port) = match (query.client.parse::<IpAddr>(), query.client.parse::<SocketAddr>()) {
+            (Ok(ip), _) => (ip, None),
+            (_, Ok(socket)) => (socket.ip(), Some(socket.port())),
+            _ => return Err(bad("client", &query.client, "192.0.2.7 or 192.0.2.7:40000")),
+        };
+        let vip: SocketAddr =
+            query.vip.parse().map_err(|_| bad("VIP", &query.vip, "10.96.0.10:80 or [fd00::10]:80"))?;
+        let proto = match query.protocol.as_deref() {
+            None | Some("tcp") => Proto::TCP,
+            Some("udp") => Proto::UDP,
+            Some(other) => return Err(bad("protocol", other, "tcp or udp")),
+        };
+        if client.is_ipv6() != vip.is_ipv6() {
+            return Err(ApiError::Invalid(format!(
+                "client {client} and VIP {vip} are not of one family; use two of one"
+            )));
+        }
+        let service = self.shared.maps.lookup(vip.ip(), vip.port(), proto).ok_or_else(|| {
+            ApiError::NotFound(format!("no service is at {vip}; see: flowpin service list"))
+        })?;
+        let pinned = match port {
+            Some(port) => {
+                let filter = ConnectionFilter {
+                    client: Some(SocketAddr::new(client, port).to_string()),
+                    ..ConnectionFilter::default()
+                };
+                let shared = self.shared.clone();
+                let list = tokio::task::spawn_blocking(move || shared.connections(&filter, None, None)).await;
+                let list = list.map_err(|e| ApiError::Failed(e.to_string()))?;
+                list.into_iter().find(|c| c.vip == vip.to_string() && c.state != "closed")
+            }
+            None => None,
+        };
+        let asked = Asked { client, port, vip, proto };
+        let mut view = asked.would(&self.shared, &service);
+        if let Some(flow) = pinned {
+            view.why =
+                format!("pinned there since {:.0} s: an open connection stays where it is", flow.age_seconds);
+            view.backend = Some(flow.backend);
+        }
+        Ok(view)
+    }
+}
+
+struct Asked {
+    client: IpAddr,
+    port: Option<u16>,
+    vip: SocketAddr,
+    proto: Proto,
+}
+
+impl Asked {
+    /// Where a new connection would go.
+    fn would(&self, shared: &Shared, service: &Service) -> ExplainView {
+        let state = shared.read();
+        let names = state.actual.services().get(&service.id);
+        let name = names.map(|s| s.name.clone()).unwrap_or_default();
+        let spec = state.desired.services().get(&name);
+        let mut candidates = Vec::new();
+        for (backend, id) in names.iter().flat_map(|s| &s.backends) {
+            let block = state.actual.block(id.block());
+            let weight = block.map_or(0, |b| b.weight[id.slot()]);
+            let limit = block.map_or(0, |b| b.limit[id.slot()]);
+            let active = shared.maps.active(*id);
+            candidates.push((
+                *id,
+                Candidate {
+                    backend: backend.clone(),
+                    active_connections: active.into(),
+                    clients: (service.affine != 0).then(|| shared.maps.clients(*id).into()),
+                    weight_in_force: weight.into(),
+                    max_connections: (limit != u32::MAX).then_some(limit),
+                    takes_new: weight != 0 && active < limit,
+                    note: spec.map_or_else(
+                        || "its service is gone".into(),
+                        |spec| {
+                            note(spec, backend, state.standings.of(&name, backend).healthy, active >= limit)
+                        },
+                    ),
+                },
+            ));
+        }
+        drop(state);
+        let block = shared.maps.block(service.first_block).filter(|_| service.first_block != 0);
+        let (backend, why) = self.choose(shared, service, block.as_ref(), &candidates);
+        let backend = backend
+            .and_then(|id| candidates.iter().find(|(own, _)| *own == id).map(|(_, c)| c.backend.clone()));
+        ExplainView {
+            service: name,
+            client: self
+                .port
+                .map_or(self.client.to_string(), |p| SocketAddr::new(self.client, p).to_string()),
+            vip: self.vip.to_string(),
+            backend,
+            why,
+            candidates: candidates.into_iter().map(|(_, c)| c).collect(),
+        }
+    }
+
+    fn choose(
+        &self,
+        shared: &Shared,
+        service: &Service,
+        block: Option<&PoolBlock>,
+        candidates: &[(BackendId, Candidate)],
+    ) -> (Option<BackendId>, String) {
+        let open: Vec<&(BackendId, Candidate)> = candidates.iter().filter(|(_, c)| c.takes_new).collect();
+        if open.is_empty() {
+            return (None, "nobody: no backend takes new connections; see the notes".into());
+        }
+        if let Some(block) = block.filter(|_| service.affine != 0)
+            && let Some((bond, _)) = shared.clients.get(block.group, self.client, block.client_bits)
+        {
+            let home = bond.home();
+            if bond.open() >= block.bound {
+                return (
+                    None,
+                    format!(
+                        "anybody: the client has {} connections, its bound is {}",
+                        bond.open(),
+                        block.bound
+                    ),
+                );
+            }
+            if open.iter().any(|(id, _)| *id == home) {
+                return (
+                    Some(home),
+                    format!("affinity: the client is bound to it, with {} connections open", bond.open()),
+                );
+            }
+        }
+        if service.algorithm == Algorithm::CONSISTENT_HASH {
+            return self.hashed(shared, service, block, &open);
+        }
+        let by_clients = service.affine != 0;
+        let load = |c: &Candidate| {
+            let count = if by_clients { c.clients.unwrap_or(0) } else { c.active_connections };
+            count as f64 / c.weight_in_force as f64
+        };
+        let least = open.iter().map(|(_, c)| load(c)).fold(f64::INFINITY, f64::min);
+        let best: Vec<&&(BackendId, Candidate)> = open.iter().filter(|(_, c)| load(c) <= least).collect();
+        let what = if by_clients { "clients" } else { "connections" };
+        match best.as_slice() {
+            [(id, _)] => (Some(*id), format!("it has the fewest {what} for its weight")),
+            several => {
+                let names: Vec<&str> = several.iter().map(|(_, c)| c.backend.as_str()).collect();
+                (
+                    None,
+                    format!(
+                        "one of {} by lot: they have the fewest {what} for their weight",
+                        names.join(", ")
+                    ),
+                )
+            }
+        }
+    }
+
+    fn hashed(
+        &self,
+        shared: &Shared,
+        service: &Service,
+        block: Option<&PoolBlock>,
+        open: &[&(BackendId, Candidate)],
+    ) -> (Option<BackendId>, String) {
+        let hash = match (block.filter(|_| service.affine != 0), self.port) {
+            (Some(block), _) => hash::client(&affinity::key(
+                block.group,
+                crate::datapath::clients::wide(self.client),
+                block.client_bits,
+            )),
+            (None, Some(port)) => flow_hash(SocketAddr::new(self.client, port), self.vip, self.proto),
+            (None, None) => {
+                return (None, "it depends on the client's port: consistent hashing; name the port".into());
+            }
+        };
+        match shared.maps.slot(service.id, hash) {
+            Some(id) if open.iter().any(|(own, _)| *own == id) => {
+                (Some(id), "consistent hashing: the hash of the connection leads there".into())
+            }
+            _ => (
+                None,
+                "the backend that the hash leads to takes no new connections; the next in the table would"
+                    .into(),
+            ),
+        }
+    }
+}
+
+fn flow_hash(client: SocketAddr, vip: SocketAddr, proto: Proto) -> u32 {
+    let (sport, dport) = (PortBe::new(client.port()), PortBe::new(vip.port()));
+    match (client.ip(), vip.ip()) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            hash::flow(&FlowKey::<lb_common::abi::Addr4>::new(a.into(), b.into(), sport, dport, proto))
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            hash::flow(&FlowKey::<lb_common::abi::Addr6>::new(a.into(), b.into(), sport, dport, proto))
+        }
+        _ => 0,
+    }
+}
+
+/// Why a backend takes no new connections; empty if it does.
+fn note(spec: &ServiceSpec, backend: &str, healthy: bool, full: bool) -> String {
+    let Some(own) = spec.backends.get(backend) else { return "removed; keeps what it has".into() };
+    if matches!(own.admin, AdminState::Draining { .. }) {
+        "draining".into()
+    } else if !healthy {
+        "unhealthy".into()
+    } else if full {
+        "full: it has max_connections".into()
+    } else {
+        String::new()
+    }
+}
