@@ -138,6 +138,14 @@ impl Agent {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    /// Its process.
+    ///
+    /// # Panics
+    /// None is running.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a running agent").id()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("a running agent");
@@ -167,16 +175,12 @@ impl Agent {
             .expect("the command line runs")
     }
 
-    /// The command line, started and not waited for; what it says is thrown away.
-    pub fn start_cli(&self, args: &[&str]) -> Child {
+    /// The command line, started and not waited for.
+    pub fn spawn_cli(&self, args: &[&str], stdout: Stdio) -> Child {
         let mut command = Command::new(&self.binary);
         command.arg("--api-socket").arg(self.dir.path().join("api.sock")).args(args);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the command line runs")
+        command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null());
+        command.spawn().expect("the command line runs")
     }
 
     /// The command line, insisting on success.

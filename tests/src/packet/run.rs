@@ -154,6 +154,21 @@ impl Runner {
     }
 }
 
+/// The program of this name that was loaded last, by whomever.
+///
+/// # Errors
+/// There is none, or no permission.
+pub fn program_named(name: &str) -> Result<ProgramFd> {
+    let mut found = None;
+    for program in aya::programs::loaded_programs() {
+        let program = program?;
+        if program.name_as_str() == Some(name) {
+            found = Some(program);
+        }
+    }
+    Ok(found.with_context(|| format!("no program {name} is loaded"))?.fd()?)
+}
+
 /// Loads an XDP program that need not be attached.
 ///
 /// # Errors

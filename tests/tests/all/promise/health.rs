@@ -271,3 +271,103 @@ fn when_too_few_are_healthy_all_are_used() {
     let conns = open(&net, 40);
     assert_eq!(["b0", "b1", "b2", "b3"].map(|b| on(&conns, b)), [10; 4]);
 }
+
+const TLS: &str = "
+daemon off; worker_processes 1; pid {dir}/pid; error_log {dir}/error.log;
+events {}
+http {
+  access_log off;
+  client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+  uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+  server {
+    listen 80 ssl; ssl_certificate {dir}/cert; ssl_certificate_key {dir}/key; server_name app.test;
+    location /ready { return 204; }
+  }
+  server { listen 80 ssl default_server; ssl_certificate {dir}/cert; ssl_certificate_key {dir}/key; return 421; }
+}";
+
+#[test]
+fn https_checks_ask_the_host_that_they_are_told_and_want_no_papers() {
+    let net = Net::new(1);
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let path = dir.path().to_str().expect("UTF-8").to_string();
+    program::finish(std::process::Command::new("openssl").args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-subj",
+        "/CN=somebody else",
+        "-days",
+        "1",
+        "-keyout",
+        &format!("{path}/key"),
+        "-out",
+        &format!("{path}/cert"),
+    ]));
+    std::fs::write(dir.path().join("conf"), TLS.replace("{dir}", &path)).expect("a file");
+    let args = ["-p", "{dir}", "-c", "{dir}/conf", "-e", "{dir}/error.log"];
+    let server =
+        program::Program::start_in(dir, &net.backends[0], "nginx", &args).listening(&net.backends[0], 80);
+    let with = |host: &str| {
+        format!(
+            "health = {{ type = \"https\", path = \"/ready\", expect = 204, interval = \"1s\", rise = 1, fall = 1 {host} }}"
+        )
+    };
+    let agent = start(&net, &with(", host = \"app.test\""));
+    agent.sweeps(8);
+    assert_eq!(backend(&agent, 0)["healthy"], true, "{}", agent.log());
+    assert_eq!(backend(&agent, 0)["health_check_failures"], 0, "{}", agent.log());
+    drop(agent);
+    let agent = start(&net, &with(""));
+    await_health(&agent, 0, false);
+    assert!(agent.log().contains("status 421 instead of 204"), "{}", agent.log());
+    drop(server);
+}
+
+#[test]
+fn grpc_checks_want_serving() {
+    let net = Net::new(2);
+    let (tell, reporters) = std::sync::mpsc::channel();
+    for ns in &net.backends {
+        let tell = tell.clone();
+        // A thread is where the one is that starts it.
+        ns.run(|| {
+            std::thread::spawn(move || {
+                let runtime =
+                    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+                runtime.expect("a runtime").block_on(async {
+                    let (reporter, service) = tonic_health::server::health_reporter();
+                    reporter.set_service_status("app", tonic_health::ServingStatus::Serving).await;
+                    tell.send((tokio::runtime::Handle::current(), reporter)).expect("somebody waits");
+                    let address = std::net::SocketAddr::from(([0, 0, 0, 0], 80));
+                    tonic::transport::Server::builder()
+                        .add_service(service)
+                        .serve(address)
+                        .await
+                        .expect("a port");
+                });
+            });
+        });
+    }
+    let servers: Vec<_> = (0..2).map(|_| reporters.recv().expect("a server")).collect();
+    let checks = "health = { type = \"grpc\", service = \"app\", interval = \"1s\", rise = 1, fall = 1 }";
+    let agent = start(&net, checks);
+    agent.sweeps(8);
+    assert_eq!([0, 1].map(|i| backend(&agent, i)["healthy"].as_bool()), [Some(true); 2], "{}", agent.log());
+    let set = |status| {
+        for (handle, reporter) in &servers {
+            handle.block_on(reporter.set_service_status("app", status));
+        }
+    };
+    set(tonic_health::ServingStatus::NotServing);
+    await_health(&agent, 0, false);
+    await_health(&agent, 1, false);
+    assert!(agent.log().contains("NOT_SERVING instead of SERVING"), "{}", agent.log());
+    set(tonic_health::ServingStatus::Serving);
+    await_health(&agent, 0, true);
+    await_health(&agent, 1, true);
+}

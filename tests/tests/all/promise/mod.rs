@@ -8,6 +8,7 @@ mod close;
 mod fallback;
 mod health;
 mod lifecycle;
+mod million;
 mod persistent;
 mod pinning;
 mod programs;

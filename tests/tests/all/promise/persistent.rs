@@ -5,6 +5,7 @@ use std::{
     io::{ErrorKind, Read},
     net::TcpStream,
     path::Path,
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -84,7 +85,7 @@ fn keep_alive_http_is_even_over_its_servers() {
                     script.to_str().expect("UTF-8"),
                     &format!("http://{host}/"),
                 ])
-                .stdout(std::process::Stdio::piped())
+                .stdout(Stdio::piped())
                 .spawn()
                 .expect("wrk; scripts/setup installs it");
             eventually("all connections", LIMIT, || {
@@ -181,7 +182,7 @@ fn a_drain_of_five_hundred_ends_whoever_the_agent_is() {
             open(1_000).into_iter().partition(|c| c.backend == "b0");
         assert_eq!(on_b0.len(), 500);
         let drain = ["backend", "drain", "app", &targets[0], "--deadline", "8s", "--wait"];
-        let mut wait = agent.start_cli(&drain);
+        let mut wait = agent.spawn_cli(&drain, Stdio::null());
         let view = |agent: &Agent| -> Value {
             let list = agent.json(&["backend", "list", "app"]);
             list.as_array().expect("a list")[0].clone()
