@@ -223,7 +223,9 @@ fn first_flow(own: &mut AffinityEntry, home: BackendId, chance: u32) -> u32 {
     own.bond = Bond::new(home, chance).0;
     // SAFETY: the helper has no preconditions.
     own.last = unsafe { bpf_jiffies64() } as u32;
-    match AFFINITY.insert(&own.key, &*own, BPF_NOEXIST as u64) {
+    // By reference: the stack has no room for copies.
+    let (client, entry): (&AffinityKey, &AffinityEntry) = (&own.key, own);
+    match AFFINITY.insert(client, entry, BPF_NOEXIST as u64) {
         Ok(()) => {
             account::client_came(home);
             home.0 | BOUND

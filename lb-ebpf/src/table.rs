@@ -10,14 +10,20 @@
 //! bucket after their own claim, which is a full barrier: at least one sees the other and takes its claim back.
 
 mod insert;
+mod scratch;
 
 use lb_common::{
-    abi::{Addr, Flow, FlowKey, PortBe, V4, V6},
+    abi::{Addr, Flow, FlowKey, V4, V6},
     flow_state::Word,
     flow_table::{LANES, Place, lowest, place, rest, with_tag, without},
 };
 
-pub use self::insert::{claim, give_back, publish};
+pub(crate) use self::scratch::put_own;
+use self::scratch::put_twin;
+pub use self::{
+    insert::{claim, give_back, publish},
+    scratch::{Pair, both, put_key, scratch, visit_reply, visit_scratch, visit_twin},
+};
 use crate::{
     atomic::{compare_exchange_u64, fetch_and_u64},
     maps::Tables,
@@ -181,58 +187,6 @@ pub fn visit<V: Tables>(key: &FlowKey<V::Addr>) -> Option<Entry<V::Addr>> {
     visit_scratch::<V>()
 }
 
-/// The other direction's entry, given one that was found in this run. Needs no room for a key on the stack.
-#[inline(always)]
-pub fn visit_twin<V: Tables>(flow: *const Flow<V::Addr>) -> Option<Entry<V::Addr>> {
-    put_twin::<V>(flow)?;
-    visit_scratch::<V>()
-}
-
-/// The entry of replies to a client's flow that comes from this address and port.
-#[inline(always)]
-pub fn visit_reply<V: Tables>(
-    flow: &FlowKey<V::Addr>,
-    addr: V::Addr,
-    port: PortBe,
-) -> Option<Entry<V::Addr>> {
-    let scratch = scratch::<V>(FORWARD)?;
-    // SAFETY: this CPU's own entry; programs on it don't preempt each other in softirq.
-    unsafe {
-        (*scratch).src = addr;
-        (*scratch).dst = flow.src;
-        (*scratch).sport = port;
-        (*scratch).dport = flow.sport;
-        (*scratch).proto = flow.proto;
-    }
-    visit_scratch::<V>()
-}
-
-/// The entry with the first scratch entry's key.
-#[inline(always)]
-pub fn visit_scratch<V: Tables>() -> Option<Entry<V::Addr>> {
-    lies::<V>(V::locate())
-}
-
-/// An entry and the other direction's, given the first scratch entry's key, which the former has. For a global function: a call less.
-#[inline(always)]
-pub fn both<V: Tables>() -> Option<(Entry<V::Addr>, Option<Entry<V::Addr>>)> {
-    let own = lies::<V>(locate::<V>())?;
-    put_twin::<V>(own.at)?;
-    Some((own, lies::<V>(locate::<V>())))
-}
-
-/// The entry with the first scratch entry's key, which lies there.
-#[inline(always)]
-fn lies<V: Tables>(place: u32) -> Option<Entry<V::Addr>> {
-    let at = at::<V>(place)?;
-    let seen = state(at);
-    if seen.0 != 0 && alike(at, scratch::<V>(FORWARD)?) && state(at).tag() == seen.tag() {
-        Some(Entry { at, seen })
-    } else {
-        None
-    }
-}
-
 /// The entry with this key, which lies there.
 #[inline(always)]
 pub fn entry<V: Tables>(key: &FlowKey<V::Addr>, place: u32) -> Option<Entry<V::Addr>> {
@@ -273,12 +227,6 @@ fn locate_in<V: Tables>(scratch: *const Flow<V::Addr>, bucket: u32, tag: u8) -> 
     NOWHERE
 }
 
-/// A scratch entry: [`FORWARD`] or [`REPLY`].
-#[inline(always)]
-pub fn scratch<V: Tables>(which: u32) -> Option<*mut Flow<V::Addr>> {
-    V::scratch().get_ptr_mut(which)
-}
-
 /// The lane at a place.
 #[inline(always)]
 fn at<V: Tables>(place: u32) -> Option<*mut Flow<V::Addr>> {
@@ -316,53 +264,6 @@ fn remove_scratch<V: Tables>() {
     // SAFETY: a word of an array map. Volatile: other CPUs read meanwhile.
     unsafe { (&raw mut (*flow).state).write_volatile(0) };
     free_lane(head, number);
-}
-
-/// Makes the key of the other direction's entry the scratch entry's.
-#[inline(always)]
-fn put_twin<V: Tables>(flow: *const Flow<V::Addr>) -> Option<()> {
-    let scratch = scratch::<V>(FORWARD)?;
-    // SAFETY: the pointer comes from a search in this run; the scratch entry is this CPU's own.
-    unsafe {
-        let forward = (*flow).direction.is_forward();
-        // As `FlowKey::twin`: the reply comes from where the forward packet goes, and goes to where it comes from.
-        (*scratch).src = if forward { (*flow).nat_addr } else { (*flow).dst };
-        (*scratch).dst = if forward { (*flow).src } else { (*flow).nat_addr };
-        (*scratch).sport = if forward { (*flow).nat_port } else { (*flow).dport };
-        (*scratch).dport = if forward { (*flow).sport } else { (*flow).nat_port };
-        (*scratch).proto = (*flow).proto;
-    }
-    Some(())
-}
-
-/// Makes an entry's own key the scratch entry's.
-#[inline(always)]
-pub fn put_own<V: Tables>(flow: *const Flow<V::Addr>) -> Option<()> {
-    let scratch = scratch::<V>(FORWARD)?;
-    // SAFETY: the pointer comes from a search in this run; the scratch entry is this CPU's own.
-    unsafe {
-        (*scratch).src = (*flow).src;
-        (*scratch).dst = (*flow).dst;
-        (*scratch).sport = (*flow).sport;
-        (*scratch).dport = (*flow).dport;
-        (*scratch).proto = (*flow).proto;
-    }
-    Some(())
-}
-
-/// Makes this the scratch entry's key.
-#[inline(always)]
-pub fn put_key<V: Tables>(key: &FlowKey<V::Addr>) -> Option<()> {
-    let scratch = scratch::<V>(FORWARD)?;
-    // SAFETY: this CPU's own entry; programs on it don't preempt each other in softirq.
-    unsafe {
-        (*scratch).src = key.src;
-        (*scratch).dst = key.dst;
-        (*scratch).sport = key.sport;
-        (*scratch).dport = key.dport;
-        (*scratch).proto = key.proto;
-    }
-    Some(())
 }
 
 // Global functions for the kernel (Linux 5.6): nothing but numbers in and out and their names kept, so that the verifier looks

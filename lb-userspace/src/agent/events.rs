@@ -143,7 +143,7 @@ pub async fn run(handle: Handle, events: Events, mut stopped: watch::Receiver<bo
             ready = events.readable_mut() => {
                 let Ok(mut ready) = ready else { break };
                 let names = handle.shared.names();
-                while let Some(event) = ready.get_inner_mut().next() {
+                while let Some(event) = ready.get_inner_mut().take() {
                     let service = names.get(&event.backend).cloned().unwrap_or_default();
                     let _ = handle.shared.log.followers.send(view(&handle.shared, &event, service));
                 }

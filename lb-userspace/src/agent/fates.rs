@@ -46,8 +46,10 @@ fn due(shared: &Shared) -> HashSet<BackendId> {
     let state = shared.read();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let services = state.desired.services().values().filter(|s| s.fates != Default::default());
+    let departed = state.departed.iter().filter_map(|name| state.actual.service(name));
     services
         .flat_map(|service| of_service(&state, service, now))
+        .chain(departed.flat_map(|service| service.backends.values().copied()))
         .filter(|id| shared.maps.active(*id) > 0)
         .collect()
 }

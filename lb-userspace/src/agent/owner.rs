@@ -74,7 +74,7 @@ impl Owner {
         let start = Instant::now();
         let steps = {
             let mut state = self.shared.write();
-            let State { desired: old, actual, standings, .. } = &mut *state;
+            let State { desired: old, actual, standings, departed, .. } = &mut *state;
             if old.services().is_empty() {
                 standing::adopt(standings, &desired, actual);
             }
@@ -82,6 +82,7 @@ impl Owner {
                 standing::begin(standings, old.services().get(&service.name), service);
             }
             standing::forget(standings, &desired);
+            standing::part(departed, old, &desired);
             plan(&desired, actual, standings, Scope::All)?
         };
         let count = steps.steps.len();
@@ -126,7 +127,11 @@ impl Owner {
         };
         {
             let mut state = self.shared.write();
-            let State { desired, standings, .. } = &mut *state;
+            let State { desired, standings, departed, .. } = &mut *state;
+            departed.remove(service);
+            if let Some(before) = before.as_ref().filter(|_| !desired.services().contains_key(service)) {
+                standing::leave(departed, before);
+            }
             if let Some(new) = desired.services().get(service) {
                 standing::begin(standings, before.as_ref(), new);
             }

@@ -40,6 +40,8 @@ pub struct State {
     pub actual: Actual,
     /// What is known of the backends' health.
     pub standings: Standings,
+    /// Services that are no longer declared and whose connections are to be reset.
+    pub departed: HashSet<String>,
     /// Age in milliseconds of the oldest connection, by backend, as of the last census.
     pub oldest: HashMap<BackendId, u64>,
     /// Where programs should be and are.

@@ -1,9 +1,9 @@
 //! What is concluded about backends when the desired state changes.
 
-use std::time::Instant;
+use std::{collections::HashSet, time::Instant};
 
 use crate::{
-    model::{AdminState, BackendSpec, Desired, ServiceSpec, Standings},
+    model::{AdminState, BackendSpec, Desired, Fate, ServiceSpec, Standings},
     reconcile::Actual,
 };
 
@@ -46,4 +46,18 @@ pub fn forget(standings: &mut Standings, desired: &Desired) {
     let services = desired.services();
     standings
         .keep(|service, backend| services.get(service).is_some_and(|s| s.backends.contains_key(backend)));
+}
+
+/// Notes a service that goes, if its connections are to go with it.
+pub fn leave(departed: &mut HashSet<String>, service: &ServiceSpec) {
+    if service.fates.removal == Fate::Reset {
+        departed.insert(service.name.clone());
+    }
+}
+
+/// The same of all that `old` has and `new` hasn't; who is back is nobody to be noted.
+pub fn part(departed: &mut HashSet<String>, old: &Desired, new: &Desired) {
+    departed.retain(|name| !new.services().contains_key(name));
+    let gone = old.services().values().filter(|s| !new.services().contains_key(&s.name));
+    gone.for_each(|service| leave(departed, service));
 }

@@ -48,7 +48,8 @@ pub fn services(services: &[ServiceView]) -> String {
 /// A line per backend of each service.
 pub fn backends(services: &[ServiceView]) -> String {
     let mut table = Table::new(&[
-        "SERVICE", "BACKEND", ">WEIGHT", ">LIMIT", "STATE", "HEALTHY", "ORIGIN", ">ACTIVE", ">TOTAL",
+        "SERVICE", "BACKEND", ">WEIGHT", ">LIMIT", "STATE", "HEALTHY", "ORIGIN", ">ACTIVE", ">OLDEST",
+        ">TOTAL",
     ]);
     let mut empty = true;
     for s in services {
@@ -63,6 +64,7 @@ pub fn backends(services: &[ServiceView]) -> String {
                 yes(b.healthy),
                 b.origin.clone(),
                 count(b.active_connections),
+                or_dash(b.oldest_seconds.map(duration)),
                 count(b.total_connections),
             ]);
         }

@@ -28,8 +28,8 @@ use crate::datapath::{
 const INTERVAL: Duration = Duration::from_millis(500);
 /// A pass may take one part in so many of the time.
 const SHARE: u32 = 20;
-/// Connections closed in a second, at most: both ends of each get a packet.
-const CLOSES: u32 = 5_000;
+/// Connections closed in a pass, at most: both ends of each get a packet. The others are closed in the next.
+const CLOSES: usize = 2_500;
 
 /// How long to wait after a pass that took `took`.
 pub fn pause(took: Duration) -> Duration {
@@ -55,6 +55,8 @@ pub struct Pass<'a> {
 
 /// What a batch comes to.
 struct Due<A: Addr> {
+    /// How many more connections may be closed.
+    left: usize,
     remove: Vec<Request<A>>,
     /// Connections to be closed, unless something has happened since.
     expire: Vec<Request<A>>,
@@ -67,46 +69,48 @@ struct Due<A: Addr> {
     untold: Vec<Flow<A>>,
 }
 
+impl<A: Addr> Default for Due<A> {
+    fn default() -> Self {
+        let (remove, expire, end) = (Vec::new(), Vec::new(), Vec::new());
+        Self { left: 0, remove, expire, end, closing: Vec::new(), untold: Vec::new() }
+    }
+}
+
 impl Pass<'_> {
-    /// Walks both tables, removes and closes what is over, and counts. How long the walk itself took.
+    /// Walks both tables, removes and closes what is over, and counts. How long it took.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn run(&self) -> Result<(Census, Duration), DatapathError> {
         let start = Instant::now();
         let mut census = Census::default();
-        let waited = self.table(&self.tables.v4, &mut census)? + self.table(&self.tables.v6, &mut census)?;
-        Ok((census, start.elapsed().saturating_sub(waited)))
+        let mut left = CLOSES;
+        self.table(&self.tables.v4, &mut census, &mut left)?;
+        self.table(&self.tables.v6, &mut census, &mut left)?;
+        Ok((census, start.elapsed()))
     }
 
-    /// How long it waited so as not to close too many at once.
-    fn table<A: Sweep>(&self, table: &FlowTable<A>, census: &mut Census) -> Result<Duration, DatapathError> {
+    /// `left`: how many connections it may close; less those that it did.
+    fn table<A: Sweep>(
+        &self,
+        table: &FlowTable<A>,
+        census: &mut Census,
+        left: &mut usize,
+    ) -> Result<(), DatapathError> {
         let mut failure = None;
-        let mut waited = Duration::ZERO;
         table.walk(
             |flows| {
-                let mut due = Due {
-                    remove: Vec::new(),
-                    expire: Vec::new(),
-                    end: Vec::new(),
-                    closing: Vec::new(),
-                    untold: Vec::new(),
-                };
+                let mut due = Due { left: *left, ..Due::default() };
                 for flow in flows.iter().filter(|flow| flow.direction.is_forward()) {
                     self.count(flow, census);
                     self.look(table, flow, census, &mut due);
                 }
-                let closes = due.closing.len();
+                *left = due.left;
                 failure = failure.take().or(self.act(&due).err());
-                if closes > 0 {
-                    let pause = Duration::from_secs(1) * u32::try_from(closes).unwrap_or(CLOSES) / CLOSES;
-                    waited += pause;
-                    std::thread::sleep(pause);
-                }
             },
             std::thread::yield_now,
         );
-        failure.map_or(Ok(waited), Err)
+        failure.map_or(Ok(()), Err)
     }
 
     fn count<A: Sweep>(&self, flow: &Flow<A>, census: &mut Census) {
@@ -150,11 +154,14 @@ impl Pass<'_> {
         let (list, timeout) = match timeouts.verdict(&seen) {
             Verdict::Keep => return,
             Verdict::Remove(timeout) => (&mut due.remove, timeout),
+            Verdict::Expire(_) | Verdict::End(_) if due.left == 0 => return,
             Verdict::Expire(timeout) => {
+                due.left -= 1;
                 due.closing.push(*flow);
                 (&mut due.expire, timeout)
             }
             Verdict::End(timeout) => {
+                due.left -= 1;
                 due.closing.push(*flow);
                 (&mut due.end, timeout)
             }

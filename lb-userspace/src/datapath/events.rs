@@ -49,7 +49,7 @@ impl Events {
     }
 
     /// The next record, if there is one.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn take(&mut self) -> Option<Event> {
         let item = self.ring.next()?;
         // SAFETY: a record is as long as an event, which any bytes are one of; it need not be aligned.
         (item.len() == size_of::<Event>()).then(|| unsafe { item.as_ptr().cast::<Event>().read_unaligned() })

@@ -43,20 +43,27 @@ pub enum Fate {
     /// They stay until they end by themselves.
     #[default]
     Keep,
+    /// They stay, and the operator sees how many are left.
+    Drain,
     /// Both ends are reset.
     Reset,
 }
 
 impl Fate {
-    /// From its name; `what` is for the error.
+    /// From its name; `what` is for the error. `drain` is for a removal only: elsewhere the backend is shown anyway.
     ///
     /// # Errors
-    /// There are only two.
+    /// There are only three.
     pub fn parse(what: &'static str, text: &str) -> Result<Self, ModelError> {
         match text {
             "keep" => Ok(Self::Keep),
+            "drain" if what == "on_removal" => Ok(Self::Drain),
             "reset" => Ok(Self::Reset),
-            _ => Err(ModelError::NotKnown { what, text: text.into(), known: "keep or reset" }),
+            _ => Err(ModelError::NotKnown {
+                what,
+                text: text.into(),
+                known: if what == "on_removal" { "keep, drain or reset" } else { "keep or reset" },
+            }),
         }
     }
 }

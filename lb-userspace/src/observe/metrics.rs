@@ -130,6 +130,23 @@ impl Collector for Page {
                 m.encode_family(&labels)?.encode_gauge(&ratio)
             })
         })?;
+        let help = "Age of the oldest open connection, as of the last sweep";
+        family(e, "flowpin_backend_oldest_connection_seconds", help, Gauge, |m| {
+            self.backends().filter_map(|(s, b)| Some((s, b, b.oldest_seconds?))).try_for_each(
+                |(s, b, age)| {
+                    let labels: &Labels<'_> = &[("service", s), ("backend", &b.address)];
+                    m.encode_family(&labels)?.encode_gauge(&age)
+                },
+            )
+        })?;
+        let help = "Seconds until a draining backend's deadline; negative when it has passed";
+        family(e, "flowpin_backend_drain_deadline_seconds", help, Gauge, |m| {
+            let draining = self.backends().filter_map(|(s, b)| Some((s, b, b.drain_deadline_seconds?)));
+            draining.into_iter().try_for_each(|(s, b, left)| {
+                let labels: &Labels<'_> = &[("service", s), ("backend", &b.address)];
+                m.encode_family(&labels)?.encode_gauge(&left)
+            })
+        })?;
         family(e, "flowpin_backend_connections", "Connections pinned to the backend so far", Counter, |m| {
             self.backends().try_for_each(|(s, b)| {
                 counter(m, &[("service", s), ("backend", &b.address)], b.total_connections)

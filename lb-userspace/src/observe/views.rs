@@ -6,7 +6,7 @@ use crate::{
     agent::shared::State,
     api::types::{BackendView, ServiceView},
     datapath::Maps,
-    model::{AdminState, BackendSpec, ServiceSpec},
+    model::{AdminState, BackendSpec, Fate, ServiceSpec, service::make_backend},
 };
 
 fn origin(from_file: bool) -> String {
@@ -56,6 +56,23 @@ pub fn backend(
     }
 }
 
+/// Backends that are no longer declared and have connections, if the service wants them seen.
+fn leaving(spec: &ServiceSpec, state: &State, maps: &Maps) -> Vec<BackendView> {
+    let Some(actual) = state.actual.service(&spec.name).filter(|_| spec.fates.removal == Fate::Drain) else {
+        return Vec::new();
+    };
+    let gone = actual
+        .backends
+        .iter()
+        .filter(|(name, id)| !spec.backends.contains_key(*name) && maps.active(**id) > 0);
+    gone.filter_map(|(name, _)| {
+        let backend_spec = make_backend(&spec.name, name, None, None, spec.from_file).ok()?;
+        let view = backend(spec, name, &backend_spec, state, maps);
+        Some(BackendView { state: "draining".into(), origin: "removed".into(), ..view })
+    })
+    .collect()
+}
+
 /// Most open connections for its weight over the mean, of backends that may take new ones. `None`: there are no connections.
 fn imbalance(backends: &[BackendView]) -> Option<f64> {
     let in_use: Vec<(f64, f64)> = backends
@@ -70,8 +87,8 @@ fn imbalance(backends: &[BackendView]) -> Option<f64> {
 
 /// A service, as of now.
 pub fn service(spec: &ServiceSpec, state: &State, maps: &Maps) -> ServiceView {
-    let backends: Vec<BackendView> =
-        spec.backends.iter().map(|(name, b)| backend(spec, name, b, state, maps)).collect();
+    let declared = spec.backends.iter().map(|(name, b)| backend(spec, name, b, state, maps));
+    let backends: Vec<BackendView> = declared.chain(leaving(spec, state, maps)).collect();
     ServiceView {
         imbalance: imbalance(&backends),
         name: spec.name.clone(),

@@ -29,6 +29,7 @@ fn check_shows_what_would_be_set_up_without_an_agent() {
         name = "empty"
         vip = "fd00::10"
         ports = ["53/udp"]
+        timeouts = { client_request = "60s" }
     "#;
     std::fs::write(&path, good).expect("written");
     let text = Ran::of(&mut flowpin(&["check", "--config", file])).ok();
@@ -39,7 +40,7 @@ fn check_shows_what_would_be_set_up_without_an_agent() {
             "8001-8003/tcp",
             "10.0.1.11:5432",
             "1,000",
-            "warning: service \"app\": affinity",
+            "warning: service \"empty\": timeouts.client_request is TCP's",
             "warning: service \"empty\" has no backend",
             "warning: interface match \"no-such-*\"",
         ],

@@ -66,7 +66,7 @@ fn service_add_show_remove() {
         "g",
     ];
     let ran = agent.run(&add);
-    has(&ran.err, &["flowpin: service \"ns/web\": affinity"]);
+    assert_eq!(ran.err, "");
     has(&ran.ok(), &["ns/web", "fd00::80", "80/tcp, 443/udp"]);
     let sent = agent.world(|w| w.added.clone()).expect("it arrived");
     assert_eq!(
@@ -76,7 +76,7 @@ fn service_add_show_remove() {
             "affinity": {"client_ip": true, "timeout": "3h", "group": "g"}
         })
     );
-    has(&agent.run(&["service", "show", "ns/web"]).ok(), &["consistent-hash", "Warning:", "no backends"]);
+    has(&agent.run(&["service", "show", "ns/web"]).ok(), &["consistent-hash", "no backends"]);
     assert_eq!(agent.run(&["service", "show", "ns/web", "-o", "json"]).json()["name"], "ns/web");
     assert_eq!(
         agent.run(&["svc", "remove", "ns/web", "-o", "json"]).json(),
@@ -232,4 +232,43 @@ fn connection_close_passes_on_what_is_to_be_closed() {
     assert_eq!(agent.run(&["conn", "close", "--client", "192.0.2.7", "-o", "json"]).json()["closed"], 1_234);
     has(&agent.run(&["conn", "close"]).failed(1), &["name something"]);
     has(&agent.run(&["conn", "close", "--client", "192.0.2.7", "--rate", "0"]).failed(2), &["--rate"]);
+}
+
+#[test]
+fn events_are_a_line_each() {
+    let agent = Agent::empty();
+    let late = agent.run(&["events"]).ok();
+    assert!(late.lines().count() == 1 && late.contains("drain") && late.contains("app  10.0.0.1"), "{late}");
+    let all = agent.run(&["events", "-f"]).ok();
+    has(
+        &all,
+        &["tcp 192.0.2.7:40000 -> 10.96.0.10:80 -> 10.0.0.1  finished after 1m1s, 1.50 KiB in, 0 B out"],
+    );
+    let json = agent.run(&["events", "--follow", "-o", "json"]).ok();
+    let kinds: Vec<String> = json
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).expect("a line of JSON")["kind"].to_string())
+        .collect();
+    assert_eq!(kinds, ["\"drain\"", "\"close\""]);
+}
+
+#[test]
+fn explanations_name_the_backend_and_the_reason() {
+    let agent = Agent::empty();
+    let text = agent.run(&["explain", "192.0.2.7", "10.96.0.10:80"]).ok();
+    has(
+        &text,
+        &[
+            "192.0.2.7 -> 10.96.0.10:80 (service \"app\"): 10.0.0.1\nit has the fewest connections",
+            "TAKES NEW",
+        ],
+    );
+    let json = agent.run(&["explain", "[fd00::7]:40000", "[fd00::10]:80", "-o", "json"]).json();
+    assert_eq!(json["client"], "[fd00::7]:40000");
+    has(&agent.run(&["explain", "192.0.2.7"]).failed(2), &["VIP:PORT"]);
+}
+
+#[test]
+fn top_wants_a_terminal() {
+    has(&Agent::empty().run(&["top"]).failed(1), &["top needs a terminal", "flowpin stats -o json"]);
 }

@@ -1,5 +1,6 @@
 //! A node without an agent: the BPF object loaded but not pinned or attached, its maps filled by hand, one program to run.
 
+mod bonds;
 mod entries;
 mod flows;
 
@@ -14,12 +15,14 @@ use aya::{
 use flowpin::datapath::filter::Filter;
 use lb_common::{
     abi::{
-        Active, Addr4, Addr6, Algorithm, BLOCK_SLOTS, Backend, BackendCounters, BackendId, PoolBlock, PortBe,
-        Proto, Reason, Service, ServiceId, ServiceKey, Stray, maps, table,
+        Active, Addr4, Addr6, AffinityEntry, AffinityKey, Algorithm, BLOCK_SLOTS, Backend, BackendCounters,
+        BackendId, HostKey, PoolBlock, PortBe, Proto, Reason, Service, ServiceId, ServiceKey, Stray, maps,
+        table,
     },
     flow_table, maglev,
 };
 
+pub use bonds::Binding;
 pub use entries::Flows;
 
 use super::run::{Hook, Runner, Verdict};
@@ -77,6 +80,9 @@ pub struct World {
     filter: Filter,
     pools: Array<MapData, PoolBlock>,
     active: Array<MapData, Active>,
+    clients: Array<MapData, Active>,
+    affinity: HashMap<MapData, AffinityKey, AffinityEntry>,
+    hosts: HashMap<MapData, HostKey, BackendId>,
     backends: Array<MapData, Backend>,
     counters: PerCpuArray<MapData, BackendCounters>,
     reasons: PerCpuArray<MapData, u64>,
@@ -89,6 +95,8 @@ pub struct World {
 const FLOW_ENTRIES: u32 = 4096;
 /// Of the flow tables' hash.
 const SEED: u32 = 0x5eed_5eed;
+/// Clients that the affinity table has room for.
+pub const CLIENTS: u32 = 8;
 /// Ids that the tables here have room for: more than any test uses, and quickly made.
 const BLOCKS: u32 = 64;
 
@@ -132,6 +140,8 @@ impl World {
             .map_max_entries(maps::FLOW_HEADS6, buckets)
             .map_max_entries(maps::POOLS, BLOCKS)
             .map_max_entries(maps::ACTIVE, BLOCKS)
+            .map_max_entries(maps::CLIENTS, BLOCKS)
+            .map_max_entries(maps::AFFINITY, CLIENTS)
             .map_max_entries(maps::BACKENDS, backends)
             .map_max_entries(maps::BACKEND_COUNTERS, BLOCKS * BLOCK_SLOTS as u32)
             .load_file(&path)
@@ -152,6 +162,9 @@ impl World {
             filter: Filter::over(take(maps::FILTER)?.try_into()?),
             pools: take(maps::POOLS)?.try_into()?,
             active: take(maps::ACTIVE)?.try_into()?,
+            clients: take(maps::CLIENTS)?.try_into()?,
+            affinity: take(maps::AFFINITY)?.try_into()?,
+            hosts: take(maps::HOSTS)?.try_into()?,
             backends: take(maps::BACKENDS)?.try_into()?,
             counters: take(maps::BACKEND_COUNTERS)?.try_into()?,
             reasons: take(maps::REASONS)?.try_into()?,
@@ -173,10 +186,13 @@ impl World {
         empty(&mut self.services6)?;
         empty(&mut self.vips4)?;
         empty(&mut self.vips6)?;
+        empty(&mut self.affinity)?;
+        empty(&mut self.hosts)?;
         let cpus = aya::util::nr_cpus().map_err(|(path, e)| anyhow::anyhow!("{path}: {e}"))?;
         for block in 0..self.next_block {
             self.pools.set(block, PoolBlock::FREE, 0)?;
             self.active.set(block, Active::default(), 0)?;
+            self.clients.set(block, Active::default(), 0)?;
             for slot in 0..BLOCK_SLOTS as u32 {
                 let id = BackendId::new(block, slot);
                 self.backends.set(id.0, Backend::default(), 0)?;
@@ -360,11 +376,7 @@ impl World {
     pub fn counters(&self, id: BackendId) -> Result<BackendCounters> {
         let mut sum = BackendCounters::default();
         for c in self.counters.get(&id.0, 0)?.iter() {
-            sum.connections += c.connections;
-            sum.packets_in += c.packets_in;
-            sum.bytes_in += c.bytes_in;
-            sum.packets_out += c.packets_out;
-            sum.bytes_out += c.bytes_out;
+            sum = sum.plus(*c);
         }
         Ok(sum)
     }

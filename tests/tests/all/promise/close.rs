@@ -188,3 +188,63 @@ fn a_removed_backends_connections_are_reset_if_so_configured() {
         }
     }
 }
+
+#[test]
+fn a_removed_backend_is_seen_until_its_last_connection_if_so_configured() {
+    let net = Net::new(3);
+    let (_servers, agent) = fated(&net, "on_removal = \"drain\"");
+    let mut conns = open(&net, Family::V4, 80, 30);
+    let gone = Family::V4.backend(2);
+    agent.done(&["backend", "remove", "ours", &gone]);
+    let seen = || {
+        let list = agent.json(&["backend", "list", "ours"]);
+        list.as_array().expect("a list").iter().find(|b| b["address"] == gone.as_str()).cloned()
+    };
+    let view = seen().expect("it has connections");
+    assert_eq!((&view["state"], &view["origin"]), (&"draining".into(), &"removed".into()));
+    assert_eq!(view["active_connections"], 10);
+    assert!(open(&net, Family::V4, 80, 10).iter().all(|c| c.backend != "b2"));
+    for conn in &mut conns {
+        conn.exchange(1_000).expect("what is open stays");
+    }
+    conns.retain(|c| c.backend != "b2");
+    eventually("its last connection", LIMIT, || seen().map_or(Ok(()), |b| Err(b.to_string())));
+    let error = agent.cli(&["backend", "undrain", "ours", &gone]);
+    assert_eq!(error.status.code(), Some(1), "it is not there to be undrained");
+}
+
+#[test]
+fn connections_of_a_service_that_goes_are_reset_if_so_configured() {
+    for (fate, resets) in [("on_removal = \"reset\"", true), ("on_removal = \"keep\"", false)] {
+        let net = Net::new(2);
+        let (servers, agent) = start(&net, Family::V4, "tc");
+        let with = |ours: bool| {
+            let targets = [Family::V4.backend(0), Family::V4.backend(1)];
+            let mine = service("ours", &Family::V4.vip(0), "\"80/tcp\"", &targets, fate);
+            let theirs = service("theirs", &Family::V4.vip(0), "\"81/tcp\"", &targets, "");
+            let services = if ours { mine + &theirs } else { theirs };
+            agent.write_config(&(interfaces(&[("c0", "tc"), ("b*", "tc")]) + &services));
+            agent.signal(Signal::SIGHUP);
+            eventually("the reload", LIMIT, || match agent.json(&["status"])["services"].as_u64() {
+                Some(n) if n == 1 + u64::from(ours) => Ok(()),
+                n => Err(format!("{n:?}")),
+            });
+        };
+        with(true);
+        eventually("its fate is known", LIMIT, || match agent.log().matches("config reloaded").count() {
+            0 => Err("not yet".into()),
+            _ => Ok(()),
+        });
+        let mut ours = open(&net, Family::V4, 80, 20);
+        let mut theirs = open(&net, Family::V4, 81, 20);
+        with(false);
+        if resets {
+            ours.iter_mut().for_each(|conn| assert_eq!(end(conn), ErrorKind::ConnectionReset));
+        } else {
+            agent.sweeps(6);
+            ours.iter_mut().for_each(|conn| conn.exchange(100).expect("what is open stays"));
+        }
+        theirs.iter_mut().for_each(|conn| conn.exchange(100).expect("another service's"));
+        drop(servers);
+    }
+}

@@ -136,7 +136,7 @@ fn a_client_that_never_asks() {
         eventually("the server's ends", LIMIT, || {
             if server.open() == 1 { Ok(()) } else { Err(server.open().to_string()) }
         });
-        let page = net.node.run(|| metrics());
+        let page = net.node.run(metrics);
         assert!(
             page.contains("flowpin_timeouts_total{service=\"app\",timeout=\"client_request\"} 2"),
             "{page}"
