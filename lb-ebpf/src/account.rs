@@ -6,6 +6,7 @@ use lb_common::{
         ASKED_SHIFT, Active, Addr, BLOCK_SLOTS, BackendId, CREATED_SHIFT,
         counters::{DURATION_BUCKETS, DURATION_TICK_MS},
     },
+    expiry::idle,
     flow_state::{Segment, further},
 };
 
@@ -100,6 +101,17 @@ pub fn sign(backend: BackendId, sign: Sign) {
             Sign::Refused => (*counters).refused += 1,
             Sign::Unanswered => (*counters).unanswered += 1,
         }
+    }
+}
+
+/// Somebody who wants to connect has said so again, after `last` (jiffies, low half). A sign only after longer than any network takes: a
+/// client's first retransmission comes after a second (RFC 6298, section 2); who repeats himself at once says nothing about the backend.
+#[inline(always)]
+pub fn asked_again(backend: BackendId, last: u32) {
+    // SAFETY: the helper has no preconditions.
+    let waited = idle(unsafe { bpf_jiffies64() } as u32, last);
+    if waited >= TICK_HZ.load() / 4 * 3 {
+        sign(backend, Sign::Unanswered);
     }
 }
 

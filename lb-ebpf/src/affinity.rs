@@ -54,7 +54,11 @@ pub fn choose<A: Addr>(service: &Service, client: A, flow_hash: u32, chance: u32
         if known != ANEW && known != OVER {
             return known;
         }
-        let chosen = spread(service, if known == OVER { algorithm } else { anew(algorithm) }, lot);
+        let chosen = if known == OVER {
+            flowpin_choose(algorithm, service.first_block, service.id, flow_hash, lot)
+        } else {
+            spread(service, lot)
+        };
         if chosen & REFUSED != 0 {
             return chosen;
         }
@@ -67,23 +71,18 @@ pub fn choose<A: Addr>(service: &Service, client: A, flow_hash: u32, chance: u32
     flowpin_choose(algorithm, service.first_block, service.id, flow_hash, chance)
 }
 
-/// Where a client is placed, other than a flow: by how many clients there are.
+/// A backend for a client, other than for a flow: by how many clients there are, or by the client's hash.
 #[inline(always)]
-const fn anew(algorithm: u32) -> u32 {
-    if algorithm == Algorithm::LEAST_CONNECTIONS.0 as u32 {
-        Algorithm::LEAST_CLIENTS.0 as u32
-    } else {
-        algorithm
-    }
-}
-
-/// Chooses; consistent hashing by the client alone.
-#[inline(always)]
-fn spread(service: &Service, algorithm: u32, chance: u32) -> u32 {
+fn spread(service: &Service, chance: u32) -> u32 {
     let Some(own) = BINDING.get_ptr(0) else { return REFUSED | Reason::Internal as u32 };
     // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
     let hash = unsafe { hash::client(&(*own).key) };
-    flowpin_choose(algorithm, service.first_block, service.id, hash, chance)
+    let algorithm = if service.algorithm == Algorithm::LEAST_CONNECTIONS {
+        Algorithm::LEAST_CLIENTS
+    } else {
+        service.algorithm
+    };
+    flowpin_choose(algorithm.0 as u32, service.first_block, service.id, hash, chance)
 }
 
 /// A flow of this client, at this backend, counts no longer.

@@ -7,7 +7,7 @@
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use lb_common::{
     abi::{Addr, Backend, BackendId, CREATED_SHIFT, Direction, Flow, FlowKey, PortBe, Proto, Reason, What},
-    flow_state::{Phase, Segment, Word, flags, moves_open, next},
+    flow_state::{Phase, Segment, Word, flags, further, moves_open, next},
 };
 
 pub use crate::table::{Entry, entry, find, same, visit, visit_reply, visit_twin};
@@ -15,6 +15,7 @@ use crate::{
     account::{self, Sign},
     affinity, events,
     maps::Tables,
+    parse::Parsed,
     table::{self, exchange},
 };
 
@@ -71,8 +72,9 @@ pub fn track<V: Tables>(flow: Entry<V::Addr>, segment: &Segment) -> Step {
             return if remove::<V>(flow, flow.seen) { Step::Anew } else { Step::Busy };
         }
         if segment.opens() && flow.seen.phase() == Phase::SYN_SENT && !flow.seen.answered() {
-            // SAFETY: as above.
-            account::sign(unsafe { (*flow.at()).backend }, Sign::Unanswered);
+            // SAFETY: as above; a whole word.
+            let (backend, last) = unsafe { ((*flow.at()).backend, (*flow.at()).last_seen) };
+            account::asked_again(backend, last);
         }
     }
     // Without its other half a flow is being made or removed at this instant; the sender will say it again.
@@ -236,7 +238,8 @@ pub fn chance() -> u32 {
 /// Returns where the forward entry to go by is (see [`table`]): the new one, or that of another CPU which pinned the same flow
 /// first; or a [`Reason`] with [`REFUSED`] set (a subprogram returns one register).
 #[inline(never)]
-pub fn pin<V: Tables>(key: &FlowKey<V::Addr>, backend: &Backend, opening: &Opening) -> u32 {
+pub fn pin<V: Tables>(parsed: &Parsed<V::Addr>, backend: &Backend, opening: &Opening) -> u32 {
+    let key = &parsed.key;
     let addr = V::address(backend);
     let port = if backend.port == PortBe(0) { key.dport } else { backend.port };
     let word = Word::new(opening.phase, (opening.chance as u64) << 16 | (opening.hash & 0xffff) as u64)
@@ -258,6 +261,10 @@ pub fn pin<V: Tables>(key: &FlowKey<V::Addr>, backend: &Backend, opening: &Openi
     (back.src, back.dst, back.sport, back.dport) = (addr, key.src, port, key.sport);
     (back.proto, back.direction) = (key.proto, Direction::REPLY);
     (back.nat_addr, back.nat_port) = (key.dst, key.dport);
+    // Pinned in the middle of a connection: it has been asked and answered, as far as anybody knows.
+    let asked = if opening.phase == Phase::ESTABLISHED { parsed.segment.ack } else { 0 };
+    to.mark = asked;
+    back.mark = if asked == 0 { 0 } else { further(asked, asked.wrapping_add(1)) };
     for flow in [to, back] {
         (flow.last_seen, flow.created) = (now as u32, (now >> CREATED_SHIFT) as u32);
         flow.backend = opening.backend;
@@ -318,5 +325,10 @@ pub fn make_room<V: Tables>(key: &FlowKey<V::Addr>, backend: &Backend) -> bool {
         return false;
     };
     let over = forward.seen.phase() == Phase::CLOSED || forward.seen.phase() == Phase::RESET;
-    over && remove::<V>(forward, forward.seen)
+    // It doesn't count any more: nothing follows from its removal.
+    if !over || exchange(forward, forward.seen, forward.seen.with(Phase::GONE)).is_err() {
+        return false;
+    }
+    table::remove::<V>(forward.at(), forward.seen);
+    true
 }

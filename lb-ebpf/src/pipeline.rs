@@ -100,7 +100,7 @@ fn open<V: Family>(parsed: &Parsed<V::Addr>, service: &Service) -> u32 {
         }
         let (backend, bound) = (BackendId(chosen & !affinity::BOUND), chosen & affinity::BOUND != 0);
         let Some(record) = BACKENDS.get(backend.0) else { return REFUSED | Reason::Internal as u32 };
-        pinned = conntrack::pin::<V>(&parsed.key, record, &Opening { phase, backend, chance, hash, bound });
+        pinned = conntrack::pin::<V>(parsed, record, &Opening { phase, backend, chance, hash, bound });
         if again != 0
             || pinned != REFUSED | Reason::PortConflict as u32
             || !conntrack::make_room::<V>(&parsed.key, record)

@@ -135,7 +135,7 @@ fn fill<A: Addr>(entry: *mut Flow<A>, scratch: *const Flow<A>) -> Word {
         (*entry).proto = flow.proto;
         (*entry).direction = flow.direction;
         (*entry).asked_at = 0;
-        (*entry).mark = 0;
+        (*entry).mark = flow.mark;
         (*entry).nat_addr = flow.nat_addr;
         (*entry).nat_port = flow.nat_port;
         (*entry).packets_high = 0;

@@ -37,7 +37,10 @@ impl Control for Handle {
     async fn undrain(&self, service: String, backend: String) -> Result<BackendView, ApiError> {
         Self::undrain(self, &service, &backend).await
     }
-    async fn connections(&self, query: ConnectionQuery) -> Result<Vec<ConnectionView>, ApiError> {
+    async fn connections(
+        &self,
+        query: ConnectionQuery,
+    ) -> Result<BoxStream<'static, ConnectionView>, ApiError> {
         Self::connections(self, query).await
     }
     async fn close_connections(&self, close: ConnectionClose) -> Result<Closed, ApiError> {

@@ -5,7 +5,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::Mutex;
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use tokio::sync::{Mutex, mpsc};
 
 use super::{owner::Owner, shared::Shared};
 use crate::{
@@ -23,6 +27,9 @@ use crate::{
     },
     source::runtime::{RuntimeAffinity, RuntimeBackend, RuntimeDrain, RuntimeService},
 };
+
+/// Connections that are looked up before the last ones were taken.
+const AHEAD: usize = 1024;
 
 /// Cheap to clone. Changes are in force, and in the state file, when their future is done.
 #[derive(Clone)]
@@ -229,11 +236,14 @@ impl Handle {
         Ok(self.backend(service, &view.address)?.0)
     }
 
-    /// Pinned flows that match.
+    /// Pinned flows that match. All of them in no order are sent on as they are found, so that a million need no more memory than a few.
     ///
     /// # Errors
     /// The filter is wrong.
-    pub async fn connections(&self, query: ConnectionQuery) -> Result<Vec<ConnectionView>, ApiError> {
+    pub async fn connections(
+        &self,
+        query: ConnectionQuery,
+    ) -> Result<BoxStream<'static, ConnectionView>, ApiError> {
         let order = query.sort.as_deref().map(Order::parse).transpose().map_err(ApiError::Invalid)?;
         let limit = query.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         let filter = query.filter();
@@ -242,7 +252,16 @@ impl Handle {
             self.service(service)?;
         }
         let shared = self.shared.clone();
-        blocking(move || shared.connections(&filter, order, limit)).await
+        if order.is_some() || limit.is_some() {
+            let list = blocking(move || shared.connections(&filter, order, limit)).await?;
+            return Ok(stream::iter(list).boxed());
+        }
+        let (send, receive) = mpsc::channel(AHEAD);
+        tokio::task::spawn_blocking(move || {
+            // Who asked may have gone: then this has enough.
+            shared.stream(&filter, |view| send.blocking_send(view).is_ok());
+        });
+        Ok(stream::unfold(receive, |mut from| async { Some((from.recv().await?, from)) }).boxed())
     }
 
     /// Is the desired state in force, and everything attached?

@@ -192,6 +192,12 @@ impl Shared {
         connections::list(place, filter, order, limit)
     }
 
+    /// The same, as they come, until `visit` has enough.
+    pub fn stream(&self, filter: &ConnectionFilter, visit: impl FnMut(ConnectionView) -> bool) {
+        let place = Place { tables: &self.tables, clock: self.clock, services: &self.names() };
+        connections::stream(place, filter, visit);
+    }
+
     /// Connections that count, match and have been silent for so long.
     pub fn victims(&self, filter: &ConnectionFilter, idle_for: Duration) -> Victims {
         let place = Place { tables: &self.tables, clock: self.clock, services: &self.names() };

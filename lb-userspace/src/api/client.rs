@@ -68,6 +68,23 @@ fn backend_path(service: &str, backend: &str) -> String {
     format!("/v1/services/{}/backends/{}", segment(service), segment(backend))
 }
 
+fn connections_path(query: &ConnectionQuery) -> String {
+    let limit = query.limit.map(|n| n.to_string());
+    let given = [
+        ("service", &query.service),
+        ("backend", &query.backend),
+        ("client", &query.client),
+        ("state", &query.state),
+        ("sort", &query.sort),
+        ("limit", &limit),
+    ];
+    let text: Vec<String> = given
+        .iter()
+        .filter_map(|(key, value)| Some(format!("{key}={}", segment(value.as_deref()?))))
+        .collect();
+    format!("/v1/connections?{}", text.join("&"))
+}
+
 impl Client {
     /// Of the agent at `socket`; nothing is sent yet.
     pub fn new(socket: &Path) -> Self {
@@ -148,20 +165,24 @@ impl Client {
     /// # Errors
     /// See [`Client::services`].
     pub async fn connections(&self, query: &ConnectionQuery) -> Result<Vec<ConnectionView>, ClientError> {
-        let limit = query.limit.map(|n| n.to_string());
-        let given = [
-            ("service", &query.service),
-            ("backend", &query.backend),
-            ("client", &query.client),
-            ("state", &query.state),
-            ("sort", &query.sort),
-            ("limit", &limit),
-        ];
-        let text: Vec<String> = given
-            .iter()
-            .filter_map(|(key, value)| Some(format!("{key}={}", segment(value.as_deref()?))))
-            .collect();
-        self.get(&format!("/v1/connections?{}", text.join("&"))).await
+        self.get(&connections_path(query)).await
+    }
+
+    /// The same as JSON, handed to `out` as it comes.
+    ///
+    /// # Errors
+    /// See [`Client::services`]; and `out`'s.
+    pub async fn copy_connections<E: From<ClientError>>(
+        &self,
+        query: &ConnectionQuery,
+        mut out: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut body = self.request(Method::GET, &connections_path(query), Bytes::new()).await?.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| self.broken(&e))?;
+            frame.data_ref().map_or(Ok(()), |data| out(data))?;
+        }
+        Ok(())
     }
 
     /// Closes connections. Takes as long as it takes: nobody knows beforehand how many there are.

@@ -52,7 +52,7 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn connections(
         &self,
         query: ConnectionQuery,
-    ) -> impl Future<Output = Result<Vec<ConnectionView>, ApiError>> + Send;
+    ) -> impl Future<Output = Result<BoxStream<'static, ConnectionView>, ApiError>> + Send;
     /// Closes the pinned flows that match. Done when all are.
     fn close_connections(
         &self,

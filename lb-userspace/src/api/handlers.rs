@@ -7,20 +7,23 @@ use axum::{
     http::{Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream};
 
 use super::{
     control::Control,
     error::Refusal,
     extract::{Asked, Body, Named},
     types::{
-        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain, EventQuery,
-        ExplainQuery, ExplainView, ServiceAdd, ServiceView, StatsView, StatusView,
+        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, Drain, EventQuery, ExplainQuery,
+        ExplainView, ServiceAdd, ServiceView, StatsView, StatusView,
     },
 };
 
 /// What prometheus-client's text encoder writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Elements of a long list that are sent together, if there are as many.
+const TOGETHER: usize = 1024;
 
 /// JSON, an object a line.
 const NDJSON: &str = "application/x-ndjson";
@@ -91,11 +94,22 @@ pub async fn undrain<C: Control>(
     Ok(Json(control.undrain(service, backend).await?))
 }
 
+/// A JSON list, written as its elements come, a line each.
 pub async fn connections<C: Control>(
     State(control): State<C>,
     Asked(query): Asked<ConnectionQuery>,
-) -> Answer<Vec<ConnectionView>> {
-    Ok(Json(control.connections(query).await?))
+) -> Result<Response, Refusal> {
+    let elements = control.connections(query).await?.enumerate().ready_chunks(TOGETHER).map(|some| {
+        let mut text = Vec::new();
+        for (i, connection) in some {
+            text.extend_from_slice(if i == 0 { b"" } else { b",\n" });
+            serde_json::to_writer(&mut text, &connection)?;
+        }
+        Ok::<_, serde_json::Error>(text)
+    });
+    let part = |text: &str| stream::iter([Ok(text.as_bytes().to_vec())]);
+    let list = part("[").chain(elements).chain(part("]\n"));
+    Ok(([(header::CONTENT_TYPE, "application/json")], Stream::from_stream(list)).into_response())
 }
 
 pub async fn close_connections<C: Control>(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Context, Failure,
     backend::at_least_a_second,
-    output::{Table, bytes, count, duration},
+    output::{self, Table, bytes, count, duration},
 };
 use crate::api::types::{ConnectionClose, ConnectionFilter, ConnectionQuery, ConnectionView};
 
@@ -87,6 +87,9 @@ impl Command {
         match self {
             Self::List(List { which: Which { service, backend, client, state }, sort, limit }) => {
                 let query = ConnectionQuery { service, backend, client, state, sort, limit };
+                if context.printer.is_json() {
+                    return context.client.copy_connections(&query, |part| Ok(output::raw(part)?)).await;
+                }
                 let list = context.client.connections(&query).await?;
                 context.printer.print(list.as_slice(), table)?;
             }

@@ -54,6 +54,11 @@ impl Printer {
         out.flush()
     }
 
+    /// Is JSON asked for?
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
     /// Prints one of many as a line of its own, at once.
     ///
     /// # Errors

@@ -135,6 +135,14 @@ pub fn list(
     kept.heap.into_sorted_vec().into_iter().map(|Reverse(ranked)| ranked.view).collect()
 }
 
+/// Hands the connections that match a filter that was [checked](check) to `visit`, as they come, until it says that it has enough.
+pub fn stream(place: Place<'_>, filter: &ConnectionFilter, mut visit: impl FnMut(ConnectionView) -> bool) {
+    let filter = Filter::new(filter);
+    let mut more = true;
+    each(place, &place.tables.v4, &filter, |row| more = more && visit(row.view()));
+    each(place, &place.tables.v6, &filter, |row| more = more && visit(row.view()));
+}
+
 /// The best so far; the worst of them on top of the heap.
 struct Kept {
     order: Option<Order>,

@@ -188,7 +188,10 @@ impl Control for Fake {
         found.state = "active".into();
         Ok(found.clone())
     }
-    async fn connections(&self, query: ConnectionQuery) -> Result<Vec<ConnectionView>, ApiError> {
+    async fn connections(
+        &self,
+        query: ConnectionQuery,
+    ) -> Result<BoxStream<'static, ConnectionView>, ApiError> {
         let nobody = query.client.as_deref() == Some("192.0.2.99");
         self.world().query = Some(query);
         let connection = ConnectionView {
@@ -205,7 +208,7 @@ impl Control for Fake {
             packets_out: 20,
             bytes_out: 2048,
         };
-        Ok(if nobody { Vec::new() } else { vec![connection] })
+        Ok(stream::iter(if nobody { Vec::new() } else { vec![connection] }).boxed())
     }
     async fn close_connections(&self, close: ConnectionClose) -> Result<Closed, ApiError> {
         if close.filter == ConnectionFilter::default() {

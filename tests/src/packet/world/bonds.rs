@@ -24,17 +24,19 @@ pub struct Binding {
     pub remember: u32,
     /// Flows of one client.
     pub bound: u32,
+    /// How backends are chosen.
+    pub algorithm: Algorithm,
 }
 
 impl Binding {
-    /// An hour, without a bound.
+    /// Least-connections, an hour, without a bound.
     pub const fn group(group: u64) -> Self {
-        Self { group, remember: 3_600_000, bound: u32::MAX }
+        Self { group, remember: 3_600_000, bound: u32::MAX, algorithm: Algorithm::LEAST_CONNECTIONS }
     }
 }
 
 impl World {
-    /// Adds a service with least-connections and affinity.
+    /// Adds a service with affinity.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -46,6 +48,9 @@ impl World {
         binding: Binding,
     ) -> Result<Added> {
         let added = self.add(vip, ports, members)?;
+        if binding.algorithm == Algorithm::CONSISTENT_HASH {
+            self.publish(added.id, members, &added.backends)?;
+        }
         let first = added.backends.first().context("at least one backend")?.block();
         let mut block = self.pools.get(&first, 0)?;
         (block.group, block.remember, block.bound) = (binding.group, binding.remember, binding.bound);
@@ -55,7 +60,7 @@ impl World {
             self.hosts.insert(HostKey { service: added.id, addr }, id, 0)?;
         }
         self.next_service -= 1;
-        let (algorithm, stray) = (Algorithm::LEAST_CONNECTIONS, Stray::RESET);
+        let (algorithm, stray) = (binding.algorithm, Stray::RESET);
         self.declare(
             vip,
             ports,

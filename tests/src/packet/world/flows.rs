@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use anyhow::Result;
 use aya::programs::Program;
-use lb_common::abi::{Addr4, Addr6, programs, sweep};
+use lb_common::abi::{Addr4, Addr6, Flow, programs, sweep};
 
 use super::World;
 use crate::packet::run::{load_xdp, test_run};
@@ -56,6 +56,20 @@ impl World {
             });
         }
         test_run(fd.as_fd(), &packet, &mut self.out, 0)
+    }
+
+    /// Makes every flow as if its last packets had come so many ticks earlier.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn age(&mut self, ticks: u32) -> Result<()> {
+        for flow in self.flows4.entries() {
+            self.flows4.replace(Flow { last_seen: flow.last_seen.wrapping_sub(ticks), ..flow })?;
+        }
+        for flow in self.flows6.entries() {
+            self.flows6.replace(Flow { last_seen: flow.last_seen.wrapping_sub(ticks), ..flow })?;
+        }
+        Ok(())
     }
 
     /// Fills what is left of the flow tables with foreign entries, so that the next flow finds no room.

@@ -145,6 +145,23 @@ fn beyond_its_bound_a_client_is_balanced_like_any_other() {
 }
 
 #[test]
+fn by_consistent_hashing_clients_go_by_their_address_and_a_crowd_by_its_flows() {
+    everywhere(|s| {
+        let algorithm = lb_common::abi::Algorithm::CONSISTENT_HASH;
+        let binding = Binding { bound: 4, algorithm, ..Binding::group(7) };
+        bound(s, 80, 4, binding);
+        let homes: Vec<usize> = (1..=6).map(|who| open(s, who, 40_000, 80)).collect();
+        // Forgotten, and there again: an address leads where it led before.
+        let seen = s.world.bonds();
+        assert_eq!(s.world.forget(true, &seen).unwrap(), 6);
+        let again: Vec<usize> = (1..=6).map(|who| open(s, who, 40_001, 80)).collect();
+        assert_eq!(homes, again);
+        let crowd: std::collections::BTreeSet<usize> = (2..40).map(|i| open(s, 1, 40_000 + i, 80)).collect();
+        assert_eq!(crowd.len(), 4, "beyond its bound its flows go everywhere");
+    });
+}
+
+#[test]
 fn services_of_a_group_share_hosts_whatever_their_order() {
     everywhere(|s| {
         let one = bound(s, 80, 3, Binding::group(7));
@@ -298,9 +315,15 @@ fn what_becomes_of_those_who_want_to_connect_is_counted() {
         let added = s.service(TCP, 80, 1);
         let net = s.net;
         let talk = super::tcp::Talk { backend: 0 };
+        let unanswered = |s: &Stage<'_>| s.world.counters(added.backends[0]).unwrap().unanswered;
         talk.request(s, "SYN", request(net, SYN).numbers(1000, 0));
-        talk.request(s, "and again", request(net, SYN).numbers(1000, 0));
-        talk.request(s, "and again", request(net, SYN).numbers(1000, 0));
+        talk.request(s, "at once again", request(net, SYN).numbers(1000, 0));
+        assert_eq!(unanswered(s), 0, "who repeats himself at once says nothing about the backend");
+        for i in 1..3 {
+            s.world.age(750).unwrap();
+            talk.request(s, "after a while", request(net, SYN).numbers(1000, 0));
+            assert_eq!(unanswered(s), i);
+        }
         talk.reply(s, "RST", reply(net, 0, RST | ACK).numbers(0, 1001));
         let counters = s.world.counters(added.backends[0]).unwrap();
         assert_eq!((counters.accepted, counters.refused, counters.unanswered), (0, 1, 2));

@@ -35,6 +35,22 @@ fn the_same_flow_goes_to_the_same_backend_after_the_table_is_lost() {
 }
 
 #[test]
+fn a_connection_taken_over_in_the_middle_owes_nobody_an_answer() {
+    everywhere(|s| {
+        let net = s.net;
+        hashed(s);
+        s.forwarded("data", &request(net, ACK | PSH).numbers(1001, 5001).fill(3));
+        let marks = |forward: bool| {
+            let v4 = s.world.flows4.entries().into_iter().find(|f| f.direction.is_forward() == forward);
+            let v6 = s.world.flows6.entries().into_iter().find(|f| f.direction.is_forward() == forward);
+            v4.map(|f| f.mark).or(v6.map(|f| f.mark)).expect("a flow")
+        };
+        assert!(!lb_common::flow_state::unanswered(marks(true), marks(false)));
+        assert_eq!((marks(true), marks(false)), (5001, 5002));
+    });
+}
+
+#[test]
 fn a_stray_reset_or_synack_opens_nothing() {
     everywhere(|s| {
         let net = s.net;

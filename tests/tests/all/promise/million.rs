@@ -2,8 +2,10 @@
 //! printed: figures are a benchmark's.
 
 use std::{
+    io::{BufRead as _, BufReader},
     net::IpAddr,
     os::fd::AsFd as _,
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -22,6 +24,7 @@ use flowpin_tests::{
     },
 };
 use lb_common::abi::programs;
+use nix::sys::signal::Signal;
 
 const FLOWS: u32 = 1_000_000;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -75,6 +78,14 @@ fn a_million_flows_are_listed_swept_and_in_nobodys_way() {
     println!("list of another service, sorted: {:?}", began.elapsed());
     assert_eq!(list.as_array().expect("a list").len(), 100);
 
+    // All of them, as they come.
+    let began = Instant::now();
+    let mut all = agent.spawn_cli(&["connection", "list", "-o", "json"], Stdio::piped());
+    let lines = BufReader::new(all.stdout.take().expect("a pipe")).lines().count();
+    assert!(all.wait().expect("it ends").success());
+    println!("list of all: {lines} lines in {:?}", began.elapsed());
+    assert_eq!(lines, FLOWS as usize + 200);
+
     let (before, began) = (cpu(agent.pid()), Instant::now());
     agent.sweeps(4);
     let (used, passed) = (cpu(agent.pid()) - before, began.elapsed().as_secs_f64());
@@ -83,4 +94,21 @@ fn a_million_flows_are_listed_swept_and_in_nobodys_way() {
         conn.exchange(1_000).expect("packets go on");
     }
     assert_eq!(agent.sweeps(2)["accounting_drift"], 0);
+    // The same connection, with a sweeper at work and without.
+    for (what, signal) in [("beside the sweeper", Signal::SIGCONT), ("without it", Signal::SIGSTOP)] {
+        agent.signal(signal);
+        let mut took: Vec<Duration> = (0..20_000)
+            .map(|_| {
+                let began = Instant::now();
+                conns[0].exchange(64).expect("packets go on");
+                began.elapsed()
+            })
+            .collect();
+        took.sort_unstable();
+        println!(
+            "there and back {what}: median {:?}, 99 % {:?}, 99.9 % {:?}",
+            took[10_000], took[19_800], took[19_980]
+        );
+    }
+    agent.signal(Signal::SIGCONT);
 }

@@ -219,6 +219,9 @@ impl Model {
             return;
         }
         if rst {
+            if flow.state == State::SynSent && !from_client {
+                self.backends[flow.backend].counters.refused += 1;
+            }
             flow.state = State::Closed;
             self.backends[flow.backend].active -= 1;
             return;
@@ -231,6 +234,7 @@ impl Model {
                 return;
             }
             flow.state = State::Open;
+            self.backends[flow.backend].counters.accepted += 1;
         }
         let (me, you) = if from_client { (0, 1) } else { (1, 0) };
         if fin {
