@@ -131,3 +131,32 @@ fn limits_are_kept_under_a_rush() {
     assert_eq!(agent.active("app"), [25; 4]);
     assert_eq!(agent.json(&["stats"])["drops"]["backends_full"], 100);
 }
+
+/// Use case 2.
+#[test]
+fn after_a_scale_out_new_connections_go_to_the_new_ones_until_all_are_equal() {
+    let net = Net::new(8);
+    let _servers: Vec<Server> =
+        net.backends.iter().enumerate().map(|(i, ns)| Server::start(ns, &format!("b{i}"), [80])).collect();
+    let targets: Vec<String> = (0..4).map(|i| V4.backend(i)).collect();
+    let config =
+        interfaces(&[("c0", "tc"), ("b*", "tc")]) + &service("app", &V4.vip(0), "\"80/tcp\"", &targets, "");
+    let agent = Agent::start(&net.node, &config);
+    let open = |n: usize| -> Vec<Conn> {
+        net.client.run(|| (0..n).map(|_| Conn::open(at(&V4.vip(0), 80)).unwrap()).collect())
+    };
+    let mut before = open(400);
+    assert_eq!(agent.active("app"), [100; 4]);
+    (4..8).for_each(|i| drop(agent.done(&["backend", "add", "app", &V4.backend(i)])));
+    let catching_up = open(400);
+    let old = ["b0", "b1", "b2", "b3"];
+    assert!(
+        catching_up.iter().all(|c| !old.contains(&c.backend.as_str())),
+        "an old one got a new connection"
+    );
+    assert_eq!(agent.active("app"), [100; 8]);
+    let after = open(80);
+    assert_eq!(agent.active("app"), [110; 8]);
+    before.iter_mut().for_each(|conn| conn.exchange(100).expect("nothing has moved"));
+    drop(after);
+}

@@ -78,7 +78,7 @@ fn keep_alive_http_is_even_over_its_servers() {
                 .args([
                     "-t2",
                     &format!("-c{count}"),
-                    "-d5s",
+                    "-d3s",
                     "-H",
                     "Connection: keep-alive",
                     "-s",

@@ -5,11 +5,9 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr, TcpStream},
+    panic::catch_unwind,
     path::Path,
-    sync::{
-        Barrier,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -31,7 +29,9 @@ const PORTS: [u16; 3] = [8001, 8002, 8003];
 const PORTIONS: u32 = 3;
 const PORTION: usize = 15_000 / PORTIONS as usize;
 /// How long traffic flows before a backend dies, and after its clients are back.
-const STEADY: Duration = Duration::from_secs(8);
+const STEADY: Duration = Duration::from_secs(6);
+/// The backend that dies.
+const DOOMED: &str = "b1";
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn address(i: usize) -> IpAddr {
@@ -46,7 +46,7 @@ fn connect(from: IpAddr, to: SocketAddr) -> std::io::Result<Conn> {
 }
 
 /// Three sockets of one client, however often it takes.
-fn three(i: usize, vip: &str) -> Vec<Conn> {
+fn three(i: usize, vip: &str, stop: &AtomicBool) -> Vec<Conn> {
     let began = Instant::now();
     PORTS
         .iter()
@@ -54,7 +54,9 @@ fn three(i: usize, vip: &str) -> Vec<Conn> {
             loop {
                 match connect(address(i), at(vip, *port)) {
                     Ok(conn) => break conn,
-                    Err(e) => assert!(began.elapsed() < LIMIT, "client {i}: {e}"),
+                    Err(e) => {
+                        assert!(began.elapsed() < LIMIT && !stop.load(Ordering::Relaxed), "client {i}: {e}")
+                    }
                 }
                 eventually::pass(Duration::from_millis(50));
             }
@@ -85,21 +87,31 @@ fn busy() -> f64 {
     fields.iter().sum::<f64>() - fields[3] - fields[4]
 }
 
+/// Tells the clients to stop when it goes out of scope.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs the load; `kill` is called in the middle. What each client went through, and the CPUs that were busy before that.
 fn load(net: &Net, vip: &str, kill: impl FnOnce() + Send) -> (Vec<Story>, f64) {
-    let (stop, back) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let all_open = Barrier::new(CLIENTS + 1);
+    let (stop, open, hit, back) =
+        (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let client = &|i: usize| -> Story {
-        let mut conns = three(i, vip);
+        let mut conns = three(i, vip, &stop);
         let first = home(i, &conns);
-        all_open.wait();
+        open.fetch_add(1, Ordering::Relaxed);
+        hit.fetch_add(usize::from(first == DOOMED), Ordering::Relaxed);
         let mut second = None;
         while !stop.load(Ordering::Relaxed) {
             let due = Instant::now() + Duration::from_secs(1) / PORTIONS;
             if let Err(e) = conns.iter_mut().try_for_each(|conn| conn.exchange(PORTION)) {
                 assert!(second.is_none(), "client {i} at {} lost a connection again: {e}", home(i, &conns));
                 // A client that loses a socket starts afresh.
-                conns = three(i, vip);
+                conns = three(i, vip, &stop);
                 second = Some(home(i, &conns));
                 back.fetch_add(1, Ordering::Relaxed);
             }
@@ -119,13 +131,18 @@ fn load(net: &Net, vip: &str, kill: impl FnOnce() + Send) -> (Vec<Story>, f64) {
                         .expect("a thread")
                 })
                 .collect();
-            all_open.wait();
+            // Whatever goes wrong from here on: who waits for the clients' end must not wait for ever.
+            let _stop = Stop(&stop);
+            eventually("all are connected", LIMIT, || match open.load(Ordering::Relaxed) {
+                CLIENTS => Ok(()),
+                n => Err(format!("{n} clients")),
+            });
             let (before, began) = (busy(), Instant::now());
             eventually::pass(STEADY);
             let cpus = (busy() - before) / began.elapsed().as_secs_f64() / 100.0;
             kill();
             eventually("clients are back", LIMIT, || match back.load(Ordering::Relaxed) {
-                n if n >= CLIENTS / 4 => Ok(()),
+                n if n >= hit.load(Ordering::Relaxed) => Ok(()),
                 n => Err(format!("{n} clients")),
             });
             eventually::pass(STEADY);
@@ -200,17 +217,23 @@ fn three_hundred_clients_with_three_sockets_each() {
     };
     assert!(first.len() == 4 && spread(&first) <= 1, "{first:?}");
     for (i, (first, second)) in stories.iter().enumerate() {
-        assert_eq!(first == "b1", second.is_some(), "client {i} of {first}: {second:?}");
+        assert_eq!(first == DOOMED, second.is_some(), "client {i} of {first}: {second:?}");
     }
     let last = count(stories.iter().map(|(first, second)| second.as_ref().unwrap_or(first)));
     assert!(last.len() == 3 && spread(&last) <= 1, "{last:?}");
     assert_eq!(agent.sweeps(2)["accounting_drift"], 0);
     drop(agent);
 
-    let (net, _servers) = stage();
-    let _proxy = haproxy(&net);
-    let (stories, cpus) = load(&net, "10.1.0.1", || kill(&net));
-    report("HAProxy", &stories, cpus);
+    // Whatever becomes of that: it is there to be compared with, not to be tested.
+    let compared = catch_unwind(|| {
+        let (net, _servers) = stage();
+        let _proxy = haproxy(&net);
+        let (stories, cpus) = load(&net, "10.1.0.1", || kill(&net));
+        report("HAProxy", &stories, cpus);
+    });
+    if compared.is_err() {
+        println!("HAProxy: some client lost more than one connection, or didn't come back");
+    }
 }
 
 fn haproxy(net: &Net) -> Program {
