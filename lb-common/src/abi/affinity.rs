@@ -1,6 +1,6 @@
 //! Affinity: which backend a client is bound to, and where a host is found in a service's pool.
 
-use super::{BackendId, ServiceId};
+use super::ServiceId;
 
 /// A client as affinity sees it. 24 bytes.
 #[repr(C)]
@@ -48,6 +48,3 @@ pub struct HostKey {
     /// The address, as in [`Backend`](super::Backend).
     pub addr: [u32; 4],
 }
-
-/// The backend that a host is. Of several on one host, one.
-pub type HostBackend = BackendId;

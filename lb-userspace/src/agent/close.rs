@@ -117,8 +117,8 @@ fn some<A: Sweep>(
 ) -> Result<u64, ApiError> {
     let failed = |e: DatapathError| ApiError::Failed(e.to_string());
     let (tcp, udp): (Vec<&Flow<A>>, Vec<&Flow<A>>) = flows.iter().partition(|f| f.proto == Proto::TCP);
-    let asked =
-        |flows: &[&Flow<A>]| flows.iter().map(|flow| sweeper::request(table, flow)).collect::<Vec<_>>();
+    let request = |flow: &&Flow<A>| sweeper::request(flow, table.reply(flow).as_ref());
+    let asked = |flows: &[&Flow<A>]| flows.iter().map(request).collect::<Vec<_>>();
     let closed = {
         let object = shared.object.lock().unwrap_or_else(PoisonError::into_inner);
         sweeper::close(&object, &asked(&tcp)).map_err(failed)?

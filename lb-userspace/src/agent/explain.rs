@@ -7,7 +7,10 @@ use lb_common::{
     affinity, hash,
 };
 
-use super::{handle::Handle, shared::Shared};
+use super::{
+    handle::{Handle, blocking},
+    shared::Shared,
+};
 use crate::{
     api::{
         error::ApiError,
@@ -52,8 +55,7 @@ impl Handle {
                     ..ConnectionFilter::default()
                 };
                 let shared = self.shared.clone();
-                let list = tokio::task::spawn_blocking(move || shared.connections(&filter, None, None)).await;
-                let list = list.map_err(|e| ApiError::Failed(e.to_string()))?;
+                let list = blocking(move || shared.connections(&filter, None, None)).await?;
                 list.into_iter().find(|c| c.vip == vip.to_string() && c.state != "closed")
             }
             None => None,

@@ -166,8 +166,7 @@ impl Pass<'_> {
                 (&mut due.end, timeout)
             }
         };
-        let seen_reply = reply.map_or(flow.last_seen, |reply| reply.last_seen);
-        list.push(Request { state: flow.state, key: flow.key(), seen_forward: flow.last_seen, seen_reply });
+        list.push(sweeper::request(flow, reply.as_ref()));
         if let Some(service) = service {
             *census.timeouts.entry((service, timeout)).or_default() += u64::from(timeout != Timeout::Closed);
         }

@@ -7,7 +7,7 @@ use lb_common::abi::{
     sweep::{BATCH, EXPIRE, HEADER, REMOVE, RESET, Request},
 };
 
-use super::{DatapathError, flows::FlowTable, object::Object};
+use super::{DatapathError, object::Object};
 
 /// Which program serves which family.
 pub trait Sweep: Addr {
@@ -23,9 +23,9 @@ impl Sweep for Addr6 {
     const PROGRAM: &'static str = programs::SWEEP6;
 }
 
-/// The request about a flow, given its forward entry, as both entries are now.
-pub fn request<A: Addr>(table: &FlowTable<A>, flow: &Flow<A>) -> Request<A> {
-    let seen_reply = table.reply(flow).map_or(flow.last_seen, |reply| reply.last_seen);
+/// The request about a flow, given both entries as they were looked at; the reply's, if there was one.
+pub fn request<A: Addr>(flow: &Flow<A>, reply: Option<&Flow<A>>) -> Request<A> {
+    let seen_reply = reply.map_or(flow.last_seen, |reply| reply.last_seen);
     Request { state: flow.state, key: flow.key(), seen_forward: flow.last_seen, seen_reply }
 }
 

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use socket2::{Domain, Socket, Type};
+
 /// How long a byte may take. A connection that is lost never answers; a busy machine may take its time, and is not what is tested.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -31,6 +33,17 @@ impl Conn {
     /// As sockets have them; nothing for [`PATIENCE`] is one.
     pub fn open(to: SocketAddr) -> std::io::Result<Self> {
         Self::from_stream(TcpStream::connect_timeout(&to, PATIENCE)?)
+    }
+
+    /// The same from an address and port of the client's; port 0: any.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_from(from: SocketAddr, to: SocketAddr) -> std::io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.bind(&from.into())?;
+        socket.connect_timeout(&to.into(), PATIENCE)?;
+        Self::from_stream(socket.into())
     }
 
     /// Hears who is there on a connection that was made otherwise.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,6 @@ use flowpin_tests::harness::{
     server::Server,
     topology::Family::{self, V4, V6},
 };
-use socket2::{Domain, Socket, Type};
 
 const LIMIT: Duration = Duration::from_secs(40);
 const PORTS: [u16; 3] = [8001, 8002, 8003];
@@ -53,17 +52,18 @@ fn clients(net: &Net, count: usize) {
     }
 }
 
-/// A connection from a client's address, in the client's namespace.
-fn connect(net: &Net, from: IpAddr, to: SocketAddr) -> std::io::Result<Conn> {
-    net.client.run(|| connect_here(from, to))
+/// An agent with one service, at port 8001, that binds clients like this.
+fn start(net: &Net, family: Family, how: &str) -> Agent {
+    let targets: Vec<String> = (0..net.backends.len()).map(|i| family.backend(i)).collect();
+    let affinity = format!("affinity = {{ client_ip = true, {how} }}");
+    let config = interfaces(&[("c0", "tc"), ("b*", "tc")])
+        + &service("app", &family.vip(0), "\"8001/tcp\"", &targets, &affinity);
+    Agent::start(&net.node, &config)
 }
 
-fn connect_here(from: IpAddr, to: SocketAddr) -> std::io::Result<Conn> {
-    let domain = if from.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-    let socket = Socket::new(domain, Type::STREAM, None)?;
-    socket.bind(&SocketAddr::new(from, 0).into())?;
-    socket.connect_timeout(&to.into(), Duration::from_secs(30))?;
-    Conn::from_stream(TcpStream::from(socket))
+/// A connection from a client's address, in the client's namespace.
+fn connect(net: &Net, from: IpAddr, to: SocketAddr) -> std::io::Result<Conn> {
+    net.client.run(|| Conn::open_from(SocketAddr::new(from, 0), to))
 }
 
 /// How many clients each backend has, and that none has two.
@@ -155,11 +155,7 @@ fn a_client_is_forgotten_when_its_time_is_up_and_not_before() {
     let net = Net::new(2);
     let _servers = servers(&net);
     clients(&net, 10);
-    let targets: Vec<String> = (0..2).map(|i| V4.backend(i)).collect();
-    let affinity = "affinity = { client_ip = true, timeout = \"4s\" }";
-    let config = interfaces(&[("c0", "tc"), ("b*", "tc")])
-        + &service("app", &V4.vip(0), "\"8001/tcp\"", &targets, affinity);
-    let agent = Agent::start(&net.node, &config);
+    let agent = start(&net, V4, "timeout = \"4s\"");
     let to = at(&V4.vip(0), 8001);
     let open = |i| connect(&net, address(V4, i), to).expect("answered");
     // Nobody else's connections: without affinity the second would go to the other backend.
@@ -186,11 +182,7 @@ fn one_address_that_many_hide_behind_does_not_overload_its_backend() {
     let net = Net::new(4);
     let _servers = servers(&net);
     clients(&net, 8);
-    let targets: Vec<String> = (0..4).map(|i| V4.backend(i)).collect();
-    let affinity = "affinity = { client_ip = true, bound = 20 }";
-    let config = interfaces(&[("c0", "tc"), ("b*", "tc")])
-        + &service("app", &V4.vip(0), "\"8001/tcp\"", &targets, affinity);
-    let agent = Agent::start(&net.node, &config);
+    let agent = start(&net, V4, "bound = 20");
     let to = at(&V4.vip(0), 8001);
     let crowd: Vec<Conn> = (0..200).map(|_| connect(&net, address(V4, 0), to).expect("answered")).collect();
     let counts = agent.active("app");
@@ -209,12 +201,8 @@ fn neighbours_of_an_ipv6_prefix_are_one_client_if_so_configured() {
     let net = Net::new(3);
     let _servers = servers(&net);
     clients(&net, 30);
-    let targets: Vec<String> = (0..3).map(|i| V6.backend(i)).collect();
     for (prefix, wanted) in [(64, 1), (128, 3)] {
-        let affinity = format!("affinity = {{ client_ip = true, ipv6_prefix = {prefix} }}");
-        let config = interfaces(&[("c0", "tc"), ("b*", "tc")])
-            + &service("app", &V6.vip(0), "\"8001/tcp\"", &targets, &affinity);
-        let _agent = Agent::start(&net.node, &config);
+        let _agent = start(&net, V6, &format!("ipv6_prefix = {prefix}"));
         let conns: Vec<(usize, Conn)> = (0..30)
             .map(|i| (i, connect(&net, address(V6, i), at(&V6.vip(0), 8001)).expect("answered")))
             .collect();

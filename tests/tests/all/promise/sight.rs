@@ -220,13 +220,8 @@ fn explanations_come_true() {
     // Consistent hashing: by port; foretold, then done.
     for port in 50_001..50_011u16 {
         let view = explain(&format!("10.1.0.2:{port}"), 81);
-        let conn = net.client.run(|| {
-            let socket =
-                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-            socket.bind(&std::net::SocketAddr::from(([10, 1, 0, 2], port)).into()).expect("a free port");
-            socket.connect(&at(&V4.vip(0), 81).into()).expect("answered");
-            Conn::from_stream(socket.into()).expect("greeted")
-        });
+        let from = std::net::SocketAddr::from(([10, 1, 0, 2], port));
+        let conn = net.client.run(|| Conn::open_from(from, at(&V4.vip(0), 81)).expect("answered"));
         assert_eq!(named(&view), Some(conn.backend), "{view}");
     }
 

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr},
     panic::catch_unwind,
     path::Path,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -20,7 +20,6 @@ use flowpin_tests::harness::{
     server::Server,
     topology::Family::V4,
 };
-use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 const CLIENTS: usize = 300;
@@ -38,13 +37,6 @@ fn address(i: usize) -> IpAddr {
     IpAddr::from([10, 3, (i / 200) as u8, (i % 200) as u8 + 1])
 }
 
-fn connect(from: IpAddr, to: SocketAddr) -> std::io::Result<Conn> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.bind(&SocketAddr::new(from, 0).into())?;
-    socket.connect_timeout(&to.into(), Duration::from_secs(5))?;
-    Conn::from_stream(TcpStream::from(socket))
-}
-
 /// Three sockets of one client, however often it takes.
 fn three(i: usize, vip: &str, stop: &AtomicBool) -> Vec<Conn> {
     let began = Instant::now();
@@ -52,7 +44,7 @@ fn three(i: usize, vip: &str, stop: &AtomicBool) -> Vec<Conn> {
         .iter()
         .map(|port| {
             loop {
-                match connect(address(i), at(vip, *port)) {
+                match Conn::open_from(SocketAddr::new(address(i), 0), at(vip, *port)) {
                     Ok(conn) => break conn,
                     Err(e) => {
                         assert!(began.elapsed() < LIMIT && !stop.load(Ordering::Relaxed), "client {i}: {e}")
