@@ -10,7 +10,7 @@ use lb_common::{
     flow_state::{Phase, Segment, Word, flags, further, moves_open, next},
 };
 
-pub use crate::table::{Entry, entry, find, same, visit, visit_reply, visit_twin};
+pub use crate::table::{Entry, entry, find, put_key, same, visit, visit_reply, visit_scratch, visit_twin};
 use crate::{
     account::{self, Sign},
     affinity, events,

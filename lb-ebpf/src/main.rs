@@ -34,6 +34,11 @@ mod programs {
         pipeline::run(TcPacket::new(ctx))
     }
 
+    #[classifier]
+    pub fn flowpin_egress(ctx: TcContext) -> i32 {
+        pipeline::leave(TcPacket::new(ctx))
+    }
+
     #[xdp]
     pub fn flowpin_sweep4(ctx: XdpContext) -> u32 {
         sweep::run::<V4>(ctx)

@@ -1,7 +1,7 @@
 //! Bytes → what the packet is. No maps. The fate of everything odd is named here.
 
 use lb_common::{
-    abi::{Addr, Addr4, Addr6, FlowKey, IpVersion, PortBe, Proto, V4, V6},
+    abi::{Addr4, Addr6, FlowKey, IpVersion, PortBe, Proto, V4, V6},
     flow_state::{Segment, flags},
 };
 
@@ -94,8 +94,10 @@ const _: () =
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Why {
-    /// Not TCP or UDP over IP. Passes.
+    /// Not TCP, UDP or ICMP over IP. Passes.
     Foreign,
+    /// ICMP of the IP version.
+    Icmp,
     /// Broken, impossible or cut short. Dropped if it is addressed to a VIP, else passes.
     Malformed,
     /// A fragment. Dropped if it is addressed to a VIP, else passes.
@@ -106,12 +108,15 @@ pub enum Why {
 
 /// What parsing needs to know of an IP version.
 pub trait Header: IpVersion {
+    /// Protocol of the ICMP that belongs to this version.
+    const ICMP: Proto;
     /// Parses the IP header at `l3` and what follows into `parsed`. On `Err` as much of the 5-tuple is there as is known:
-    /// `Foreign`, nothing; `Malformed` and `Fragment`, the destination; `FirstFragment`, all.
+    /// `Foreign`, nothing; `Icmp`, all but the ports; `Malformed` and `Fragment`, the destination; `FirstFragment`, all.
     fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Self::Addr>) -> Result<(), Why>;
 }
 
 impl Header for V4 {
+    const ICMP: Proto = Proto(1);
     #[inline(always)]
     fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Addr4>) -> Result<(), Why> {
         let Some(p) = packet.bytes(l3, 20) else { return Err(Why::Foreign) };
@@ -130,13 +135,14 @@ impl Header for V4 {
         if fragment & 0x1fff != 0 {
             return Err(Why::Fragment);
         }
-        layer4(packet, l3, l3 + header, total, parsed)?;
+        layer4::<V4, P>(packet, l3, l3 + header, total, parsed)?;
         // More fragments follow.
         if fragment & 0x2000 != 0 { Err(Why::FirstFragment) } else { Ok(()) }
     }
 }
 
 impl Header for V6 {
+    const ICMP: Proto = Proto(58);
     #[inline(always)]
     fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Addr6>) -> Result<(), Why> {
         let Some(p) = packet.bytes(l3, 40) else { return Err(Why::Foreign) };
@@ -165,7 +171,7 @@ impl Header for V6 {
             }
         }
         parsed.key.proto = Proto(next);
-        layer4(packet, l3, l3 + 40 + extra, total, parsed)?;
+        layer4::<V6, P>(packet, l3, l3 + 40 + extra, total, parsed)?;
         if more { Err(Why::FirstFragment) } else { Ok(()) }
     }
 }
@@ -221,12 +227,12 @@ fn extensions<P: Packet>(packet: &P, at: usize, next: u8) -> u32 {
 
 /// TCP and UDP, the header at `l4`; the packet ends `bytes` after `l3`.
 #[inline(always)]
-fn layer4<P: Packet, A: Addr>(
+fn layer4<V: Header, P: Packet>(
     packet: &P,
     l3: usize,
     l4: usize,
     bytes: usize,
-    parsed: &mut Parsed<A>,
+    parsed: &mut Parsed<V::Addr>,
 ) -> Result<(), Why> {
     parsed.l3 = l3 as u16;
     parsed.l4 = l4 as u16;
@@ -250,7 +256,7 @@ fn layer4<P: Packet, A: Addr>(
         return Ok(());
     }
     if parsed.key.proto != Proto::UDP {
-        return Err(Why::Foreign);
+        return Err(if parsed.key.proto == V::ICMP { Why::Icmp } else { Why::Foreign });
     }
     let Some(p) = packet.bytes(l4, 8) else { return Err(Why::Malformed) };
     // SAFETY: 8 bytes at `p` were just bounds-checked.

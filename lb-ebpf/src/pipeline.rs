@@ -10,17 +10,18 @@ use lb_common::{
 use crate::{
     account, affinity, choose,
     conntrack::{self, Opening, REFUSED, Step},
-    maps::{BACKENDS, Tables},
-    packet::{Packet, opaque},
+    icmp::{self, Icmp, Meant},
+    maps::BACKENDS,
+    packet::{Packet, get, opaque},
     parse::{self, Header, Layer3, Parsed, Why},
-    reset::{self, Answer},
-    rewrite::{self, Rewrite, Translation},
+    reset,
+    rewrite::{self, Translation},
     service, unreachable,
 };
 
 /// Both IP versions can do all of this.
-pub trait Family: Tables + Header + Rewrite + Answer {}
-impl<V: Tables + Header + Rewrite + Answer> Family for V {}
+pub trait Family: Header + Icmp {}
+impl<V: Header + Icmp> Family for V {}
 
 /// A packet comes in.
 #[inline(always)]
@@ -39,7 +40,7 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
     // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq, and nothing else refers to it.
     let parsed = unsafe { &mut *parsed };
     if let Err(why) = V::parse(&packet, l3, parsed) {
-        return if oddity::<V>(&parsed.key, why) { packet.drop() } else { packet.pass() };
+        return aside::<V, P>(packet, parsed, why);
     }
     let mut found = conntrack::find::<V>(&parsed.key);
     if let Some(flow) = found
@@ -143,11 +144,54 @@ fn refuse<V: Family, P: Packet>(mut packet: P, parsed: &Parsed<V::Addr>, reason:
     packet.drop()
 }
 
-/// A packet without a 5-tuple. True: it is certainly ours and goes no further.
+/// A packet without a 5-tuple.
+#[inline(never)]
+fn aside<V: Family, P: Packet>(mut packet: P, parsed: &Parsed<V::Addr>, why: Why) -> P::Verdict {
+    if why == Why::Icmp {
+        return match icmp::meet::<V, P>(&mut packet, parsed, true) {
+            Meant::Onward => packet.pass(),
+            Meant::Answer => packet.send_back(),
+            Meant::Spoilt => refuse::<V, P>(packet, parsed, Reason::Internal as u32),
+        };
+    }
+    if oddity::<V>(&parsed.key, why) { packet.drop() } else { packet.pass() }
+}
+
+/// A packet of the node's own, or one that it forwards, goes out: an error of the node's about a packet that came in by [`run`] speaks of it
+/// as it is by now, and is made to speak of it as its sender knows it.
+#[inline(always)]
+pub fn leave<P: Packet>(packet: P) -> P::Verdict {
+    match parse::ethernet(&packet) {
+        Layer3::V4(at) => outgoing::<V4, P>(packet, at),
+        Layer3::V6(at) => outgoing::<V6, P>(packet, at),
+        Layer3::Other => packet.pass(),
+    }
+}
+
+#[inline(never)]
+fn outgoing<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
+    // Nearly everything is something else, and told by a byte.
+    let Some(p) = packet.bytes(l3, V::LEN) else { return packet.pass() };
+    // SAFETY: the fixed IP header at `p` was just bounds-checked.
+    if unsafe { get::<u8>(p, V::PROTO) } != <V as Header>::ICMP.0 {
+        return packet.pass();
+    }
+    let Some(parsed) = V::parsed().get_ptr_mut(0) else { return packet.pass() };
+    // SAFETY: as in `ip`.
+    let parsed = unsafe { &mut *parsed };
+    if V::parse(&packet, l3, parsed) == Err(Why::Icmp)
+        && icmp::meet::<V, P>(&mut packet, parsed, false) == Meant::Spoilt
+    {
+        return refuse::<V, P>(packet, parsed, Reason::Internal as u32);
+    }
+    packet.pass()
+}
+
+/// Drops such a packet? True: it is certainly ours and goes no further.
 #[inline(never)]
 fn oddity<V: Family>(key: &FlowKey<V::Addr>, why: Why) -> bool {
     let reason = match why {
-        Why::Foreign => return false,
+        Why::Foreign | Why::Icmp => return false,
         Why::Malformed => Reason::Malformed,
         Why::Fragment | Why::FirstFragment => Reason::Fragment,
     };

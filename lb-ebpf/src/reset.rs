@@ -1,7 +1,7 @@
 //! Turns a TCP packet into the RST that answers it, in place. No maps.
 
 use lb_common::{
-    abi::{Addr4, Addr6, IpVersion, Proto, V4, V6},
+    abi::{Addr4, Addr6, Proto, V4, V6},
     checksum,
     flow_state::flags,
 };
@@ -9,7 +9,7 @@ use lb_common::{
 use crate::{
     packet::{Packet, get, put},
     parse::Parsed,
-    rewrite::{TCP_CHECK, pseudo_sum},
+    rewrite::{Rewrite, TCP_CHECK, pseudo_sum},
 };
 
 /// Time to live of answers: what hosts use (RFC 1700).
@@ -17,11 +17,7 @@ pub const TTL: u8 = 64;
 const TCP_LEN: usize = 20;
 
 /// Writing a fresh IP header.
-pub trait Answer: IpVersion {
-    /// Bytes of the header.
-    const LEN: usize;
-    /// Protocol of the ICMP that belongs to this version.
-    const ICMP: Proto;
+pub trait Answer: Rewrite {
     /// Writes a header without options or extensions, followed by `payload` bytes.
     ///
     /// # Safety
@@ -30,8 +26,6 @@ pub trait Answer: IpVersion {
 }
 
 impl Answer for V4 {
-    const LEN: usize = 20;
-    const ICMP: Proto = Proto(1);
     #[inline(always)]
     unsafe fn header(ip: *mut u8, src: Addr4, dst: Addr4, proto: Proto, payload: usize) {
         let total = (Self::LEN + payload) as u32;
@@ -58,8 +52,6 @@ impl Answer for V4 {
 }
 
 impl Answer for V6 {
-    const LEN: usize = 40;
-    const ICMP: Proto = Proto(58);
     #[inline(always)]
     unsafe fn header(ip: *mut u8, src: Addr6, dst: Addr6, proto: Proto, payload: usize) {
         // SAFETY: the caller vouches for 40 bytes.

@@ -21,19 +21,27 @@ pub trait Rewrite: IpVersion {
     const SRC: usize;
     /// Offset of the destination address.
     const DST: usize;
-    /// Bytes of an address.
+    /// Bytes of the fixed header.
     const LEN: usize;
+    /// Offset of the protocol, or next header.
+    const PROTO: usize;
     /// Writes an address and, for IPv4, brings the header checksum up to date.
     ///
     /// # Safety
     /// `ip` must be valid for the fixed IP header.
     unsafe fn set(ip: *mut u8, at: usize, addr: Self::Addr, delta: u32);
+    /// Writes the time to live, or hop limit, likewise.
+    ///
+    /// # Safety
+    /// As for `set`.
+    unsafe fn hops(ip: *mut u8, hops: u8);
 }
 
 impl Rewrite for V4 {
     const SRC: usize = 12;
     const DST: usize = 16;
     const LEN: usize = 20;
+    const PROTO: usize = 9;
     #[inline(always)]
     unsafe fn set(ip: *mut u8, at: usize, addr: Addr4, delta: u32) {
         // SAFETY: the caller vouches for 20 bytes.
@@ -42,12 +50,22 @@ impl Rewrite for V4 {
             put(ip, 10, checksum::update(get(ip, 10), delta));
         }
     }
+    #[inline(always)]
+    unsafe fn hops(ip: *mut u8, hops: u8) {
+        // SAFETY: the caller vouches for 20 bytes.
+        unsafe {
+            let old: u16 = get(ip, 8);
+            put(ip, 8, hops);
+            put(ip, 10, checksum::update(get(ip, 10), checksum::delta(old as u32, get::<u16>(ip, 8) as u32)));
+        }
+    }
 }
 
 impl Rewrite for V6 {
     const SRC: usize = 8;
     const DST: usize = 24;
     const LEN: usize = 40;
+    const PROTO: usize = 6;
     #[inline(always)]
     unsafe fn set(ip: *mut u8, at: usize, addr: Addr6, _delta: u32) {
         // SAFETY: the caller vouches for 40 bytes.
@@ -57,6 +75,11 @@ impl Rewrite for V6 {
             put(ip, at + 8, addr.0[2]);
             put(ip, at + 12, addr.0[3]);
         }
+    }
+    #[inline(always)]
+    unsafe fn hops(ip: *mut u8, hops: u8) {
+        // SAFETY: the caller vouches for 40 bytes.
+        unsafe { put(ip, 7, hops) };
     }
 }
 

@@ -7,7 +7,7 @@ use lb_common::checksum;
 use crate::{
     maps::ANSWERS,
     packet::{Packet, get, put},
-    parse::Parsed,
+    parse::{Header, Parsed},
     reset::{Answer, turn_ethernet},
     rewrite::{UDP_CHECK, pseudo_sum},
 };
@@ -38,12 +38,12 @@ fn permitted() -> bool {
 
 /// Makes the packet the answer to itself. False: it couldn't be made, or one too many.
 #[inline(never)]
-pub fn make<V: Answer, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>) -> bool {
+pub fn make<V: Answer + Header, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>) -> bool {
     build::<V, P>(packet, parsed).is_some()
 }
 
 #[inline(always)]
-fn build<V: Answer, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>) -> Option<()> {
+fn build<V: Answer + Header, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>) -> Option<()> {
     if !permitted() {
         return None;
     }
@@ -84,12 +84,12 @@ fn build<V: Answer, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>) -> Opti
     let kind: u16 = if V::IS_V6 { 0x0104 } else { 0x0303 };
     sum = checksum::add(sum, kind.to_be() as u32);
     if V::IS_V6 {
-        sum = checksum::add(sum, pseudo_sum(key.dst, key.src, V::ICMP, ICMP_LEN + quoted) as u32);
+        sum = checksum::add(sum, pseudo_sum(key.dst, key.src, <V as Header>::ICMP, ICMP_LEN + quoted) as u32);
     }
     let ip = packet.bytes(l3, V::LEN + ICMP_LEN)?;
     // SAFETY: both headers at `ip` were just bounds-checked.
     unsafe {
-        V::header(ip, key.dst, key.src, V::ICMP, ICMP_LEN + quoted);
+        V::header(ip, key.dst, key.src, <V as Header>::ICMP, ICMP_LEN + quoted);
         put(ip, V::LEN, kind.to_be());
         put(ip, V::LEN + 2, !checksum::fold(sum));
         put(ip, V::LEN + 4, 0u32);

@@ -129,6 +129,15 @@ impl<A: Addr> Flow<A> {
         FlowKey::new(self.src, self.dst, self.sport, self.dport, self.proto)
     }
 
+    /// The 5-tuple with which its packets leave.
+    #[inline(always)]
+    pub fn translated(&self) -> FlowKey<A> {
+        if self.direction.is_forward() {
+            FlowKey::new(self.src, self.nat_addr, self.sport, self.nat_port, self.proto)
+        } else {
+            FlowKey::new(self.nat_addr, self.dst, self.nat_port, self.dport, self.proto)
+        }
+    }
     /// Packets of this direction.
     pub const fn packets(&self) -> u64 {
         (self.packets_high as u64) << 32 | self.packets_low as u64

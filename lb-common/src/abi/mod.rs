@@ -116,6 +116,8 @@ pub mod programs {
     pub const XDP_VIRTUAL: &str = "flowpin_xdp_virt";
     /// TC ingress.
     pub const TC: &str = "flowpin_tc";
+    /// TC egress: the node's own ICMP errors.
+    pub const EGRESS: &str = "flowpin_egress";
     /// Removes flows the agent found to be over, IPv4. Never attached: the agent runs it with `BPF_PROG_TEST_RUN`.
     pub const SWEEP4: &str = "flowpin_sweep4";
     /// The same for IPv6.

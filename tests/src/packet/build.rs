@@ -58,6 +58,7 @@ enum L4 {
     Icmp {
         kind: u8,
         code: u8,
+        rest: u32,
     },
 }
 
@@ -263,8 +264,19 @@ impl Frame {
     }
     /// ICMP or ICMPv6, the rest of the header being 0.
     pub fn icmp(mut self, kind: u8, code: u8) -> Self {
-        self.l4 = L4::Icmp { kind, code };
+        self.l4 = L4::Icmp { kind, code, rest: 0 };
         self
+    }
+    /// The rest of the ICMP header: identifier and sequence number of an echo, the MTU of "too big".
+    pub fn rest(mut self, new: u32) -> Self {
+        if let L4::Icmp { rest, .. } = &mut self.l4 {
+            *rest = new;
+        }
+        self
+    }
+    /// Is it UDP?
+    pub fn is_udp(&self) -> bool {
+        matches!(self.l4, L4::Udp { .. })
     }
     /// Another protocol; the payload follows the IP header.
     pub fn proto(mut self, proto: u8) -> Self {

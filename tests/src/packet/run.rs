@@ -130,13 +130,7 @@ impl Runner {
     /// The object doesn't have it, or the verifier refuses it.
     pub fn load(ebpf: &mut Ebpf, hook: Hook) -> Result<Self> {
         let name = hook.program();
-        let fd = if hook == Hook::Tc {
-            let program: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
-            program.load().with_context(|| format!("loading {name}"))?;
-            program.fd()?.try_clone()?
-        } else {
-            load_xdp(ebpf, name)?
-        };
+        let fd = if hook == Hook::Tc { load_tc(ebpf, name)? } else { load_xdp(ebpf, name)? };
         Ok(Self { hook, fd })
     }
 
@@ -167,6 +161,18 @@ pub fn program_named(name: &str) -> Result<ProgramFd> {
         }
     }
     Ok(found.with_context(|| format!("no program {name} is loaded"))?.fd()?)
+}
+
+/// Loads a TC program that need not be attached.
+///
+/// # Errors
+/// The object doesn't have it, or the verifier refuses it.
+pub fn load_tc(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd> {
+    let program: &mut SchedClassifier = ebpf.program_mut(name).context(name.to_string())?.try_into()?;
+    if program.fd().is_err() {
+        program.load().with_context(|| format!("loading {name}"))?;
+    }
+    Ok(program.fd()?.try_clone()?)
 }
 
 /// Loads an XDP program that need not be attached.

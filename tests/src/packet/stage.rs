@@ -69,6 +69,8 @@ pub enum Expect {
     Pass,
     /// Passes, and is now this.
     Becomes(Frame),
+    /// Goes back where it came from, and is now this; nothing counted.
+    Answered(Frame),
     /// Goes back where it came from, and is now this; counted under this reason.
     Back(Frame, Reason),
     /// Is dropped, counted under this reason.
@@ -160,6 +162,7 @@ impl Stage<'_> {
         let (want, bytes) = match &expect {
             Expect::Pass => (Verdict::Pass, Some(input.clone())),
             Expect::Becomes(frame) => (Verdict::Pass, Some(frame.bytes())),
+            Expect::Answered(frame) => (Verdict::Back, Some(frame.bytes())),
             Expect::Back(frame, reason) => {
                 counted[*reason as usize] += 1;
                 (Verdict::Back, Some(frame.bytes()))

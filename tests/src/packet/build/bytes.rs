@@ -31,8 +31,10 @@ impl Frame {
                 out.extend([0; 2]);
                 (17, out, 6)
             }
-            L4::Icmp { kind, code } => {
-                (if self.ip.0.is_ipv4() { 1 } else { 58 }, vec![*kind, *code, 0, 0, 0, 0, 0, 0], 2)
+            L4::Icmp { kind, code, rest } => {
+                let mut out = vec![*kind, *code, 0, 0];
+                out.extend(rest.to_be_bytes());
+                (if self.ip.0.is_ipv4() { 1 } else { 58 }, out, 2)
             }
         };
         out.extend(&self.payload);

@@ -16,6 +16,7 @@ mod fragments;
 mod full;
 mod fuzz;
 mod hashed;
+mod icmp;
 mod internal;
 mod malformed;
 mod not_ours;
