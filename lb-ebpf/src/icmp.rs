@@ -105,6 +105,9 @@ pub enum Meant {
 /// An ICMP packet. `echo`: pings are answered.
 #[inline(never)]
 pub fn meet<V: Icmp, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>, echo: bool) -> Meant {
+    if parsed.room() < HEADER {
+        return Meant::Onward;
+    }
     let Some(p) = packet.bytes(parsed.l4(), HEADER) else { return Meant::Onward };
     // SAFETY: 8 bytes at `p` were just bounds-checked.
     let kind: u8 = unsafe { get(p, 0) };

@@ -19,6 +19,7 @@ pub mod atomic;
 pub mod choose;
 pub mod conntrack;
 pub mod events;
+pub mod fragment;
 pub mod icmp;
 pub mod maps;
 pub mod packet;

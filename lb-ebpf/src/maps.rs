@@ -4,7 +4,7 @@ use crate::{events, parse::Parsed, sweep, table};
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use lb_common::{
@@ -31,6 +31,8 @@ pub type Parsing<A> = PerCpuArray<Parsed<A>, 1>;
 pub type Scratch<A> = PerCpuArray<Flow<A>, 2>;
 /// Services of one family.
 pub type Services<A> = HashMap<ServiceKey<A>, Service, { MAX_PORTS as usize }, NO_PREALLOC>;
+/// Datagrams in fragments of one family.
+pub type Fragments<A> = LruHashMap<FragmentKey<A>, FirstFragment, { MAX_FRAGMENTED as usize }>;
 /// VIPs of one family.
 pub type Vips<A> = HashMap<A, u32, { MAX_VIPS as usize }, NO_PREALLOC>;
 
@@ -50,6 +52,10 @@ pub static SERVICES6: Services<Addr6> = Services::new();
 pub static VIPS4: Vips<Addr4> = Vips::new();
 #[btf_map]
 pub static VIPS6: Vips<Addr6> = Vips::new();
+#[btf_map]
+pub static FRAGMENTS4: Fragments<Addr4> = Fragments::new();
+#[btf_map]
+pub static FRAGMENTS6: Fragments<Addr6> = Fragments::new();
 #[btf_map]
 pub static FILTER: Array<u64, WORDS> = Array::new();
 #[btf_map]
@@ -128,6 +134,8 @@ pub trait Tables: IpVersion {
     fn services() -> &'static Services<Self::Addr>;
     /// Its VIPs.
     fn vips() -> &'static Vips<Self::Addr>;
+    /// Its datagrams in fragments.
+    fn fragments() -> &'static Fragments<Self::Addr>;
     /// A backend's address in this family.
     fn address(backend: &Backend) -> Self::Addr;
     /// Buckets of its flow table.
@@ -154,6 +162,10 @@ impl Tables for V4 {
     #[inline(always)]
     fn vips() -> &'static Vips<Addr4> {
         &VIPS4
+    }
+    #[inline(always)]
+    fn fragments() -> &'static Fragments<Addr4> {
+        &FRAGMENTS4
     }
     #[inline(always)]
     fn heads() -> &'static Heads {
@@ -205,6 +217,10 @@ impl Tables for V6 {
     #[inline(always)]
     fn vips() -> &'static Vips<Addr6> {
         &VIPS6
+    }
+    #[inline(always)]
+    fn fragments() -> &'static Fragments<Addr6> {
+        &FRAGMENTS6
     }
     #[inline(always)]
     fn heads() -> &'static Heads {

@@ -61,6 +61,8 @@ pub struct Parsed<A> {
     pub key: FlowKey<A>,
     l3: u16,
     l4: u16,
+    /// Fragments: the identification, as it lies in the packet.
+    pub fragment: u32,
     /// Bytes from the IP header to the end of the packet, without layer-2 padding.
     pub bytes: u32,
     /// TCP: what it says. UDP: nothing.
@@ -74,7 +76,7 @@ impl<A> Parsed<A> {
     pub const fn l3(&self) -> usize {
         self.l3 as usize & 0x1f
     }
-    /// Offset of the TCP or UDP header.
+    /// Offset of the TCP or UDP header; 0: it is in another fragment.
     #[inline(always)]
     pub const fn l4(&self) -> usize {
         self.l4 as usize & 0x3ff
@@ -83,6 +85,16 @@ impl<A> Parsed<A> {
     #[inline(always)]
     pub const fn room(&self) -> usize {
         self.bytes as usize - (self.l4() - self.l3())
+    }
+}
+
+impl<A> Parsed<A> {
+    /// A fragment that isn't the first.
+    #[inline(always)]
+    fn later(&mut self, l3: usize, bytes: usize) -> Why {
+        (self.l3, self.l4, self.bytes) = (l3 as u16, 0, bytes as u32);
+        self.segment = Segment { flags: 0, seq: 0, ack: 0, len: 0 };
+        Why::Fragment
     }
 }
 
@@ -100,9 +112,9 @@ pub enum Why {
     Icmp,
     /// Broken, impossible or cut short. Dropped if it is addressed to a VIP, else passes.
     Malformed,
-    /// A fragment. Dropped if it is addressed to a VIP, else passes.
+    /// A fragment that isn't the first.
     Fragment,
-    /// A first fragment, which has ports. Dropped also if it belongs to a flow.
+    /// A first fragment, which has ports.
     FirstFragment,
 }
 
@@ -111,7 +123,8 @@ pub trait Header: IpVersion {
     /// Protocol of the ICMP that belongs to this version.
     const ICMP: Proto;
     /// Parses the IP header at `l3` and what follows into `parsed`. On `Err` as much of the 5-tuple is there as is known:
-    /// `Foreign`, nothing; `Icmp`, all but the ports; `Malformed` and `Fragment`, the destination; `FirstFragment`, all.
+    /// `Foreign`, nothing; `Icmp`, all but the ports; `Malformed`, the destination;
+    /// `Fragment`, the addresses and the identification, IPv4's protocol; `FirstFragment`, all.
     fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Self::Addr>) -> Result<(), Why>;
 }
 
@@ -125,6 +138,7 @@ impl Header for V4 {
             parsed.key.src = Addr4(get(p, 12));
             parsed.key.dst = Addr4(get(p, 16));
             parsed.key.proto = Proto(get(p, 9));
+            parsed.fragment = get::<u16>(p, 4) as u32;
             (get::<u8>(p, 0), u16::from_be(get(p, 2)) as usize, u16::from_be(get(p, 6)))
         };
         let header = (first & 0xf) as usize * 4;
@@ -133,11 +147,11 @@ impl Header for V4 {
             return Err(Why::Malformed);
         }
         if fragment & 0x1fff != 0 {
-            return Err(Why::Fragment);
+            return Err(parsed.later(l3, total));
         }
-        layer4::<V4, P>(packet, l3, l3 + header, total, parsed)?;
-        // More fragments follow.
-        if fragment & 0x2000 != 0 { Err(Why::FirstFragment) } else { Ok(()) }
+        let more = fragment & 0x2000 != 0;
+        layer4::<V4, P>(packet, l3, l3 + header, total, more, parsed)?;
+        if more { Err(Why::FirstFragment) } else { Ok(()) }
     }
 }
 
@@ -159,9 +173,10 @@ impl Header for V6 {
         let (mut extra, mut more) = (0, false);
         if next != Proto::TCP.0 && next != Proto::UDP.0 {
             let found = extensions(packet, l3 + 40, next);
+            parsed.fragment = (found >> 32) as u32;
+            let found = found as u32;
             if found >= BROKEN {
-                let why = if found == BROKEN { Why::Malformed } else { Why::Fragment };
-                return Err(why);
+                return Err(if found == BROKEN { Why::Malformed } else { parsed.later(l3, total) });
             }
             next = found as u8;
             more = found & MORE != 0;
@@ -171,7 +186,7 @@ impl Header for V6 {
             }
         }
         parsed.key.proto = Proto(next);
-        layer4::<V6, P>(packet, l3, l3 + 40 + extra, total, parsed)?;
+        layer4::<V6, P>(packet, l3, l3 + 40 + extra, total, more, parsed)?;
         if more { Err(Why::FirstFragment) } else { Ok(()) }
     }
 }
@@ -184,25 +199,26 @@ const BROKEN: u32 = 1 << 30;
 const LATER_FRAGMENT: u32 = 1 << 31;
 
 /// Walks the extension headers from `at` on, the first being of kind `next`. Returns the kind of what follows them (bits 0..8),
-/// [`MORE`], and their length (bits 16..26); or [`BROKEN`] or [`LATER_FRAGMENT`].
+/// [`MORE`], and their length (bits 16..26); or [`BROKEN`] or [`LATER_FRAGMENT`]. In the upper half a fragment's identification.
 #[inline(never)]
-fn extensions<P: Packet>(packet: &P, at: usize, next: u8) -> u32 {
-    let (mut next, mut extra, mut more) = (next, 0usize, 0);
+fn extensions<P: Packet>(packet: &P, at: usize, next: u8) -> u64 {
+    let (mut next, mut extra, mut more, mut id) = (next, 0usize, 0, 0);
     for _ in 0..MAX_EXTENSIONS {
         if !matches!(next, 0 | 43 | 44 | 51 | 60) {
             break;
         }
-        let Some(p) = packet.bytes((at & 0x7f) + extra, 8) else { return BROKEN };
+        let Some(p) = packet.bytes((at & 0x7f) + extra, 8) else { return BROKEN as u64 };
         // SAFETY: 8 bytes at `p` were just bounds-checked.
-        let (after, len, field) =
-            unsafe { (get::<u8>(p, 0), get::<u8>(p, 1) as usize, u16::from_be(get(p, 2))) };
+        let (after, len, field, last) =
+            unsafe { (get::<u8>(p, 0), get::<u8>(p, 1) as usize, u16::from_be(get(p, 2)), get::<u32>(p, 4)) };
         match next {
             // A routing header with segments left is on its way to somewhere else first.
-            43 if field & 0xff != 0 => return BROKEN,
+            43 if field & 0xff != 0 => return BROKEN as u64,
             // Fragment. Offset 0 and none following is a whole packet in disguise (RFC 6946).
             44 => {
+                id = last;
                 if field >> 3 != 0 {
-                    return LATER_FRAGMENT;
+                    return (id as u64) << 32 | LATER_FRAGMENT as u64;
                 }
                 if field & 1 != 0 {
                     more = MORE;
@@ -215,23 +231,24 @@ fn extensions<P: Packet>(packet: &P, at: usize, next: u8) -> u32 {
             _ => extra += (len + 1) * 8,
         }
         if extra > MAX_EXTENSION_BYTES {
-            return BROKEN;
+            return BROKEN as u64;
         }
         next = after;
     }
     if matches!(next, 0 | 43 | 44 | 51 | 60) {
-        return BROKEN;
+        return BROKEN as u64;
     }
-    next as u32 | more | (extra as u32) << 16
+    (id as u64) << 32 | (next as u32 | more | (extra as u32) << 16) as u64
 }
 
-/// TCP and UDP, the header at `l4`; the packet ends `bytes` after `l3`.
+/// TCP and UDP, the header at `l4`; the packet ends `bytes` after `l3`. `more`: other fragments follow.
 #[inline(always)]
 fn layer4<V: Header, P: Packet>(
     packet: &P,
     l3: usize,
     l4: usize,
     bytes: usize,
+    more: bool,
     parsed: &mut Parsed<V::Addr>,
 ) -> Result<(), Why> {
     parsed.l3 = l3 as u16;
@@ -256,7 +273,7 @@ fn layer4<V: Header, P: Packet>(
         return Ok(());
     }
     if parsed.key.proto != Proto::UDP {
-        return Err(if parsed.key.proto == V::ICMP { Why::Icmp } else { Why::Foreign });
+        return Err(if parsed.key.proto == V::ICMP && !more { Why::Icmp } else { Why::Foreign });
     }
     let Some(p) = packet.bytes(l4, 8) else { return Err(Why::Malformed) };
     // SAFETY: 8 bytes at `p` were just bounds-checked.
@@ -266,7 +283,7 @@ fn layer4<V: Header, P: Packet>(
         u16::from_be(get(p, 4)) as usize
     };
     // Length 0: a GSO datagram, whose length doesn't fit (RFC 2675).
-    if (len < 8 || len > room) && !(P::BIG && len == 0 && room >= 8) {
+    if (len < 8 || (len > room && !more)) && !(P::BIG && len == 0 && room >= 8) {
         return Err(Why::Malformed);
     }
     Ok(())

@@ -10,6 +10,7 @@ use lb_common::{
 use crate::{
     account, affinity, choose,
     conntrack::{self, Opening, REFUSED, Step},
+    fragment,
     icmp::{self, Icmp, Meant},
     maps::BACKENDS,
     packet::{Packet, get, opaque},
@@ -39,8 +40,11 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
     let Some(parsed) = V::parsed().get_ptr_mut(0) else { return packet.pass() };
     // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq, and nothing else refers to it.
     let parsed = unsafe { &mut *parsed };
-    if let Err(why) = V::parse(&packet, l3, parsed) {
-        return aside::<V, P>(packet, parsed, why);
+    match V::parse(&packet, l3, parsed) {
+        Ok(()) => {}
+        Err(Why::FirstFragment) if fragment::first::<V>(parsed) => {}
+        Err(Why::Fragment) if fragment::later::<V>(parsed) => {}
+        Err(why) => return aside::<V, P>(packet, parsed, why),
     }
     let mut found = conntrack::find::<V>(&parsed.key);
     if let Some(flow) = found
@@ -55,6 +59,10 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
         }
     }
     if found.is_none() {
+        if parsed.l4() == 0 {
+            // The flow is gone that its first fragment was of.
+            return refuse::<V, P>(packet, parsed, Reason::Fragment as u32);
+        }
         let Some(service) = service::lookup::<V>(&parsed.key) else { return packet.pass() };
         let opened = open::<V>(parsed, service);
         if opened & REFUSED != 0 {
@@ -123,6 +131,9 @@ fn log_open<C: aya_ebpf::EbpfContext>(ctx: &C, port: PortBe, service: ServiceId)
 #[inline(never)]
 fn refuse<V: Family, P: Packet>(mut packet: P, parsed: &Parsed<V::Addr>, reason: u32) -> P::Verdict {
     account::reason(reason);
+    if parsed.l4() == 0 {
+        return packet.drop();
+    }
     let tcp = parsed.key.proto == Proto::TCP;
     let empty = reason == Reason::NoBackend as u32 || reason == Reason::BackendsFull as u32;
     let reset = empty
@@ -191,12 +202,11 @@ fn outgoing<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
 #[inline(never)]
 fn oddity<V: Family>(key: &FlowKey<V::Addr>, why: Why) -> bool {
     let reason = match why {
-        Why::Foreign | Why::Icmp => return false,
+        Why::Foreign | Why::Icmp | Why::FirstFragment => return false,
         Why::Malformed => Reason::Malformed,
-        Why::Fragment | Why::FirstFragment => Reason::Fragment,
+        Why::Fragment => Reason::Fragment,
     };
-    let ours =
-        service::is_vip::<V>(key.dst) || (why == Why::FirstFragment && conntrack::visit::<V>(key).is_some());
+    let ours = service::is_vip::<V>(key.dst);
     if ours {
         account::reason(reason as u32);
     }

@@ -135,6 +135,9 @@ pub fn translate<V: Rewrite, P: Packet>(
     let ip = packet.bytes(parsed.l3(), V::LEN)?;
     // SAFETY: the fixed IP header at `ip` was just bounds-checked.
     unsafe { V::set(ip, if forward { V::DST } else { V::SRC }, to.addr, address) };
+    if parsed.l4() == 0 {
+        return Some(());
+    }
     let udp = parsed.key.proto == Proto::UDP;
     let p = packet.bytes(parsed.l4(), 4)?;
     // SAFETY: 4 bytes at `p` were just bounds-checked.

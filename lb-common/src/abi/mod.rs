@@ -9,6 +9,7 @@ pub mod backend;
 pub mod counters;
 pub mod event;
 pub mod flow;
+pub mod fragment;
 mod pod;
 pub mod pool;
 pub mod reason;
@@ -23,6 +24,7 @@ pub use backend::{Backend, BackendId};
 pub use counters::{BackendCounters, DURATION_BUCKETS, DurationHistogram};
 pub use event::{Event, What};
 pub use flow::{ASKED_SHIFT, Bucket, CREATED_SHIFT, Direction, Flow, FlowKey};
+pub use fragment::{FirstFragment, FragmentKey};
 pub use pool::{Active, BLOCK_SLOTS, BlockId, PoolBlock};
 pub use reason::Reason;
 pub use service::{Algorithm, Service, ServiceId, ServiceKey, ServiceName, Stray};
@@ -79,7 +81,11 @@ pub mod maps {
     pub const LISTEN: &str = "LISTEN";
     /// One [`super::Settings`]: what the maps were made for.
     pub const SETTINGS: &str = "SETTINGS";
-    /// All of them.
+    /// Datagrams whose first fragment has come, IPv4: [`super::FragmentKey`] → [`super::FirstFragment`]. LRU hash; not pinned.
+    pub const FRAGMENTS4: &str = "FRAGMENTS4";
+    /// The same for IPv6.
+    pub const FRAGMENTS6: &str = "FRAGMENTS6";
+    /// All that are pinned.
     pub const ALL: [&str; 23] = [
         FLOWS4,
         FLOWS6,
@@ -150,6 +156,8 @@ pub mod limits {
     pub const DEFAULT_MAX_CLIENTS: u32 = 262_144;
     /// Hosts over all services with affinity.
     pub const MAX_HOSTS: u32 = 65_536;
+    /// Datagrams in fragments that are remembered, for each IP version.
+    pub const MAX_FRAGMENTED: u32 = 8_192;
     /// Bytes of the ring buffer of events.
     pub const EVENT_BYTES: u32 = 1 << 20;
     /// Longest service name in bytes.

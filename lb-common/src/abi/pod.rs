@@ -18,6 +18,9 @@ const _: () = {
     exact::<Flow<Addr6>>(8 + 16 + 16 + 8 + 16 + 2 + 2 + 4 + 4 + 8 + 4 * 4 + 4, 8);
     exact::<Bucket<Addr4>>(7 * 64, 8);
     exact::<Bucket<Addr6>>(7 * 104, 8);
+    exact::<FragmentKey<Addr4>>(4 + 4 + 4 + 1 + 3, 4);
+    exact::<FragmentKey<Addr6>>(16 + 16 + 4 + 1 + 3, 4);
+    exact::<FirstFragment>(2 + 2 + 1 + 3, 2);
     exact::<ServiceKey<Addr4>>(8, 4);
     exact::<ServiceKey<Addr6>>(20, 4);
     exact::<Service>(16, 4);
@@ -56,6 +59,9 @@ pod!(
     Flow<Addr6>,
     Bucket<Addr4>,
     Bucket<Addr6>,
+    FragmentKey<Addr4>,
+    FragmentKey<Addr6>,
+    FirstFragment,
     ServiceKey<Addr4>,
     ServiceKey<Addr6>,
     Service,

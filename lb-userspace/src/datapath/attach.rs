@@ -37,11 +37,26 @@ pub enum Mode {
     Tcx,
     /// Filter on a clsact qdisc, for kernels without TCX (before 6.6).
     Clsact,
+    /// TCX link, for packets that leave.
+    TcxEgress,
+    /// Filter on a clsact qdisc, for packets that leave.
+    ClsactEgress,
 }
 
 impl Mode {
     /// All of them.
-    const ALL: [Self; 4] = [Self::XdpNative, Self::XdpGeneric, Self::Tcx, Self::Clsact];
+    const ALL: [Self; 6] =
+        [Self::XdpNative, Self::XdpGeneric, Self::Tcx, Self::Clsact, Self::TcxEgress, Self::ClsactEgress];
+
+    /// For packets that leave?
+    const fn is_egress(self) -> bool {
+        matches!(self, Self::TcxEgress | Self::ClsactEgress)
+    }
+
+    /// Which TC hook it is, if it is one.
+    const fn way(self) -> TcAttachType {
+        if self.is_egress() { TcAttachType::Egress } else { TcAttachType::Ingress }
+    }
 
     /// As status shows it.
     pub const fn name(self) -> &'static str {
@@ -50,6 +65,8 @@ impl Mode {
             Self::XdpGeneric => "xdp-generic",
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
+            Self::TcxEgress => "tcx-egress",
+            Self::ClsactEgress => "clsact-egress",
         }
     }
 
@@ -60,6 +77,8 @@ impl Mode {
             Self::XdpGeneric => "xdpgeneric",
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
+            Self::TcxEgress => "tcxegress",
+            Self::ClsactEgress => "clsactegress",
         }
     }
 }
@@ -67,12 +86,25 @@ impl Mode {
 /// What is attached where.
 pub struct Attachments {
     links: PathBuf,
-    attached: BTreeMap<u32, (Attach, Mode)>,
+    attached: BTreeMap<u32, Attached>,
+}
+
+/// What is attached to an interface.
+#[derive(Clone, Copy)]
+struct Attached {
+    how: Attach,
+    ingress: Mode,
+    egress: Mode,
 }
 
 /// The program for an interface.
 fn xdp_program(interface: &Interface) -> &'static str {
     if interface.partial_checksums { programs::XDP_VIRTUAL } else { programs::XDP }
+}
+
+/// The program for a TC hook.
+fn tc_program(mode: Mode) -> &'static str {
+    if mode.is_egress() { programs::EGRESS } else { programs::TC }
 }
 
 impl Attachments {
@@ -83,7 +115,7 @@ impl Attachments {
 
     /// How an interface is attached.
     pub fn mode(&self, index: u32) -> Option<Mode> {
-        self.attached.get(&index).map(|(_, mode)| *mode)
+        self.attached.get(&index).map(|a| a.ingress)
     }
 
     /// Attaches to an interface, or swaps the program of the link that is there. What is in place already is looked at, and put
@@ -97,27 +129,28 @@ impl Attachments {
         interface: &Interface,
         how: Attach,
     ) -> Result<Mode, DatapathError> {
-        if let Some((before, mode)) = self.attached.get(&interface.index)
-            && *before == how
+        if let Some(before) = self.attached.get(&interface.index).copied()
+            && before.how == how
         {
-            if in_place(object, interface, *mode)? {
-                return Ok(*mode);
+            if in_place(object, interface, before.ingress)? && in_place(object, interface, before.egress)? {
+                return Ok(before.ingress);
             }
-            if *mode != Mode::Clsact {
+            if before.ingress != Mode::Clsact && before.egress != Mode::ClsactEgress {
                 tracing::warn!(interface = interface.name, "the program was taken off; putting it back");
             }
             self.attached.remove(&interface.index);
         }
-        let mode = match how {
+        let ingress = match how {
             Attach::Xdp => self.attach_xdp(object, interface)?,
-            Attach::Tc => self.attach_tc(object.tc()?, interface, true)?,
+            Attach::Tc => self.attach_tc(object, interface, [Mode::Tcx, Mode::Clsact])?,
         };
-        self.attached.insert(interface.index, (how, mode));
+        let egress = self.attach_tc(object, interface, [Mode::TcxEgress, Mode::ClsactEgress])?;
+        self.attached.insert(interface.index, Attached { how, ingress, egress });
         // Only now, so that no packet meets neither: see the module.
-        for other in Mode::ALL.into_iter().filter(|m| *m != mode) {
+        for other in Mode::ALL.into_iter().filter(|m| *m != ingress && *m != egress) {
             self.release(interface.index, other)?;
         }
-        Ok(mode)
+        Ok(ingress)
     }
 
     fn pin(&self, index: u32, mode: Mode) -> PathBuf {
@@ -160,39 +193,46 @@ impl Attachments {
         unreachable!("the last round returns")
     }
 
-    /// `tcx`: try that first. Public for the test of the fallback.
+    /// Attaches by the first of these that the kernel has, TCX or else clsact. Public for the test of the fallback.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn attach_tc(
         &self,
-        program: &mut SchedClassifier,
+        object: &mut Object,
         interface: &Interface,
-        tcx: bool,
+        modes: impl IntoIterator<Item = Mode>,
     ) -> Result<Mode, DatapathError> {
-        let pin = self.pin(interface.index, Mode::Tcx);
-        if swap_tcx(program, &pin, interface)? {
-            return Ok(Mode::Tcx);
-        }
-        if tcx {
+        for mode in modes {
+            let (program, pin) = (object.tc(tc_program(mode))?, self.pin(interface.index, mode));
+            if matches!(mode, Mode::Clsact | Mode::ClsactEgress) {
+                clsact::attach(program, interface, mode.way(), &pin)?;
+                return Ok(mode);
+            }
+            if swap_tcx(program, &pin, interface, mode)? {
+                return Ok(mode);
+            }
             let options = TcAttachOptions::TcxOrder(Default::default());
-            match program.attach_with_options(&interface.name, TcAttachType::Ingress, options) {
+            match program.attach_with_options(&interface.name, mode.way(), options) {
                 Ok(id) => {
                     let link = program.take_link(id).map_err(failed(interface, "TCX"))?;
                     links::keep(link.try_into().map_err(failed(interface, "TCX"))?, &pin)?;
-                    return Ok(Mode::Tcx);
+                    return Ok(mode);
                 }
                 Err(e) => tracing::debug!(interface = interface.name, error = %e, "no TCX, trying clsact"),
             }
         }
-        clsact::attach(program, interface, &self.pin(interface.index, Mode::Clsact))?;
-        Ok(Mode::Clsact)
+        Err(failed(interface, "TC")(std::io::Error::from(std::io::ErrorKind::Unsupported)))
     }
 
     /// Takes the program off one hook of an interface, if it is there.
     fn release(&self, index: u32, mode: Mode) -> Result<(), DatapathError> {
         let pin = self.pin(index, mode);
-        if mode == Mode::Clsact { clsact::detach(index, &pin) } else { links::remove(&pin) }
+        if matches!(mode, Mode::Clsact | Mode::ClsactEgress) {
+            clsact::detach(index, mode.way(), &pin)
+        } else {
+            links::remove(&pin)
+        }
     }
 
     /// Takes the programs off all interfaces but `wanted`, those of earlier agents included, and forgets interfaces that are
@@ -235,11 +275,11 @@ fn in_place(object: &mut Object, interface: &Interface, mode: Mode) -> Result<bo
             let program = object.xdp(xdp_program(interface))?;
             interface.xdp == Some(program.info().map_err(asked)?.id())
         }
-        Mode::Tcx => {
-            let id = object.tc()?.info().map_err(asked)?.id();
-            links::tcx_programs(&interface.name).contains(&id)
+        Mode::Tcx | Mode::TcxEgress => {
+            let id = object.tc(tc_program(mode))?.info().map_err(asked)?.id();
+            links::tcx_programs(&interface.name, mode.way()).contains(&id)
         }
-        Mode::Clsact => false,
+        Mode::Clsact | Mode::ClsactEgress => false,
     })
 }
 
@@ -254,8 +294,14 @@ fn swap_xdp(program: &mut Xdp, pin: &Path, interface: &Interface) -> Result<bool
 }
 
 /// The same for TCX.
-fn swap_tcx(program: &mut SchedClassifier, pin: &Path, interface: &Interface) -> Result<bool, DatapathError> {
-    let Some(link) = links::pinned(pin, || links::tcx_programs(&interface.name))? else { return Ok(false) };
+fn swap_tcx(
+    program: &mut SchedClassifier,
+    pin: &Path,
+    interface: &Interface,
+    mode: Mode,
+) -> Result<bool, DatapathError> {
+    let there = || links::tcx_programs(&interface.name, mode.way());
+    let Some(link) = links::pinned(pin, there)? else { return Ok(false) };
     let link: SchedClassifierLink = link.try_into().map_err(failed(interface, "TCX"))?;
     let id = program.attach_to_link(link).map_err(failed(interface, "swapping the TCX program"))?;
     drop(program.take_link(id).map_err(failed(interface, "TCX"))?);

@@ -20,9 +20,9 @@ use super::{
 const PRIORITY: u16 = 0xf10;
 const HANDLE: u32 = 1;
 
-fn ours(name: &str) -> Result<SchedClassifierLink, DatapathError> {
+fn ours(name: &str, way: TcAttachType) -> Result<SchedClassifierLink, DatapathError> {
     let handle = TcHandle::from(HANDLE);
-    SchedClassifierLink::attached(name, TcAttachType::Ingress, PRIORITY, handle, None)
+    SchedClassifierLink::attached(name, way, PRIORITY, handle, None)
         .map_err(DatapathError::io(format!("interface {name}")))
 }
 
@@ -30,21 +30,20 @@ fn ours(name: &str) -> Result<SchedClassifierLink, DatapathError> {
 pub(super) fn attach(
     program: &mut SchedClassifier,
     interface: &Interface,
+    way: TcAttachType,
     mark: &Path,
 ) -> Result<(), DatapathError> {
     match qdisc_add_clsact(&interface.name) {
         Err(e) if errno(&e) == Some(libc::EEXIST) => {}
         other => other.map_err(failed(interface, "clsact"))?,
     }
-    let id = match program.attach_to_link(ours(&interface.name)?) {
+    let id = match program.attach_to_link(ours(&interface.name, way)?) {
         Ok(id) => id,
         // There was nothing to replace.
         Err(_) => {
             let (priority, handle) = (PRIORITY, TcHandle::from(HANDLE));
             let options = TcAttachOptions::Netlink(NlOptions { priority, handle, ..NlOptions::default() });
-            program
-                .attach_with_options(&interface.name, TcAttachType::Ingress, options)
-                .map_err(failed(interface, "clsact"))?
+            program.attach_with_options(&interface.name, way, options).map_err(failed(interface, "clsact"))?
         }
     };
     // The filter stays without anybody holding it.
@@ -58,13 +57,13 @@ pub(super) fn attach(
 }
 
 /// Takes the filter off, if there is a mark that says that it is ours. The interface may have another name by now, or be gone.
-pub(super) fn detach(index: u32, mark: &Path) -> Result<(), DatapathError> {
+pub(super) fn detach(index: u32, way: TcAttachType, mark: &Path) -> Result<(), DatapathError> {
     if !mark.exists() {
         return Ok(());
     }
     if let Ok(name) = nix::net::if_::if_indextoname(index) {
         let name = name.to_string_lossy();
-        match ours(&name)?.detach() {
+        match ours(&name, way)?.detach() {
             Err(e) if errno(&e) != Some(libc::ENOENT) && errno(&e) != Some(libc::EINVAL) => {
                 return Err(DatapathError::kernel(format!("interface {name}: clsact"))(e));
             }

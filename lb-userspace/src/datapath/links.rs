@@ -44,9 +44,9 @@ pub(super) fn remove(pin: &Path) -> Result<(), DatapathError> {
     }
 }
 
-/// Ids of the programs on an interface's TCX ingress hook; none where the kernel has no TCX.
-pub(super) fn tcx_programs(interface: &str) -> Vec<u32> {
-    SchedClassifier::query_tcx(interface, TcAttachType::Ingress)
+/// Ids of the programs on one of an interface's TCX hooks; none where the kernel has no TCX.
+pub(super) fn tcx_programs(interface: &str, way: TcAttachType) -> Vec<u32> {
+    SchedClassifier::query_tcx(interface, way)
         .map(|(_, programs)| programs.iter().map(aya::programs::ProgramInfo::id).collect())
         .unwrap_or_default()
 }

@@ -132,19 +132,19 @@ impl Object {
         Ok(program)
     }
 
-    /// The TC program, likewise.
+    /// A TC program, likewise.
     ///
     /// # Errors
     /// As for [`Object::xdp`].
-    pub fn tc(&mut self) -> Result<&mut SchedClassifier, DatapathError> {
+    pub fn tc(&mut self, name: &str) -> Result<&mut SchedClassifier, DatapathError> {
         let program: &mut SchedClassifier = self
             .ebpf
-            .program_mut(programs::TC)
+            .program_mut(name)
             .ok_or(DatapathError::NoObject)?
             .try_into()
-            .map_err(DatapathError::kernel(programs::TC))?;
+            .map_err(DatapathError::kernel(name.to_string()))?;
         if program.fd().is_err() {
-            program.load().map_err(refused(programs::TC))?;
+            program.load().map_err(refused(name))?;
         }
         Ok(program)
     }

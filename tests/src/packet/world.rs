@@ -16,8 +16,8 @@ use flowpin::datapath::filter::Filter;
 use lb_common::{
     abi::{
         Active, Addr4, Addr6, AffinityEntry, AffinityKey, Algorithm, BLOCK_SLOTS, Backend, BackendCounters,
-        BackendId, HostKey, PoolBlock, PortBe, Proto, Reason, Service, ServiceId, ServiceKey, Stray, maps,
-        table,
+        BackendId, FirstFragment, FragmentKey, HostKey, PoolBlock, PortBe, Proto, Reason, Service, ServiceId,
+        ServiceKey, Stray, maps, table,
     },
     flow_table, maglev,
 };
@@ -77,6 +77,8 @@ pub struct World {
     services6: HashMap<MapData, ServiceKey<Addr6>, Service>,
     vips4: HashMap<MapData, Addr4, u32>,
     vips6: HashMap<MapData, Addr6, u32>,
+    fragments4: HashMap<MapData, FragmentKey<Addr4>, FirstFragment>,
+    fragments6: HashMap<MapData, FragmentKey<Addr6>, FirstFragment>,
     filter: Filter,
     pools: Array<MapData, PoolBlock>,
     active: Array<MapData, Active>,
@@ -159,6 +161,8 @@ impl World {
             services6: take(maps::SERVICES6)?.try_into()?,
             vips4: take(maps::VIPS4)?.try_into()?,
             vips6: take(maps::VIPS6)?.try_into()?,
+            fragments4: take(maps::FRAGMENTS4)?.try_into()?,
+            fragments6: take(maps::FRAGMENTS6)?.try_into()?,
             filter: Filter::over(take(maps::FILTER)?.try_into()?),
             pools: take(maps::POOLS)?.try_into()?,
             active: take(maps::ACTIVE)?.try_into()?,
@@ -186,6 +190,8 @@ impl World {
         empty(&mut self.services6)?;
         empty(&mut self.vips4)?;
         empty(&mut self.vips6)?;
+        empty(&mut self.fragments4)?;
+        empty(&mut self.fragments6)?;
         empty(&mut self.affinity)?;
         empty(&mut self.hosts)?;
         let cpus = aya::util::nr_cpus().map_err(|(path, e)| anyhow::anyhow!("{path}: {e}"))?;

@@ -27,7 +27,7 @@ fn clsact_where_there_is_no_tcx() {
     // An agent makes and fills the maps; then the same maps get programs by the older way.
     let mut agent = Agent::start(&net.node, &config);
     agent.end(Signal::SIGTERM);
-    let filters = || net.node.must("tc filter show dev c0 ingress");
+    let filters = |way: &str| net.node.must(&format!("tc filter show dev c0 {way}"));
     net.node.run(|| {
         let pins = PinDir::open(agent.pins()).unwrap();
         let mut object = Object::load(&pins, (1024, 1024), false).unwrap();
@@ -36,16 +36,15 @@ fn clsact_where_there_is_no_tcx() {
             let index = nix::net::if_::if_nametoindex(name).unwrap();
             let interface =
                 Interface { index, name: name.into(), ethernet: true, partial_checksums: true, xdp: None };
-            let mode = attachments.attach_tc(object.tc().unwrap(), &interface, false).unwrap();
-            assert_eq!(mode, Mode::Clsact);
+            for mode in [Mode::Clsact, Mode::ClsactEgress] {
+                assert_eq!(attachments.attach_tc(&mut object, &interface, [mode]).unwrap(), mode);
+            }
         }
     });
-    assert_eq!(
-        filters().matches("direct-action").count(),
-        1,
-        "the second time it is replaced: {}",
-        filters()
-    );
+    for way in ["ingress", "egress"] {
+        let found = filters(way);
+        assert_eq!(found.matches("direct-action").count(), 1, "the second time it is replaced: {found}");
+    }
     net.client.run(|| {
         let mut conn = Conn::open(at(&V4.vip(0), 80)).expect("filters stay when their maker is gone");
         conn.exchange(100_000).unwrap();

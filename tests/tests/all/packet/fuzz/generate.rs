@@ -67,7 +67,7 @@ fn sensible(rng: &mut StdRng, net: &Net) -> Frame {
         18 => (other, vip),
         _ => (client, other),
     };
-    f = f.ip(src.0, dst.0).ttl(rng.random()).tos(rng.random()).id(rng.random());
+    f = f.ip(src.0, dst.0).ttl(rng.random()).tos(rng.random()).id(rng.random_range(0..4));
     if one_in(rng, 8) {
         f = header_extras(rng, f, net.vip.is_ipv4());
     }
@@ -78,6 +78,7 @@ fn sensible(rng: &mut StdRng, net: &Net) -> Frame {
             f.tcp(src.1, dst.1, flags(rng)).numbers(seq, ack).window(rng.random())
         }
         13..19 => f.udp(src.1, dst.1),
+        _ if rng.random() => f.icmp(if net.vip.is_ipv4() { 8 } else { 128 }, 0),
         _ => f.proto(rng.random()),
     };
     let f = f.fill(pick(rng, &[0, 0, 0, 1, 2, 7, 100, 1400]));

@@ -131,7 +131,11 @@ impl Fuzz {
     fn packet(&mut self, i: u64, frame: &[u8]) {
         let hook = self.world.hook;
         let read = read(frame, hook == Hook::Tc);
-        let known = matches!(&read, Read::Whole(w) if self.model.known(&w.key));
+        // A later fragment opens nothing.
+        let known = match &read {
+            Read::Whole(w) | Read::First(w, _) => self.model.known(&w.key),
+            _ => true,
+        };
         let fate = self.model.judge(&read);
         let (verdict, out) = self.world.run(frame).unwrap_or_else(|e| panic!("packet {i}: {e:#}"));
         let place = || format!("packet {i}: {read:?}, {fate:?}, verdict {verdict:?}, in {frame:02x?}");
@@ -146,7 +150,8 @@ impl Fuzz {
                 assert_eq!(verdict, Verdict::Drop, "{}", place());
                 self.model.reasons[*reason as usize] += 1;
             }
-            (Fate::Refused(reason), Read::Whole(whole)) => {
+            (Fate::Echoed, _) => assert_eq!(verdict, Verdict::Back, "{}", place()),
+            (Fate::Refused(reason), Read::Whole(whole) | Read::First(whole, _)) => {
                 self.model.reasons[*reason as usize] += 1;
                 if whole.key.proto == 6 {
                     assert_eq!(verdict, Verdict::Back, "{}", place());
@@ -159,8 +164,11 @@ impl Fuzz {
                     self.model.reasons[Reason::Unanswered as usize] += 1;
                 }
             }
-            (Fate::Forward(choice), Read::Whole(whole)) => {
-                let open = !known || !self.model.known(&whole.key);
+            (
+                Fate::Forward(choice),
+                Read::Whole(whole) | Read::First(whole, _) | Read::Fragment(whole, _),
+            ) => {
+                let open = !known || (whole.l4 != 0 && !self.model.known(&whole.key));
                 if open && verdict != Verdict::Pass {
                     let collision = choice.iter().any(|b| self.model.collides(&whole.key, *b));
                     assert!(collision, "{}", place());
@@ -184,7 +192,7 @@ impl Fuzz {
                     self.model.opened(whole, *chosen);
                 }
             }
-            (Fate::Reply(vip), Read::Whole(whole)) => {
+            (Fate::Reply(vip), Read::Whole(whole) | Read::First(whole, _) | Read::Fragment(whole, _)) => {
                 assert_eq!(verdict, Verdict::Pass, "{}", place());
                 assert_same(&place(), &translated(hook, frame, whole, *vip, false), out);
             }
@@ -232,14 +240,17 @@ fn translated(hook: Hook, frame: &[u8], w: &Whole, to: (IpAddr, u16), destinatio
             (false, false) => 8,
         };
     out[addr_at..addr_at + new.len()].copy_from_slice(&new);
-    let port_at = w.l4 + if destination { 2 } else { 0 };
-    out[port_at..port_at + 2].copy_from_slice(&to.1.to_be_bytes());
     let field = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
     let addr = sum::change(&old, &new);
     if v4 {
         let check = !sum::fold(u64::from(!field(w.l3 + 10)) + addr);
         out[w.l3 + 10..w.l3 + 12].copy_from_slice(&check.to_be_bytes());
     }
+    if w.l4 == 0 {
+        return out;
+    }
+    let port_at = w.l4 + if destination { 2 } else { 0 };
+    out[port_at..port_at + 2].copy_from_slice(&to.1.to_be_bytes());
     let at = w.l4 + if w.key.proto == 6 { 16 } else { 6 };
     let port = sum::change(&was.1.to_be_bytes(), &to.1.to_be_bytes());
     let room = w.bytes - (w.l4 - w.l3);

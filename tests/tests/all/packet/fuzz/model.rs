@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use lb_common::abi::{BackendCounters, Reason};
 
-use super::read::{Key, Read, Whole};
+use super::read::{Datagram, Key, Read, Whole};
 
 /// A backend as the model knows it.
 #[derive(Clone, Debug)]
@@ -62,6 +62,8 @@ pub enum Fate {
     Refused(Reason),
     /// To this backend; whichever of them it came out as, if there are more.
     Forward(Vec<usize>),
+    /// Answered, as a host answers pings.
+    Echoed,
     /// To the client, from this VIP and port.
     Reply((IpAddr, u16)),
 }
@@ -75,6 +77,7 @@ pub struct Model {
     pub services: HashMap<(IpAddr, u16, u8), Service>,
     flows: HashMap<u64, Flow>,
     entries: HashMap<Key, (u64, bool)>,
+    datagrams: HashMap<Datagram, Key>,
     next: u64,
     /// What must have been counted.
     pub reasons: [u64; Reason::COUNT],
@@ -99,10 +102,26 @@ impl Model {
         let whole = match read {
             Read::Foreign => return Fate::Untouched,
             Read::Broken(dst) => return self.odd(self.is_vip(*dst), Reason::Malformed),
-            Read::Fragment(dst) => return self.odd(self.is_vip(*dst), Reason::Fragment),
-            Read::First(key) => {
-                let ours = self.is_vip(key.dst.0) || self.entries.contains_key(key);
-                return self.odd(ours, Reason::Fragment);
+            Read::Echo(dst) if self.is_vip(*dst) => return Fate::Echoed,
+            Read::Echo(_) => return Fate::Untouched,
+            Read::Fragment(part, datagram) => {
+                let Some(key) = self.datagrams.get(datagram).copied() else {
+                    return self.odd(self.is_vip(datagram.1), Reason::Fragment);
+                };
+                let Some((id, forward)) = self.entries.get(&key).copied() else {
+                    return Fate::Dropped(Reason::Fragment);
+                };
+                return self.along(id, part, forward);
+            }
+            Read::First(whole, datagram) => {
+                let key = whole.key;
+                if !self.entries.contains_key(&key)
+                    && !self.services.contains_key(&(key.dst.0, key.dst.1, key.proto))
+                {
+                    return Fate::Untouched;
+                }
+                self.datagrams.insert(*datagram, key);
+                whole
             }
             Read::Whole(whole) => whole,
         };

@@ -20,13 +20,18 @@ pub enum Read {
     Foreign,
     /// Broken, addressed to this.
     Broken(IpAddr),
-    /// A fragment without ports, addressed to this.
-    Fragment(IpAddr),
+    /// An echo request, addressed to this.
+    Echo(IpAddr),
+    /// A fragment without ports; there is no layer 4 in it, and ports are 0.
+    Fragment(Whole, Datagram),
     /// A first fragment.
-    First(Key),
+    First(Whole, Datagram),
     /// TCP or UDP.
     Whole(Whole),
 }
+
+/// What fragments of a datagram have in common: addresses, identification and IPv4's protocol.
+pub type Datagram = (IpAddr, IpAddr, u32, u8);
 
 /// A TCP or UDP packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,10 +95,12 @@ fn ipv4(f: &[u8], l3: usize, big: bool) -> Read {
         return Read::Broken(dst);
     }
     let word = u16_at(f, l3 + 6);
+    let datagram = (src, dst, u16_at(f, l3 + 4) as u32, f[l3 + 9]);
     if word & 0x1fff != 0 {
-        return Read::Fragment(dst);
+        return later(datagram, l3, total);
     }
-    layer4(f, (src, dst), f[l3 + 9], l3, header, total, word & 0x2000 != 0, big)
+    let more = (word & 0x2000 != 0).then_some(datagram);
+    layer4(f, (src, dst), f[l3 + 9], l3, header, total, more, big)
 }
 
 fn ipv6(f: &[u8], l3: usize, big: bool) -> Read {
@@ -109,7 +116,7 @@ fn ipv6(f: &[u8], l3: usize, big: bool) -> Read {
     if f[l3] >> 4 != 6 || l3 + total > f.len() {
         return Read::Broken(dst);
     }
-    let (mut next, mut header, mut more, mut seen) = (f[l3 + 6], 40, false, 0);
+    let (mut next, mut header, mut more, mut id, mut seen) = (f[l3 + 6], 40, false, 0, 0);
     while [0, 43, 44, 51, 60].contains(&next) {
         let at = l3 + header;
         if seen == 8 || f.len() < at + 8 {
@@ -118,8 +125,9 @@ fn ipv6(f: &[u8], l3: usize, big: bool) -> Read {
         seen += 1;
         header += match next {
             43 if f[at + 3] != 0 => return Read::Broken(dst),
-            44 if u16_at(f, at + 2) >> 3 != 0 => return Read::Fragment(dst),
+            44 if u16_at(f, at + 2) >> 3 != 0 => return later((src, dst, u32_at(f, at + 4), 0), l3, total),
             44 => {
+                id = u32_at(f, at + 4);
                 more |= f[at + 3] & 1 != 0;
                 8
             }
@@ -134,7 +142,12 @@ fn ipv6(f: &[u8], l3: usize, big: bool) -> Read {
     if header > total {
         return Read::Broken(dst);
     }
-    layer4(f, (src, dst), next, l3, header, total, more, big)
+    layer4(f, (src, dst), next, l3, header, total, more.then_some((src, dst, id, 0)), big)
+}
+
+fn later(datagram: Datagram, l3: usize, bytes: usize) -> Read {
+    let key = Key { src: (datagram.0, 0), dst: (datagram.1, 0), proto: 0 };
+    Read::Fragment(Whole { key, l3, l4: 0, bytes, flags: 0, seq: 0, ack: 0, len: 0 }, datagram)
 }
 
 #[expect(clippy::too_many_arguments, reason = "what an IP header says is that much")]
@@ -145,7 +158,7 @@ fn layer4(
     l3: usize,
     header: usize,
     total: usize,
-    more: bool,
+    more: Option<Datagram>,
     big: bool,
 ) -> Read {
     let l4 = l3 + header;
@@ -153,6 +166,10 @@ fn layer4(
     let least = match proto {
         6 => 20,
         17 => 8,
+        1 | 58 if (proto == 1) == src.is_ipv4() && more.is_none() && room >= 8 && f.len() >= l4 + 8 => {
+            let echo = f[l4] == if proto == 1 { 8 } else { 128 };
+            return if echo { Read::Echo(dst) } else { Read::Foreign };
+        }
         _ => return Read::Foreign,
     };
     if room < least {
@@ -172,9 +189,10 @@ fn layer4(
     } else {
         let len = u16_at(f, l4 + 4);
         let unsized_gso = big && len == 0;
-        if !(unsized_gso || (8..=room).contains(&len)) {
+        let most = if more.is_some() { usize::MAX } else { room };
+        if !(unsized_gso || (8..=most).contains(&len)) {
             return Read::Broken(dst);
         }
     }
-    if more { Read::First(key) } else { Read::Whole(whole) }
+    more.map_or(Read::Whole(whole), |datagram| Read::First(whole, datagram))
 }
