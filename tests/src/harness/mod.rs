@@ -8,6 +8,7 @@ pub mod paths;
 pub mod program;
 pub mod server;
 pub mod topology;
+pub mod udp;
 
 pub use agent::Agent;
 pub use eventually::eventually;

@@ -94,7 +94,7 @@ impl Net {
 
 /// Waits until every interface has its link-local address. Without it a router solicits no neighbour for what it forwards
 /// (`ndisc_send_ns`), and gets it only when the kernel has noticed the carrier, which may take a second.
-fn can_solicit(ns: &Ns) {
+pub fn can_solicit(ns: &Ns) {
     eventually("link-local addresses", Duration::from_secs(10), || {
         let links = ns.ip("-o link show up").lines().filter(|l| l.contains("link/ether")).count();
         let ready = ns.ip("-o -6 addr show scope link -tentative").lines().count();

@@ -9,6 +9,7 @@ mod fallback;
 mod health;
 mod lifecycle;
 mod million;
+mod paths;
 mod persistent;
 mod pinning;
 mod programs;

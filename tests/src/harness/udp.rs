@@ -1,0 +1,69 @@
+//! UDP: a server that echoes, a client that insists on its own bytes.
+
+use std::{
+    net::{Ipv6Addr, SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use socket2::{Domain, Socket, Type};
+
+use super::Ns;
+
+/// The largest datagram.
+const LARGEST: usize = 65_507;
+/// How long an answer may take before the query is sent again.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is.
+const TRIES: usize = 20;
+
+/// Echoes datagrams at a port, both families, for as long as the process lives.
+pub fn echo(ns: &Ns, port: u16) {
+    let socket: UdpSocket = ns.run(|| {
+        let socket = Socket::new(Domain::IPV6, Type::DGRAM, None).expect("socket");
+        socket.set_only_v6(false).expect("both families");
+        socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into()).expect("bind");
+        socket.into()
+    });
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; LARGEST];
+        while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+            // An error is the client's, who may be gone.
+            let _ = socket.send_to(&buffer[..len], from);
+        }
+    });
+}
+
+/// A client's socket, connected.
+///
+/// # Panics
+/// There is no such route.
+pub fn connect(to: SocketAddr) -> UdpSocket {
+    let any: SocketAddr = if to.is_ipv4() { ([0u8; 4], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any).expect("a socket");
+    socket.connect(to).expect("a route");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    socket
+}
+
+/// Sends `len` bytes, different ones each time, and insists on getting them back. UDP may lose some: what isn't answered is sent again, and how
+/// often that was is returned.
+///
+/// # Panics
+/// Nothing comes, or something else.
+pub fn exchange(socket: &UdpSocket, number: u64, len: usize) -> usize {
+    let mut sent = number.to_le_bytes().to_vec();
+    sent.extend((8..len).map(|i| (i as u64).wrapping_mul(number | 1).to_le_bytes()[1]));
+    let mut received = vec![0; LARGEST];
+    for again in 0..TRIES {
+        socket.send(&sent).expect("sent");
+        while let Ok(len) = socket.recv(&mut received) {
+            // An answer to an earlier one, which was sent twice.
+            if len >= 8 && received[..8] != sent[..8] {
+                continue;
+            }
+            assert!(received[..len] == sent, "other bytes, {len} of {}", sent.len());
+            return again;
+        }
+    }
+    panic!("no answer to {len} bytes in {TRIES} tries");
+}
