@@ -106,3 +106,29 @@ pub unsafe fn fetch_and_u64(word: *mut u64, mask: u64) -> u64 {
         core::sync::atomic::AtomicU64::from_ptr(word).fetch_and(mask, core::sync::atomic::Ordering::SeqCst)
     }
 }
+
+/// ORs a 64-bit word and returns what was there. As [`fetch_and_u64`].
+///
+/// # Safety
+/// `word` must point into a map's value, 8-byte aligned.
+#[inline(always)]
+pub unsafe fn fetch_or_u64(word: *mut u64, bits: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut v = bits;
+        // SAFETY: one instruction on a valid, aligned word.
+        unsafe {
+            core::arch::asm!(
+                "{v} = atomic_fetch_or((u64 *)({p} + 0), {v})",
+                p = in(reg) word,
+                v = inout(reg) v,
+            );
+        }
+        v
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: valid and aligned by this function's contract.
+    unsafe {
+        core::sync::atomic::AtomicU64::from_ptr(word).fetch_or(bits, core::sync::atomic::Ordering::SeqCst)
+    }
+}

@@ -6,7 +6,10 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use lb_common::{
-    abi::{Addr, Backend, BackendId, CREATED_SHIFT, Direction, Flow, FlowKey, PortBe, Proto, Reason, What},
+    abi::{
+        Addr, Backend, BackendId, CREATED_SHIFT, Direction, Flow, FlowKey, PortBe, Proto, Reason, V4, V6,
+        What,
+    },
     flow_state::{Phase, Segment, Word, flags, further, moves_open, next},
 };
 
@@ -16,6 +19,7 @@ use crate::{
     affinity, events,
     maps::Tables,
     parse::Parsed,
+    snat,
     table::{self, exchange},
 };
 
@@ -45,11 +49,7 @@ pub fn settled<A: Addr>(flow: Entry<A>, segment: &Segment) -> bool {
     }
     // SAFETY: the pointer comes from a search in this run.
     let direction = unsafe { (*flow.at()).direction };
-    if direction.is_forward() {
-        flow.seen.phase() == Phase::ESTABLISHED
-    } else {
-        direction == Direction::REPLY
-    }
+    if direction.is_forward() { flow.seen.phase() == Phase::ESTABLISHED } else { !direction.is_tracked() }
 }
 
 /// Moves the state on as a TCP segment says. `flow` is the entry that was found; the other direction's is visited.
@@ -90,7 +90,7 @@ pub fn track<V: Tables>(flow: Entry<V::Addr>, segment: &Segment) -> Step {
     if advance::<V>(forward, reply, segment, from_client) {
         // From now on replies visit the forward entry: their acknowledgements matter.
         // SAFETY: the pointer comes from a search in this run; one byte, only ever set.
-        unsafe { (*reply.at()).direction = Direction::REPLY_TRACKED };
+        unsafe { (*reply.at()).direction = (*reply.at()).direction.tracked() };
     }
     Step::Belongs
 }
@@ -117,7 +117,7 @@ pub fn close<V: Tables>(forward: Entry<V::Addr>, state: u64) -> bool {
         && reply.seen.tag() == forward.seen.tag()
     {
         // SAFETY: the pointer comes from a search in this run; one byte, only ever set.
-        unsafe { (*reply.at()).direction = Direction::REPLY_TRACKED };
+        unsafe { (*reply.at()).direction = (*reply.at()).direction.tracked() };
     }
     let mut old = forward.seen;
     for _ in 0..MOVES {
@@ -205,8 +205,61 @@ pub fn remove<V: Tables>(forward: Entry<V::Addr>, old: Word) -> bool {
     if old.counted() {
         ended::<V>(forward.at(), old.0, What::REMOVED);
     }
-    table::remove::<V>(forward.at(), old);
+    unlink::<V>(forward.at());
     true
+}
+
+/// Takes a flow's entries out of the table, and gives its port back if it has one of ours. The caller owns them.
+#[inline(always)]
+fn unlink<V: Tables>(forward: *const Flow<V::Addr>) {
+    if table::put_own::<V>(forward).is_some() {
+        V::unlink();
+    }
+}
+
+/// [`unlink`], of the flow whose forward entry has the first scratch entry's key.
+#[inline(always)]
+fn take_out<V: Tables>() {
+    let Some(forward) = visit_scratch::<V>() else { return };
+    // SAFETY: the pointer comes from a search in this run.
+    let ours =
+        unsafe { (*forward.at()).direction }.is_full() && table::note_twin::<V>(forward.at()).is_some();
+    table::remove::<V>(forward.at(), forward.seen);
+    // Only now: who is given the port next must find no entry with it.
+    if ours {
+        snat::give_back::<V>();
+    }
+}
+
+/// [`unlink`], as a global function for the kernel, IPv4.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn flowpin_unlink4() -> u32 {
+    take_out::<V4>();
+    0
+}
+
+/// [`unlink`], IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn flowpin_unlink6() -> u32 {
+    take_out::<V6>();
+    0
+}
+
+/// The 5-tuple with which packets of a full entry leave; `None`: it is being removed.
+#[inline(always)]
+pub fn translated<V: Tables>(flow: Entry<V::Addr>) -> Option<FlowKey<V::Addr>> {
+    // SAFETY: the pointers come from searches in this run.
+    unsafe {
+        if !(*flow.at()).direction.is_full() {
+            return Some((*flow.at()).translated());
+        }
+        let twin = table::placed_twin::<V>(flow)?;
+        let key = (*twin).key().turned();
+        // Whose key it was that was read.
+        if table::tagged(twin, flow.seen) { Some(key) } else { None }
+    }
 }
 
 /// Set in what [`pin`] returns if the rest is a [`Reason`].
@@ -224,6 +277,8 @@ pub struct Opening {
     pub hash: u32,
     /// It counts in its client's bond.
     pub bound: bool,
+    /// With an address and port of ours in place of the client's.
+    pub full: bool,
 }
 
 /// Random bits for a new flow.
@@ -255,11 +310,11 @@ pub fn pin<V: Tables>(parsed: &Parsed<V::Addr>, backend: &Backend, opening: &Ope
     let (to, back) = unsafe { (&mut *to, &mut *back) };
     to.state = word.0;
     (to.src, to.dst, to.sport, to.dport) = (key.src, key.dst, key.sport, key.dport);
-    (to.proto, to.direction) = (key.proto, Direction::FORWARD);
+    (to.proto, to.direction) = (key.proto, Direction::FORWARD.full_if(opening.full));
     (to.nat_addr, to.nat_port) = (addr, port);
     back.state = Word::new(Phase(0), word.tag()).0;
     (back.src, back.dst, back.sport, back.dport) = (addr, key.src, port, key.sport);
-    (back.proto, back.direction) = (key.proto, Direction::REPLY);
+    (back.proto, back.direction) = (key.proto, Direction::REPLY.full_if(opening.full));
     (back.nat_addr, back.nat_port) = (key.dst, key.dport);
     // Pinned in the middle of a connection: it has been asked and answered, as far as anybody knows.
     let asked = if opening.phase == Phase::ESTABLISHED { parsed.segment.ack } else { 0 };
@@ -276,11 +331,14 @@ pub fn pin<V: Tables>(parsed: &Parsed<V::Addr>, backend: &Backend, opening: &Ope
         let found = if forward == table::EXISTS { table::locate_scratch::<V>() } else { forward };
         return if found & REFUSED == 0 { found } else { refusal(found) };
     }
-    let reply = table::claim::<V>(table::REPLY);
+    let reply = if opening.full { snat::claim::<V>(opening.hash) } else { table::claim::<V>(table::REPLY) };
     if reply & REFUSED != 0 {
         table::give_back::<V>(forward);
         back_out::<V>(key, opening);
-        return if reply == table::EXISTS { REFUSED | Reason::PortConflict as u32 } else { refusal(reply) };
+        return refusal(reply);
+    }
+    if opening.full && table::link::<V>(forward, reply).is_none() {
+        return REFUSED | Reason::Internal as u32;
     }
     if !table::publish::<V>(forward, reply) {
         back_out::<V>(key, opening);
@@ -307,7 +365,13 @@ fn back_out<V: Tables>(key: &FlowKey<V::Addr>, opening: &Opening) {
 /// Why an entry couldn't be made, as what [`pin`] returns.
 #[inline(always)]
 fn refusal(why: u32) -> u32 {
-    REFUSED | if why == table::FULL { Reason::TableFull } else { Reason::FlowBusy } as u32
+    let reason = match why {
+        table::FULL => Reason::TableFull,
+        table::EXISTS => Reason::PortConflict,
+        snat::NONE_LEFT => Reason::NoSourcePort,
+        _ => Reason::FlowBusy,
+    };
+    REFUSED | reason as u32
 }
 
 /// After [`pin`] said `PortConflict`: the client has used this port towards this backend by way of another VIP. If that flow
@@ -329,6 +393,6 @@ pub fn make_room<V: Tables>(key: &FlowKey<V::Addr>, backend: &Backend) -> bool {
     if !over || exchange(forward, forward.seen, forward.seen.with(Phase::GONE)).is_err() {
         return false;
     }
-    table::remove::<V>(forward.at(), forward.seen);
+    unlink::<V>(forward.at());
     true
 }

@@ -27,10 +27,10 @@ pub fn tell<V: Tables>(forward: *const Flow<V::Addr>, what: What) {
 fn record<V: Tables>(what: u32) {
     let Some((forward, reply)) = both::<V>() else { return };
     let forward = forward.at();
-    let bytes_out = match reply {
+    let (target, target_port, bytes_out) = match reply {
         // SAFETY: the pointer comes from a search in this run.
-        Some(reply) => unsafe { (*reply.at()).bytes },
-        None => 0,
+        Some(reply) => unsafe { ((*reply.at()).src, (*reply.at()).sport, (*reply.at()).bytes) },
+        None => Default::default(),
     };
     let Some(mut record) = EVENTS.reserve(0) else { return };
     let to: *mut Event = record.as_mut_ptr();
@@ -41,12 +41,12 @@ fn record<V: Tables>(what: u32) {
         (*to).bytes_out = bytes_out;
         (*to).client = (*forward).src.words();
         (*to).vip = (*forward).dst.words();
-        (*to).target = (*forward).nat_addr.words();
+        (*to).target = target.words();
         (*to).backend = (*forward).backend;
         (*to).created = (*forward).created;
         (*to).client_port = (*forward).sport;
         (*to).vip_port = (*forward).dport;
-        (*to).target_port = (*forward).nat_port;
+        (*to).target_port = target_port;
         (*to).proto = (*forward).proto;
         (*to).what = What(what as u8);
         (*to).v6 = V::IS_V6 as u32;

@@ -183,7 +183,8 @@ fn translate<V: Icmp, P: Packet>(
 ) -> Option<()> {
     let Some(flow) = conntrack::visit_scratch::<V>() else { return Some(()) };
     // SAFETY: the pointer comes from a search in this run.
-    let (old, new) = unsafe { ((*flow.at()).key(), (*flow.at()).translated()) };
+    let old = unsafe { (*flow.at()).key() };
+    let Some(new) = conntrack::translated::<V>(flow) else { return Some(()) };
     if !conntrack::same(flow) {
         return Some(());
     }

@@ -28,6 +28,7 @@ pub mod pipeline;
 pub mod reset;
 pub mod rewrite;
 pub mod service;
+pub mod snat;
 pub mod sweep;
 pub mod table;
 pub mod unreachable;

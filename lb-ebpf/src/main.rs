@@ -31,12 +31,17 @@ mod programs {
 
     #[classifier]
     pub fn flowpin_tc(ctx: TcContext) -> i32 {
-        pipeline::run(TcPacket::new(ctx))
+        pipeline::run(TcPacket::<false>::new(ctx))
+    }
+
+    #[classifier]
+    pub fn flowpin_tc_fast(ctx: TcContext) -> i32 {
+        pipeline::run(TcPacket::<true>::new(ctx))
     }
 
     #[classifier]
     pub fn flowpin_egress(ctx: TcContext) -> i32 {
-        pipeline::leave(TcPacket::new(ctx))
+        pipeline::leave(TcPacket::<false>::new(ctx))
     }
 
     #[xdp]

@@ -1,6 +1,6 @@
 //! Every map. What is in them, who writes and who reads: `lb_common::abi`.
 
-use crate::{events, parse::Parsed, sweep, table};
+use crate::{conntrack, events, parse::Parsed, snat, sweep, table};
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
@@ -33,6 +33,8 @@ pub type Scratch<A> = PerCpuArray<Flow<A>, 2>;
 pub type Services<A> = HashMap<ServiceKey<A>, Service, { MAX_PORTS as usize }, NO_PREALLOC>;
 /// Datagrams in fragments of one family.
 pub type Fragments<A> = LruHashMap<FragmentKey<A>, FirstFragment, { MAX_FRAGMENTED as usize }>;
+/// Ports of ours of one family.
+pub type PortsTaken<A> = HashMap<SourceKey<A>, SourcePorts, { MAX_SOURCE_KEYS as usize }, NO_PREALLOC>;
 /// VIPs of one family.
 pub type Vips<A> = HashMap<A, u32, { MAX_VIPS as usize }, NO_PREALLOC>;
 
@@ -52,6 +54,17 @@ pub static SERVICES6: Services<Addr6> = Services::new();
 pub static VIPS4: Vips<Addr4> = Vips::new();
 #[btf_map]
 pub static VIPS6: Vips<Addr6> = Vips::new();
+#[btf_map]
+pub static SOURCES4: Array<Sources<Addr4>, 1> = Array::new();
+#[btf_map]
+pub static SOURCES6: Array<Sources<Addr6>, 1> = Array::new();
+#[btf_map]
+pub static SOURCE_PORTS4: PortsTaken<Addr4> = PortsTaken::new();
+#[btf_map]
+pub static SOURCE_PORTS6: PortsTaken<Addr6> = PortsTaken::new();
+/// All ports free; not pinned, private to `snat`.
+#[btf_map]
+pub static NO_PORTS: Array<SourcePorts, 1> = Array::new();
 #[btf_map]
 pub static FRAGMENTS4: Fragments<Addr4> = Fragments::new();
 #[btf_map]
@@ -124,6 +137,8 @@ pub trait Tables: IpVersion {
     fn claim(which: u32) -> u32;
     /// [`table::remove`]'s.
     fn remove();
+    /// [`conntrack::remove`]'s.
+    fn unlink();
     /// [`table::visit`]'s.
     fn locate() -> u32;
     /// [`events::tell`]'s.
@@ -136,6 +151,16 @@ pub trait Tables: IpVersion {
     fn vips() -> &'static Vips<Self::Addr>;
     /// Its datagrams in fragments.
     fn fragments() -> &'static Fragments<Self::Addr>;
+    /// Its addresses for source NAT.
+    fn sources() -> &'static Array<Sources<Self::Addr>, 1>;
+    /// Their ports.
+    fn ports() -> &'static PortsTaken<Self::Addr>;
+    /// [`snat::take`]'s global function.
+    fn take_port(lot: u32) -> u32;
+    /// [`snat::claim`]'s global function.
+    fn claim_ours(lot: u32) -> u32;
+    /// [`snat::give_back`]'s.
+    fn free_port();
     /// A backend's address in this family.
     fn address(backend: &Backend) -> Self::Addr;
     /// Buckets of its flow table.
@@ -168,6 +193,26 @@ impl Tables for V4 {
         &FRAGMENTS4
     }
     #[inline(always)]
+    fn sources() -> &'static Array<Sources<Addr4>, 1> {
+        &SOURCES4
+    }
+    #[inline(always)]
+    fn ports() -> &'static PortsTaken<Addr4> {
+        &SOURCE_PORTS4
+    }
+    #[inline(always)]
+    fn take_port(lot: u32) -> u32 {
+        snat::flowpin_take_port4(lot)
+    }
+    #[inline(always)]
+    fn claim_ours(lot: u32) -> u32 {
+        snat::flowpin_claim_ours4(lot)
+    }
+    #[inline(always)]
+    fn free_port() {
+        snat::flowpin_free_port4();
+    }
+    #[inline(always)]
     fn heads() -> &'static Heads {
         &FLOW_HEADS4
     }
@@ -186,6 +231,10 @@ impl Tables for V4 {
     #[inline(always)]
     fn remove() {
         table::flowpin_remove4();
+    }
+    #[inline(always)]
+    fn unlink() {
+        conntrack::flowpin_unlink4();
     }
     #[inline(always)]
     fn locate() -> u32 {
@@ -223,6 +272,26 @@ impl Tables for V6 {
         &FRAGMENTS6
     }
     #[inline(always)]
+    fn sources() -> &'static Array<Sources<Addr6>, 1> {
+        &SOURCES6
+    }
+    #[inline(always)]
+    fn ports() -> &'static PortsTaken<Addr6> {
+        &SOURCE_PORTS6
+    }
+    #[inline(always)]
+    fn take_port(lot: u32) -> u32 {
+        snat::flowpin_take_port6(lot)
+    }
+    #[inline(always)]
+    fn claim_ours(lot: u32) -> u32 {
+        snat::flowpin_claim_ours6(lot)
+    }
+    #[inline(always)]
+    fn free_port() {
+        snat::flowpin_free_port6();
+    }
+    #[inline(always)]
     fn heads() -> &'static Heads {
         &FLOW_HEADS6
     }
@@ -241,6 +310,10 @@ impl Tables for V6 {
     #[inline(always)]
     fn remove() {
         table::flowpin_remove6();
+    }
+    #[inline(always)]
+    fn unlink() {
+        conntrack::flowpin_unlink6();
     }
     #[inline(always)]
     fn locate() -> u32 {

@@ -81,6 +81,15 @@ impl<A> Parsed<A> {
     pub const fn l4(&self) -> usize {
         self.l4 as usize & 0x3ff
     }
+    /// Bytes from the IP header to the payload: what every segment of a GSO packet has.
+    #[inline(always)]
+    pub const fn headers(&self) -> usize {
+        if self.key.proto.0 == Proto::TCP.0 {
+            self.bytes.wrapping_sub(self.segment.len) as usize
+        } else {
+            self.l4() - self.l3() + 8
+        }
+    }
     /// Bytes from the TCP or UDP header to the end of the packet.
     #[inline(always)]
     pub const fn room(&self) -> usize {

@@ -2,14 +2,14 @@
 
 use aya_log_ebpf::debug;
 use lb_common::{
-    abi::{BackendId, FlowKey, PortBe, Proto, Reason, Service, ServiceId, Stray, V4, V6},
+    abi::{BackendId, FlowKey, Forward, PortBe, Proto, Reason, Service, ServiceId, Stray, V4, V6},
     flow_state::{Phase, flags},
     hash,
 };
 
 use crate::{
     account, affinity, choose,
-    conntrack::{self, Opening, REFUSED, Step},
+    conntrack::{self, Entry, Opening, REFUSED, Step},
     fragment,
     icmp::{self, Icmp, Meant},
     maps::BACKENDS,
@@ -73,6 +73,10 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
     }
     let Some(flow) = found else { return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32) };
     // SAFETY: the pointer comes from a search in this run.
+    if P::FAST || unsafe { (*flow.at()).direction }.is_full() {
+        return onward::<V, P>(packet, parsed, flow);
+    }
+    // SAFETY: as above.
     let to = unsafe { Translation::of(&*flow.at()) };
     if !conntrack::same(flow) {
         return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32);
@@ -82,6 +86,29 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
         Some(()) => packet.pass(),
         None => refuse::<V, P>(packet, parsed, Reason::Internal as u32),
     }
+}
+
+/// A packet of a flow that is sent on from here, or has an address of ours.
+#[inline(never)]
+fn onward<V: Family, P: Packet>(mut packet: P, parsed: &Parsed<V::Addr>, flow: Entry<V::Addr>) -> P::Verdict {
+    let Some(ip) = packet.bytes(parsed.l3(), V::LEN) else { return packet.drop() };
+    // SAFETY: the fixed IP header at `ip` was just bounds-checked; the pointer comes from a search in this run.
+    let (last, direction) = unsafe { (V::hops_left(ip) <= 1, (*flow.at()).direction) };
+    if last && direction.is_full() && direction.is_forward() {
+        // The stack tells the sender about the packet as he knows it; about a translated one it would tell itself.
+        return packet.pass();
+    }
+    let Some(new) = conntrack::translated::<V>(flow) else {
+        return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32);
+    };
+    if !conntrack::same(flow) {
+        return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32);
+    }
+    account::packet(flow, packet.segments(), parsed.bytes as u64, &parsed.segment);
+    if rewrite::replace::<V, P>(&mut packet, parsed, &new).is_none() {
+        return refuse::<V, P>(packet, parsed, Reason::Internal as u32);
+    }
+    packet.onward::<V>(parsed.l3(), parsed.headers(), &new)
 }
 
 /// A packet of no flow, for a service: pins a new flow, if it may. As [`conntrack::pin`] says it.
@@ -109,7 +136,9 @@ fn open<V: Family>(parsed: &Parsed<V::Addr>, service: &Service) -> u32 {
         }
         let (backend, bound) = (BackendId(chosen & !affinity::BOUND), chosen & affinity::BOUND != 0);
         let Some(record) = BACKENDS.get(backend.0) else { return REFUSED | Reason::Internal as u32 };
-        pinned = conntrack::pin::<V>(parsed, record, &Opening { phase, backend, chance, hash, bound });
+        // A backend that reaches itself would answer itself, past us.
+        let full = service.forward == Forward::SNAT || V::address(record) == parsed.key.src;
+        pinned = conntrack::pin::<V>(parsed, record, &Opening { phase, backend, chance, hash, bound, full });
         if again != 0
             || pinned != REFUSED | Reason::PortConflict as u32
             || !conntrack::make_room::<V>(&parsed.key, record)
@@ -140,6 +169,7 @@ fn refuse<V: Family, P: Packet>(mut packet: P, parsed: &Parsed<V::Addr>, reason:
         || reason == Reason::TableFull as u32
         || reason == Reason::Stray as u32
         || reason == Reason::PortConflict as u32
+        || reason == Reason::NoSourcePort as u32
         || reason == Reason::ConnectionClosed as u32;
     let answered = if tcp && reset {
         reset::make::<V, P>(&mut packet, parsed)

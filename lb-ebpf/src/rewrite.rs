@@ -1,7 +1,7 @@
 //! Puts the translated address and port into a packet: those bytes and the checksums over them, nothing else. No maps.
 
 use lb_common::{
-    abi::{Addr, Addr4, Addr6, Flow, IpVersion, PortBe, Proto, V4, V6},
+    abi::{Addr, Addr4, Addr6, Flow, FlowKey, IpVersion, PortBe, Proto, V4, V6},
     checksum,
 };
 
@@ -30,6 +30,11 @@ pub trait Rewrite: IpVersion {
     /// # Safety
     /// `ip` must be valid for the fixed IP header.
     unsafe fn set(ip: *mut u8, at: usize, addr: Self::Addr, delta: u32);
+    /// The time to live, or hop limit.
+    ///
+    /// # Safety
+    /// As for `set`.
+    unsafe fn hops_left(ip: *const u8) -> u8;
     /// Writes the time to live, or hop limit, likewise.
     ///
     /// # Safety
@@ -49,6 +54,11 @@ impl Rewrite for V4 {
             put(ip, at, addr.0);
             put(ip, 10, checksum::update(get(ip, 10), delta));
         }
+    }
+    #[inline(always)]
+    unsafe fn hops_left(ip: *const u8) -> u8 {
+        // SAFETY: the caller vouches for 20 bytes.
+        unsafe { get(ip, 8) }
     }
     #[inline(always)]
     unsafe fn hops(ip: *mut u8, hops: u8) {
@@ -75,6 +85,11 @@ impl Rewrite for V6 {
             put(ip, at + 8, addr.0[2]);
             put(ip, at + 12, addr.0[3]);
         }
+    }
+    #[inline(always)]
+    unsafe fn hops_left(ip: *const u8) -> u8 {
+        // SAFETY: the caller vouches for 40 bytes.
+        unsafe { get(ip, 7) }
     }
     #[inline(always)]
     unsafe fn hops(ip: *mut u8, hops: u8) {
@@ -138,10 +153,49 @@ pub fn translate<V: Rewrite, P: Packet>(
     if parsed.l4() == 0 {
         return Some(());
     }
-    let udp = parsed.key.proto == Proto::UDP;
     let p = packet.bytes(parsed.l4(), 4)?;
     // SAFETY: 4 bytes at `p` were just bounds-checked.
     unsafe { put(p, if forward { 2 } else { 0 }, to.port.0) };
+    fix::<V, P>(packet, parsed, address, port_delta(old_port, to.port))
+}
+
+/// Replaces both addresses and ports.
+#[inline(always)]
+pub fn replace<V: Rewrite, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<V::Addr>,
+    new: &FlowKey<V::Addr>,
+) -> Option<()> {
+    let old = &parsed.key;
+    let (source, destination) = (addr_delta(old.src, new.src), addr_delta(old.dst, new.dst));
+    let ip = packet.bytes(parsed.l3(), V::LEN)?;
+    // SAFETY: the fixed IP header at `ip` was just bounds-checked.
+    unsafe {
+        V::set(ip, V::SRC, new.src, source);
+        V::set(ip, V::DST, new.dst, destination);
+    }
+    if parsed.l4() == 0 {
+        return Some(());
+    }
+    let p = packet.bytes(parsed.l4(), 4)?;
+    // SAFETY: 4 bytes at `p` were just bounds-checked.
+    unsafe {
+        put(p, 0, new.sport.0);
+        put(p, 2, new.dport.0);
+    }
+    let ports = checksum::add(port_delta(old.sport, new.sport), port_delta(old.dport, new.dport));
+    fix::<V, P>(packet, parsed, checksum::add(source, destination), ports)
+}
+
+/// Brings the layer-4 checksum up to date.
+#[inline(always)]
+fn fix<V: Rewrite, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<V::Addr>,
+    addr_delta: u32,
+    port_delta: u32,
+) -> Option<()> {
+    let udp = parsed.key.proto == Proto::UDP;
     let pseudo = if P::MAY_BE_PARTIAL {
         pseudo_sum(parsed.key.src, parsed.key.dst, parsed.key.proto, parsed.room())
     } else {
@@ -149,8 +203,8 @@ pub fn translate<V: Rewrite, P: Packet>(
     };
     packet.fix_l4(&L4Fix {
         at: parsed.l4() + if udp { UDP_CHECK } else { TCP_CHECK },
-        addr_delta: address,
-        port_delta: port_delta(old_port, to.port),
+        addr_delta,
+        port_delta,
         udp,
         v6: V::IS_V6,
         pseudo,

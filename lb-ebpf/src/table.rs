@@ -22,7 +22,9 @@ pub(crate) use self::scratch::put_own;
 use self::scratch::put_twin;
 pub use self::{
     insert::{claim, give_back, publish},
-    scratch::{Pair, both, put_key, scratch, visit_reply, visit_scratch, visit_twin},
+    scratch::{
+        Pair, both, link, note_twin, placed_twin, put_key, scratch, visit_reply, visit_scratch, visit_twin,
+    },
 };
 use crate::{
     atomic::{compare_exchange_u64, fetch_and_u64},
@@ -81,6 +83,12 @@ fn state<A: Addr>(flow: *const Flow<A>) -> Word {
 #[inline(always)]
 pub fn same<A: Addr>(flow: Entry<A>) -> bool {
     state(flow.at).tag() == flow.seen.tag()
+}
+
+/// Does the lane hold an entry of the flow that a word is of?
+#[inline(always)]
+pub fn tagged<A: Addr>(flow: *const Flow<A>, word: Word) -> bool {
+    state(flow).tag() == word.tag()
 }
 
 /// Moves the state from `old` to `new`. `Err`: somebody else moved it, to this.

@@ -75,6 +75,10 @@ pub trait Addr: Copy + Eq + Default + core::fmt::Debug {
     fn wide(self) -> (u64, u64);
     /// The address as [`Backend`](super::Backend) holds it.
     fn words(self) -> [u32; 4];
+    /// What holds where an entry of the flow table lies: `bucket << 3 | lane`.
+    fn from_place(place: u32) -> Self;
+    /// Where an entry lies.
+    fn place(self) -> u32;
     /// As the standard library's type.
     fn to_ip(self) -> IpAddr;
 }
@@ -100,6 +104,14 @@ impl Addr for Addr4 {
     #[inline(always)]
     fn words(self) -> [u32; 4] {
         [self.0, 0, 0, 0]
+    }
+    #[inline(always)]
+    fn from_place(place: u32) -> Self {
+        Self(place)
+    }
+    #[inline(always)]
+    fn place(self) -> u32 {
+        self.0
     }
     fn to_ip(self) -> IpAddr {
         IpAddr::V4(self.into())
@@ -137,6 +149,14 @@ impl Addr for Addr6 {
     #[inline(always)]
     fn words(self) -> [u32; 4] {
         self.0
+    }
+    #[inline(always)]
+    fn from_place(place: u32) -> Self {
+        Self([place, 0, 0, 0])
+    }
+    #[inline(always)]
+    fn place(self) -> u32 {
+        self.0[0]
     }
     fn to_ip(self) -> IpAddr {
         IpAddr::V6(self.into())

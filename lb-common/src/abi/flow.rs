@@ -29,7 +29,12 @@ impl<A: Addr> FlowKey<A> {
         Self { src, dst, sport, dport, proto, _pad: [0; 3] }
     }
 
-    /// The key of the other direction's entry, given this entry.
+    /// The 5-tuple of packets that go the other way.
+    #[inline(always)]
+    pub const fn turned(&self) -> Self {
+        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, ..*self }
+    }
+    /// The key of the other direction's entry, given this entry, which isn't [full](Direction::is_full).
     ///
     /// Forward, client → VIP: the reply comes from the backend (`flow.nat_*`) to the client. Reply, backend → client: the
     /// forward packet goes from the client to the VIP (`flow.nat_*`).
@@ -56,10 +61,32 @@ impl Direction {
     /// The same, and a packet without SYN, FIN and RST must visit the forward entry all the same: the connection is closing.
     pub const REPLY_TRACKED: Self = Self(3);
 
+    /// A bit: source NAT. Both addresses and ports are replaced, and where the other entry lies is in the place of the address to put in.
+    const FULL: u8 = 4;
     /// Client to backend?
     #[inline(always)]
     pub const fn is_forward(self) -> bool {
-        self.0 == Self::FORWARD.0
+        self.0 & Self::REPLY.0 == 0
+    }
+    /// Must a packet without SYN, FIN and RST visit the other entry?
+    #[inline(always)]
+    pub const fn is_tracked(self) -> bool {
+        self.0 & Self::REPLY_TRACKED.0 == Self::REPLY_TRACKED.0
+    }
+    /// The same, and it must.
+    #[inline(always)]
+    pub const fn tracked(self) -> Self {
+        Self(self.0 | Self::REPLY_TRACKED.0)
+    }
+    /// Are both addresses replaced?
+    #[inline(always)]
+    pub const fn is_full(self) -> bool {
+        self.0 & Self::FULL != 0
+    }
+    /// The same; both are replaced if `full`.
+    #[inline(always)]
+    pub const fn full_if(self, full: bool) -> Self {
+        if full { Self(self.0 | Self::FULL) } else { self }
     }
 }
 
@@ -96,7 +123,8 @@ pub struct Flow<A: Addr> {
     pub direction: Direction,
     /// Forward, TCP: when the client last sent data, in jiffies shifted right by [`ASKED_SHIFT`].
     pub asked_at: u16,
-    /// What to put in place: forward, the backend as destination; reply, the VIP as source.
+    /// What to put in place: forward, the backend as destination; reply, the VIP as source. [Full](Direction::is_full): where the other
+    /// entry lies, as [`Addr::from_place`] has it.
     pub nat_addr: A,
     /// The port that goes with it.
     pub nat_port: PortBe,
@@ -129,7 +157,7 @@ impl<A: Addr> Flow<A> {
         FlowKey::new(self.src, self.dst, self.sport, self.dport, self.proto)
     }
 
-    /// The 5-tuple with which its packets leave.
+    /// The 5-tuple with which its packets leave; not of a [full](Direction::is_full) entry, which doesn't know.
     #[inline(always)]
     pub fn translated(&self) -> FlowKey<A> {
         if self.direction.is_forward() {

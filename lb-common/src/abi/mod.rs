@@ -15,6 +15,7 @@ pub mod pool;
 pub mod reason;
 pub mod service;
 pub mod settings;
+pub mod snat;
 pub mod sweep;
 pub mod table;
 
@@ -27,8 +28,9 @@ pub use flow::{ASKED_SHIFT, Bucket, CREATED_SHIFT, Direction, Flow, FlowKey};
 pub use fragment::{FirstFragment, FragmentKey};
 pub use pool::{Active, BLOCK_SLOTS, BlockId, PoolBlock};
 pub use reason::Reason;
-pub use service::{Algorithm, Service, ServiceId, ServiceKey, ServiceName, Stray};
+pub use service::{Algorithm, Forward, Service, ServiceId, ServiceKey, ServiceName, Stray};
 pub use settings::{LAYOUT, Settings};
+pub use snat::{MAX_SOURCE_PORTS, MAX_SOURCES, SourceKey, SourcePorts, Sources};
 
 /// Names of the maps, as in the BPF object and under `pin_dir/maps`.
 pub mod maps {
@@ -81,12 +83,20 @@ pub mod maps {
     pub const LISTEN: &str = "LISTEN";
     /// One [`super::Settings`]: what the maps were made for.
     pub const SETTINGS: &str = "SETTINGS";
+    /// Addresses for source NAT, IPv4: one [`super::Sources`].
+    pub const SOURCES4: &str = "SOURCES4";
+    /// The same for IPv6.
+    pub const SOURCES6: &str = "SOURCES6";
+    /// Their ports that are taken, IPv4: [`super::SourceKey`] → [`super::SourcePorts`]. Hash, not preallocated.
+    pub const SOURCE_PORTS4: &str = "SOURCE_PORTS4";
+    /// The same for IPv6.
+    pub const SOURCE_PORTS6: &str = "SOURCE_PORTS6";
     /// Datagrams whose first fragment has come, IPv4: [`super::FragmentKey`] → [`super::FirstFragment`]. LRU hash; not pinned.
     pub const FRAGMENTS4: &str = "FRAGMENTS4";
     /// The same for IPv6.
     pub const FRAGMENTS6: &str = "FRAGMENTS6";
     /// All that are pinned.
-    pub const ALL: [&str; 23] = [
+    pub const ALL: [&str; 27] = [
         FLOWS4,
         FLOWS6,
         FLOW_HEADS4,
@@ -109,6 +119,10 @@ pub mod maps {
         FILTER,
         EVENTS,
         LISTEN,
+        SOURCES4,
+        SOURCES6,
+        SOURCE_PORTS4,
+        SOURCE_PORTS6,
         SETTINGS,
     ];
 }
@@ -122,6 +136,8 @@ pub mod programs {
     pub const XDP_VIRTUAL: &str = "flowpin_xdp_virt";
     /// TC ingress.
     pub const TC: &str = "flowpin_tc";
+    /// TC ingress, sending on past the IP stack.
+    pub const TC_FAST: &str = "flowpin_tc_fast";
     /// TC egress: the node's own ICMP errors.
     pub const EGRESS: &str = "flowpin_egress";
     /// Removes flows the agent found to be over, IPv4. Never attached: the agent runs it with `BPF_PROG_TEST_RUN`.
@@ -158,6 +174,8 @@ pub mod limits {
     pub const MAX_HOSTS: u32 = 65_536;
     /// Datagrams in fragments that are remembered, for each IP version.
     pub const MAX_FRAGMENTED: u32 = 8_192;
+    /// Backends' addresses and ports that are reached by source NAT, times addresses of ours, for each IP version.
+    pub const MAX_SOURCE_KEYS: u32 = 16_384;
     /// Bytes of the ring buffer of events.
     pub const EVENT_BYTES: u32 = 1 << 20;
     /// Longest service name in bytes.

@@ -18,6 +18,11 @@ const _: () = {
     exact::<Flow<Addr6>>(8 + 16 + 16 + 8 + 16 + 2 + 2 + 4 + 4 + 8 + 4 * 4 + 4, 8);
     exact::<Bucket<Addr4>>(7 * 64, 8);
     exact::<Bucket<Addr6>>(7 * 104, 8);
+    exact::<Sources<Addr4>>(4 + 2 + 2 + 4 * MAX_SOURCES, 4);
+    exact::<Sources<Addr6>>(4 + 2 + 2 + 16 * MAX_SOURCES, 4);
+    exact::<SourceKey<Addr4>>(4 + 4 + 2 + 1 + 1, 4);
+    exact::<SourceKey<Addr6>>(16 + 16 + 2 + 1 + 1, 4);
+    exact::<SourcePorts>(4096, 8);
     exact::<FragmentKey<Addr4>>(4 + 4 + 4 + 1 + 3, 4);
     exact::<FragmentKey<Addr6>>(16 + 16 + 4 + 1 + 3, 4);
     exact::<FirstFragment>(2 + 2 + 1 + 3, 2);
@@ -62,6 +67,11 @@ pod!(
     FragmentKey<Addr4>,
     FragmentKey<Addr6>,
     FirstFragment,
+    Sources<Addr4>,
+    Sources<Addr6>,
+    SourceKey<Addr4>,
+    SourceKey<Addr6>,
+    SourcePorts,
     ServiceKey<Addr4>,
     ServiceKey<Addr6>,
     Service,

@@ -31,11 +31,14 @@ pub enum Reason {
     ConnectionClosed = 11,
     /// No room for another client with affinity: the flow was balanced as any other, and the client isn't remembered. Not a refusal.
     AffinityFull = 12,
+    /// Source NAT: no address and port of ours is left towards the backend, or there is none at all, which a backend that reaches itself through
+    /// a VIP needs. TCP is answered with RST, UDP dropped.
+    NoSourcePort = 13,
 }
 
 impl Reason {
     /// How many there are.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 14;
 
     /// All of them, by index.
     pub const ALL: [Self; Self::COUNT] = [
@@ -52,6 +55,7 @@ impl Reason {
         Self::Internal,
         Self::ConnectionClosed,
         Self::AffinityFull,
+        Self::NoSourcePort,
     ];
 
     /// The metric's label.
@@ -70,6 +74,7 @@ impl Reason {
             Self::Internal => "internal",
             Self::ConnectionClosed => "connection_closed",
             Self::AffinityFull => "affinity_full",
+            Self::NoSourcePort => "no_source_port",
         }
     }
 
@@ -89,6 +94,7 @@ impl Reason {
             Self::Internal => "report it, with the kernel's version",
             Self::ConnectionClosed => "none needed",
             Self::AffinityFull => "raise conntrack.max_clients, or shorten affinity timeouts",
+            Self::NoSourcePort => "add addresses or ports to [snat]",
         }
     }
 }

@@ -54,6 +54,18 @@ impl Stray {
     pub const FORWARD: Self = Self(1);
 }
 
+/// How packets reach a backend.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Forward(pub u8);
+
+impl Forward {
+    /// The destination is replaced; the backend sees the client and must answer by way of the node.
+    pub const NAT: Self = Self(0);
+    /// The source too, by an address of the node's: the backend answers to that.
+    pub const SNAT: Self = Self(1);
+}
+
 /// What the datapath knows of a service. 16 bytes. Written by the agent; replaced whole (the map is not preallocated, so a
 /// reader keeps the old value until it is done).
 #[repr(C)]
@@ -69,8 +81,10 @@ pub struct Service {
     pub stray: Stray,
     /// 1: with affinity; how lies in the pool's blocks.
     pub affine: u8,
+    /// [`Forward`].
+    pub forward: Forward,
     /// Zero.
-    pub _pad: [u8; 5],
+    pub _pad: [u8; 4],
 }
 
 /// A service's name, UTF-8, zero-padded; all zero: the id is free.

@@ -1,6 +1,7 @@
 //! A packet, whichever hook brought it. Steps are written over this trait; the faces hide what differs: how bytes are reached,
 //! who keeps the layer-4 checksum right, and what a verdict is called.
 
+mod route;
 mod slice;
 mod tc;
 mod xdp;
@@ -8,6 +9,10 @@ mod xdp;
 pub use slice::SlicePacket;
 pub use tc::TcPacket;
 pub use xdp::XdpPacket;
+
+use lb_common::abi::FlowKey;
+
+use crate::rewrite::Rewrite;
 
 /// What a change of address and port does to a layer-4 checksum.
 #[derive(Clone, Copy)]
@@ -35,6 +40,8 @@ pub trait Packet: Sized {
     type Context: aya_ebpf::EbpfContext;
     /// Can the length in the IP header be 0 because the packet is a GSO packet over 64 KiB (BIG TCP)?
     const BIG: bool;
+    /// Are translated packets sent on past the IP stack?
+    const FAST: bool;
     /// May the layer-4 checksum be partial, and is it up to the packet path to notice?
     const MAY_BE_PARTIAL: bool;
 
@@ -59,6 +66,9 @@ pub trait Packet: Sized {
     fn insert(&mut self, l2: usize, room: usize) -> Option<()>;
     /// Verdict: send it out of the interface it came in by.
     fn send_back(self) -> Self::Verdict;
+    /// Verdict: on to where it is addressed by now, past the IP stack if that is possible. `l3`: offset of the IP header; `headers`:
+    /// bytes from there to the payload; `key`: its 5-tuple.
+    fn onward<V: Rewrite>(self, l3: usize, headers: usize, key: &FlowKey<V::Addr>) -> Self::Verdict;
     /// Verdict: on to the next program and the IP stack.
     fn pass(self) -> Self::Verdict;
     /// Verdict: drop.

@@ -1,9 +1,10 @@
 //! A packet in memory, for tests on the host: same steps, no kernel.
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::checksum;
+use lb_common::{abi::FlowKey, checksum};
 
 use super::{L4Fix, Packet, get, put};
+use crate::rewrite::Rewrite;
 
 /// What became of a [`SlicePacket`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,7 @@ impl Packet for SlicePacket<'_> {
     type Verdict = Fate;
     type Context = XdpContext;
     const BIG: bool = false;
+    const FAST: bool = false;
     const MAY_BE_PARTIAL: bool = false;
 
     fn bytes(&self, at: usize, len: usize) -> Option<*mut u8> {
@@ -69,6 +71,9 @@ impl Packet for SlicePacket<'_> {
     }
     fn send_back(self) -> Fate {
         Fate::SentBack
+    }
+    fn onward<V: Rewrite>(self, _l3: usize, _headers: usize, _key: &FlowKey<V::Addr>) -> Fate {
+        Fate::Pass
     }
     fn pass(self) -> Fate {
         Fate::Pass

@@ -13,9 +13,10 @@ use aya_ebpf::{
     programs::TcContext,
 };
 
-use lb_common::checksum;
+use lb_common::{abi::FlowKey, checksum};
 
-use super::{L4Fix, Packet, get, opaque, put};
+use super::{L4Fix, Packet, get, opaque, put, route};
+use crate::rewrite::Rewrite;
 
 /// Tells `bpf_l4_csum_replace` that the address change is not balanced by an IPv4 header checksum, which matters when the
 /// device has summed the packet. Since Linux 6.16; older kernels refuse the flag.
@@ -25,12 +26,12 @@ const BPF_F_IPV6: u64 = 1 << 7;
 /// IPv6 with extensions.
 const HEADERS: u32 = 192;
 
-/// A TC packet.
-pub struct TcPacket {
+/// A TC packet. `ONWARD`: what is translated is sent on past the IP stack.
+pub struct TcPacket<const ONWARD: bool> {
     ctx: TcContext,
 }
 
-impl TcPacket {
+impl<const ONWARD: bool> TcPacket<ONWARD> {
     /// Wraps a context; pulls the headers into the linear part if they aren't there.
     #[inline(always)]
     pub fn new(ctx: TcContext) -> Self {
@@ -50,10 +51,11 @@ impl TcPacket {
     }
 }
 
-impl Packet for TcPacket {
+impl<const ONWARD: bool> Packet for TcPacket<ONWARD> {
     type Verdict = i32;
     type Context = TcContext;
     const BIG: bool = true;
+    const FAST: bool = ONWARD;
     const MAY_BE_PARTIAL: bool = false;
 
     #[inline(always)]
@@ -150,6 +152,19 @@ impl Packet for TcPacket {
     fn send_back(self) -> i32 {
         // SAFETY: the context is the one the kernel gave this program; the helper only notes where to send.
         unsafe { bpf_redirect((*self.ctx.skb.skb).ifindex, 0) as i32 }
+    }
+    #[inline(always)]
+    fn onward<V: Rewrite>(self, l3: usize, headers: usize, key: &FlowKey<V::Addr>) -> i32 {
+        let Some(ip) = self.bytes(l3, V::LEN) else { return TC_ACT_SHOT };
+        // SAFETY: the fixed IP header at `ip` was just bounds-checked.
+        let hops = unsafe { V::hops_left(ip) };
+        let Some(way) = (if hops > 1 { route::find::<V>(self.ctx.skb.skb, headers, key) } else { None })
+        else {
+            return TC_ACT_UNSPEC;
+        };
+        // SAFETY: as above.
+        unsafe { V::hops(ip, hops - 1) };
+        route::follow(&way)
     }
     #[inline(always)]
     fn pass(self) -> i32 {

@@ -5,9 +5,10 @@ use aya_ebpf::{
     helpers::generated::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
     programs::XdpContext,
 };
-use lb_common::checksum;
+use lb_common::{abi::FlowKey, checksum};
 
 use super::{L4Fix, Packet, get, opaque, put};
+use crate::rewrite::Rewrite;
 
 /// An XDP packet. `VIRTUAL`: it came by a veth, tun or tap, where a local sender leaves the checksum partial: the field holds
 /// the pseudo-header's sum, and whoever transmits adds the rest. XDP isn't told, so such a field is recognised by its value. A
@@ -29,6 +30,7 @@ impl<const VIRTUAL: bool> Packet for XdpPacket<VIRTUAL> {
     type Verdict = u32;
     type Context = XdpContext;
     const BIG: bool = false;
+    const FAST: bool = false;
     const MAY_BE_PARTIAL: bool = VIRTUAL;
 
     #[inline(always)]
@@ -116,6 +118,11 @@ impl<const VIRTUAL: bool> Packet for XdpPacket<VIRTUAL> {
         // program as well; for what is redirected it always does.
         // SAFETY: the context is the one the kernel gave this program; the helper only notes where to send.
         unsafe { bpf_redirect((*self.ctx.ctx).ingress_ifindex, 0) as u32 }
+    }
+    #[inline(always)]
+    fn onward<V: Rewrite>(self, _l3: usize, _headers: usize, _key: &FlowKey<V::Addr>) -> u32 {
+        // The stack knows the way, and completes checksums that are partial.
+        xdp_action::XDP_PASS
     }
     #[inline(always)]
     fn pass(self) -> u32 {

@@ -1,9 +1,9 @@
 //! Scratch entries: where a key is put that is to be looked for, since the stack has no room for it and global functions take nothing but
 //! numbers; and where a new flow's entries are put together.
 
-use lb_common::abi::{Flow, FlowKey, PortBe};
+use lb_common::abi::{Addr as _, Flow, FlowKey, PortBe};
 
-use super::{Entry, FORWARD, alike, at, locate, state};
+use super::{Entry, FORWARD, REPLY, alike, at, locate, state};
 use crate::maps::Tables;
 
 /// The other direction's entry, given one that was found in this run. Needs no room for a key on the stack.
@@ -70,6 +70,10 @@ pub fn scratch<V: Tables>(which: u32) -> Option<*mut Flow<V::Addr>> {
 /// Makes the key of the other direction's entry the scratch entry's.
 #[inline(always)]
 pub(super) fn put_twin<V: Tables>(flow: *const Flow<V::Addr>) -> Option<()> {
+    // SAFETY: the pointer comes from a search in this run.
+    if unsafe { (*flow).direction }.is_full() {
+        return put_own::<V>(placed::<V>(flow)?);
+    }
     let scratch = scratch::<V>(FORWARD)?;
     // SAFETY: the pointer comes from a search in this run; the scratch entry is this CPU's own.
     unsafe {
@@ -84,6 +88,20 @@ pub(super) fn put_twin<V: Tables>(flow: *const Flow<V::Addr>) -> Option<()> {
     Some(())
 }
 
+/// The other direction's entry, given a full one that was found in this run, by where it lies. Whether it is (still) the same flow's says its tag.
+#[inline(always)]
+fn placed<V: Tables>(flow: *const Flow<V::Addr>) -> Option<*mut Flow<V::Addr>> {
+    // SAFETY: the pointer comes from a search in this run.
+    let twin = at::<V>(unsafe { (*flow).nat_addr }.place())?;
+    if state(twin).tag() == state(flow).tag() { Some(twin) } else { None }
+}
+
+/// The other direction's entry, given a full one.
+#[inline(always)]
+pub fn placed_twin<V: Tables>(flow: Entry<V::Addr>) -> Option<*mut Flow<V::Addr>> {
+    placed::<V>(flow.at)
+}
+
 /// Makes an entry's own key the scratch entry's.
 #[inline(always)]
 pub(crate) fn put_own<V: Tables>(flow: *const Flow<V::Addr>) -> Option<()> {
@@ -95,6 +113,34 @@ pub(crate) fn put_own<V: Tables>(flow: *const Flow<V::Addr>) -> Option<()> {
         (*scratch).sport = (*flow).sport;
         (*scratch).dport = (*flow).dport;
         (*scratch).proto = (*flow).proto;
+    }
+    Some(())
+}
+
+/// Makes the key of the other direction's entry, given a full one, the second scratch entry's.
+#[inline(always)]
+pub fn note_twin<V: Tables>(flow: *const Flow<V::Addr>) -> Option<()> {
+    let twin = placed::<V>(flow)?;
+    let scratch = scratch::<V>(REPLY)?;
+    // SAFETY: the pointer comes from a search in this run; the scratch entry is this CPU's own.
+    unsafe {
+        (*scratch).src = (*twin).src;
+        (*scratch).dst = (*twin).dst;
+        (*scratch).sport = (*twin).sport;
+        (*scratch).dport = (*twin).dport;
+        (*scratch).proto = (*twin).proto;
+    }
+    Some(())
+}
+
+/// Tells the scratch entries of a full flow where each other's will lie.
+#[inline(always)]
+pub fn link<V: Tables>(forward: u32, reply: u32) -> Option<()> {
+    let (to, back) = (scratch::<V>(FORWARD)?, scratch::<V>(REPLY)?);
+    // SAFETY: this CPU's own entries; programs on it don't preempt each other in softirq.
+    unsafe {
+        (*to).nat_addr = V::Addr::from_place(reply);
+        (*back).nat_addr = V::Addr::from_place(forward);
     }
     Some(())
 }

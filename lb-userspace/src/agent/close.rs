@@ -125,7 +125,7 @@ fn some<A: Sweep>(
             + sweeper::remove(&object, &asked(&udp)).map_err(failed)?
     };
     if let Some(provoker) = provoker {
-        tcp.into_iter().for_each(|flow| ends::tell(provoker, flow));
+        tcp.into_iter().for_each(|flow| ends::tell(provoker, table, flow));
     }
     Ok(closed.into())
 }

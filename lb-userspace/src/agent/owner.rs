@@ -14,7 +14,13 @@ use super::{
 };
 use crate::{
     api::{error::ApiError, types::InterfaceView},
-    datapath::{DatapathError, Maps, attach::Attachments, interfaces, pin::PinDir},
+    datapath::{
+        DatapathError, Maps,
+        attach::Attachments,
+        interfaces,
+        pin::PinDir,
+        snat::{self, SourceMaps},
+    },
     model::{Desired, ServiceSpec},
     reconcile::{Plan, PlanError, Scope, collect, plan},
     source::{Attach, Config, Runtime, config, merge},
@@ -29,13 +35,14 @@ pub struct Owner {
     /// What the command line added.
     pub runtime: Runtime,
     maps: Maps,
+    sources: SourceMaps,
     attachments: Attachments,
     netlink: Netlink,
     config_path: Option<PathBuf>,
 }
 
 impl Owner {
-    /// Reads back what the maps hold. Nothing is changed yet.
+    /// Reads back what the maps hold. Nothing is changed yet but the addresses for source NAT.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -48,8 +55,11 @@ impl Owner {
     ) -> Result<Self, DatapathError> {
         let mut maps = Maps::open(pins)?;
         shared.write().actual = maps.read_actual()?;
+        let mut sources = SourceMaps::open(pins)?;
+        sources.set(&config.snat)?;
         let config_path = shared.config_path.clone();
-        Ok(Self { shared, config, runtime, maps, attachments: Attachments::new(pins), netlink, config_path })
+        let attachments = Attachments::new(pins);
+        Ok(Self { shared, config, runtime, maps, sources, attachments, netlink, config_path })
     }
 
     /// Brings the whole desired state into force.
@@ -182,6 +192,10 @@ impl Owner {
         let desired = self.merged(&config.services)?;
         self.enforce(desired).map_err(|e| e.to_string())?;
         self.note_settled(&config);
+        if config.snat != self.config.snat {
+            self.sources.set(&config.snat).map_err(|e| e.to_string())?;
+            self.config.snat = config.snat;
+        }
         self.config.services = config.services;
         self.config.interfaces = config.interfaces;
         self.attach().await;
@@ -215,21 +229,21 @@ impl Owner {
     }
 
     fn attach_to(&mut self, found: &[interfaces::Interface]) {
-        let wanted: Vec<(&interfaces::Interface, Attach)> = found
+        let wanted: Vec<(&interfaces::Interface, Attach, bool)> = found
             .iter()
             .filter_map(|i| {
                 let rule = self.config.interfaces.iter().find(|r| r.matcher.is_match(&i.name))?;
-                Some((i, rule.attach))
+                Some((i, rule.attach, rule.fast))
             })
             .collect();
         let mut views = Vec::new();
         let mut kept = Vec::new();
         let before = self.shared.read().interfaces.clone();
         let mut object = self.shared.object.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (interface, how) in wanted {
+        for (interface, how, fast) in wanted {
             kept.push(interface.index);
             let result = if interface.ethernet {
-                self.attachments.attach(&mut object, interface, how).map_err(|e| e.to_string())
+                self.attachments.attach(&mut object, interface, how, fast).map_err(|e| e.to_string())
             } else {
                 Err("it carries no Ethernet frames, which this version can't balance; leave it out"
                     .to_string())
@@ -238,6 +252,7 @@ impl Owner {
                 name: interface.name.clone(),
                 index: interface.index,
                 attach: how.name().into(),
+                fast,
                 // After a failure, what was there before is still there.
                 mode: self.attachments.mode(interface.index).map(|m| m.name().into()),
                 error: result.err(),
@@ -247,6 +262,12 @@ impl Owner {
                     (Some(e), _) => tracing::warn!(interface = view.name, "not attached as configured: {e}"),
                     (None, mode) => tracing::info!(interface = view.name, mode, "attached"),
                 }
+            }
+            // What is masqueraded in XDP is forwarded by the stack.
+            if self.config.snat.of_family(false).next().is_some()
+                && let Err(e) = snat::accept_local(&interface.name)
+            {
+                tracing::warn!(interface = interface.name, "source NAT may not get through: {e}");
             }
             views.push(view);
         }
@@ -259,6 +280,7 @@ impl Owner {
                     name: rule.pattern.clone(),
                     index: 0,
                     attach: rule.attach.name().into(),
+                    fast: rule.fast,
                     mode: None,
                     error: Some("there is no such interface; it will be attached when it appears".into()),
                 });

@@ -369,6 +369,8 @@ pub struct InterfaceView {
     pub index: u32,
     /// `xdp` or `tc`, as configured.
     pub attach: String,
+    /// Is what was translated sent on past the IP stack?
+    pub fast: bool,
     /// `xdp-native`, `xdp-generic`, `tcx`, `clsact`; `null`: not attached.
     pub mode: Option<String>,
     /// Why not, if not.

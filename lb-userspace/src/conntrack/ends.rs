@@ -7,16 +7,17 @@ use lb_common::{
     flow_state::Word,
 };
 
-use crate::datapath::provoke::Provoker;
+use crate::datapath::{flows::FlowTable, provoke::Provoker};
 
 /// Makes both ends of a connection say something, given its forward entry, so that the datapath tells them that it is over; those that
 /// don't know yet.
-pub fn tell<A: Addr>(provoker: &Provoker, flow: &Flow<A>) {
+pub fn tell<A: Addr>(provoker: &Provoker, table: &FlowTable<A>, flow: &Flow<A>) {
     let at = |addr: A, port: PortBe| SocketAddr::new(addr.to_ip(), port.get());
     let (client, vip) = (at(flow.src, flow.sport), at(flow.dst, flow.dport));
-    let backend = at(flow.nat_addr, flow.nat_port);
+    let Some(beyond) = table.beyond(flow) else { return };
+    let (near, backend) = (at(beyond.src, beyond.sport), at(beyond.dst, beyond.dport));
     let word = Word(flow.state);
-    for (from, to, knows) in [(client, backend, word.knows(false)), (vip, client, word.knows(true))] {
+    for (from, to, knows) in [(near, backend, word.knows(false)), (vip, client, word.knows(true))] {
         if !knows && let Err(e) = provoker.provoke(from, to) {
             tracing::debug!(%to, "can't be told that its connection is closed: {e}");
         }

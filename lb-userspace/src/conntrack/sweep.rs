@@ -106,7 +106,7 @@ impl Pass<'_> {
                     self.look(table, flow, census, &mut due);
                 }
                 *left = due.left;
-                failure = failure.take().or(self.act(&due).err());
+                failure = failure.take().or(self.act(table, &due).err());
             },
             std::thread::yield_now,
         );
@@ -172,7 +172,7 @@ impl Pass<'_> {
         }
     }
 
-    fn act<A: Sweep>(&self, due: &Due<A>) -> Result<(), DatapathError> {
+    fn act<A: Sweep>(&self, table: &FlowTable<A>, due: &Due<A>) -> Result<(), DatapathError> {
         if !due.remove.is_empty() || !due.closing.is_empty() {
             let object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
             sweeper::remove(&object, &due.remove)?;
@@ -182,7 +182,7 @@ impl Pass<'_> {
         if !(due.closing.is_empty() && due.untold.is_empty())
             && let Ok(provoker) = Provoker::open()
         {
-            due.closing.iter().chain(&due.untold).for_each(|flow| ends::tell(&provoker, flow));
+            due.closing.iter().chain(&due.untold).for_each(|flow| ends::tell(&provoker, table, flow));
         }
         Ok(())
     }

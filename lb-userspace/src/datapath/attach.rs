@@ -93,6 +93,7 @@ pub struct Attachments {
 #[derive(Clone, Copy)]
 struct Attached {
     how: Attach,
+    fast: bool,
     ingress: Mode,
     egress: Mode,
 }
@@ -103,8 +104,12 @@ fn xdp_program(interface: &Interface) -> &'static str {
 }
 
 /// The program for a TC hook.
-fn tc_program(mode: Mode) -> &'static str {
-    if mode.is_egress() { programs::EGRESS } else { programs::TC }
+fn tc_program(mode: Mode, fast: bool) -> &'static str {
+    match (mode.is_egress(), fast) {
+        (true, _) => programs::EGRESS,
+        (false, true) => programs::TC_FAST,
+        (false, false) => programs::TC,
+    }
 }
 
 impl Attachments {
@@ -118,7 +123,7 @@ impl Attachments {
         self.attached.get(&index).map(|a| a.ingress)
     }
 
-    /// Attaches to an interface, or swaps the program of the link that is there. What is in place already is looked at, and put
+    /// Attaches to an interface (`fast`: TC sends what it has translated on past the IP stack), or swaps the program of the link that is there. What is in place already is looked at, and put
     /// back if somebody took it off.
     ///
     /// # Errors
@@ -128,11 +133,14 @@ impl Attachments {
         object: &mut Object,
         interface: &Interface,
         how: Attach,
+        fast: bool,
     ) -> Result<Mode, DatapathError> {
         if let Some(before) = self.attached.get(&interface.index).copied()
-            && before.how == how
+            && (before.how, before.fast) == (how, fast)
         {
-            if in_place(object, interface, before.ingress)? && in_place(object, interface, before.egress)? {
+            if in_place(object, interface, before.ingress, fast)?
+                && in_place(object, interface, before.egress, fast)?
+            {
                 return Ok(before.ingress);
             }
             if before.ingress != Mode::Clsact && before.egress != Mode::ClsactEgress {
@@ -142,10 +150,10 @@ impl Attachments {
         }
         let ingress = match how {
             Attach::Xdp => self.attach_xdp(object, interface)?,
-            Attach::Tc => self.attach_tc(object, interface, [Mode::Tcx, Mode::Clsact])?,
+            Attach::Tc => self.attach_tc(object, interface, fast, [Mode::Tcx, Mode::Clsact])?,
         };
-        let egress = self.attach_tc(object, interface, [Mode::TcxEgress, Mode::ClsactEgress])?;
-        self.attached.insert(interface.index, Attached { how, ingress, egress });
+        let egress = self.attach_tc(object, interface, fast, [Mode::TcxEgress, Mode::ClsactEgress])?;
+        self.attached.insert(interface.index, Attached { how, fast, ingress, egress });
         // Only now, so that no packet meets neither: see the module.
         for other in Mode::ALL.into_iter().filter(|m| *m != ingress && *m != egress) {
             self.release(interface.index, other)?;
@@ -201,10 +209,11 @@ impl Attachments {
         &self,
         object: &mut Object,
         interface: &Interface,
+        fast: bool,
         modes: impl IntoIterator<Item = Mode>,
     ) -> Result<Mode, DatapathError> {
         for mode in modes {
-            let (program, pin) = (object.tc(tc_program(mode))?, self.pin(interface.index, mode));
+            let (program, pin) = (object.tc(tc_program(mode, fast))?, self.pin(interface.index, mode));
             if matches!(mode, Mode::Clsact | Mode::ClsactEgress) {
                 clsact::attach(program, interface, mode.way(), &pin)?;
                 return Ok(mode);
@@ -268,7 +277,12 @@ impl Attachments {
 }
 
 /// Do the interface's packets meet this build's program? A clsact filter can't be asked for; it is replaced by itself.
-fn in_place(object: &mut Object, interface: &Interface, mode: Mode) -> Result<bool, DatapathError> {
+fn in_place(
+    object: &mut Object,
+    interface: &Interface,
+    mode: Mode,
+    fast: bool,
+) -> Result<bool, DatapathError> {
     let asked = failed(interface, "asking for the program");
     Ok(match mode {
         Mode::XdpNative | Mode::XdpGeneric => {
@@ -276,7 +290,7 @@ fn in_place(object: &mut Object, interface: &Interface, mode: Mode) -> Result<bo
             interface.xdp == Some(program.info().map_err(asked)?.id())
         }
         Mode::Tcx | Mode::TcxEgress => {
-            let id = object.tc(tc_program(mode))?.info().map_err(asked)?.id();
+            let id = object.tc(tc_program(mode, fast))?.info().map_err(asked)?.id();
             links::tcx_programs(&interface.name, mode.way()).contains(&id)
         }
         Mode::Clsact | Mode::ClsactEgress => false,

@@ -163,7 +163,22 @@ impl<A: Addr> FlowTable<A> {
 
     /// The reply entry of a forward entry, if it is there and the same flow's.
     pub fn reply(&self, flow: &Flow<A>) -> Option<Flow<A>> {
-        self.get(&flow.key().twin(flow)).filter(|reply| Word(reply.state).tag() == Word(flow.state).tag())
+        let found = if flow.direction.is_full() {
+            let (bucket, lane) = (flow.nat_addr.place() >> 3, flow.nat_addr.place() as usize & 7);
+            if bucket < self.count && lane < LANES { self.entry(bucket, lane) } else { None }
+        } else {
+            self.get(&flow.key().twin(flow))
+        };
+        found.filter(|reply| Word(reply.state).tag() == Word(flow.state).tag())
+    }
+
+    /// The 5-tuple with which a forward entry's packets reach the backend; `None`: it has just been removed.
+    pub fn beyond(&self, flow: &Flow<A>) -> Option<FlowKey<A>> {
+        if flow.direction.is_full() {
+            self.reply(flow).map(|reply| reply.key().turned())
+        } else {
+            Some(flow.translated())
+        }
     }
 
     /// Hands every entry to `visit`, a batch at a time, `pause` between batches. Entries that are made or removed meanwhile may

@@ -15,6 +15,7 @@ pub mod object;
 pub mod pin;
 mod privileges;
 pub mod provoke;
+pub mod snat;
 pub mod sweeper;
 mod tables;
 

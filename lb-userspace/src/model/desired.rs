@@ -225,6 +225,10 @@ pub enum ModelError {
         "service \"{service}\": backend {backend} has no TCP port to be checked at; give it one, or set health to none"
     )]
     NothingToCheck { service: String, backend: String },
+    #[error(
+        "service \"{service}\": forward = \"snat\" needs an {family} address of the node's; give it in [snat], addresses = [...]"
+    )]
+    NoSource { service: String, family: &'static str },
     #[error("algorithm \"{text}\" is not known; use least-connections or consistent-hash")]
     Algorithm { text: String },
     #[error("{what} \"{text}\" is not usable; write a duration like 30s, 15m or 3h, {range}")]

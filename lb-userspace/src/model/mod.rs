@@ -4,6 +4,7 @@
 pub mod affinity;
 pub mod backend;
 pub mod desired;
+pub mod forward;
 pub mod health;
 pub mod port;
 pub mod service;
@@ -12,6 +13,7 @@ pub mod timeouts;
 pub use affinity::AffinitySpec;
 pub use backend::{AdminState, BackendSpec, backend_name};
 pub use desired::{Desired, ModelError};
+pub use forward::{ForwardKind, SnatSpec};
 pub use health::{HealthSpec, Probe, Standings};
 pub use port::{PortRange, Protocol};
 pub use service::{AlgorithmKind, Fate, Fates, ServiceSpec};

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use lb_common::abi::limits;
 
 use super::{
-    AffinitySpec, BackendSpec, HealthSpec, ModelError, PortRange, Protocol, TimeoutSpec, backend_name,
+    AffinitySpec, BackendSpec, ForwardKind, HealthSpec, ModelError, PortRange, Protocol, TimeoutSpec,
+    backend_name,
 };
 
 /// How a backend is chosen for a new flow.
@@ -90,6 +91,8 @@ pub struct ServiceSpec {
     pub ports: Vec<PortRange>,
     /// How to choose.
     pub algorithm: AlgorithmKind,
+    /// How packets reach backends.
+    pub forward: ForwardKind,
     /// Whether and how clients stay with their backend.
     pub affinity: Option<AffinitySpec>,
     /// When flows are over.

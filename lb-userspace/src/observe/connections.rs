@@ -8,7 +8,7 @@ use std::{
 };
 
 use lb_common::{
-    abi::{Addr, Addr4, Addr6, BackendId, Direction, Flow, Proto},
+    abi::{Addr, Addr4, Addr6, BackendId, Flow, Proto},
     expiry::{age, idle},
     flow_state::{Phase, Word},
 };
@@ -291,9 +291,10 @@ fn each<A: Addr>(
 ) {
     table.walk(
         |flows| {
-            for flow in flows.iter().filter(|f| f.direction == Direction::FORWARD) {
+            for flow in flows.iter().filter(|f| f.direction.is_forward()) {
+                let Some(beyond) = table.beyond(flow) else { continue };
                 let client = SocketAddr::new(flow.src.to_ip(), flow.sport.get());
-                let backend = SocketAddr::new(flow.nat_addr.to_ip(), flow.nat_port.get());
+                let backend = SocketAddr::new(beyond.dst.to_ip(), beyond.dport.get());
                 let service = place.services.get(&flow.backend).map_or("", String::as_str);
                 if filter.client.is_none_or(|f| f.matches(client))
                     && filter.backend.is_none_or(|f| f.matches(backend))

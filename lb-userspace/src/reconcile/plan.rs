@@ -269,7 +269,8 @@ impl Planner<'_> {
             algorithm,
             stray,
             affine: spec.affinity.is_some().into(),
-            _pad: [0; 5],
+            forward: spec.forward.code(),
+            _pad: [0; 4],
         };
         let mut wanted = BTreeSet::new();
         for range in &spec.ports {

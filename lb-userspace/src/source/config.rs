@@ -13,7 +13,9 @@ use serde::Deserialize;
 
 use self::service::RawService;
 use super::SourceError;
-use crate::model::{AffinitySpec, Desired, ModelError, ServiceSpec, service::check_name};
+use crate::model::{
+    AffinitySpec, Desired, ForwardKind, ModelError, ServiceSpec, SnatSpec, service::check_name,
+};
 
 /// How to attach to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -44,6 +46,8 @@ pub struct InterfaceRule {
     pub matcher: globset::GlobMatcher,
     /// How.
     pub attach: Attach,
+    /// Send what was translated on past the IP stack.
+    pub fast: bool,
 }
 
 /// A valid config file.
@@ -61,6 +65,8 @@ pub struct Config {
     pub max_flows: u32,
     /// Capacity of the affinity table.
     pub max_clients: u32,
+    /// Addresses that stand in for clients'.
+    pub snat: SnatSpec,
     /// Which interfaces.
     pub interfaces: Vec<InterfaceRule>,
     /// What is declared.
@@ -72,6 +78,7 @@ pub struct Config {
 struct Raw {
     agent: RawAgent,
     conntrack: RawConntrack,
+    snat: RawSnat,
     interface: Vec<RawInterface>,
     service: Vec<RawService>,
 }
@@ -109,12 +116,21 @@ impl Default for RawConntrack {
     }
 }
 
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawSnat {
+    addresses: Vec<String>,
+    ports: Option<String>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawInterface {
     #[serde(rename = "match")]
     pattern: String,
     attach: Attach,
+    #[serde(default)]
+    fast: bool,
 }
 
 /// A duration between a second and the longest that the flow table's stamps can measure.
@@ -219,10 +235,14 @@ pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
         if interfaces.iter().any(|i| i.pattern == rule.pattern) {
             return Err(bad("is declared twice; keep one"));
         }
+        if rule.fast && rule.attach == Attach::Xdp {
+            return Err(bad("can't be fast with attach = \"xdp\"; use attach = \"tc\", or leave fast out"));
+        }
         interfaces.push(InterfaceRule {
             pattern: rule.pattern,
             matcher: glob.compile_matcher(),
             attach: rule.attach,
+            fast: rule.fast,
         });
     }
     let services = raw
@@ -231,7 +251,15 @@ pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
         .map(RawService::into_spec)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| SourceError::Model { path: path.into(), error })?;
-    Desired::new(services.clone()).map_err(|error| SourceError::Model { path: path.into(), error })?;
+    let model = |error| SourceError::Model { path: path.into(), error };
+    Desired::new(services.clone()).map_err(model)?;
+    let snat = SnatSpec::parse(&raw.snat.addresses, raw.snat.ports.as_deref()).map_err(model)?;
+    for service in services.iter().filter(|s| s.forward == ForwardKind::Snat) {
+        if snat.of_family(service.vip.is_ipv6()).next().is_none() {
+            let family = if service.vip.is_ipv6() { "IPv6" } else { "IPv4" };
+            return Err(model(ModelError::NoSource { service: service.name.clone(), family }));
+        }
+    }
     Ok(Config {
         api_socket: raw.agent.api_socket,
         metrics_listen,
@@ -239,6 +267,7 @@ pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
         state_file: raw.agent.state_file,
         max_flows,
         max_clients,
+        snat,
         interfaces,
         services,
     })

@@ -35,6 +35,7 @@ pub fn service(
             vip: added.vip,
             ports: added.ports.iter().map(|p| p.parse()).collect::<Result<_, ModelError>>()?,
             algorithm: AlgorithmKind::parse(&added.algorithm)?,
+            forward: Default::default(),
             affinity: added.affinity.as_ref().map(RuntimeAffinity::spec).transpose()?,
             timeouts: Default::default(),
             health: None,

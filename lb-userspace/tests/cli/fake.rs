@@ -264,6 +264,7 @@ impl Control for Fake {
                 name: "eth0".into(),
                 index: 2,
                 attach: "xdp".into(),
+                fast: false,
                 mode: attached.then(|| "xdp-native".into()),
                 error: problems.first().cloned(),
             }],

@@ -39,12 +39,13 @@ pub fn binary() -> PathBuf {
     path
 }
 
-/// `[[interface]]` tables.
+/// `[[interface]]` tables. How to attach: `xdp`, `tc`, or `fast`, which is `tc` past the IP stack.
 pub fn interfaces(rules: &[(&str, &str)]) -> String {
-    rules
-        .iter()
-        .map(|(name, how)| format!("[[interface]]\nmatch = \"{name}\"\nattach = \"{how}\"\n"))
-        .collect()
+    let rule = |(name, how): &(&str, &str)| {
+        let (how, more) = if *how == "fast" { ("tc", "fast = true\n") } else { (*how, "") };
+        format!("[[interface]]\nmatch = \"{name}\"\nattach = \"{how}\"\n{more}")
+    };
+    rules.iter().map(rule).collect()
 }
 
 /// A `[[service]]` table with backends.

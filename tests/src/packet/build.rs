@@ -308,6 +308,13 @@ impl Frame {
         let len = self.bytes().len();
         self.trailer(60usize.saturating_sub(len))
     }
+    /// Source and destination port; 0: it has none.
+    pub fn ports(&self) -> (u16, u16) {
+        match &self.l4 {
+            L4::Tcp { sport, dport, .. } | L4::Udp { sport, dport, .. } => (*sport, *dport),
+            _ => (0, 0),
+        }
+    }
     /// The same, to another destination.
     pub fn to(mut self, addr: impl Into<IpAddr>, port: u16) -> Self {
         self.ip.1 = addr.into();

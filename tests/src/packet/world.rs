@@ -3,6 +3,7 @@
 mod bonds;
 mod entries;
 mod flows;
+mod snat;
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -16,8 +17,8 @@ use flowpin::datapath::filter::Filter;
 use lb_common::{
     abi::{
         Active, Addr4, Addr6, AffinityEntry, AffinityKey, Algorithm, BLOCK_SLOTS, Backend, BackendCounters,
-        BackendId, FirstFragment, FragmentKey, HostKey, PoolBlock, PortBe, Proto, Reason, Service, ServiceId,
-        ServiceKey, Stray, maps, table,
+        BackendId, FirstFragment, Forward, FragmentKey, HostKey, PoolBlock, PortBe, Proto, Reason, Service,
+        ServiceId, ServiceKey, SourceKey, SourcePorts, Sources, Stray, maps, table,
     },
     flow_table, maglev,
 };
@@ -77,6 +78,10 @@ pub struct World {
     services6: HashMap<MapData, ServiceKey<Addr6>, Service>,
     vips4: HashMap<MapData, Addr4, u32>,
     vips6: HashMap<MapData, Addr6, u32>,
+    sources4: Array<MapData, Sources<Addr4>>,
+    sources6: Array<MapData, Sources<Addr6>>,
+    ports4: HashMap<MapData, SourceKey<Addr4>, SourcePorts>,
+    ports6: HashMap<MapData, SourceKey<Addr6>, SourcePorts>,
     fragments4: HashMap<MapData, FragmentKey<Addr4>, FirstFragment>,
     fragments6: HashMap<MapData, FragmentKey<Addr6>, FirstFragment>,
     filter: Filter,
@@ -91,6 +96,8 @@ pub struct World {
     tables: Tables,
     next_block: u32,
     next_service: u32,
+    /// How packets of services that are added from now on reach their backends.
+    pub forward: Forward,
 }
 
 /// The flow tables' capacity unless a test wants another, in entries (two a flow).
@@ -161,6 +168,10 @@ impl World {
             services6: take(maps::SERVICES6)?.try_into()?,
             vips4: take(maps::VIPS4)?.try_into()?,
             vips6: take(maps::VIPS6)?.try_into()?,
+            sources4: take(maps::SOURCES4)?.try_into()?,
+            sources6: take(maps::SOURCES6)?.try_into()?,
+            ports4: take(maps::SOURCE_PORTS4)?.try_into()?,
+            ports6: take(maps::SOURCE_PORTS6)?.try_into()?,
             fragments4: take(maps::FRAGMENTS4)?.try_into()?,
             fragments6: take(maps::FRAGMENTS6)?.try_into()?,
             filter: Filter::over(take(maps::FILTER)?.try_into()?),
@@ -176,6 +187,7 @@ impl World {
             ebpf,
             next_block: 1,
             next_service: 0,
+            forward: Forward::NAT,
         })
     }
 
@@ -190,6 +202,10 @@ impl World {
         empty(&mut self.services6)?;
         empty(&mut self.vips4)?;
         empty(&mut self.vips6)?;
+        self.sources4.set(0, Sources::default(), 0)?;
+        self.sources6.set(0, Sources::default(), 0)?;
+        empty(&mut self.ports4)?;
+        empty(&mut self.ports6)?;
         empty(&mut self.fragments4)?;
         empty(&mut self.fragments6)?;
         empty(&mut self.affinity)?;
@@ -212,7 +228,7 @@ impl World {
         for reason in 0..Reason::COUNT as u32 {
             self.reasons.set(reason, PerCpuValues::try_from(vec![0; cpus])?, 0)?;
         }
-        (self.next_block, self.next_service) = (1, 0);
+        (self.next_block, self.next_service, self.forward) = (1, 0, Forward::NAT);
         Ok(())
     }
 
@@ -268,7 +284,7 @@ impl World {
         self.declare(
             vip,
             ports,
-            Service { id, first_block: first, algorithm, stray, affine: 0, _pad: [0; 5] },
+            Service { id, first_block: first, algorithm, stray, forward: self.forward, ..Service::default() },
         )?;
         Ok(Added { id, backends })
     }

@@ -10,6 +10,7 @@ pub fn service(name: &str, vip: &str, ports: &[&str], backends: &[&str]) -> Serv
         vip: vip.parse().unwrap(),
         ports: ports.iter().map(|p| p.parse().unwrap()).collect(),
         algorithm: AlgorithmKind::LeastConnections,
+        forward: Default::default(),
         affinity: None,
         timeouts: Default::default(),
         health: None,

@@ -11,6 +11,7 @@ fn spec(name: &str, vip: &str, ports: &[&str], backends: &[(String, u16)], ch: b
         vip: vip.parse().unwrap(),
         ports: ports.iter().map(|p| p.parse().unwrap()).collect(),
         algorithm: if ch { AlgorithmKind::ConsistentHash } else { AlgorithmKind::LeastConnections },
+        forward: Default::default(),
         affinity: None,
         timeouts: Default::default(),
         health: None,

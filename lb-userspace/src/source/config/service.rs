@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::{affinity, duration, within};
 use crate::model::{
-    AlgorithmKind, Fate, Fates, HealthSpec, ModelError, Probe, Protocol, ServiceSpec, TimeoutSpec,
-    service::make_backend,
+    AlgorithmKind, Fate, Fates, ForwardKind, HealthSpec, ModelError, Probe, Protocol, ServiceSpec,
+    TimeoutSpec, service::make_backend,
 };
 use lb_common::expiry::Timeouts;
 
@@ -18,6 +18,7 @@ pub struct RawService {
     vip: String,
     ports: Vec<String>,
     algorithm: Option<String>,
+    forward: Option<String>,
     affinity: Option<RawAffinity>,
     timeouts: Option<RawTimeouts>,
     health: Option<RawHealth>,
@@ -159,6 +160,7 @@ impl RawService {
                 .algorithm
                 .as_deref()
                 .map_or(Ok(AlgorithmKind::LeastConnections), AlgorithmKind::parse)?,
+            forward: self.forward.as_deref().map_or(Ok(ForwardKind::Nat), ForwardKind::parse)?,
             affinity,
             timeouts: self.timeouts.unwrap_or_default().into_spec()?,
             health: self.health.map(RawHealth::into_spec).transpose()?.flatten(),

@@ -64,7 +64,7 @@ impl World {
         self.declare(
             vip,
             ports,
-            Service { id: added.id, first_block: first, algorithm, stray, affine: 1, _pad: [0; 5] },
+            Service { id: added.id, first_block: first, algorithm, stray, affine: 1, ..Service::default() },
         )?;
         Ok(added)
     }

@@ -3,7 +3,7 @@
 //!
 //! Which [`Reason`](lb_common::abi::Reason) is produced where: `no_backend` reset, unreachable; `backends_full` choose; `table_full`
 //! full; `stray`, `stray_reset` reset; `fragment` fragments; `malformed` malformed; `flow_busy` close; `port_conflict` reuse;
-//! `unanswered` unreachable; `internal` internal.
+//! `unanswered` unreachable; `internal` internal; `no_source_port` snat.
 
 use flowpin_tests::packet::{build, run, stage, sum, world};
 
@@ -24,6 +24,7 @@ mod offload;
 mod reset;
 mod reuse;
 mod sizes;
+mod snat;
 mod sweep;
 mod tcp;
 mod together;

@@ -37,7 +37,7 @@ fn clsact_where_there_is_no_tcx() {
             let interface =
                 Interface { index, name: name.into(), ethernet: true, partial_checksums: true, xdp: None };
             for mode in [Mode::Clsact, Mode::ClsactEgress] {
-                assert_eq!(attachments.attach_tc(&mut object, &interface, [mode]).unwrap(), mode);
+                assert_eq!(attachments.attach_tc(&mut object, &interface, false, [mode]).unwrap(), mode);
             }
         }
     });

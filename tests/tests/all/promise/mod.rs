@@ -15,5 +15,6 @@ mod pinning;
 mod programs;
 mod refusal;
 mod sight;
+mod snat;
 mod sockets;
 mod timeouts;

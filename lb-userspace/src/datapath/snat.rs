@@ -1,0 +1,73 @@
+//! Addresses for source NAT, and what the kernel's stack must let pass for their sake.
+
+use std::{net::IpAddr, path::Path};
+
+use aya::maps::{Array, Map, MapData};
+use lb_common::abi::{Addr4, Addr6, MAX_SOURCES, Sources, maps};
+
+use super::{DatapathError, pin::PinDir};
+use crate::model::SnatSpec;
+
+/// The datapath's record of them.
+pub struct SourceMaps {
+    v4: Array<MapData, Sources<Addr4>>,
+    v6: Array<MapData, Sources<Addr6>>,
+}
+
+impl SourceMaps {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// One is missing or of another kind.
+    pub fn open(pins: &PinDir) -> Result<Self, DatapathError> {
+        let map = |name: &'static str| {
+            MapData::from_pin(pins.map(name)).map(Map::Array).map_err(DatapathError::kernel(name))
+        };
+        Ok(Self {
+            v4: map(maps::SOURCES4)?.try_into().map_err(DatapathError::kernel(maps::SOURCES4))?,
+            v6: map(maps::SOURCES6)?.try_into().map_err(DatapathError::kernel(maps::SOURCES6))?,
+        })
+    }
+
+    /// Tells the datapath. Flows that have an address keep it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set(&mut self, spec: &SnatSpec) -> Result<(), DatapathError> {
+        let v4 = spec.addresses.iter().filter_map(|a| match a {
+            IpAddr::V4(a) => Some(Addr4::from(*a)),
+            IpAddr::V6(_) => None,
+        });
+        let v6 = spec.addresses.iter().filter_map(|a| match a {
+            IpAddr::V6(a) => Some(Addr6::from(*a)),
+            IpAddr::V4(_) => None,
+        });
+        self.v4.set(0, sources(spec, v4), 0).map_err(DatapathError::kernel(maps::SOURCES4))?;
+        self.v6.set(0, sources(spec, v6), 0).map_err(DatapathError::kernel(maps::SOURCES6))
+    }
+}
+
+/// As the datapath has it.
+fn sources<A: Copy + Default>(spec: &SnatSpec, addresses: impl Iterator<Item = A>) -> Sources<A> {
+    let mut addr = [A::default(); MAX_SOURCES];
+    let mut count = 0;
+    for (slot, address) in addr.iter_mut().zip(addresses) {
+        *slot = address;
+        count += 1;
+    }
+    let (first, last) = (*spec.ports.start(), *spec.ports.end());
+    Sources { count, first, ports: last - first + 1, addr }
+}
+
+/// Lets the stack forward packets that come in by this interface and by now have an address of the node's as their source: IPv4 takes those for
+/// forged otherwise (`fib_validate_source` in net/ipv4/fib_frontend.c). IPv6 doesn't look.
+///
+/// # Errors
+/// The file can't be written.
+pub fn accept_local(interface: &str) -> Result<(), DatapathError> {
+    let path = Path::new("/proc/sys/net/ipv4/conf").join(interface).join("accept_local");
+    if std::fs::read_to_string(&path).is_ok_and(|text| text.trim() == "1") {
+        return Ok(());
+    }
+    std::fs::write(&path, "1").map_err(DatapathError::io(path.display().to_string()))
+}

@@ -1,0 +1,139 @@
+//! How packets reach backends.
+
+use std::{net::IpAddr, ops::RangeInclusive};
+
+use lb_common::abi::{Forward, MAX_SOURCE_PORTS, MAX_SOURCES};
+
+use super::ModelError;
+
+/// What is done to a packet so that it gets to its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ForwardKind {
+    /// `nat`: the destination is replaced. The backend sees the client, and must answer by way of the node.
+    #[default]
+    Nat,
+    /// `snat`: the source as well, by an address of the node's. The backend sees that, and answers to it wherever it is.
+    Snat,
+}
+
+impl ForwardKind {
+    /// From its name.
+    ///
+    /// # Errors
+    /// There are only these.
+    pub fn parse(text: &str) -> Result<Self, ModelError> {
+        match text {
+            "nat" => Ok(Self::Nat),
+            "snat" => Ok(Self::Snat),
+            _ => Err(ModelError::NotKnown { what: "forward", text: text.into(), known: "nat or snat" }),
+        }
+    }
+
+    /// As the datapath knows it.
+    pub const fn code(self) -> Forward {
+        match self {
+            Self::Nat => Forward::NAT,
+            Self::Snat => Forward::SNAT,
+        }
+    }
+}
+
+/// The node's addresses that stand in for clients'.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnatSpec {
+    /// Addresses, of either family; at most [`MAX_SOURCES`] of each.
+    pub addresses: Vec<IpAddr>,
+    /// Their ports.
+    pub ports: RangeInclusive<u16>,
+}
+
+impl Default for SnatSpec {
+    /// No addresses, and ports below those that Linux gives to sockets of its own (`net.ipv4.ip_local_port_range`): an answer to one of those
+    /// must not be taken for a flow's.
+    fn default() -> Self {
+        Self { addresses: Vec::new(), ports: 1024..=32767 }
+    }
+}
+
+impl SnatSpec {
+    /// As written.
+    ///
+    /// # Errors
+    /// Something of it is not usable.
+    pub fn parse(addresses: &[String], ports: Option<&str>) -> Result<Self, ModelError> {
+        let mut spec = Self::default();
+        for text in addresses {
+            let address: IpAddr =
+                text.parse().map_err(|_| ModelError::NotAnAddress { text: text.clone() })?;
+            if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+                return Err(ModelError::NotKnown {
+                    what: "snat address",
+                    text: text.clone(),
+                    known: "an address of the node's that backends can answer to",
+                });
+            }
+            if !spec.addresses.contains(&address) {
+                spec.addresses.push(address);
+            }
+        }
+        for v6 in [false, true] {
+            let count = spec.addresses.iter().filter(|a| a.is_ipv6() == v6).count();
+            if count > MAX_SOURCES {
+                return Err(ModelError::NotKnown {
+                    what: "snat.addresses: the number",
+                    text: count.to_string(),
+                    known: "at most 16 of each IP version",
+                });
+            }
+        }
+        if let Some(text) = ports {
+            let range = text.split_once('-').and_then(|(first, last)| {
+                Some((first.trim().parse::<u16>().ok()?, last.trim().parse::<u16>().ok()?))
+            });
+            spec.ports = match range {
+                Some((first, last))
+                    if first > 0 && first <= last && usize::from(last - first) < MAX_SOURCE_PORTS =>
+                {
+                    first..=last
+                }
+                _ => {
+                    return Err(ModelError::NotKnown {
+                        what: "snat.ports",
+                        text: text.into(),
+                        known: "a range of at most 32768 ports, like 1024-32767",
+                    });
+                }
+            };
+        }
+        Ok(spec)
+    }
+
+    /// Its addresses of one family.
+    pub fn of_family(&self, v6: bool) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().copied().filter(move |a| a.is_ipv6() == v6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_usable() {
+        let good =
+            SnatSpec::parse(&["10.0.0.1".into(), "fd00::1".into(), "10.0.0.1".into()], Some("2000-2999"));
+        let good = good.unwrap();
+        assert_eq!((good.addresses.len(), good.ports), (2, 2000..=2999));
+        let one = ["10.0.0.1".to_string()];
+        for bad in ["", "5", "0-100", "200-100", "1-32769", "1024-70000", "a-b"] {
+            let error = SnatSpec::parse(&one, Some(bad)).unwrap_err().to_string();
+            assert!(error.contains(&format!("\"{bad}\"")), "{error}");
+        }
+        for bad in ["here", "127.0.0.1", "::", "224.0.0.1"] {
+            let error = SnatSpec::parse(&[bad.into()], None).unwrap_err().to_string();
+            assert!(error.contains(bad), "{error}");
+        }
+        let many: Vec<String> = (1..=17).map(|i| format!("10.0.0.{i}")).collect();
+        assert!(SnatSpec::parse(&many, None).unwrap_err().to_string().contains("17"));
+    }
+}
