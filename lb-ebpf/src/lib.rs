@@ -6,6 +6,7 @@
 //!                                                 └─ not ours: pass     └─ refused: reset | unreachable | drop
 //! ```
 //!
+//! Beside the road: `fragment` gives later fragments the ports of their first, `icmp` answers pings and translates errors, `snat` finds ports of ours.
 //! `packet` is the only place that knows XDP from TC; `maps` names every map. `parse`, `rewrite`, `reset` and `unreachable` touch
 //! bytes and no map; `service`, `choose`, `conntrack`, `account` touch maps and no bytes. A library, so that the steps that touch
 //! bytes only are tested on the host; `main.rs` holds the entry points.

@@ -147,13 +147,17 @@ impl Header for V4 {
             parsed.key.src = Addr4(get(p, 12));
             parsed.key.dst = Addr4(get(p, 16));
             parsed.key.proto = Proto(get(p, 9));
-            parsed.fragment = get::<u16>(p, 4) as u32;
             (get::<u8>(p, 0), u16::from_be(get(p, 2)) as usize, u16::from_be(get(p, 6)))
         };
         let header = (first & 0xf) as usize * 4;
         let total = if P::BIG && total == 0 { packet.frame_len() - l3 } else { total };
         if first >> 4 != 4 || header < 20 || total < header || !packet.holds(l3 + total) {
             return Err(Why::Malformed);
+        }
+        if fragment & 0x3fff != 0 {
+            let Some(p) = packet.bytes(l3, 20) else { return Err(Why::Malformed) };
+            // SAFETY: 20 bytes at `p` were just bounds-checked.
+            parsed.fragment = unsafe { get::<u16>(p, 4) } as u32;
         }
         if fragment & 0x1fff != 0 {
             return Err(parsed.later(l3, total));

@@ -124,3 +124,27 @@ fn ten_thousand_and_one_services() {
         .collect();
     assert!(refusal(&text).contains("10001 services are too many; the limit is 10000"));
 }
+
+#[test]
+fn source_nat_needs_an_address_of_the_vips_family() {
+    let snat = with("slow_start", "forward = \"snat\"\nslow_start");
+    let error = refusal(&snat);
+    assert!(error.contains("\"app\"") && error.contains("IPv4 address"), "{error}");
+    let six = "[snat]\naddresses = [\"fd00::5\"]\n";
+    assert_eq!(refusal(&format!("{six}{snat}")), error);
+    let config =
+        parse(&format!("[snat]\naddresses = [\"10.0.0.5\"]\nports = \"2000-2999\"\n{snat}"), "f.toml");
+    let config = config.unwrap();
+    assert_eq!(config.services[0].forward, ForwardKind::Snat);
+    assert_eq!(config.snat.ports, 2000..=2999);
+    let error = refusal(&with("slow_start", "forward = \"dsr\"\nslow_start"));
+    assert!(error.contains("forward \"dsr\" is not known; use nat or snat"), "{error}");
+}
+
+#[test]
+fn only_tc_can_be_fast() {
+    let config = parse(&with("attach = \"tc\"", "attach = \"tc\"\nfast = true"), "f.toml").unwrap();
+    assert_eq!(config.interfaces.iter().map(|i| i.fast).collect::<Vec<_>>(), [false, true]);
+    let error = refusal(&with("attach = \"xdp\"", "attach = \"xdp\"\nfast = true"));
+    assert!(error.contains("eth0") && error.contains("fast"), "{error}");
+}

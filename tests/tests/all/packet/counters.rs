@@ -57,9 +57,9 @@ fn what_is_refused_counts_nowhere_but_under_its_reason() {
     everywhere(|s| {
         let added = s.service(UDP, 53, 1);
         let net = s.net;
-        let first = eth().ip(net.client, net.vip).udp(1, 53).fragment(0x2000);
-        let first = if net.vip.is_ipv4() { first } else { first.fragment6(0, true) };
-        s.step("a fragment", first.fill(64), Drop(Reason::Fragment));
+        let later = eth().ip(net.client, net.vip).udp(1, 53).fragment(9);
+        let later = if net.vip.is_ipv4() { later } else { later.fragment6(9, false) };
+        s.step("a fragment without its first", later.fill(64), Drop(Reason::Fragment));
         assert_eq!(s.world.counters(added.backends[0]).unwrap(), BackendCounters::default());
     });
 }

@@ -21,7 +21,7 @@ fn other_addresses_ports_and_protocols() {
         }
         s.step("UDP to the TCP port", eth().ip(net.client, net.vip).udp(40000, 80), Pass);
         s.step("TCP to the UDP port", eth().ip(net.client, net.vip).tcp(40000, 53, SYN), Pass);
-        s.step("ping of the VIP", eth().ip(net.client, net.vip).icmp(8, 0).fill(56), Pass);
+        s.step("ping of another", eth().ip(net.client, net.other).icmp(8, 0).fill(56), Pass);
         for proto in [0u8, 1, 2, 4, 41, 47, 50, 58, 59, 89, 132, 136, 255] {
             if net.vip.is_ipv4() || !matches!(proto, 0 | 51 | 60) {
                 s.step("another protocol", eth().ip(net.client, net.vip).proto(proto).fill(40), Pass);

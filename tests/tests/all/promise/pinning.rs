@@ -120,3 +120,13 @@ fn v4_in_by_xdp_back_by_tc() {
 fn v6_in_by_tc_back_by_xdp() {
     endure(V6, "tc", "xdp", "least-connections");
 }
+
+#[test]
+fn v4_past_the_ip_stack() {
+    endure(V4, "fast", "fast", "least-connections");
+}
+
+#[test]
+fn v6_in_by_xdp_back_past_the_ip_stack() {
+    endure(V6, "xdp", "fast", "consistent-hash");
+}

@@ -12,7 +12,7 @@ use flowpin_tests::harness::{
 use tempfile::TempDir;
 
 /// How packets come in: from clients, from backends.
-const MIX: [(&str, &str); 4] = [("tc", "tc"), ("xdp", "xdp"), ("xdp", "tc"), ("tc", "xdp")];
+const MIX: [(&str, &str); 5] = [("tc", "tc"), ("xdp", "xdp"), ("xdp", "tc"), ("tc", "xdp"), ("fast", "fast")];
 
 /// A node with one service in each family, and what it must have seen when all is done.
 struct Scene {
