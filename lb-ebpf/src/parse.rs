@@ -87,7 +87,7 @@ impl<A> Parsed<A> {
         if self.key.proto.0 == Proto::TCP.0 {
             self.bytes.wrapping_sub(self.segment.len) as usize
         } else {
-            self.l4() - self.l3() + 8
+            self.l4().wrapping_sub(self.l3()) + 8
         }
     }
     /// Bytes from the TCP or UDP header to the end of the packet.

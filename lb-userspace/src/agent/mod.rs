@@ -55,6 +55,9 @@ const RAMP: Duration = Duration::from_secs(1);
 /// How often the affinity table is looked through.
 const CLIENTS: Duration = Duration::from_secs(2);
 
+/// How often bitmaps of source ports that are empty are removed.
+const PORTS: Duration = Duration::from_secs(10);
+
 /// What `flowpin agent` was asked.
 pub struct AgentOptions {
     /// Config file; `None`: defaults.
@@ -128,6 +131,8 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ramp = tokio::time::interval(RAMP);
     ramp.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ports = tokio::time::interval(PORTS);
+    ports.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = term.recv() => break,
@@ -140,6 +145,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
             Some(()) = changes.recv() => handle.owner().lock().await.attach().await,
             _ = look.tick() => handle.owner().lock().await.attach().await,
             _ = ramp.tick() => handle.owner().lock().await.ramp(),
+            _ = ports.tick() => handle.owner().lock().await.collect_ports(),
         }
     }
     notify(&[sd_notify::NotifyState::Stopping]);

@@ -311,6 +311,13 @@ impl Owner {
         }
     }
 
+    /// Removes what is noted of ports of backends that have no more flows.
+    pub fn collect_ports(&mut self) {
+        if let Err(e) = self.sources.collect() {
+            tracing::warn!("source ports: {e}");
+        }
+    }
+
     /// A health check's word on a backend.
     pub fn set_health(&mut self, service: &str, backend: &str, healthy: bool) {
         {

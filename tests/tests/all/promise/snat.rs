@@ -20,6 +20,8 @@ use flowpin_tests::{
     },
     packet::build::eth,
 };
+use lb_common::abi::{Addr4, SourceKey, SourcePorts};
+use nix::sys::signal::Signal;
 use socket2::{Domain, Protocol, Socket, Type};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -117,6 +119,50 @@ fn a_service_without_an_address_to_use_is_refused() {
     assert!(log.contains("needs an IPv4 address of the node's; give it in [snat]"), "{log}");
 }
 
+/// Bitmaps of ports that the datapath keeps.
+fn bitmaps(agent: &Agent) -> usize {
+    let map = aya::maps::MapData::from_pin(agent.pins().join("maps/SOURCE_PORTS4")).expect("the pin");
+    let map: aya::maps::HashMap<_, SourceKey<Addr4>, SourcePorts> =
+        aya::maps::Map::HashMap(map).try_into().expect("a hash map");
+    map.keys().count()
+}
+
+#[test]
+fn other_ports_for_new_connections_and_nothing_kept_of_old_ones() {
+    let net = Net::new(1);
+    let _server = Server::start(&net.backends[0], "b", [80]);
+    let config = |ports: &str| {
+        format!("[snat]\naddresses = [\"10.2.0.1\"]\nports = \"{ports}\"\n")
+            + &interfaces(&[("c0", "tc"), ("b0", "tc")])
+            + &services(V4, "snat", 1)
+    };
+    let agent = Agent::start(&net.node, &config("2000-2015"));
+    let open = || net.client.run(|| Conn::open(at(&V4.vip(0), 80)));
+    let peers = |first: u16, last: u16| {
+        let all = net.backends[0].must("ss -Htn state established sport = :80");
+        let port = |line: &str| line.rsplit(':').next()?.trim().parse::<u16>().ok();
+        all.lines().filter_map(port).filter(|p| (first..=last).contains(p)).count()
+    };
+    let mut conns: Vec<Conn> = (0..16).map(|_| open().expect("a port for each")).collect();
+    assert_eq!(open().expect_err("there are 16").kind(), ErrorKind::ConnectionRefused);
+    agent.write_config(&config("2008-2039"));
+    agent.signal(Signal::SIGHUP);
+    // Eight of the new range's are still in use.
+    eventually("the new range is in force", LIMIT, || {
+        conns.extend(open().map_err(|e| e.to_string()));
+        if conns.len() == 40 { Ok(()) } else { Err(format!("{} connections", conns.len())) }
+    });
+    assert_eq!((peers(2000, 2015), peers(2016, 2039)), (16, 24));
+    conns.iter_mut().for_each(|conn| conn.exchange(1000).expect("old and new go on"));
+    assert_eq!(bitmaps(&agent), 1);
+    drop(conns);
+    agent.done(&["connection", "close", "--service", "app"]);
+    eventually("what is empty is not kept", LIMIT, || match bitmaps(&agent) {
+        0 => Ok(()),
+        n => Err(format!("{n} bitmaps, {}", agent.json(&["status"])["conntrack_entries"])),
+    });
+}
+
 /// Who has asked a server: each peer once.
 fn listen(ns: &Ns) -> Arc<Mutex<HashSet<SocketAddr>>> {
     let socket = ns.run(|| UdpSocket::bind("0.0.0.0:53").expect("bind"));
@@ -182,7 +228,7 @@ impl Crowd {
     /// Asks until each of these has been answered.
     fn settle(&self, clients: std::ops::Range<u32>) {
         let mut answered = HashSet::new();
-        eventually("every client is answered", LIMIT, || {
+        eventually("every client is answered", 5 * LIMIT, || {
             for part in clients.clone().filter(|n| !answered.contains(n)).collect::<Vec<_>>().chunks(100) {
                 part.iter().for_each(|n| self.ask(*n));
                 std::thread::yield_now();
@@ -205,7 +251,13 @@ fn sixty_thousand_flows_to_one_backend_and_then_no_more() {
     let crowd = Crowd::new(&net.client);
     let config = interfaces(&[("c0", "tc"), ("b0", "tc")])
         + "[snat]\naddresses = [\"10.2.0.1\", \"10.2.0.9\"]\n"
-        + &service("app", &V4.vip(0), "\"53/udp\"", &[V4.backend(0)], "forward = \"snat\"");
+        + &service(
+            "app",
+            &V4.vip(0),
+            "\"53/udp\"",
+            &[V4.backend(0)],
+            "forward = \"snat\"\ntimeouts = { udp = \"1h\" }",
+        );
     let agent = Agent::start(&net.node, &config);
     crowd.settle(0..60_000);
     assert_eq!(agent.active("app"), [60_000]);
