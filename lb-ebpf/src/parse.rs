@@ -65,6 +65,8 @@ pub struct Parsed<A> {
     pub fragment: u32,
     /// Bytes from the IP header to the end of the packet, without layer-2 padding.
     pub bytes: u32,
+    /// 1: it is a first fragment, whose checksum is over more than it holds.
+    pub first: u32,
     /// TCP: what it says. UDP: nothing.
     pub segment: Segment,
 }
@@ -267,6 +269,7 @@ fn layer4<V: Header, P: Packet>(
     parsed.l3 = l3 as u16;
     parsed.l4 = l4 as u16;
     parsed.bytes = bytes as u32;
+    parsed.first = more as u32;
     let room = bytes - (l4 - l3);
     if parsed.key.proto == Proto::TCP {
         let Some(p) = packet.bytes(l4, 20) else { return Err(Why::Malformed) };

@@ -196,7 +196,8 @@ fn fix<V: Rewrite, P: Packet>(
     port_delta: u32,
 ) -> Option<()> {
     let udp = parsed.key.proto == Proto::UDP;
-    let pseudo = if P::MAY_BE_PARTIAL {
+    // Who cuts a datagram in pieces has finished its checksum.
+    let pseudo = if P::MAY_BE_PARTIAL && parsed.first == 0 {
         pseudo_sum(parsed.key.src, parsed.key.dst, parsed.key.proto, parsed.room())
     } else {
         0

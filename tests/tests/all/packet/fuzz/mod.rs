@@ -256,7 +256,9 @@ fn translated(hook: Hook, frame: &[u8], w: &Whole, to: (IpAddr, u16), destinatio
     let room = w.bytes - (w.l4 - w.l3);
     let pseudo = sum::fold(sum::pseudo(w.key.src.0, w.key.dst.0, w.key.proto, room));
     let check = match field(at) {
-        old if hook == Hook::XdpVirtual && old == pseudo && old != 0 => sum::fold(u64::from(old) + addr),
+        old if hook == Hook::XdpVirtual && !w.first && old == pseudo && old != 0 => {
+            sum::fold(u64::from(old) + addr)
+        }
         0 if w.key.proto == 17 => 0,
         old => match !sum::fold(u64::from(!old) + addr + port) {
             0 if w.key.proto == 17 => 0xffff,

@@ -52,6 +52,8 @@ pub struct Whole {
     pub ack: u32,
     /// TCP: payload bytes.
     pub len: u32,
+    /// A first fragment.
+    pub first: bool,
 }
 
 fn u16_at(f: &[u8], at: usize) -> usize {
@@ -147,7 +149,7 @@ fn ipv6(f: &[u8], l3: usize, big: bool) -> Read {
 
 fn later(datagram: Datagram, l3: usize, bytes: usize) -> Read {
     let key = Key { src: (datagram.0, 0), dst: (datagram.1, 0), proto: 0 };
-    Read::Fragment(Whole { key, l3, l4: 0, bytes, flags: 0, seq: 0, ack: 0, len: 0 }, datagram)
+    Read::Fragment(Whole { key, l3, l4: 0, bytes, flags: 0, seq: 0, ack: 0, len: 0, first: false }, datagram)
 }
 
 #[expect(clippy::too_many_arguments, reason = "what an IP header says is that much")]
@@ -176,7 +178,8 @@ fn layer4(
         return Read::Broken(dst);
     }
     let key = Key { src: (src, u16_at(f, l4) as u16), dst: (dst, u16_at(f, l4 + 2) as u16), proto };
-    let mut whole = Whole { key, l3, l4, bytes: total, flags: 0, seq: 0, ack: 0, len: 0 };
+    let mut whole =
+        Whole { key, l3, l4, bytes: total, flags: 0, seq: 0, ack: 0, len: 0, first: more.is_some() };
     if proto == 6 {
         let offset = usize::from(f[l4 + 12] >> 4) * 4;
         let flags = f[l4 + 13];
