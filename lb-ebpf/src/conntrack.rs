@@ -247,7 +247,7 @@ pub extern "C" fn flowpin_unlink6() -> u32 {
     0
 }
 
-/// The 5-tuple with which packets of a full entry leave; `None`: it is being removed.
+/// The 5-tuple with which packets of an entry leave; `None`: it is being removed.
 #[inline(always)]
 pub fn translated<V: Tables>(flow: Entry<V::Addr>) -> Option<FlowKey<V::Addr>> {
     // SAFETY: the pointers come from searches in this run.
@@ -337,10 +337,8 @@ pub fn pin<V: Tables>(parsed: &Parsed<V::Addr>, backend: &Backend, opening: &Ope
         back_out::<V>(key, opening);
         return refusal(reply);
     }
-    if opening.full && table::link::<V>(forward, reply).is_none() {
-        return REFUSED | Reason::Internal as u32;
-    }
-    if !table::publish::<V>(forward, reply) {
+    let linked = !opening.full || table::link::<V>(forward, reply).is_some();
+    if !linked || !table::publish::<V>(forward, reply) {
         back_out::<V>(key, opening);
         return REFUSED | Reason::Internal as u32;
     }

@@ -93,7 +93,7 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
 fn onward<V: Family, P: Packet>(mut packet: P, parsed: &Parsed<V::Addr>, flow: Entry<V::Addr>) -> P::Verdict {
     let Some(ip) = packet.bytes(parsed.l3(), V::LEN) else { return packet.drop() };
     // SAFETY: the fixed IP header at `ip` was just bounds-checked; the pointer comes from a search in this run.
-    let (last, direction) = unsafe { (V::hops_left(ip) <= 1, (*flow.at()).direction) };
+    let (last, direction) = unsafe { (get::<u8>(ip, V::HOPS) <= 1, (*flow.at()).direction) };
     if last && direction.is_full() && direction.is_forward() {
         // The stack tells the sender about the packet as he knows it; about a translated one it would tell itself.
         return packet.pass();

@@ -25,16 +25,13 @@ pub trait Rewrite: IpVersion {
     const LEN: usize;
     /// Offset of the protocol, or next header.
     const PROTO: usize;
+    /// Offset of the time to live, or hop limit.
+    const HOPS: usize;
     /// Writes an address and, for IPv4, brings the header checksum up to date.
     ///
     /// # Safety
     /// `ip` must be valid for the fixed IP header.
     unsafe fn set(ip: *mut u8, at: usize, addr: Self::Addr, delta: u32);
-    /// The time to live, or hop limit.
-    ///
-    /// # Safety
-    /// As for `set`.
-    unsafe fn hops_left(ip: *const u8) -> u8;
     /// Writes the time to live, or hop limit, likewise.
     ///
     /// # Safety
@@ -47,6 +44,7 @@ impl Rewrite for V4 {
     const DST: usize = 16;
     const LEN: usize = 20;
     const PROTO: usize = 9;
+    const HOPS: usize = 8;
     #[inline(always)]
     unsafe fn set(ip: *mut u8, at: usize, addr: Addr4, delta: u32) {
         // SAFETY: the caller vouches for 20 bytes.
@@ -56,17 +54,13 @@ impl Rewrite for V4 {
         }
     }
     #[inline(always)]
-    unsafe fn hops_left(ip: *const u8) -> u8 {
-        // SAFETY: the caller vouches for 20 bytes.
-        unsafe { get(ip, 8) }
-    }
-    #[inline(always)]
     unsafe fn hops(ip: *mut u8, hops: u8) {
         // SAFETY: the caller vouches for 20 bytes.
         unsafe {
-            let old: u16 = get(ip, 8);
-            put(ip, 8, hops);
-            put(ip, 10, checksum::update(get(ip, 10), checksum::delta(old as u32, get::<u16>(ip, 8) as u32)));
+            let old: u16 = get(ip, Self::HOPS);
+            put(ip, Self::HOPS, hops);
+            let new: u16 = get(ip, Self::HOPS);
+            put(ip, 10, checksum::update(get(ip, 10), checksum::delta(old as u32, new as u32)));
         }
     }
 }
@@ -76,6 +70,7 @@ impl Rewrite for V6 {
     const DST: usize = 24;
     const LEN: usize = 40;
     const PROTO: usize = 6;
+    const HOPS: usize = 7;
     #[inline(always)]
     unsafe fn set(ip: *mut u8, at: usize, addr: Addr6, _delta: u32) {
         // SAFETY: the caller vouches for 40 bytes.
@@ -87,14 +82,9 @@ impl Rewrite for V6 {
         }
     }
     #[inline(always)]
-    unsafe fn hops_left(ip: *const u8) -> u8 {
-        // SAFETY: the caller vouches for 40 bytes.
-        unsafe { get(ip, 7) }
-    }
-    #[inline(always)]
     unsafe fn hops(ip: *mut u8, hops: u8) {
         // SAFETY: the caller vouches for 40 bytes.
-        unsafe { put(ip, 7, hops) };
+        unsafe { put(ip, Self::HOPS, hops) };
     }
 }
 

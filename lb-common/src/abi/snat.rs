@@ -21,6 +21,18 @@ pub struct Sources<A> {
     pub addr: [A; MAX_SOURCES],
 }
 
+impl<A: Copy + Default> Sources<A> {
+    /// These addresses, of which those beyond [`MAX_SOURCES`] are left out, with so many ports each from `first` on.
+    pub fn new(first: u16, ports: u16, addresses: impl IntoIterator<Item = A>) -> Self {
+        let mut sources = Self { count: 0, first, ports, addr: [A::default(); MAX_SOURCES] };
+        for (slot, address) in sources.addr.iter_mut().zip(addresses) {
+            *slot = address;
+            sources.count += 1;
+        }
+        sources
+    }
+}
+
 /// Whose ports: one address of ours, towards one backend's address and port. 12 bytes for IPv4, 36 for IPv6.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

@@ -157,7 +157,7 @@ impl<const ONWARD: bool> Packet for TcPacket<ONWARD> {
     fn onward<V: Rewrite>(self, l3: usize, headers: usize, key: &FlowKey<V::Addr>) -> i32 {
         let Some(ip) = self.bytes(l3, V::LEN) else { return TC_ACT_SHOT };
         // SAFETY: the fixed IP header at `ip` was just bounds-checked.
-        let hops = unsafe { V::hops_left(ip) };
+        let hops: u8 = unsafe { get(ip, V::HOPS) };
         let Some(way) = (if hops > 1 { route::find::<V>(self.ctx.skb.skb, headers, key) } else { None })
         else {
             return TC_ACT_UNSPEC;

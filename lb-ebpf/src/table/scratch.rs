@@ -102,10 +102,22 @@ pub fn placed_twin<V: Tables>(flow: Entry<V::Addr>) -> Option<*mut Flow<V::Addr>
     placed::<V>(flow.at)
 }
 
-/// Makes an entry's own key the scratch entry's.
+/// Makes an entry's own key the first scratch entry's.
 #[inline(always)]
 pub(crate) fn put_own<V: Tables>(flow: *const Flow<V::Addr>) -> Option<()> {
-    let scratch = scratch::<V>(FORWARD)?;
+    put_in::<V>(FORWARD, flow)
+}
+
+/// Makes the key of the other direction's entry, given a full one, the second scratch entry's.
+#[inline(always)]
+pub fn note_twin<V: Tables>(flow: *const Flow<V::Addr>) -> Option<()> {
+    put_in::<V>(REPLY, placed::<V>(flow)?)
+}
+
+/// Makes an entry's own key a scratch entry's.
+#[inline(always)]
+fn put_in<V: Tables>(which: u32, flow: *const Flow<V::Addr>) -> Option<()> {
+    let scratch = scratch::<V>(which)?;
     // SAFETY: the pointer comes from a search in this run; the scratch entry is this CPU's own.
     unsafe {
         (*scratch).src = (*flow).src;
@@ -113,22 +125,6 @@ pub(crate) fn put_own<V: Tables>(flow: *const Flow<V::Addr>) -> Option<()> {
         (*scratch).sport = (*flow).sport;
         (*scratch).dport = (*flow).dport;
         (*scratch).proto = (*flow).proto;
-    }
-    Some(())
-}
-
-/// Makes the key of the other direction's entry, given a full one, the second scratch entry's.
-#[inline(always)]
-pub fn note_twin<V: Tables>(flow: *const Flow<V::Addr>) -> Option<()> {
-    let twin = placed::<V>(flow)?;
-    let scratch = scratch::<V>(REPLY)?;
-    // SAFETY: the pointer comes from a search in this run; the scratch entry is this CPU's own.
-    unsafe {
-        (*scratch).src = (*twin).src;
-        (*scratch).dst = (*twin).dst;
-        (*scratch).sport = (*twin).sport;
-        (*scratch).dport = (*twin).dport;
-        (*scratch).proto = (*twin).proto;
     }
     Some(())
 }

@@ -53,6 +53,11 @@ impl Mode {
         matches!(self, Self::TcxEgress | Self::ClsactEgress)
     }
 
+    /// A filter, not a link?
+    const fn is_clsact(self) -> bool {
+        matches!(self, Self::Clsact | Self::ClsactEgress)
+    }
+
     /// Which TC hook it is, if it is one.
     const fn way(self) -> TcAttachType {
         if self.is_egress() { TcAttachType::Egress } else { TcAttachType::Ingress }
@@ -123,8 +128,8 @@ impl Attachments {
         self.attached.get(&index).map(|a| a.ingress)
     }
 
-    /// Attaches to an interface (`fast`: TC sends what it has translated on past the IP stack), or swaps the program of the link that is there. What is in place already is looked at, and put
-    /// back if somebody took it off.
+    /// Attaches to an interface, or swaps the program of the link that is there. What is in place already is looked at, and put
+    /// back if somebody took it off. `fast`: TC sends what it has translated on past the IP stack.
     ///
     /// # Errors
     /// Another program has the hook, or the kernel refuses. What was attached before stays.
@@ -143,7 +148,7 @@ impl Attachments {
             {
                 return Ok(before.ingress);
             }
-            if before.ingress != Mode::Clsact && before.egress != Mode::ClsactEgress {
+            if !before.ingress.is_clsact() && !before.egress.is_clsact() {
                 tracing::warn!(interface = interface.name, "the program was taken off; putting it back");
             }
             self.attached.remove(&interface.index);
@@ -214,7 +219,7 @@ impl Attachments {
     ) -> Result<Mode, DatapathError> {
         for mode in modes {
             let (program, pin) = (object.tc(tc_program(mode, fast))?, self.pin(interface.index, mode));
-            if matches!(mode, Mode::Clsact | Mode::ClsactEgress) {
+            if mode.is_clsact() {
                 clsact::attach(program, interface, mode.way(), &pin)?;
                 return Ok(mode);
             }
@@ -237,11 +242,7 @@ impl Attachments {
     /// Takes the program off one hook of an interface, if it is there.
     fn release(&self, index: u32, mode: Mode) -> Result<(), DatapathError> {
         let pin = self.pin(index, mode);
-        if matches!(mode, Mode::Clsact | Mode::ClsactEgress) {
-            clsact::detach(index, mode.way(), &pin)
-        } else {
-            links::remove(&pin)
-        }
+        if mode.is_clsact() { clsact::detach(index, mode.way(), &pin) } else { links::remove(&pin) }
     }
 
     /// Takes the programs off all interfaces but `wanted`, those of earlier agents included, and forgets interfaces that are

@@ -6,7 +6,7 @@ use aya::{
     Pod,
     maps::{Array, HashMap, Map, MapData, MapError},
 };
-use lb_common::abi::{Addr4, Addr6, MAX_SOURCES, SourceKey, SourcePorts, Sources, maps};
+use lb_common::abi::{Addr4, Addr6, SourceKey, SourcePorts, Sources, maps};
 
 use super::{DatapathError, pin::PinDir};
 use crate::model::SnatSpec;
@@ -100,25 +100,15 @@ impl SourceMaps {
             IpAddr::V6(a) => Some(Addr6::from(*a)),
             IpAddr::V4(_) => None,
         });
-        let (v4, v6) = (sources(spec, v4), sources(spec, v6));
+        let (first, last) = (*spec.ports.start(), *spec.ports.end());
+        let ports = last - first + 1;
+        let (v4, v6) = (Sources::new(first, ports, v4), Sources::new(first, ports, v6));
         let before = self.v4.get(&0, 0).map_err(DatapathError::kernel(maps::SOURCES4))?;
         self.v4.set(0, v4, 0).map_err(DatapathError::kernel(maps::SOURCES4))?;
         self.v6.set(0, v6, 0).map_err(DatapathError::kernel(maps::SOURCES6))?;
         // A bit stands for a port of the range that there was.
         if (before.first, before.ports) != (v4.first, v4.ports) { self.taken.clear(true) } else { Ok(()) }
     }
-}
-
-/// As the datapath has it.
-fn sources<A: Copy + Default>(spec: &SnatSpec, addresses: impl Iterator<Item = A>) -> Sources<A> {
-    let mut addr = [A::default(); MAX_SOURCES];
-    let mut count = 0;
-    for (slot, address) in addr.iter_mut().zip(addresses) {
-        *slot = address;
-        count += 1;
-    }
-    let (first, last) = (*spec.ports.start(), *spec.ports.end());
-    Sources { count, first, ports: last - first + 1, addr }
 }
 
 /// Lets the stack forward packets that come in by this interface and by now have an address of the node's as their source: IPv4 takes those for

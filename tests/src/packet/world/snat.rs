@@ -13,23 +13,12 @@ impl World {
     /// # Errors
     /// The kernel refuses.
     pub fn set_sources(&mut self, addresses: &[IpAddr], first: u16, ports: u16) -> Result<()> {
-        let (mut four, mut six) = (Sources::default(), Sources::default());
-        (four.first, four.ports) = (first, ports);
-        (six.first, six.ports) = (first, ports);
-        for address in addresses {
-            match address {
-                IpAddr::V4(a) => {
-                    four.addr[four.count as usize] = (*a).into();
-                    four.count += 1;
-                }
-                IpAddr::V6(a) => {
-                    six.addr[six.count as usize] = (*a).into();
-                    six.count += 1;
-                }
-            }
-        }
-        self.sources4.set(0, four, 0)?;
-        Ok(self.sources6.set(0, six, 0)?)
+        let four =
+            addresses.iter().filter_map(|a| if let IpAddr::V4(a) = a { Some((*a).into()) } else { None });
+        let six =
+            addresses.iter().filter_map(|a| if let IpAddr::V6(a) = a { Some((*a).into()) } else { None });
+        self.sources4.set(0, Sources::new(first, ports, four), 0)?;
+        Ok(self.sources6.set(0, Sources::new(first, ports, six), 0)?)
     }
 
     /// Forgets which ports are taken.
@@ -46,13 +35,8 @@ impl World {
     /// # Errors
     /// The kernel refuses.
     pub fn ports_taken(&self) -> Result<u32> {
-        let mut count = 0;
-        for ports in self.ports4.iter() {
-            count += ports?.1.taken.iter().map(|word| word.count_ones()).sum::<u32>();
-        }
-        for ports in self.ports6.iter() {
-            count += ports?.1.taken.iter().map(|word| word.count_ones()).sum::<u32>();
-        }
-        Ok(count)
+        let v4 = self.ports4.iter().map(|ports| ports.map(|(_, ports)| ports));
+        let v6 = self.ports6.iter().map(|ports| ports.map(|(_, ports)| ports));
+        v4.chain(v6).map(|ports| Ok(ports?.taken.iter().map(|word| word.count_ones()).sum::<u32>())).sum()
     }
 }
