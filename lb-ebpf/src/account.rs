@@ -154,6 +154,24 @@ pub fn pinned(backend: BackendId) {
     }
 }
 
+/// A process's socket was pinned. Packets may interrupt it.
+#[inline(always)]
+pub fn pinned_by_process(backend: BackendId) {
+    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend.0) {
+        // SAFETY: this CPU's own slot, which only it writes; in one instruction, so that nothing comes between.
+        unsafe { add_u64(&raw mut (*counters).connections, 1) };
+    }
+}
+
+/// A process's socket was refused.
+#[inline(always)]
+pub fn reason_by_process(reason: u32) {
+    if let Some(count) = REASONS.get_ptr_mut(reason) {
+        // SAFETY: as above.
+        unsafe { add_u64(count, 1) };
+    }
+}
+
 /// A packet of a flow went through.
 ///
 /// The flow's own figures are plain adds: packets of one direction of one flow come in by one queue and so on one CPU. Should

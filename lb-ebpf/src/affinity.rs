@@ -42,12 +42,79 @@ const OVER: u32 = u32::MAX - 2;
 /// A backend with a place taken on it, for a flow of this client. As [`choose::backend`](crate::choose::backend), but [`BOUND`].
 #[inline(always)]
 pub fn choose<A: Addr>(service: &Service, client: A, flow_hash: u32, chance: u32) -> u32 {
-    let (high, low) = client.wide();
+    rounds(&mut OfCpu, service, client.wide(), flow_hash, chance)
+}
+
+/// The same for a socket of a process's, whom packets may interrupt.
+#[inline(always)]
+pub fn choose_for_process(service: &Service, client: (u64, u64), flow_hash: u32, chance: u32) -> u32 {
+    rounds(&mut AffinityEntry::default(), service, client, flow_hash, chance)
+}
+
+/// Where a client that is being bound is noted meanwhile.
+trait Desk {
+    /// As [`known`].
+    fn known(&mut self, service: ServiceId, first: u32, client: (u64, u64)) -> u32;
+    /// The client's hash.
+    fn hash(&self) -> u32;
+    /// As [`bind`].
+    fn bind(&mut self, chosen: u32, only: bool, chance: u32) -> u32;
+}
+
+/// This CPU's slot of `BINDING`, and global functions.
+struct OfCpu;
+
+impl Desk for OfCpu {
+    #[inline(always)]
+    fn known(&mut self, service: ServiceId, first: u32, (high, low): (u64, u64)) -> u32 {
+        flowpin_known(service, first, high, low)
+    }
+    #[inline(always)]
+    fn hash(&self) -> u32 {
+        let Some(own) = BINDING.get_ptr(0) else { return 0 };
+        // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
+        hash::client(unsafe { &(*own).key })
+    }
+    #[inline(always)]
+    fn bind(&mut self, chosen: u32, only: bool, chance: u32) -> u32 {
+        flowpin_bind(chosen, only as u32, chance)
+    }
+}
+
+impl Desk for AffinityEntry {
+    #[inline(always)]
+    fn known(&mut self, service: ServiceId, first: u32, (high, low): (u64, u64)) -> u32 {
+        known_process(self, service, first, high, low)
+    }
+    #[inline(always)]
+    fn hash(&self) -> u32 {
+        hash::client(&self.key)
+    }
+    #[inline(always)]
+    fn bind(&mut self, chosen: u32, only: bool, chance: u32) -> u32 {
+        bind_process(self, chosen, only as u32, chance)
+    }
+}
+
+/// [`known`], with a frame of its own: there are 512 bytes of stack for a program and whom it calls.
+#[inline(never)]
+fn known_process(own: &mut AffinityEntry, service: ServiceId, first: u32, high: u64, low: u64) -> u32 {
+    known(own, service, first, (high, low))
+}
+
+/// [`bind`], likewise.
+#[inline(never)]
+fn bind_process(own: &mut AffinityEntry, chosen: u32, only: u32, chance: u32) -> u32 {
+    bind(own, chosen, only != 0, chance)
+}
+
+#[inline(always)]
+fn rounds<D: Desk>(desk: &mut D, service: &Service, client: (u64, u64), flow_hash: u32, chance: u32) -> u32 {
     let algorithm = service.algorithm.0 as u32;
     let mut lot = chance;
     for _ in 0..opaque(TRIES) {
         lot = hash::mix(lot);
-        let known = flowpin_known(service.id, service.first_block, high, low);
+        let known = desk.known(service.id, service.first_block, client);
         if known == AGAIN {
             continue;
         }
@@ -57,12 +124,12 @@ pub fn choose<A: Addr>(service: &Service, client: A, flow_hash: u32, chance: u32
         let chosen = if known == OVER {
             flowpin_choose(algorithm, service.first_block, service.id, flow_hash, lot)
         } else {
-            spread(service, lot)
+            spread(service, desk.hash(), lot)
         };
         if chosen & REFUSED != 0 {
             return chosen;
         }
-        let outcome = flowpin_bind(chosen, (known == OVER) as u32, lot);
+        let outcome = desk.bind(chosen, known == OVER, lot);
         if outcome != AGAIN {
             return outcome;
         }
@@ -73,10 +140,7 @@ pub fn choose<A: Addr>(service: &Service, client: A, flow_hash: u32, chance: u32
 
 /// A backend for a client, other than for a flow: by how many clients there are, or by the client's hash.
 #[inline(always)]
-fn spread(service: &Service, chance: u32) -> u32 {
-    let Some(own) = BINDING.get_ptr(0) else { return REFUSED | Reason::Internal as u32 };
-    // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
-    let hash = unsafe { hash::client(&(*own).key) };
+fn spread(service: &Service, hash: u32, chance: u32) -> u32 {
     let algorithm = if service.algorithm == Algorithm::LEAST_CONNECTIONS {
         Algorithm::LEAST_CLIENTS
     } else {
@@ -90,6 +154,12 @@ fn spread(service: &Service, chance: u32) -> u32 {
 pub fn left<A: Addr>(client: A, backend: BackendId) {
     let (high, low) = client.wide();
     flowpin_left(backend.0, high, low);
+}
+
+/// The same of a process's socket, whom packets may interrupt.
+#[inline(always)]
+pub fn left_by_process(client: (u64, u64), backend: BackendId) {
+    loosen(&mut AffinityKey::default(), backend.0, client);
 }
 
 /// An entry and its bond. `None`: it isn't this client's, or is being removed.
@@ -145,12 +215,16 @@ fn place(backend: BackendId) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn flowpin_known(service: ServiceId, first: u32, high: u64, low: u64) -> u32 {
-    let (Some(block), Some(own)) = (POOLS.get(first), BINDING.get_ptr_mut(0)) else {
-        return REFUSED | Reason::Internal as u32;
-    };
+    let Some(own) = BINDING.get_ptr_mut(0) else { return REFUSED | Reason::Internal as u32 };
     // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
-    let own = unsafe { &mut *own };
-    own.key = key(block.group, (high, low), block.client_bits);
+    known(unsafe { &mut *own }, service, first, (high, low))
+}
+
+/// [`flowpin_known`], noted in `own`.
+#[inline(always)]
+fn known(own: &mut AffinityEntry, service: ServiceId, first: u32, client: (u64, u64)) -> u32 {
+    let Some(block) = POOLS.get(first) else { return REFUSED | Reason::Internal as u32 };
+    own.key = key(block.group, client, block.client_bits);
     own.bond = 0;
     if first == 0 {
         return REFUSED | Reason::NoBackend as u32;
@@ -178,17 +252,22 @@ extern "C" fn flowpin_known(service: ServiceId, first: u32, high: u64, low: u64)
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn flowpin_bind(chosen: u32, only: u32, chance: u32) -> u32 {
-    let backend = BackendId(chosen);
     let Some(own) = BINDING.get_ptr_mut(0) else { return chosen };
     // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
-    let own = unsafe { &mut *own };
+    bind(unsafe { &mut *own }, chosen, only != 0, chance)
+}
+
+/// [`flowpin_bind`], of whom is noted in `own`.
+#[inline(always)]
+fn bind(own: &mut AffinityEntry, chosen: u32, only: bool, chance: u32) -> u32 {
+    let backend = BackendId(chosen);
     if own.bond == 0 {
         return first_flow(own, backend, chance);
     }
     let seen = Bond(own.bond);
     match bond(&own.key) {
         Some((entry, now)) if now == seen => {
-            let home = if only != 0 { seen.home() } else { backend };
+            let home = if only { seen.home() } else { backend };
             let Some(new) = seen.more(home) else { return chosen };
             settle(entry, seen, new, backend)
         }
@@ -247,14 +326,18 @@ const EEXIST: i32 = -17;
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn flowpin_left(backend: u32, high: u64, low: u64) -> u32 {
-    let (Some(block), Some(own)) = (POOLS.get(BackendId(backend).block()), BINDING.get_ptr_mut(0)) else {
-        return 0;
-    };
+    let Some(own) = BINDING.get_ptr_mut(0) else { return 0 };
     // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
-    let own = unsafe { &mut *own };
-    own.key = key(block.group, (high, low), block.client_bits);
+    loosen(unsafe { &mut (*own).key }, backend, (high, low))
+}
+
+/// [`flowpin_left`], the key put together in `own`.
+#[inline(always)]
+fn loosen(own: &mut AffinityKey, backend: u32, client: (u64, u64)) -> u32 {
+    let Some(block) = POOLS.get(BackendId(backend).block()) else { return 0 };
+    *own = key(block.group, client, block.client_bits);
     for _ in 0..opaque(2 * TRIES) {
-        let Some((entry, seen)) = bond(&own.key) else { return 0 };
+        let Some((entry, seen)) = bond(own) else { return 0 };
         let new = seen.less();
         if new == seen {
             return 0;

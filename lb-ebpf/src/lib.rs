@@ -6,6 +6,8 @@
 //!                                                 └─ not ours: pass     └─ refused: reset | unreachable | drop
 //! ```
 //!
+//! `socket` is a road of its own: the node's processes, whose sockets are led to a backend when they connect.
+//!
 //! Beside the road: `fragment` gives later fragments the ports of their first, `icmp` answers pings and translates errors, `snat` finds ports of ours.
 //! `packet` is the only place that knows XDP from TC; `maps` names every map. `parse`, `rewrite`, `reset` and `unreachable` touch
 //! bytes and no map; `service`, `choose`, `conntrack`, `account` touch maps and no bytes. A library, so that the steps that touch
@@ -30,6 +32,7 @@ pub mod reset;
 pub mod rewrite;
 pub mod service;
 pub mod snat;
+pub mod socket;
 pub mod sweep;
 pub mod table;
 pub mod unreachable;

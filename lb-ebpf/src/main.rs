@@ -10,13 +10,15 @@ mod programs {
     use aya_ebpf::{
         bindings::xdp_action,
         helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
-        macros::{classifier, xdp},
-        programs::{TcContext, XdpContext},
+        macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp},
+        programs::{SockAddrContext, SockContext, TcContext, XdpContext},
     };
     use lb_common::abi::{V4, V6};
     use lb_ebpf::{
         packet::{Packet, TcPacket, XdpPacket, put},
-        pipeline, sweep,
+        pipeline,
+        socket::{self, Call},
+        sweep,
     };
 
     #[xdp(frags)]
@@ -57,6 +59,56 @@ mod programs {
     #[xdp]
     pub fn flowpin_forget(ctx: XdpContext) -> u32 {
         sweep::forget(ctx)
+    }
+
+    #[cgroup_sock_addr(connect4)]
+    pub fn flowpin_connect4(ctx: SockAddrContext) -> i32 {
+        socket::v4(ctx, Call::Connect)
+    }
+
+    #[cgroup_sock_addr(connect6)]
+    pub fn flowpin_connect6(ctx: SockAddrContext) -> i32 {
+        socket::v6(ctx, Call::Connect)
+    }
+
+    #[cgroup_sock_addr(sendmsg4)]
+    pub fn flowpin_sendmsg4(ctx: SockAddrContext) -> i32 {
+        socket::v4(ctx, Call::Send)
+    }
+
+    #[cgroup_sock_addr(sendmsg6)]
+    pub fn flowpin_sendmsg6(ctx: SockAddrContext) -> i32 {
+        socket::v6(ctx, Call::Send)
+    }
+
+    #[cgroup_sock_addr(recvmsg4)]
+    pub fn flowpin_recvmsg4(ctx: SockAddrContext) -> i32 {
+        socket::v4(ctx, Call::Ask)
+    }
+
+    #[cgroup_sock_addr(recvmsg6)]
+    pub fn flowpin_recvmsg6(ctx: SockAddrContext) -> i32 {
+        socket::v6(ctx, Call::Ask)
+    }
+
+    #[cgroup_sock_addr(getpeername4)]
+    pub fn flowpin_getpeername4(ctx: SockAddrContext) -> i32 {
+        socket::v4(ctx, Call::Ask)
+    }
+
+    #[cgroup_sock_addr(getpeername6)]
+    pub fn flowpin_getpeername6(ctx: SockAddrContext) -> i32 {
+        socket::v6(ctx, Call::Ask)
+    }
+
+    #[cgroup_sock(sock_release)]
+    pub fn flowpin_sock_release(ctx: SockContext) -> i32 {
+        socket::closed(ctx)
+    }
+
+    #[xdp]
+    pub fn flowpin_sweep_sockets(ctx: XdpContext) -> u32 {
+        socket::sweep(ctx)
     }
 
     /// Writes jiffies and monotonic nanoseconds at offsets 16 and 24 of the packet.

@@ -66,6 +66,11 @@ pub static SOURCE_PORTS6: PortsTaken<Addr6> = PortsTaken::new();
 #[btf_map]
 pub static NO_PORTS: Array<SourcePorts, 1> = Array::new();
 #[btf_map]
+pub static SOCKETS: HashMap<u64, Socket, { MAX_SOCKETS as usize }, NO_PREALLOC> = HashMap::new();
+/// A socket without pins; not pinned, private to `socket`.
+#[btf_map]
+pub static NO_SOCKET: Array<Socket, 1> = Array::new();
+#[btf_map]
 pub static FRAGMENTS4: Fragments<Addr4> = Fragments::new();
 #[btf_map]
 pub static FRAGMENTS6: Fragments<Addr6> = Fragments::new();
@@ -344,3 +349,8 @@ pub static FLOW_BUCKETS: Global<u32> = Global::new(BUCKETS as u32);
 /// Seed of the flow tables' hash, the same for as long as the maps live; set by the agent before it loads the programs.
 #[unsafe(no_mangle)]
 pub static FLOW_SEED: Global<u32> = Global::new(0);
+
+/// Cookie of the network namespace whose processes' sockets are led to backends; 0: everybody's. Set by the agent before it loads the
+/// programs.
+#[unsafe(no_mangle)]
+pub static SOCKET_NETNS: Global<u64> = Global::new(0);

@@ -1,7 +1,7 @@
 //! Address, port, protocol → service, or not ours.
 
 use lb_common::{
-    abi::{FlowKey, Service, ServiceKey},
+    abi::{FlowKey, PortBe, Proto, Service, ServiceKey},
     filter,
 };
 
@@ -10,12 +10,18 @@ use crate::maps::{FILTER, Tables};
 /// The service that a packet with this 5-tuple is for.
 #[inline(always)]
 pub fn lookup<V: Tables>(key: &FlowKey<V::Addr>) -> Option<&'static Service> {
-    let (word, bit) = filter::bit(key.dst, key.dport, key.proto);
+    at::<V>(key.dst, key.dport, key.proto)
+}
+
+/// The service that is reached there.
+#[inline(always)]
+pub fn at<V: Tables>(vip: V::Addr, port: PortBe, proto: Proto) -> Option<&'static Service> {
+    let (word, bit) = filter::bit(vip, port, proto);
     if FILTER.get(word)? >> bit & 1 == 0 {
         return None;
     }
     // SAFETY: the map isn't preallocated, so that a replaced value lives on until the program is done; nobody writes in place.
-    unsafe { V::services().get(ServiceKey::new(key.dst, key.dport, key.proto)) }
+    unsafe { V::services().get(ServiceKey::new(vip, port, proto)) }
 }
 
 /// Is this address a VIP? For packets that have no ports to look a service up by.

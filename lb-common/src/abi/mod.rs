@@ -16,6 +16,7 @@ pub mod reason;
 pub mod service;
 pub mod settings;
 pub mod snat;
+pub mod socket;
 pub mod sweep;
 pub mod table;
 
@@ -31,6 +32,7 @@ pub use reason::Reason;
 pub use service::{Algorithm, Forward, Service, ServiceId, ServiceKey, ServiceName, Stray};
 pub use settings::{LAYOUT, Settings};
 pub use snat::{MAX_SOURCE_PORTS, MAX_SOURCES, SourceKey, SourcePorts, Sources};
+pub use socket::{Socket, SocketPin};
 
 /// Names of the maps, as in the BPF object and under `pin_dir/maps`.
 pub mod maps {
@@ -95,8 +97,10 @@ pub mod maps {
     pub const FRAGMENTS4: &str = "FRAGMENTS4";
     /// The same for IPv6.
     pub const FRAGMENTS6: &str = "FRAGMENTS6";
+    /// Sockets of processes of the node's that use services: cookie → [`super::Socket`]. Hash, not preallocated.
+    pub const SOCKETS: &str = "SOCKETS";
     /// All that are pinned.
-    pub const ALL: [&str; 27] = [
+    pub const ALL: [&str; 28] = [
         FLOWS4,
         FLOWS6,
         FLOW_HEADS4,
@@ -123,6 +127,7 @@ pub mod maps {
         SOURCES6,
         SOURCE_PORTS4,
         SOURCE_PORTS6,
+        SOCKETS,
         SETTINGS,
     ];
 }
@@ -146,6 +151,21 @@ pub mod programs {
     pub const SWEEP6: &str = "flowpin_sweep6";
     /// Forgets clients. Never attached.
     pub const FORGET: &str = "flowpin_forget";
+    /// Lets go of what sockets are pinned to. Never attached.
+    pub const SWEEP_SOCKETS: &str = "flowpin_sweep_sockets";
+    /// What is attached to a cgroup for the node's own processes: address hooks, by the kernel's names.
+    pub const SOCKET_ADDRESS: [&str; 8] = [
+        "flowpin_connect4",
+        "flowpin_connect6",
+        "flowpin_sendmsg4",
+        "flowpin_sendmsg6",
+        "flowpin_recvmsg4",
+        "flowpin_recvmsg6",
+        "flowpin_getpeername4",
+        "flowpin_getpeername6",
+    ];
+    /// The same: the end of a socket.
+    pub const SOCKET_RELEASE: &str = "flowpin_sock_release";
     /// Reads the kernel's clocks for the agent (jiffies). Never attached.
     pub const CLOCK: &str = "flowpin_clock";
 }
@@ -176,6 +196,8 @@ pub mod limits {
     pub const MAX_FRAGMENTED: u32 = 8_192;
     /// Backends' addresses and ports that are reached by source NAT, times addresses of ours, for each IP version.
     pub const MAX_SOURCE_KEYS: u32 = 16_384;
+    /// Sockets of the node's processes that use services at a time.
+    pub const MAX_SOCKETS: u32 = 131_072;
     /// Bytes of the ring buffer of events.
     pub const EVENT_BYTES: u32 = 1 << 20;
     /// Longest service name in bytes.

@@ -42,6 +42,9 @@ const _: () = {
     exact::<DurationHistogram>(8 + 8 * DURATION_BUCKETS, 8);
     exact::<Settings>(24, 8);
     exact::<table::Chunk>(2048, 4);
+    exact::<SocketPin>(8 + 16 + 16 + 2 + 2 + 4 + 4 + 4 + 4 + 4, 8);
+    exact::<Socket>(64 * socket::PINS, 8);
+    exact::<socket::SocketRequest>(8 + 8 + 4 + 4, 8);
     exact::<sweep::Request<Addr4>>(8 + 16 + 8, 8);
     exact::<sweep::Request<Addr6>>(8 + 40 + 8, 8);
 };
@@ -72,6 +75,7 @@ pod!(
     SourceKey<Addr4>,
     SourceKey<Addr6>,
     SourcePorts,
+    Socket,
     ServiceKey<Addr4>,
     ServiceKey<Addr6>,
     Service,

@@ -50,6 +50,8 @@ pub const LAYOUT: u64 = {
         size_of::<SourceKey<Addr4>>(),
         size_of::<SourceKey<Addr6>>(),
         size_of::<SourcePorts>(),
+        size_of::<Socket>(),
+        offset_of!(SocketPin, backend),
         size_of::<Service>(),
         offset_of!(Service, forward),
         offset_of!(Service, first_block),

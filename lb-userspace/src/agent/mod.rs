@@ -40,9 +40,16 @@ use crate::{
         clients,
         sweep::{self, Pass},
     },
-    datapath::{DatapathError, events::Events, interfaces, object::Object, pin::PinDir},
+    datapath::{
+        DatapathError,
+        events::Events,
+        interfaces,
+        object::{Object, Wanted},
+        pin::PinDir,
+        sockets,
+    },
     health,
-    source::{Runtime, config},
+    source::{Runtime, SocketScope, config},
 };
 
 /// How often interfaces are looked at without a word from netlink: nobody says when a program was taken off, or when another
@@ -88,7 +95,13 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         anyhow::Ok((api, socket, metrics))
     };
     let (api, socket, metrics) = listening.await.inspect_err(|_| pins.remove_empty())?;
-    let object = Object::load(&pins, (config.max_flows, config.max_clients), log)?;
+    let wanted = Wanted {
+        max_flows: config.max_flows,
+        max_clients: config.max_clients,
+        netns: if config.sockets.scope == SocketScope::Host { sockets::own_netns()? } else { 0 },
+        log,
+    };
+    let object = Object::load(&pins, &wanted)?;
     if object.adopted && object.max_flows != config.max_flows {
         tracing::warn!(
             "the flow tables were made for {} flows and stay as they are; to have {}, stop the agent and remove {}",
@@ -212,8 +225,10 @@ async fn sweep_forever(handle: Handle, mut stopped: watch::Receiver<bool>) {
         let began = Instant::now();
         let pass = tokio::task::spawn_blocking(move || {
             let (timeouts, services) = (shared.timeouts(), shared.owners());
-            let (object, tables, clock) = (&shared.object, &shared.tables, shared.clock);
-            let passed = Pass { object, tables, clock, timeouts: &timeouts, services: &services }.run()?;
+            let (object, clock) = (&shared.object, shared.clock);
+            let (tables, sockets) = (&shared.tables, &shared.sockets);
+            let passed =
+                Pass { object, tables, sockets, clock, timeouts: &timeouts, services: &services }.run()?;
             if look_at_clients {
                 let clients = clients::sweep(object, &shared.clients, clock, &shared.groups())?;
                 shared.bound.store(clients, Ordering::Relaxed);

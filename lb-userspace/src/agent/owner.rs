@@ -20,6 +20,7 @@ use crate::{
         interfaces,
         pin::PinDir,
         snat::{self, SourceMaps},
+        sockets::Hooks,
     },
     model::{Desired, ServiceSpec},
     reconcile::{Plan, PlanError, Scope, collect, plan},
@@ -37,6 +38,7 @@ pub struct Owner {
     maps: Maps,
     sources: SourceMaps,
     attachments: Attachments,
+    hooks: Hooks,
     netlink: Netlink,
     config_path: Option<PathBuf>,
 }
@@ -58,8 +60,8 @@ impl Owner {
         let mut sources = SourceMaps::open(pins)?;
         sources.set(&config.snat)?;
         let config_path = shared.config_path.clone();
-        let attachments = Attachments::new(pins);
-        Ok(Self { shared, config, runtime, maps, sources, attachments, netlink, config_path })
+        let (attachments, hooks) = (Attachments::new(pins), Hooks::new(pins));
+        Ok(Self { shared, config, runtime, maps, sources, attachments, hooks, netlink, config_path })
     }
 
     /// Brings the whole desired state into force.
@@ -210,6 +212,7 @@ impl Owner {
             ("agent.metrics_listen", old.metrics_listen != new.metrics_listen),
             ("agent.pin_dir", old.pin_dir != new.pin_dir),
             ("agent.state_file", old.state_file != new.state_file),
+            ("sockets", old.sockets != new.sockets),
             ("conntrack.max_flows", old.max_flows != new.max_flows),
         ];
         for (key, _) in changed.into_iter().filter(|(_, changed)| *changed) {
@@ -220,12 +223,26 @@ impl Owner {
     /// Attaches where the configuration says and detaches elsewhere. What fails is in the status, and is tried again when
     /// interfaces change and every few seconds.
     pub async fn attach(&mut self) {
+        self.hook_sockets();
         match interfaces::list(&self.netlink).await {
             Ok(found) => self.attach_to(&found),
             Err(e) => {
                 self.shared.write().problems.insert("interfaces", e.to_string());
             }
         }
+    }
+
+    /// The node's own processes.
+    fn hook_sockets(&mut self) {
+        let result = {
+            let mut object = self.shared.object.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            self.hooks.keep(&mut object, &self.shared.sockets, &self.config.sockets)
+        };
+        let mut state = self.shared.write();
+        match result {
+            Ok(()) => state.problems.remove("sockets"),
+            Err(e) => state.problems.insert("sockets", e.to_string()),
+        };
     }
 
     fn attach_to(&mut self, found: &[interfaces::Interface]) {
@@ -376,6 +393,7 @@ impl Owner {
     /// # Errors
     /// The kernel refuses.
     pub fn detach(&mut self) -> Result<(), DatapathError> {
+        self.hooks.detach()?;
         self.attachments.detach_all()
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     conntrack::Census,
     datapath::{
         Clock, DatapathError, Maps, clients::Clients, flows::FlowTables, object::Object, pin::PinDir,
+        sockets::SocketPins,
     },
     model::{Desired, Standings},
     observe::{
@@ -66,6 +67,8 @@ pub struct Shared {
     pub maps: Maps,
     /// Read halves of the flow tables.
     pub tables: FlowTables,
+    /// What the node's own processes have.
+    pub sockets: SocketPins,
     /// The affinity table.
     pub clients: Clients,
     /// Programs; locked for a swap, or for a batch of the sweeper's requests.
@@ -97,6 +100,7 @@ impl Shared {
             timed_out: Mutex::default(),
             maps: Maps::open(pins)?,
             tables: FlowTables::open(pins, object.seed)?,
+            sockets: SocketPins::open(pins)?,
             clients: Clients::open(pins)?,
             object: Mutex::new(object),
             clock,
@@ -188,25 +192,45 @@ impl Shared {
         order: Option<Order>,
         limit: Option<usize>,
     ) -> Vec<ConnectionView> {
-        let place = Place { tables: &self.tables, clock: self.clock, services: &self.names() };
+        let place = Place {
+            tables: &self.tables,
+            sockets: &self.sockets,
+            clock: self.clock,
+            services: &self.names(),
+        };
         connections::list(place, filter, order, limit)
     }
 
     /// The same, as they come, until `visit` has enough.
     pub fn stream(&self, filter: &ConnectionFilter, visit: impl FnMut(ConnectionView) -> bool) {
-        let place = Place { tables: &self.tables, clock: self.clock, services: &self.names() };
+        let place = Place {
+            tables: &self.tables,
+            sockets: &self.sockets,
+            clock: self.clock,
+            services: &self.names(),
+        };
         connections::stream(place, filter, visit);
     }
 
     /// Connections that count, match and have been silent for so long.
     pub fn victims(&self, filter: &ConnectionFilter, idle_for: Duration) -> Victims {
-        let place = Place { tables: &self.tables, clock: self.clock, services: &self.names() };
+        let place = Place {
+            tables: &self.tables,
+            sockets: &self.sockets,
+            clock: self.clock,
+            services: &self.names(),
+        };
         connections::victims(place, filter, idle_for, |_| true)
     }
 
     /// Connections that count and belong to these backends.
     pub fn victims_of(&self, backends: &HashSet<BackendId>) -> Victims {
-        let place = Place { tables: &self.tables, clock: self.clock, services: &HashMap::new() };
+        let place = Place {
+            tables: &self.tables,
+            sockets: &self.sockets,
+            clock: self.clock,
+            services: &HashMap::new(),
+        };
         connections::victims(place, &ConnectionFilter::default(), Duration::ZERO, |id| backends.contains(&id))
     }
 

@@ -21,6 +21,7 @@ use crate::datapath::{
     flows::{FlowTable, FlowTables},
     object::Object,
     provoke::Provoker,
+    sockets::{self, SocketPins},
     sweeper::{self, Sweep},
 };
 
@@ -45,6 +46,8 @@ pub struct Pass<'a> {
     pub object: &'a Mutex<Object>,
     /// Tables.
     pub tables: &'a FlowTables,
+    /// What the node's own processes have.
+    pub sockets: &'a SocketPins,
     /// Kernel time.
     pub clock: Clock,
     /// Timeouts of services that have their own.
@@ -87,6 +90,7 @@ impl Pass<'_> {
         let mut left = CLOSES;
         self.table(&self.tables.v4, &mut census, &mut left)?;
         self.table(&self.tables.v6, &mut census, &mut left)?;
+        self.sockets(&mut census)?;
         Ok((census, start.elapsed()))
     }
 
@@ -170,6 +174,33 @@ impl Pass<'_> {
         if let Some(service) = service {
             *census.timeouts.entry((service, timeout)).or_default() += u64::from(timeout != Timeout::Closed);
         }
+    }
+
+    /// Counts sockets of the node's processes, and lets go of what unconnected ones haven't used for long. Connected ones are let go of by the
+    /// kernel's program when they are closed.
+    fn sockets(&self, census: &mut Census) -> Result<(), DatapathError> {
+        let now = self.clock.now();
+        let mut silent = Vec::new();
+        for (cookie, place, pin) in self.sockets.iter() {
+            *census.pinned.entry(pin.backend).or_default() += 1;
+            *census.counted.entry(pin.backend).or_default() += 1;
+            let age = self.clock.millis(age(now, pin.created));
+            let oldest = census.oldest.entry(pin.backend).or_default();
+            *oldest = age.max(*oldest);
+            let service = self.services.get(&pin.backend).copied();
+            let limit = service.and_then(|s| self.timeouts.get(&s)).unwrap_or(&Timeouts::DEFAULT).udp;
+            if pin.connected == 0 && self.clock.millis(idle(now as u32, pin.last_seen).into()) >= limit {
+                silent.push(sockets::request(cookie, place, &pin));
+                if let Some(service) = service {
+                    *census.timeouts.entry((service, Timeout::Udp)).or_default() += 1;
+                }
+            }
+        }
+        if silent.is_empty() {
+            return Ok(());
+        }
+        let object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets::release(&object, &silent).map(drop)
     }
 
     fn act<A: Sweep>(&self, table: &FlowTable<A>, due: &Due<A>) -> Result<(), DatapathError> {

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod clients;
 pub mod clock;
 mod clsact;
+pub mod diag;
 pub mod events;
 pub mod features;
 pub mod filter;
@@ -16,6 +17,7 @@ pub mod pin;
 mod privileges;
 pub mod provoke;
 pub mod snat;
+pub mod sockets;
 pub mod sweeper;
 mod tables;
 
@@ -35,6 +37,14 @@ pub enum DatapathError {
          (inside `ip netns exec` it is hidden: use nsenter --net=... instead)"
     )]
     NotBpffs { path: String },
+    #[error(
+        "sockets: no cgroup2 file system is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup/unified, or leave scope = \"off\""
+    )]
+    NoCgroup2,
+    #[error(
+        "sockets.cgroup {path} is not a directory of a cgroup2 file system; leave it out to have the one that is mounted"
+    )]
+    NotCgroup2 { path: String },
     #[error("pin_dir {path} belongs to user {owner}; remove it, or choose another one")]
     Foreign { path: String, owner: u32 },
     #[error("another agent is using pin_dir {path}{holder}; stop it, or give this one a pin_dir of its own")]

@@ -1,9 +1,11 @@
 //! The BPF object: loaded over the maps that are pinned, or over new ones.
 
+use std::fs::File;
+
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData},
-    programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp},
+    programs::{CgroupAttachMode, Program, SchedClassifier, TestRun, TestRunOptions, Xdp, links::FdLink},
 };
 use lb_common::{
     abi::{LAYOUT, Settings, limits, maps, programs},
@@ -13,6 +15,19 @@ use lb_common::{
 use super::{Clock, DatapathError, clock, pin::PinDir};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowpin-bpf.o"));
+
+/// What to load.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Capacity of each flow table. Counts when maps are made.
+    pub max_flows: u32,
+    /// Capacity of the affinity table, likewise.
+    pub max_clients: u32,
+    /// Whose processes' sockets are led to backends: cookie of a network namespace, 0 for all.
+    pub netns: u64,
+    /// Compile the records of new flows in.
+    pub log: bool,
+}
 
 /// The maps, and the programs that were wanted so far.
 pub struct Object {
@@ -29,17 +44,11 @@ pub struct Object {
 
 impl Object {
     /// Loads the agent's own programs, and makes the maps. Maps that a previous agent left are adopted if their layout is this
-    /// build's; what a first start left unfinished is made anew. `max_flows` and
-    /// `max_clients` count when maps are made. `log`: compile the
-    /// records of new flows in.
+    /// build's; what a first start left unfinished is made anew.
     ///
     /// # Errors
     /// No object, no permission, another layout, or the kernel refuses.
-    pub fn load(
-        pins: &PinDir,
-        (max_flows, max_clients): (u32, u32),
-        log: bool,
-    ) -> Result<Self, DatapathError> {
+    pub fn load(pins: &PinDir, wanted: &Wanted) -> Result<Self, DatapathError> {
         if OBJECT.is_empty() {
             pins.remove_empty();
             return Err(DatapathError::NoObject);
@@ -48,7 +57,7 @@ impl Object {
         if settings.is_none() {
             pins.remove_maps()?;
         }
-        Self::load_over(pins, settings, (max_flows, max_clients), log).inspect_err(|_| {
+        Self::load_over(pins, settings, wanted).inspect_err(|_| {
             if settings.is_none() {
                 // As if nobody had been here.
                 if let Err(e) = pins.remove_maps() {
@@ -59,23 +68,19 @@ impl Object {
         })
     }
 
-    fn load_over(
-        pins: &PinDir,
-        settings: Option<Settings>,
-        (max_flows, max_clients): (u32, u32),
-        log: bool,
-    ) -> Result<Self, DatapathError> {
+    fn load_over(pins: &PinDir, settings: Option<Settings>, wanted: &Wanted) -> Result<Self, DatapathError> {
         let clock = Self::read_clock()?;
-        let max_flows = settings.map_or(max_flows, |s| s.max_flows);
-        let max_clients = settings.map_or(max_clients, |s| s.max_clients);
+        let max_flows = settings.map_or(wanted.max_flows, |s| s.max_flows);
+        let max_clients = settings.map_or(wanted.max_clients, |s| s.max_clients);
         let seed = settings.map_or_else(rand::random, |s| s.seed);
         let buckets = flow_table::buckets(max_flows);
-        let level: u8 = if log { aya_log::Level::Debug as u8 } else { 0 };
+        let level: u8 = if wanted.log { aya_log::Level::Debug as u8 } else { 0 };
         let mut loader = EbpfLoader::new();
         loader
             .override_global("FLOW_BUCKETS", &buckets, true)
             .override_global("FLOW_SEED", &seed, true)
             .override_global(aya_log::LEVEL, &level, true)
+            .override_global("SOCKET_NETNS", &wanted.netns, true)
             .override_global("TICK_HZ", &clock.hz, true);
         for name in [maps::FLOWS4, maps::FLOWS6, maps::FLOW_HEADS4, maps::FLOW_HEADS6] {
             loader.map_max_entries(name, buckets);
@@ -85,7 +90,9 @@ impl Object {
             loader.map_pin_path(name, pins.map(name));
         }
         let mut ebpf = loader.load(OBJECT).map_err(refused("loading the BPF object"))?;
-        for name in [programs::SWEEP4, programs::SWEEP6, programs::FORGET, programs::CLOCK] {
+        for name in
+            [programs::SWEEP4, programs::SWEEP6, programs::SWEEP_SOCKETS, programs::FORGET, programs::CLOCK]
+        {
             Self::xdp_in(&mut ebpf, name)?.load().map_err(refused(name))?;
         }
         if settings.is_none() {
@@ -147,6 +154,33 @@ impl Object {
             program.load().map_err(refused(name))?;
         }
         Ok(program)
+    }
+
+    /// Attaches a program for processes' sockets to a cgroup.
+    ///
+    /// # Errors
+    /// The object doesn't have it, or the kernel refuses it.
+    pub fn attach_to_cgroup(&mut self, name: &str, cgroup: &File) -> Result<FdLink, DatapathError> {
+        // A link shares its hook with others by itself, and doesn't take the flag that says so (`cgroup_bpf_link_attach`).
+        let multiple = CgroupAttachMode::Single;
+        let failed = || refused(name);
+        match self.ebpf.program_mut(name).ok_or(DatapathError::NoObject)? {
+            Program::CgroupSockAddr(program) => {
+                if program.fd().is_err() {
+                    program.load().map_err(failed())?;
+                }
+                let id = program.attach(cgroup, multiple).map_err(failed())?;
+                program.take_link(id).map_err(failed())?.try_into().map_err(refused(name))
+            }
+            Program::CgroupSock(program) => {
+                if program.fd().is_err() {
+                    program.load().map_err(failed())?;
+                }
+                let id = program.attach(cgroup, multiple).map_err(failed())?;
+                program.take_link(id).map_err(failed())?.try_into().map_err(refused(name))
+            }
+            _ => Err(DatapathError::NoObject),
+        }
     }
 
     /// Runs a program on a packet of the agent's making; returns its verdict.

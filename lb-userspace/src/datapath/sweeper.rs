@@ -4,6 +4,7 @@ use lb_common::abi::{
     Addr, Addr4, Addr6, Flow,
     affinity::ForgetRequest,
     programs,
+    socket::SocketRequest,
     sweep::{BATCH, EXPIRE, HEADER, REMOVE, RESET, Request},
 };
 
@@ -60,6 +61,14 @@ pub fn forget(object: &Object, force: bool, requests: &[ForgetRequest]) -> Resul
 /// The kernel refuses.
 pub fn close<A: Sweep>(object: &Object, requests: &[Request<A>]) -> Result<u32, DatapathError> {
     ask(object, A::PROGRAM, RESET, requests)
+}
+
+/// Lets go of what sockets are pinned to; `what`: as for flows. Returns how many pins there were.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn release(object: &Object, what: u8, requests: &[SocketRequest]) -> Result<u32, DatapathError> {
+    ask(object, programs::SWEEP_SOCKETS, what, requests)
 }
 
 /// `R`: plain data without padding (asserted in lb-common).

@@ -13,16 +13,18 @@ use lb_common::{
     flow_state::{Phase, Word},
 };
 
+use super::sockets;
 use crate::{
     api::types::{ConnectionFilter, ConnectionView},
     datapath::{
         Clock,
         flows::{FlowTable, FlowTables},
+        sockets::SocketPins,
     },
 };
 
 /// A filter with its addresses understood.
-struct Filter<'a> {
+pub struct Filter<'a> {
     raw: &'a ConnectionFilter,
     client: Option<Endpoint>,
     backend: Option<Endpoint>,
@@ -36,6 +38,14 @@ impl<'a> Filter<'a> {
     fn new(raw: &'a ConnectionFilter) -> Self {
         let parse = |text: &Option<String>| text.as_deref().and_then(|t| Endpoint::parse(t).ok());
         Self { raw, client: parse(&raw.client), backend: parse(&raw.backend) }
+    }
+
+    /// Does it let such a connection through?
+    pub fn takes(&self, client: SocketAddr, backend: SocketAddr, service: &str, state: &str) -> bool {
+        self.client.is_none_or(|f| f.matches(client))
+            && self.backend.is_none_or(|f| f.matches(backend))
+            && self.raw.service.as_ref().is_none_or(|f| f == service)
+            && self.raw.state.as_ref().is_none_or(|f| f == state)
     }
 }
 
@@ -88,6 +98,8 @@ pub fn check(filter: &ConnectionFilter) -> Result<(), String> {
 pub struct Place<'a> {
     /// Flow tables.
     pub tables: &'a FlowTables,
+    /// What the node's own processes have.
+    pub sockets: &'a SocketPins,
     /// Kernel time.
     pub clock: Clock,
     /// Names of services by backend.
@@ -130,8 +142,9 @@ pub fn list(
 ) -> Vec<ConnectionView> {
     let filter = Filter::new(filter);
     let mut kept = Kept { order, limit: limit.unwrap_or(usize::MAX), seen: 0, heap: BinaryHeap::new() };
-    each(place, &place.tables.v4, &filter, |row| kept.offer(&row));
-    each(place, &place.tables.v6, &filter, |row| kept.offer(&row));
+    each(place, &place.tables.v4, &filter, |row| kept.offer(|order| row.rank(order), || row.view()));
+    each(place, &place.tables.v6, &filter, |row| kept.offer(|order| row.rank(order), || row.view()));
+    sockets::each(place, &filter, |row| kept.offer(|order| row.rank(order), || row.view()));
     kept.heap.into_sorted_vec().into_iter().map(|Reverse(ranked)| ranked.view).collect()
 }
 
@@ -141,6 +154,7 @@ pub fn stream(place: Place<'_>, filter: &ConnectionFilter, mut visit: impl FnMut
     let mut more = true;
     each(place, &place.tables.v4, &filter, |row| more = more && visit(row.view()));
     each(place, &place.tables.v6, &filter, |row| more = more && visit(row.view()));
+    sockets::each(place, &filter, |row| more = more && visit(row.view()));
 }
 
 /// The best so far; the worst of them on top of the heap.
@@ -152,17 +166,17 @@ struct Kept {
 }
 
 impl Kept {
-    fn offer<A: Addr>(&mut self, row: &Row<'_, A>) {
+    fn offer(&mut self, rank: impl Fn(Order) -> u64, view: impl FnOnce() -> ConnectionView) {
         // Without an order, whoever comes first; and of equals too.
         self.seen += 1;
-        let rank = (self.order.map_or(0, |order| row.rank(order)), Reverse(self.seen));
+        let rank = (self.order.map_or(0, rank), Reverse(self.seen));
         if self.heap.len() >= self.limit {
             if self.heap.peek().is_none_or(|Reverse(worst)| worst.rank >= rank) {
                 return;
             }
             self.heap.pop();
         }
-        self.heap.push(Reverse(Ranked { rank, view: row.view() }));
+        self.heap.push(Reverse(Ranked { rank, view: view() }));
     }
 }
 
@@ -296,11 +310,7 @@ fn each<A: Addr>(
                 let client = SocketAddr::new(flow.src.to_ip(), flow.sport.get());
                 let backend = SocketAddr::new(beyond.dst.to_ip(), beyond.dport.get());
                 let service = place.services.get(&flow.backend).map_or("", String::as_str);
-                if filter.client.is_none_or(|f| f.matches(client))
-                    && filter.backend.is_none_or(|f| f.matches(backend))
-                    && filter.raw.service.as_ref().is_none_or(|f| f == service)
-                    && filter.raw.state.as_ref().is_none_or(|f| f == state(Word(flow.state)))
-                {
+                if filter.takes(client, backend, service, state(Word(flow.state))) {
                     visit(Row { table, clock: place.clock, flow, service, client, backend });
                 }
             }

@@ -2,4 +2,5 @@
 
 pub mod connections;
 pub mod metrics;
+pub mod sockets;
 pub mod views;

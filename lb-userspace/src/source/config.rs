@@ -50,6 +50,40 @@ pub struct InterfaceRule {
     pub fast: bool,
 }
 
+/// Whose processes' sockets are led to backends when they connect to a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SocketScope {
+    /// Nobody's.
+    #[default]
+    Off,
+    /// Those in the agent's own network namespace: the node's.
+    Host,
+    /// Those of pods too.
+    All,
+}
+
+impl SocketScope {
+    /// As in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Host => "host",
+            Self::All => "all",
+        }
+    }
+}
+
+/// `[sockets]`
+#[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SocketSpec {
+    /// Whose.
+    pub scope: SocketScope,
+    /// A directory of cgroup2: only processes below it. `None`: where it is mounted.
+    pub cgroup: Option<PathBuf>,
+}
+
 /// A valid config file.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -67,6 +101,8 @@ pub struct Config {
     pub max_clients: u32,
     /// Addresses that stand in for clients'.
     pub snat: SnatSpec,
+    /// The node's own processes.
+    pub sockets: SocketSpec,
     /// Which interfaces.
     pub interfaces: Vec<InterfaceRule>,
     /// What is declared.
@@ -79,6 +115,7 @@ struct Raw {
     agent: RawAgent,
     conntrack: RawConntrack,
     snat: RawSnat,
+    sockets: SocketSpec,
     interface: Vec<RawInterface>,
     service: Vec<RawService>,
 }
@@ -268,6 +305,7 @@ pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
         max_flows,
         max_clients,
         snat,
+        sockets: raw.sockets,
         interfaces,
         services,
     })

@@ -60,6 +60,16 @@ impl Program {
         self
     }
 
+    /// Kills it.
+    ///
+    /// # Panics
+    /// It has ended by itself.
+    pub fn kill(mut self) {
+        assert!(matches!(self.child.try_wait(), Ok(None)), "{} ended by itself\n{}", self.name, self.log());
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+    }
+
     /// What it said.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()

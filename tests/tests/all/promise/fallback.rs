@@ -6,7 +6,7 @@ use std::{os::unix::net::UnixDatagram, time::Duration};
 use flowpin::datapath::{
     attach::{Attachments, Mode},
     interfaces::Interface,
-    object::Object,
+    object::{Object, Wanted},
     pin::PinDir,
 };
 use flowpin_tests::harness::{
@@ -30,7 +30,9 @@ fn clsact_where_there_is_no_tcx() {
     let filters = |way: &str| net.node.must(&format!("tc filter show dev c0 {way}"));
     net.node.run(|| {
         let pins = PinDir::open(agent.pins()).unwrap();
-        let mut object = Object::load(&pins, (1024, 1024), false).unwrap();
+        let mut object =
+            Object::load(&pins, &Wanted { max_flows: 1024, max_clients: 1024, netns: 0, log: false })
+                .unwrap();
         let attachments = Attachments::new(&pins);
         for name in ["c0", "b0", "c0", "b0"] {
             let index = nix::net::if_::if_nametoindex(name).unwrap();

@@ -7,6 +7,7 @@ mod balance;
 mod close;
 mod fallback;
 mod health;
+mod host;
 mod lifecycle;
 mod million;
 mod paths;
