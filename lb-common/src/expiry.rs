@@ -42,6 +42,8 @@ pub struct Observed {
     pub said: u32,
     /// Since the client last sent data; only of meaning if it has.
     pub asked_for: u64,
+    /// Its backend answers past the node.
+    pub one_sided: bool,
 }
 
 /// Which timeout it was.
@@ -117,6 +119,10 @@ impl Timeouts {
     /// Longest timeout that [`asked_at`](crate::abi::Flow::asked_at) can measure at any tick rate, with a margin: 30 minutes.
     pub const MAX_RESPONSE_MS: u64 = 30 * 60_000;
 
+    /// How long a connection lingers whose backend answers past the node, after the client's last packet, instead of
+    /// [`closed`](Self::closed): the client may have closed its side only, and wait for an answer. IPVS keeps such ones for two minutes.
+    pub const ONE_SIDED_CLOSED: u64 = 120_000;
+
     /// What is to become of a flow. Gone flows stay: whoever moved them there is removing them.
     ///
     /// A half-open connection is forgotten without a word: its client, if there is one, will try again, and be given to another backend.
@@ -124,6 +130,7 @@ impl Timeouts {
         let over = |limit: u64| flow.idle >= limit;
         match flow.word.phase() {
             Phase::SYN_SENT if over(self.half_open) => Verdict::Remove(Timeout::HalfOpen),
+            Phase::CLOSED if flow.one_sided && !over(Self::ONE_SIDED_CLOSED) => Verdict::Keep,
             Phase::CLOSED | Phase::RESET if over(self.closed) => Verdict::Remove(Timeout::Closed),
             Phase::UDP if over(self.udp) => Verdict::Remove(Timeout::Udp),
             Phase::CLOSING if over(self.half_closed) => Verdict::Expire(Timeout::HalfClosed),
@@ -185,7 +192,15 @@ mod tests {
     }
 
     fn observed(phase: Phase, idle: u64) -> Observed {
-        Observed { word: Word::new(phase, 9), age: idle, idle, asked: 0, said: 0, asked_for: 0 }
+        Observed {
+            word: Word::new(phase, 9),
+            age: idle,
+            idle,
+            asked: 0,
+            said: 0,
+            asked_for: 0,
+            one_sided: false,
+        }
     }
 
     const T: Timeouts = Timeouts {
@@ -214,6 +229,17 @@ mod tests {
             assert_eq!(T.verdict(&observed(phase, limit)), verdict, "{phase:?}");
             assert_eq!(T.verdict(&observed(phase, limit - 1)), Verdict::Keep, "{phase:?}");
         }
+    }
+
+    #[test]
+    fn who_is_answered_past_the_node_may_still_be_listening() {
+        let flow = |phase, idle| Observed { one_sided: true, ..observed(phase, idle) };
+        assert_eq!(T.verdict(&flow(Phase::CLOSED, Timeouts::ONE_SIDED_CLOSED - 1)), Verdict::Keep);
+        assert_eq!(
+            T.verdict(&flow(Phase::CLOSED, Timeouts::ONE_SIDED_CLOSED)),
+            Verdict::Remove(Timeout::Closed)
+        );
+        assert_eq!(T.verdict(&flow(Phase::RESET, 40)), Verdict::Remove(Timeout::Closed));
     }
 
     #[test]

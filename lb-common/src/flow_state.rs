@@ -218,6 +218,24 @@ pub const fn next(
     if w & ALL == ALL { Word(w).with(Phase::CLOSED) } else { Word(w) }
 }
 
+/// The word after a segment of the client's, of a connection whose backend answers past the node. What the backend says isn't known: the
+/// client's answer to it opens the connection, and the client's FIN closes it as far as counting goes. It may go on receiving; its
+/// acknowledgements keep the entry, which lingers for [`ONE_SIDED_CLOSED`](crate::expiry::Timeouts::ONE_SIDED_CLOSED).
+#[inline(always)]
+pub const fn next_one_sided(word: Word, segment: &Segment) -> Word {
+    let phase = word.phase();
+    if !word.counted() || phase.0 == Phase::UDP.0 {
+        return word;
+    }
+    if segment.flags & (flags::RST | flags::FIN) != 0 {
+        return word.with(Phase::CLOSED);
+    }
+    if phase.0 == Phase::SYN_SENT.0 && segment.flags & (flags::SYN | flags::ACK) == flags::ACK {
+        return word.with(Phase::ESTABLISHED);
+    }
+    word
+}
+
 /// Has the client sent data that the backend has not answered with any? `asked`: the acknowledgement number with which the client last
 /// sent data, `said`: the sequence number after the backend's last data; 0: there was none.
 ///

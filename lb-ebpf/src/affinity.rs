@@ -18,7 +18,7 @@ use lb_common::{
 use crate::{
     account,
     atomic::compare_exchange_u64,
-    choose::flowpin_choose,
+    choose::{self, flowpin_choose},
     conntrack::REFUSED,
     maps::{AFFINITY, BACKENDS, BINDING, HOSTS, POOLS, TICK_HZ},
     packet::opaque,
@@ -42,7 +42,14 @@ const OVER: u32 = u32::MAX - 2;
 /// A backend with a place taken on it, for a flow of this client. As [`choose::backend`](crate::choose::backend), but [`BOUND`].
 #[inline(always)]
 pub fn choose<A: Addr>(service: &Service, client: A, flow_hash: u32, chance: u32) -> u32 {
-    rounds(&mut OfCpu, service, client.wide(), flow_hash, chance)
+    let (high, low) = client.wide();
+    choose_for(service, high, low, flow_hash, chance)
+}
+
+/// [`choose`]. Not inlined, for the sake of the stack.
+#[inline(never)]
+fn choose_for(service: &Service, high: u64, low: u64, flow_hash: u32, chance: u32) -> u32 {
+    rounds(&mut OfCpu, service, (high, low), flow_hash, chance)
 }
 
 /// The same for a socket of a process's, whom packets may interrupt.
@@ -110,7 +117,6 @@ fn bind_process(own: &mut AffinityEntry, chosen: u32, only: u32, chance: u32) ->
 
 #[inline(always)]
 fn rounds<D: Desk>(desk: &mut D, service: &Service, client: (u64, u64), flow_hash: u32, chance: u32) -> u32 {
-    let algorithm = service.algorithm.0 as u32;
     let mut lot = chance;
     for _ in 0..opaque(TRIES) {
         lot = hash::mix(lot);
@@ -122,7 +128,7 @@ fn rounds<D: Desk>(desk: &mut D, service: &Service, client: (u64, u64), flow_has
             return known;
         }
         let chosen = if known == OVER {
-            flowpin_choose(algorithm, service.first_block, service.id, flow_hash, lot)
+            choose::backend(service, flow_hash, lot)
         } else {
             spread(service, desk.hash(), lot)
         };
@@ -135,7 +141,7 @@ fn rounds<D: Desk>(desk: &mut D, service: &Service, client: (u64, u64), flow_has
         }
     }
     // Rather without a bond than not at all.
-    flowpin_choose(algorithm, service.first_block, service.id, flow_hash, chance)
+    choose::backend(service, flow_hash, lot)
 }
 
 /// A backend for a client, other than for a flow: by how many clients there are, or by the client's hash.

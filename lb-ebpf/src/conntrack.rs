@@ -10,7 +10,7 @@ use lb_common::{
         Addr, Backend, BackendId, CREATED_SHIFT, Direction, Flow, FlowKey, PortBe, Proto, Reason, V4, V6,
         What,
     },
-    flow_state::{Phase, Segment, Word, flags, further, moves_open, next},
+    flow_state::{Phase, Segment, Word, flags, further, moves_open, next, next_one_sided},
 };
 
 pub use crate::table::{Entry, entry, find, put_key, same, visit, visit_reply, visit_scratch, visit_twin};
@@ -76,6 +76,10 @@ pub fn track<V: Tables>(flow: Entry<V::Addr>, segment: &Segment) -> Step {
             let (backend, last) = unsafe { ((*flow.at()).backend, (*flow.at()).last_seen) };
             account::asked_again(backend, last);
         }
+    }
+    if direction.is_direct() {
+        one_sided::<V>(flow, segment);
+        return Step::Belongs;
     }
     // Without its other half a flow is being made or removed at this instant; the sender will say it again.
     let Some(other) = visit_twin::<V>(flow.at()) else { return Step::Belongs };
@@ -181,6 +185,25 @@ fn advance<V: Tables>(
     false
 }
 
+/// Moves the state on of a flow whose backend answers past the node.
+#[inline(always)]
+fn one_sided<V: Tables>(forward: Entry<V::Addr>, segment: &Segment) {
+    let old = forward.seen;
+    let new = next_one_sided(old, segment);
+    // Should another packet be at it at this instant: it is the same client's, who says it again if it matters.
+    if new == old || exchange(forward, old, new).is_err() {
+        return;
+    }
+    if new.phase() == Phase::ESTABLISHED {
+        // SAFETY: the pointer comes from a search in this run.
+        account::sign(unsafe { (*forward.at()).backend }, Sign::Accepted);
+    }
+    if old.counted() && !new.counted() {
+        let reset = segment.flags & flags::RST != 0;
+        ended::<V>(forward.at(), old.0, if reset { What::CLIENT_RESET } else { What::FINISHED });
+    }
+}
+
 /// A flow has stopped counting: what follows from it. `forward`: its forward entry, found in this run; `word`: its state until now. Called
 /// by whoever moved the state, once.
 #[inline(never)]
@@ -277,8 +300,8 @@ pub struct Opening {
     pub hash: u32,
     /// It counts in its client's bond.
     pub bound: bool,
-    /// With an address and port of ours in place of the client's.
-    pub full: bool,
+    /// The forward entry's direction, with what is done to packets.
+    pub way: Direction,
 }
 
 /// Random bits for a new flow.
@@ -297,6 +320,7 @@ pub fn pin<V: Tables>(parsed: &Parsed<V::Addr>, backend: &Backend, opening: &Ope
     let key = &parsed.key;
     let addr = V::address(backend);
     let port = if backend.port == PortBe(0) { key.dport } else { backend.port };
+    let full = opening.way.is_full();
     let word = Word::new(opening.phase, (opening.chance as u64) << 16 | (opening.hash & 0xffff) as u64)
         .bound_if(opening.bound);
     // SAFETY: the helper has no preconditions.
@@ -310,11 +334,11 @@ pub fn pin<V: Tables>(parsed: &Parsed<V::Addr>, backend: &Backend, opening: &Ope
     let (to, back) = unsafe { (&mut *to, &mut *back) };
     to.state = word.0;
     (to.src, to.dst, to.sport, to.dport) = (key.src, key.dst, key.sport, key.dport);
-    (to.proto, to.direction) = (key.proto, Direction::FORWARD.full_if(opening.full));
+    (to.proto, to.direction) = (key.proto, opening.way);
     (to.nat_addr, to.nat_port) = (addr, port);
     back.state = Word::new(Phase(0), word.tag()).0;
     (back.src, back.dst, back.sport, back.dport) = (addr, key.src, port, key.sport);
-    (back.proto, back.direction) = (key.proto, Direction::REPLY.full_if(opening.full));
+    (back.proto, back.direction) = (key.proto, Direction::REPLY.full_if(full));
     (back.nat_addr, back.nat_port) = (key.dst, key.dport);
     // Pinned in the middle of a connection: it has been asked and answered, as far as anybody knows.
     let asked = if opening.phase == Phase::ESTABLISHED { parsed.segment.ack } else { 0 };
@@ -331,13 +355,20 @@ pub fn pin<V: Tables>(parsed: &Parsed<V::Addr>, backend: &Backend, opening: &Ope
         let found = if forward == table::EXISTS { table::locate_scratch::<V>() } else { forward };
         return if found & REFUSED == 0 { found } else { refusal(found) };
     }
-    let reply = if opening.full { snat::claim::<V>(opening.hash) } else { table::claim::<V>(table::REPLY) };
+    let reply = if opening.way.is_direct() {
+        // There is none.
+        forward
+    } else if full {
+        snat::claim::<V>(opening.hash)
+    } else {
+        table::claim::<V>(table::REPLY)
+    };
     if reply & REFUSED != 0 {
         table::give_back::<V>(forward);
         back_out::<V>(key, opening);
         return refusal(reply);
     }
-    let linked = !opening.full || table::link::<V>(forward, reply).is_some();
+    let linked = !full || table::link::<V>(forward, reply).is_some();
     if !linked || !table::publish::<V>(forward, reply) {
         back_out::<V>(key, opening);
         return REFUSED | Reason::Internal as u32;

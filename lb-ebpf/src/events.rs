@@ -30,7 +30,8 @@ fn record<V: Tables>(what: u32) {
     let (target, target_port, bytes_out) = match reply {
         // SAFETY: the pointer comes from a search in this run.
         Some(reply) => unsafe { ((*reply.at()).src, (*reply.at()).sport, (*reply.at()).bytes) },
-        None => Default::default(),
+        // SAFETY: as above. Who answers past the node has an entry only here.
+        None => unsafe { ((*forward).nat_addr, (*forward).nat_port, 0) },
     };
     let Some(mut record) = EVENTS.reserve(0) else { return };
     let to: *mut Event = record.as_mut_ptr();

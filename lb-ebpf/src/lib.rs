@@ -8,7 +8,8 @@
 //!
 //! `socket` is a road of its own: the node's processes, whose sockets are led to a backend when they connect.
 //!
-//! Beside the road: `fragment` gives later fragments the ports of their first, `icmp` answers pings and translates errors, `snat` finds ports of ours.
+//! Beside the road: `fragment` gives later fragments the ports of their first, `icmp` answers pings and translates errors, `snat` finds ports of ours, `direct` sends
+//! packets that stay as they are.
 //! `packet` is the only place that knows XDP from TC; `maps` names every map. `parse`, `rewrite`, `reset` and `unreachable` touch
 //! bytes and no map; `service`, `choose`, `conntrack`, `account` touch maps and no bytes. A library, so that the steps that touch
 //! bytes only are tested on the host; `main.rs` holds the entry points.
@@ -21,6 +22,7 @@ pub mod affinity;
 pub mod atomic;
 pub mod choose;
 pub mod conntrack;
+pub mod direct;
 pub mod events;
 pub mod fragment;
 pub mod icmp;

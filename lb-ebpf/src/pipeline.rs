@@ -2,7 +2,10 @@
 
 use aya_log_ebpf::debug;
 use lb_common::{
-    abi::{BackendId, FlowKey, Forward, PortBe, Proto, Reason, Service, ServiceId, Stray, V4, V6},
+    abi::{
+        Backend, BackendId, Direction, FlowKey, Forward, PortBe, Proto, Reason, Service, ServiceId, Stray,
+        V4, V6,
+    },
     flow_state::{Phase, flags},
     hash,
 };
@@ -10,7 +13,7 @@ use lb_common::{
 use crate::{
     account, affinity, choose,
     conntrack::{self, Entry, Opening, REFUSED, Step},
-    fragment,
+    direct, fragment,
     icmp::{self, Icmp, Meant},
     maps::BACKENDS,
     packet::{Packet, get, opaque},
@@ -64,6 +67,10 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
             return refuse::<V, P>(packet, parsed, Reason::Fragment as u32);
         }
         let Some(service) = service::lookup::<V>(&parsed.key) else { return packet.pass() };
+        if !P::DIRECT && service.forward.is_direct() {
+            // TC sees to it.
+            return packet.pass();
+        }
         let opened = open::<V>(parsed, service);
         if opened & REFUSED != 0 {
             return refuse::<V, P>(packet, parsed, opened & !REFUSED);
@@ -73,8 +80,8 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
     }
     let Some(flow) = found else { return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32) };
     // SAFETY: the pointer comes from a search in this run.
-    if P::FAST || unsafe { (*flow.at()).direction }.is_full() {
-        return onward::<V, P>(packet, parsed, flow);
+    if P::FAST || unsafe { (*flow.at()).direction }.is_special() {
+        return special::<V, P>(packet, parsed, flow);
     }
     // SAFETY: as above.
     let to = unsafe { Translation::of(&*flow.at()) };
@@ -86,6 +93,16 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
         Some(()) => packet.pass(),
         None => refuse::<V, P>(packet, parsed, Reason::Internal as u32),
     }
+}
+
+/// A packet of a flow that is more than an address to be replaced. A step by itself for the sake of the stack.
+#[inline(never)]
+fn special<V: Family, P: Packet>(packet: P, parsed: &Parsed<V::Addr>, flow: Entry<V::Addr>) -> P::Verdict {
+    // SAFETY: the pointer comes from a search in this run.
+    if unsafe { (*flow.at()).direction }.is_direct() {
+        return direct::send::<V, P>(packet, parsed, flow);
+    }
+    onward::<V, P>(packet, parsed, flow)
 }
 
 /// A packet of a flow that is sent on from here, or has an address of ours.
@@ -136,9 +153,8 @@ fn open<V: Family>(parsed: &Parsed<V::Addr>, service: &Service) -> u32 {
         }
         let (backend, bound) = (BackendId(chosen & !affinity::BOUND), chosen & affinity::BOUND != 0);
         let Some(record) = BACKENDS.get(backend.0) else { return REFUSED | Reason::Internal as u32 };
-        // A backend that reaches itself would answer itself, past us.
-        let full = service.forward == Forward::SNAT || V::address(record) == parsed.key.src;
-        pinned = conntrack::pin::<V>(parsed, record, &Opening { phase, backend, chance, hash, bound, full });
+        let way = way::<V>(service, record, parsed);
+        pinned = conntrack::pin::<V>(parsed, record, &Opening { phase, backend, chance, hash, bound, way });
         if again != 0
             || pinned != REFUSED | Reason::PortConflict as u32
             || !conntrack::make_room::<V>(&parsed.key, record)
@@ -147,6 +163,16 @@ fn open<V: Family>(parsed: &Parsed<V::Addr>, service: &Service) -> u32 {
         }
     }
     pinned
+}
+
+/// What is done to packets of a service's flow to a backend. A function by itself for the sake of the stack.
+#[inline(never)]
+fn way<V: Family>(service: &Service, backend: &Backend, parsed: &Parsed<V::Addr>) -> Direction {
+    if service.forward.is_direct() {
+        return Direction::direct(service.forward == Forward::DSR_IPIP);
+    }
+    // A backend that reaches itself would answer itself, past us.
+    Direction::FORWARD.full_if(service.forward == Forward::SNAT || V::address(backend) == parsed.key.src)
 }
 
 /// One record per new flow, when the agent asked for it at load time; otherwise the verifier removes it. Little is said: each

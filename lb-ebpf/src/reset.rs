@@ -31,7 +31,7 @@ impl Answer for V4 {
         let total = (Self::LEN + payload) as u32;
         // Version, header length and total length; identification 0 with "don't fragment" (RFC 6864); TTL and protocol.
         let words = [
-            (0x4500_0000 | total).to_be(),
+            (0x4500_0000 | total & 0xffff).to_be(),
             0x0000_4000u32.to_be(),
             ((TTL as u32) << 24 | (proto.0 as u32) << 16).to_be(),
         ];

@@ -75,6 +75,8 @@ pub trait Addr: Copy + Eq + Default + core::fmt::Debug {
     fn wide(self) -> (u64, u64);
     /// The address as [`Backend`](super::Backend) holds it.
     fn words(self) -> [u32; 4];
+    /// From there.
+    fn from_words(words: [u32; 4]) -> Self;
     /// What holds where an entry of the flow table lies: `bucket << 3 | lane`.
     fn from_place(place: u32) -> Self;
     /// Where an entry lies.
@@ -104,6 +106,10 @@ impl Addr for Addr4 {
     #[inline(always)]
     fn words(self) -> [u32; 4] {
         [self.0, 0, 0, 0]
+    }
+    #[inline(always)]
+    fn from_words(words: [u32; 4]) -> Self {
+        Self(words[0])
     }
     #[inline(always)]
     fn from_place(place: u32) -> Self {
@@ -149,6 +155,10 @@ impl Addr for Addr6 {
     #[inline(always)]
     fn words(self) -> [u32; 4] {
         self.0
+    }
+    #[inline(always)]
+    fn from_words(words: [u32; 4]) -> Self {
+        Self(words)
     }
     #[inline(always)]
     fn from_place(place: u32) -> Self {

@@ -63,6 +63,10 @@ impl Direction {
 
     /// A bit: source NAT. Both addresses and ports are replaced, and where the other entry lies is in the place of the address to put in.
     const FULL: u8 = 4;
+    /// A bit: replies go past the node. The flow has this entry only, and its packets stay as they are.
+    const DIRECT: u8 = 8;
+    /// A bit besides: they are put in other packets.
+    const TUNNEL: u8 = 16;
     /// Client to backend?
     #[inline(always)]
     pub const fn is_forward(self) -> bool {
@@ -82,6 +86,26 @@ impl Direction {
     #[inline(always)]
     pub const fn is_full(self) -> bool {
         self.0 & Self::FULL != 0
+    }
+    /// Do replies go past the node?
+    #[inline(always)]
+    pub const fn is_direct(self) -> bool {
+        self.0 & Self::DIRECT != 0
+    }
+    /// Are packets put in other packets?
+    #[inline(always)]
+    pub const fn is_tunnel(self) -> bool {
+        self.0 & Self::TUNNEL != 0
+    }
+    /// Is something else done with packets than to replace one side's address?
+    #[inline(always)]
+    pub const fn is_special(self) -> bool {
+        self.0 & (Self::FULL | Self::DIRECT) != 0
+    }
+    /// The entry of a flow whose replies go past the node.
+    #[inline(always)]
+    pub const fn direct(tunnel: bool) -> Self {
+        if tunnel { Self(Self::DIRECT | Self::TUNNEL) } else { Self(Self::DIRECT) }
     }
     /// The same; both are replaced if `full`.
     #[inline(always)]
@@ -123,7 +147,8 @@ pub struct Flow<A: Addr> {
     pub direction: Direction,
     /// Forward, TCP: when the client last sent data, in jiffies shifted right by [`ASKED_SHIFT`].
     pub asked_at: u16,
-    /// What to put in place: forward, the backend as destination; reply, the VIP as source. [Full](Direction::is_full): where the other
+    /// What to put in place: forward, the backend as destination; reply, the VIP as source. [Direct](Direction::is_direct): where the packet
+    /// is sent. [Full](Direction::is_full): where the other
     /// entry lies, as [`Addr::from_place`] has it.
     pub nat_addr: A,
     /// The port that goes with it.

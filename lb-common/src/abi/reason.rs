@@ -34,11 +34,16 @@ pub enum Reason {
     /// Source NAT: no address and port of ours is left towards the backend, or there is none at all, which a backend that reaches itself through
     /// a VIP needs. TCP is answered with RST, UDP dropped.
     NoSourcePort = 13,
+    /// Direct server return: there is no way to the backend, or by layer 2 none without a router. Dropped.
+    NoWay = 14,
+    /// Direct server return: the packet, or the one that it is put in, is larger than the way to the backend takes. Answered with "fragmentation
+    /// needed" or "packet too big".
+    TooBig = 15,
 }
 
 impl Reason {
     /// How many there are.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 16;
 
     /// All of them, by index.
     pub const ALL: [Self; Self::COUNT] = [
@@ -56,6 +61,8 @@ impl Reason {
         Self::ConnectionClosed,
         Self::AffinityFull,
         Self::NoSourcePort,
+        Self::NoWay,
+        Self::TooBig,
     ];
 
     /// The metric's label.
@@ -75,6 +82,8 @@ impl Reason {
             Self::ConnectionClosed => "connection_closed",
             Self::AffinityFull => "affinity_full",
             Self::NoSourcePort => "no_source_port",
+            Self::NoWay => "no_way",
+            Self::TooBig => "too_big",
         }
     }
 
@@ -95,6 +104,10 @@ impl Reason {
             Self::ConnectionClosed => "none needed",
             Self::AffinityFull => "raise conntrack.max_clients, or shorten affinity timeouts",
             Self::NoSourcePort => "add addresses or ports to [snat]",
+            Self::NoWay => "give the node a route to the backend; dsr-l2 wants it on a segment of the node's",
+            Self::TooBig => {
+                "expected: the sender sends smaller ones from then on; otherwise let ICMP errors through to it"
+            }
         }
     }
 }

@@ -64,6 +64,16 @@ impl Forward {
     pub const NAT: Self = Self(0);
     /// The source too, by an address of the node's: the backend answers to that.
     pub const SNAT: Self = Self(1);
+    /// Nothing is replaced but the MAC address: a backend on a segment of the node's that has the VIP itself, and answers the client.
+    pub const DSR_L2: Self = Self(2);
+    /// The packet is put in another one as it is (RFC 2003, RFC 2473); the backend takes it out, has the VIP itself, and answers the client.
+    pub const DSR_IPIP: Self = Self(3);
+
+    /// Do replies go past the node?
+    #[inline(always)]
+    pub const fn is_direct(self) -> bool {
+        self.0 >= Self::DSR_L2.0
+    }
 }
 
 /// What the datapath knows of a service. 16 bytes. Written by the agent; replaced whole (the map is not preallocated, so a

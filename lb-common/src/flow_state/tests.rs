@@ -158,3 +158,36 @@ fn being_bound_survives_every_move() {
     assert_eq!(conn.client(ACK, 102, 502, 0), Phase::CLOSED);
     assert!(conn.word.bound() && !Word::new(Phase::UDP, TAG).bound_if(false).bound());
 }
+
+#[test]
+fn of_a_one_sided_connection_only_the_client_is_heard() {
+    let segment = |flags| Segment { flags, seq: 100, ack: 500, len: 0 };
+    let step = |word: Word, flags| next_one_sided(word, &segment(flags)).phase();
+    let syn = Word::new(Phase::SYN_SENT, TAG);
+    assert_eq!(step(syn, SYN), Phase::SYN_SENT, "sent again");
+    assert_eq!(step(syn, ACK), Phase::ESTABLISHED);
+    assert_eq!(step(syn, RST), Phase::CLOSED);
+    let open = Word::new(Phase::ESTABLISHED, TAG);
+    assert_eq!(step(open, ACK), Phase::ESTABLISHED);
+    assert_eq!(step(open, FIN | ACK), Phase::CLOSED, "it has said all, and counts no longer");
+    assert_eq!(step(open, RST | ACK), Phase::CLOSED);
+    for over in [Phase::CLOSED, Phase::RESET, Phase::GONE, Phase::UDP] {
+        assert_eq!(step(Word::new(over, TAG), FIN | ACK), over);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_one_sided_connection_counts_down_at_most_once(bits in prop::collection::vec(any::<u8>(), 0..60)) {
+        let mut word = Word::new(Phase::SYN_SENT, TAG);
+        let mut ended = 0;
+        for flags in bits {
+            let before = word;
+            word = next_one_sided(word, &Segment { flags, seq: 1, ack: 2, len: 3 });
+            prop_assert!(before.counted() || !word.counted());
+            prop_assert_eq!(word.tag(), before.tag());
+            ended += u32::from(before.counted() && !word.counted());
+        }
+        prop_assert!(ended <= 1);
+    }
+}

@@ -12,7 +12,7 @@ pub use xdp::XdpPacket;
 
 use lb_common::abi::FlowKey;
 
-use crate::rewrite::Rewrite;
+use crate::{direct::Direct, reset::Answer, rewrite::Rewrite};
 
 /// What a change of address and port does to a layer-4 checksum.
 #[derive(Clone, Copy)]
@@ -42,6 +42,8 @@ pub trait Packet: Sized {
     const BIG: bool;
     /// Are translated packets sent on past the IP stack?
     const FAST: bool;
+    /// Can packets be [sent](Packet::direct) as they are?
+    const DIRECT: bool;
     /// May the layer-4 checksum be partial, and is it up to the packet path to notice?
     const MAY_BE_PARTIAL: bool;
 
@@ -69,6 +71,8 @@ pub trait Packet: Sized {
     /// Verdict: on to where it is addressed by now, past the IP stack if that is possible. `l3`: offset of the IP header; `headers`:
     /// bytes from there to the payload; `key`: its 5-tuple.
     fn onward<V: Rewrite>(self, l3: usize, headers: usize, key: &FlowKey<V::Addr>) -> Self::Verdict;
+    /// Verdict: to a backend as it is, but for the time to live. `Err`: it is larger than this, a packet's bytes from its IP header on, or there is no way (0).
+    fn direct<V: Answer>(&mut self, direct: &Direct<V::Addr>) -> Result<Self::Verdict, u32>;
     /// Verdict: on to the next program and the IP stack.
     fn pass(self) -> Self::Verdict;
     /// Verdict: drop.

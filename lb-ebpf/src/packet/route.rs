@@ -3,12 +3,14 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS},
+    bindings::{
+        __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+    },
     helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh},
 };
-use lb_common::abi::{Addr, FlowKey};
+use lb_common::abi::{Addr, FlowKey, PortBe, Proto};
 
-use crate::rewrite::Rewrite;
+use crate::{direct::Direct, rewrite::Rewrite};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -43,16 +45,16 @@ pub struct Way {
     hop: NextHop,
 }
 
-/// The way for packets with this 5-tuple that come in where this one does. `None`: the stack is to see to it, since there is none, or it
-/// isn't for others, or the packet is too large for it. `headers`: bytes from the IP header to the payload.
+/// What the kernel is asked about packets with this 5-tuple that come in where this one does. `len`: their bytes from the IP header on; 0: the
+/// kernel is to compare this one with the interface's MTU.
 #[inline(always)]
-pub fn find<V: Rewrite>(skb: *mut __sk_buff, headers: usize, key: &FlowKey<V::Addr>) -> Option<Way> {
-    let mut fib = Fib {
+fn question<V: Rewrite>(skb: *mut __sk_buff, key: &FlowKey<V::Addr>, len: u16) -> Fib {
+    Fib {
         family: if V::IS_V6 { AF_INET6 } else { AF_INET },
         proto: key.proto.0,
         sport: key.sport.0,
         dport: key.dport.0,
-        len: 0,
+        len,
         // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
         ifindex: unsafe { (*skb).ifindex },
         info: 0,
@@ -60,22 +62,90 @@ pub fn find<V: Rewrite>(skb: *mut __sk_buff, headers: usize, key: &FlowKey<V::Ad
         dst: key.dst.words(),
         vlan: 0,
         macs: [0; 3],
-    };
+    }
+}
+
+/// Has it answered, in place: by reference, since the stack has no room for a second one.
+#[inline(always)]
+fn ask(skb: *mut __sk_buff, fib: &mut Fib, flags: u32) -> i64 {
     // SAFETY: the parameters are as long as is said, and laid out as the helper wants them.
-    let found =
-        unsafe { bpf_fib_lookup(skb.cast::<c_void>(), (&raw mut fib).cast(), size_of::<Fib>() as i32, 0) };
-    // Who the next hop is need not be known yet: sending there finds out.
-    if found != BPF_FIB_LKUP_RET_SUCCESS as i64 && found != BPF_FIB_LKUP_RET_NO_NEIGH as i64 {
+    unsafe { bpf_fib_lookup(skb.cast::<c_void>(), (&raw mut *fib).cast(), size_of::<Fib>() as i32, flags) }
+}
+
+/// Is there a way? Who the next hop is need not be known yet: sending there finds out.
+#[inline(always)]
+const fn leads_on(found: i64) -> bool {
+    found == BPF_FIB_LKUP_RET_SUCCESS as i64 || found == BPF_FIB_LKUP_RET_NO_NEIGH as i64
+}
+
+/// The way for packets with this 5-tuple that come in where this one does. `None`: the stack is to see to it, since there is none, or it
+/// isn't for others, or the packet is too large for it. `headers`: bytes from the IP header to the payload.
+#[inline(always)]
+pub fn find<V: Rewrite>(skb: *mut __sk_buff, headers: usize, key: &FlowKey<V::Addr>) -> Option<Way> {
+    let mut fib = question::<V>(skb, key, 0);
+    if !leads_on(ask(skb, &mut fib, 0)) {
         return None;
     }
     // With segments to come the kernel doesn't compare.
-    // SAFETY: as above.
+    // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
     let segment = unsafe { (*skb).gso_size } as usize;
     if segment != 0 && segment + headers > fib.len as usize {
         return None;
     }
     Some(Way { ifindex: fib.ifindex, hop: NextHop { family: fib.family as u32, addr: fib.dst } })
 }
+
+/// The way to a host, and the node's address there.
+pub struct Straight {
+    fib: Fib,
+}
+
+impl Straight {
+    /// The node's address.
+    #[inline(always)]
+    pub fn source<A: Addr>(&self) -> A {
+        A::from_words(self.fib.src)
+    }
+    /// The way.
+    #[inline(always)]
+    pub const fn way(&self) -> Way {
+        Way { ifindex: self.fib.ifindex, hop: NextHop { family: self.fib.family as u32, addr: self.fib.dst } }
+    }
+}
+
+/// The way to a backend for a packet that stays as it is, or is put in another one whose header is `outer` bytes long. `Err`: the packet is larger
+/// than this, or there is no way (0).
+#[inline(always)]
+pub fn straight<V: Rewrite>(
+    skb: *mut __sk_buff,
+    direct: &Direct<V::Addr>,
+    outer: usize,
+) -> Result<Straight, u32> {
+    // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
+    let segment = unsafe { (*skb).gso_size } as usize;
+    let len = if segment != 0 { segment + direct.headers } else { direct.bytes } + outer;
+    let len = if len > u16::MAX as usize { u16::MAX } else { len as u16 };
+    let proto = Proto(if V::IS_V6 { 41 } else { 4 });
+    let key = FlowKey::new(Default::default(), direct.to, PortBe(0), PortBe(0), proto);
+    // The node's address is wanted only where it is sent.
+    let flags = if outer != 0 { BPF_FIB_LOOKUP_SRC } else { 0 };
+    let mut fib = question::<V>(skb, &key, len);
+    let found = ask(skb, &mut fib, flags);
+    if found == BPF_FIB_LKUP_RET_FRAG_NEEDED as i64 {
+        return Err((fib.len as u32).saturating_sub(outer as u32));
+    }
+    let hop = &fib.dst;
+    let to = direct.to.words();
+    // By layer 2 there is no router between.
+    let router = (hop[0] ^ to[0]) | (hop[1] ^ to[1]) | (hop[2] ^ to[2]) | (hop[3] ^ to[3]);
+    if !leads_on(found) || (outer == 0 && router != 0) {
+        return Err(0);
+    }
+    Ok(Straight { fib })
+}
+
+/// The node's address on the way is asked for (Linux 6.7, include/uapi/linux/bpf.h).
+const BPF_FIB_LOOKUP_SRC: u32 = 1 << 4;
 
 /// The verdict that sends the packet that way.
 #[inline(always)]

@@ -4,7 +4,7 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::{abi::FlowKey, checksum};
 
 use super::{L4Fix, Packet, get, put};
-use crate::rewrite::Rewrite;
+use crate::{direct::Direct, reset::Answer, rewrite::Rewrite};
 
 /// What became of a [`SlicePacket`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,7 @@ impl Packet for SlicePacket<'_> {
     type Context = XdpContext;
     const BIG: bool = false;
     const FAST: bool = false;
+    const DIRECT: bool = false;
     const MAY_BE_PARTIAL: bool = false;
 
     fn bytes(&self, at: usize, len: usize) -> Option<*mut u8> {
@@ -74,6 +75,9 @@ impl Packet for SlicePacket<'_> {
     }
     fn onward<V: Rewrite>(self, _l3: usize, _headers: usize, _key: &FlowKey<V::Addr>) -> Fate {
         Fate::Pass
+    }
+    fn direct<V: Answer>(&mut self, _direct: &Direct<V::Addr>) -> Result<Fate, u32> {
+        Err(0)
     }
     fn pass(self) -> Fate {
         Fate::Pass

@@ -3,6 +3,7 @@
 
 use aya_ebpf::{
     bindings::{
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO,
         BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC,
         bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
@@ -13,10 +14,13 @@ use aya_ebpf::{
     programs::TcContext,
 };
 
-use lb_common::{abi::FlowKey, checksum};
+use lb_common::{
+    abi::{FlowKey, Proto},
+    checksum,
+};
 
 use super::{L4Fix, Packet, get, opaque, put, route};
-use crate::rewrite::Rewrite;
+use crate::{direct::Direct, reset::Answer, rewrite::Rewrite};
 
 /// Tells `bpf_l4_csum_replace` that the address change is not balanced by an IPv4 header checksum, which matters when the
 /// device has summed the packet. Since Linux 6.16; older kernels refuse the flag.
@@ -56,6 +60,7 @@ impl<const ONWARD: bool> Packet for TcPacket<ONWARD> {
     type Context = TcContext;
     const BIG: bool = true;
     const FAST: bool = ONWARD;
+    const DIRECT: bool = true;
     const MAY_BE_PARTIAL: bool = false;
 
     #[inline(always)]
@@ -165,6 +170,34 @@ impl<const ONWARD: bool> Packet for TcPacket<ONWARD> {
         // SAFETY: as above.
         unsafe { V::hops(ip, hops - 1) };
         route::follow(&way)
+    }
+    #[inline(always)]
+    fn direct<V: Answer>(&mut self, direct: &Direct<V::Addr>) -> Result<i32, u32> {
+        let outer = if direct.tunnel { V::LEN } else { 0 };
+        let way = route::straight::<V>(self.ctx.skb.skb, direct, outer)?;
+        let ip = self.bytes(direct.l3, V::LEN).ok_or(0u32)?;
+        // SAFETY: the fixed IP header at `ip` was just bounds-checked.
+        unsafe { V::hops(ip, get::<u8>(ip, V::HOPS).wrapping_sub(1)) };
+        if direct.tunnel {
+            // As in `insert`.
+            if direct.l3 != 14 {
+                return Err(0);
+            }
+            let kind = if V::IS_V6 { BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 } else { BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 };
+            // Segments stay as long as their sender wants them: that they fit has been looked at.
+            let flags = kind as u64 | BPF_F_ADJ_ROOM_FIXED_GSO as u64;
+            // SAFETY: as in `truncate`.
+            let made =
+                unsafe { bpf_skb_adjust_room(self.ctx.skb.skb, V::LEN as i32, BPF_ADJ_ROOM_MAC, flags) };
+            if made != 0 {
+                return Err(0);
+            }
+            let ip = self.bytes(14, V::LEN).ok_or(0u32)?;
+            let proto = Proto(if V::IS_V6 { 41 } else { 4 });
+            // SAFETY: the bytes at `ip` were just bounds-checked.
+            unsafe { V::header(ip, way.source(), direct.to, proto, direct.bytes) };
+        }
+        Ok(route::follow(&way.way()))
     }
     #[inline(always)]
     fn pass(self) -> i32 {

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use lb_common::{abi::FlowKey, checksum};
 
 use super::{L4Fix, Packet, get, opaque, put};
-use crate::rewrite::Rewrite;
+use crate::{direct::Direct, reset::Answer, rewrite::Rewrite};
 
 /// An XDP packet. `VIRTUAL`: it came by a veth, tun or tap, where a local sender leaves the checksum partial: the field holds
 /// the pseudo-header's sum, and whoever transmits adds the rest. XDP isn't told, so such a field is recognised by its value. A
@@ -31,6 +31,7 @@ impl<const VIRTUAL: bool> Packet for XdpPacket<VIRTUAL> {
     type Context = XdpContext;
     const BIG: bool = false;
     const FAST: bool = false;
+    const DIRECT: bool = false;
     const MAY_BE_PARTIAL: bool = VIRTUAL;
 
     #[inline(always)]
@@ -123,6 +124,10 @@ impl<const VIRTUAL: bool> Packet for XdpPacket<VIRTUAL> {
     fn onward<V: Rewrite>(self, _l3: usize, _headers: usize, _key: &FlowKey<V::Addr>) -> u32 {
         // The stack knows the way, and completes checksums that are partial.
         xdp_action::XDP_PASS
+    }
+    #[inline(always)]
+    fn direct<V: Answer>(&mut self, _direct: &Direct<V::Addr>) -> Result<u32, u32> {
+        Err(0)
     }
     #[inline(always)]
     fn pass(self) -> u32 {

@@ -107,12 +107,16 @@ pub fn attempt<V: Tables>(which: u32) -> u32 {
 }
 
 /// Makes the two scratch entries the entries of a new flow, in lanes that were claimed for them: for others they appear whole,
-/// the reply entry first. False: there are no such lanes.
+/// the reply entry first. If both have the same place there is only the forward entry. False: there are no such lanes.
 #[inline(always)]
 pub fn publish<V: Tables>(forward: u32, reply: u32) -> bool {
     let (Some(to), Some(back)) = (at::<V>(forward), at::<V>(reply)) else { return false };
     let (Some(first), Some(second)) = (scratch::<V>(FORWARD), scratch::<V>(REPLY)) else { return false };
     let word = fill(to, first);
+    if forward == reply {
+        let _ = swap(to, Word(0), word);
+        return true;
+    }
     let other = fill(back, second);
     // A full barrier: whoever sees either state sees all that was written before. One is enough, and after it the lanes' lines
     // are here, which are seldom so before: that's what takes time.

@@ -173,6 +173,11 @@ impl Handle {
             Err(ApiError::NotFound(_)) if self.shared.read().desired.services().contains_key(service) => {}
             Err(e) => return Err(e),
         }
+        let declared = self.shared.read().desired.services().get(service).cloned();
+        if let Some(declared) = declared {
+            let checked = owner.check_way(&declared, spec.address, name.clone()).await;
+            checked.map_err(|e| ApiError::Invalid(e.to_string()))?;
+        }
         let mut runtime = owner.runtime.clone();
         let record = RuntimeBackend { weight: spec.weight, max_connections: spec.max_connections };
         runtime.backends.entry(service.into()).or_default().insert(name.clone(), record);

@@ -125,6 +125,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     if let Err(e) = owner.reconcile_all() {
         bail!("{e}");
     }
+    owner.note_ways().await;
     owner.attach().await;
     let handle = Handle::new(owner);
 

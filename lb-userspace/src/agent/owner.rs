@@ -3,7 +3,7 @@
 //!
 //! A change goes through in this order, and whatever fails leaves the last good state in force: check, plan, kernel, state file.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::HashSet, net::IpAddr, path::PathBuf, sync::Arc, time::Instant};
 
 use lb_common::abi::BackendId;
 use rtnetlink::Handle as Netlink;
@@ -19,10 +19,11 @@ use crate::{
         attach::Attachments,
         interfaces,
         pin::PinDir,
+        routes::{self, Hop},
         snat::{self, SourceMaps},
         sockets::Hooks,
     },
-    model::{Desired, ServiceSpec},
+    model::{Desired, ForwardKind, ModelError, ServiceSpec},
     reconcile::{Plan, PlanError, Scope, collect, plan},
     source::{Attach, Config, Runtime, config, merge},
 };
@@ -71,6 +72,47 @@ impl Owner {
     pub fn reconcile_all(&mut self) -> Result<(), String> {
         let desired = self.merged(&self.config.services)?;
         self.enforce(desired).map_err(|e| e.to_string())
+    }
+
+    /// Notes in the status what is in force and can't be reached as it should be. When the node starts its routes may still be missing.
+    pub async fn note_ways(&self) {
+        let desired = self.shared.read().desired.clone();
+        if let Err(e) = self.check_ways(&desired).await {
+            self.shared.write().problems.insert("ways", e.to_string());
+        }
+    }
+
+    /// Can all backends be reached as their services want it?
+    async fn check_ways(&self, desired: &Desired) -> Result<(), ModelError> {
+        for service in desired.services().values() {
+            for backend in service.backends.values() {
+                self.check_way(service, backend.address, backend.name()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Can a backend be reached as its service wants it?
+    ///
+    /// # Errors
+    /// It can't.
+    pub async fn check_way(
+        &self,
+        service: &ServiceSpec,
+        address: IpAddr,
+        backend: String,
+    ) -> Result<(), ModelError> {
+        if !service.forward.is_direct() {
+            return Ok(());
+        }
+        let l2 = service.forward == ForwardKind::DsrL2;
+        let service = service.name.clone();
+        match routes::towards(&self.netlink, address).await {
+            Hop::Own => Err(ModelError::DirectToSelf { service, backend }),
+            Hop::Router(router) if l2 => Err(ModelError::NotOnSegment { service, backend, router }),
+            // A route may come yet.
+            _ => Ok(()),
+        }
     }
 
     fn merged(&self, file: &[ServiceSpec]) -> Result<Desired, String> {
@@ -192,6 +234,8 @@ impl Owner {
     async fn try_reload(&mut self) -> Result<(), String> {
         let config = config::load(self.config_path.as_deref()).map_err(|e| e.to_string())?;
         let desired = self.merged(&config.services)?;
+        self.check_ways(&desired).await.map_err(|e| e.to_string())?;
+        self.shared.write().problems.remove("ways");
         self.enforce(desired).map_err(|e| e.to_string())?;
         self.note_settled(&config);
         if config.snat != self.config.snat {
@@ -253,6 +297,8 @@ impl Owner {
                 Some((i, rule.attach, rule.fast))
             })
             .collect();
+        let direct =
+            self.shared.read().desired.services().values().any(|service| service.forward.is_direct());
         let mut views = Vec::new();
         let mut kept = Vec::new();
         let before = self.shared.read().interfaces.clone();
@@ -260,7 +306,7 @@ impl Owner {
         for (interface, how, fast) in wanted {
             kept.push(interface.index);
             let result = if interface.ethernet {
-                self.attachments.attach(&mut object, interface, how, fast).map_err(|e| e.to_string())
+                self.attachments.attach(&mut object, interface, how, fast, direct).map_err(|e| e.to_string())
             } else {
                 Err("it carries no Ethernet frames, which this version can't balance; leave it out"
                     .to_string())

@@ -17,7 +17,9 @@ pub fn tell<A: Addr>(provoker: &Provoker, table: &FlowTable<A>, flow: &Flow<A>) 
     let Some(beyond) = table.beyond(flow) else { return };
     let (near, backend) = (at(beyond.src, beyond.sport), at(beyond.dst, beyond.dport));
     let word = Word(flow.state);
-    for (from, to, knows) in [(near, backend, word.knows(false)), (vip, client, word.knows(true))] {
+    // Who answers past the node can't be made to do so by way of it; he hears of it from the client when he next says something.
+    let unheard = word.knows(false) || flow.direction.is_direct();
+    for (from, to, knows) in [(near, backend, unheard), (vip, client, word.knows(true))] {
         if !knows && let Err(e) = provoker.provoke(from, to) {
             tracing::debug!(%to, "can't be told that its connection is closed: {e}");
         }

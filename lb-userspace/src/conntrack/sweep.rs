@@ -142,8 +142,10 @@ impl Pass<'_> {
             asked: flow.mark,
             said: 0,
             asked_for: millis(asked_for(now, flow.asked_at)),
+            one_sided: flow.direction.is_direct(),
         };
-        if word.phase() == Phase::RESET && seen.idle >= TOLD && !(word.knows(true) && word.knows(false)) {
+        let told = word.knows(true) && (word.knows(false) || seen.one_sided);
+        if word.phase() == Phase::RESET && seen.idle >= TOLD && !told {
             due.untold.push(*flow);
         }
         // Of most flows the forward entry says enough: whatever the reply entry said, it would stay.

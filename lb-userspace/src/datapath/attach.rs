@@ -99,8 +99,11 @@ pub struct Attachments {
 struct Attached {
     how: Attach,
     fast: bool,
+    direct: bool,
     ingress: Mode,
     egress: Mode,
+    /// TC beside XDP, for what XDP leaves to it.
+    besides: Option<Mode>,
 }
 
 /// The program for an interface.
@@ -129,7 +132,8 @@ impl Attachments {
     }
 
     /// Attaches to an interface, or swaps the program of the link that is there. What is in place already is looked at, and put
-    /// back if somebody took it off. `fast`: TC sends what it has translated on past the IP stack.
+    /// back if somebody took it off. `fast`: TC sends what it has translated on past the IP stack. `direct`: there are services whose backends
+    /// answer past the node; XDP leaves their packets to TC, which is attached besides.
     ///
     /// # Errors
     /// Another program has the hook, or the kernel refuses. What was attached before stays.
@@ -139,12 +143,14 @@ impl Attachments {
         interface: &Interface,
         how: Attach,
         fast: bool,
+        direct: bool,
     ) -> Result<Mode, DatapathError> {
         if let Some(before) = self.attached.get(&interface.index).copied()
-            && (before.how, before.fast) == (how, fast)
+            && (before.how, before.fast, before.direct) == (how, fast, direct)
         {
             if in_place(object, interface, before.ingress, fast)?
                 && in_place(object, interface, before.egress, fast)?
+                && before.besides.map_or(Ok(true), |mode| in_place(object, interface, mode, fast))?
             {
                 return Ok(before.ingress);
             }
@@ -158,9 +164,16 @@ impl Attachments {
             Attach::Tc => self.attach_tc(object, interface, fast, [Mode::Tcx, Mode::Clsact])?,
         };
         let egress = self.attach_tc(object, interface, fast, [Mode::TcxEgress, Mode::ClsactEgress])?;
-        self.attached.insert(interface.index, Attached { how, fast, ingress, egress });
+        let besides = match how {
+            Attach::Xdp if direct => {
+                Some(self.attach_tc(object, interface, fast, [Mode::Tcx, Mode::Clsact])?)
+            }
+            _ => None,
+        };
+        self.attached.insert(interface.index, Attached { how, fast, direct, ingress, egress, besides });
         // Only now, so that no packet meets neither: see the module.
-        for other in Mode::ALL.into_iter().filter(|m| *m != ingress && *m != egress) {
+        let used = [Some(ingress), Some(egress), besides];
+        for other in Mode::ALL.into_iter().filter(|m| !used.contains(&Some(*m))) {
             self.release(interface.index, other)?;
         }
         Ok(ingress)

@@ -16,6 +16,7 @@ pub mod object;
 pub mod pin;
 mod privileges;
 pub mod provoke;
+pub mod routes;
 pub mod snat;
 pub mod sockets;
 pub mod sweeper;

@@ -229,6 +229,23 @@ pub enum ModelError {
         "service \"{service}\": forward = \"snat\" needs an {family} address of the node's; give it in [snat], addresses = [...]"
     )]
     NoSource { service: String, family: &'static str },
+    #[error(
+        "service \"{service}\": backend {backend} names a port, and with forward = \"{forward}\" none can be replaced; leave it out"
+    )]
+    DirectPort { service: String, backend: String, forward: &'static str },
+    #[error(
+        "service \"{service}\": timeouts.{timeout} needs to see what backends answer, and with forward = \"{forward}\" that goes past the node; \
+         leave it out"
+    )]
+    DirectTimeout { service: String, timeout: &'static str, forward: &'static str },
+    #[error(
+        "service \"{service}\": backend {backend} is reached by way of {router}, not on a segment of this node; dsr-l2 can't get there, use dsr-ipip"
+    )]
+    NotOnSegment { service: String, backend: String, router: IpAddr },
+    #[error(
+        "service \"{service}\": backend {backend} is the node itself, which can't be sent what it has; use nat, or leave it out"
+    )]
+    DirectToSelf { service: String, backend: String },
     #[error("algorithm \"{text}\" is not known; use least-connections or consistent-hash")]
     Algorithm { text: String },
     #[error("{what} \"{text}\" is not usable; write a duration like 30s, 15m or 3h, {range}")]

@@ -14,6 +14,10 @@ pub enum ForwardKind {
     Nat,
     /// `snat`: the source as well, by an address of the node's. The backend sees that, and answers to it wherever it is.
     Snat,
+    /// `dsr-l2`: only the MAC address is. The backend is on a segment of the node's, has the VIP itself, and answers the client.
+    DsrL2,
+    /// `dsr-ipip`: the packet is put in another. The backend takes it out, has the VIP itself, and answers the client.
+    DsrIpip,
 }
 
 impl ForwardKind {
@@ -25,8 +29,29 @@ impl ForwardKind {
         match text {
             "nat" => Ok(Self::Nat),
             "snat" => Ok(Self::Snat),
-            _ => Err(ModelError::NotKnown { what: "forward", text: text.into(), known: "nat or snat" }),
+            "dsr-l2" => Ok(Self::DsrL2),
+            "dsr-ipip" => Ok(Self::DsrIpip),
+            _ => Err(ModelError::NotKnown {
+                what: "forward",
+                text: text.into(),
+                known: "nat, snat, dsr-l2 or dsr-ipip",
+            }),
         }
+    }
+
+    /// As in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::Snat => "snat",
+            Self::DsrL2 => "dsr-l2",
+            Self::DsrIpip => "dsr-ipip",
+        }
+    }
+
+    /// Do backends answer past the node?
+    pub const fn is_direct(self) -> bool {
+        matches!(self, Self::DsrL2 | Self::DsrIpip)
     }
 
     /// As the datapath knows it.
@@ -34,6 +59,8 @@ impl ForwardKind {
         match self {
             Self::Nat => Forward::NAT,
             Self::Snat => Forward::SNAT,
+            Self::DsrL2 => Forward::DSR_L2,
+            Self::DsrIpip => Forward::DSR_IPIP,
         }
     }
 }

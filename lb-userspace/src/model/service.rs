@@ -151,6 +151,21 @@ impl ServiceSpec {
         if self.backends.len() > limits::MAX_BACKENDS_PER_SERVICE as usize {
             return Err(ModelError::TooManyBackends { service: service(), count: self.backends.len() });
         }
+        if self.forward.is_direct() {
+            let forward = self.forward.name();
+            // A port that is the service's own is only said twice.
+            let only = match self.ports.as_slice() {
+                [one] if one.first() == one.last() => Some(one.first()),
+                _ => None,
+            };
+            if let Some(b) = self.backends.values().find(|b| b.port.is_some() && b.port != only) {
+                return Err(ModelError::DirectPort { service: service(), backend: b.name(), forward });
+            }
+            if self.timeouts.backend_response.is_some() {
+                let timeout = "backend_response";
+                return Err(ModelError::DirectTimeout { service: service(), timeout, forward });
+            }
+        }
         if self.health.is_some()
             && let Some(unchecked) = self.backends.values().find(|b| b.port.or(self.tcp_port()).is_none())
         {

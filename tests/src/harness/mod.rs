@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod client;
+pub mod decap;
 pub mod eventually;
 pub mod netns;
 pub mod paths;

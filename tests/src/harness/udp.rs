@@ -18,10 +18,19 @@ const TRIES: usize = 20;
 
 /// Echoes datagrams at a port, both families, for as long as the process lives.
 pub fn echo(ns: &Ns, port: u16) {
+    echo_at(ns, (Ipv6Addr::UNSPECIFIED, port).into());
+}
+
+/// The same at one address, from which answers come whatever the way to the client. `[::]` is both families.
+pub fn echo_at(ns: &Ns, address: SocketAddr) {
     let socket: UdpSocket = ns.run(|| {
-        let socket = Socket::new(Domain::IPV6, Type::DGRAM, None).expect("socket");
-        socket.set_only_v6(false).expect("both families");
-        socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into()).expect("bind");
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None).expect("socket");
+        if address.is_ipv6() {
+            socket.set_only_v6(!address.ip().is_unspecified()).expect("families");
+        }
+        // One address beside all of them.
+        socket.set_reuse_address(true).expect("reuse");
+        socket.bind(&address.into()).expect("bind");
         socket.into()
     });
     std::thread::spawn(move || {

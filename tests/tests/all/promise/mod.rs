@@ -9,6 +9,7 @@ mod fallback;
 mod health;
 mod host;
 mod lifecycle;
+mod matrix;
 mod million;
 mod paths;
 mod persistent;
