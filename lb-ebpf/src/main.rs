@@ -23,12 +23,22 @@ mod programs {
 
     #[xdp(frags)]
     pub fn flowpin_xdp(ctx: XdpContext) -> u32 {
-        pipeline::run(XdpPacket::<false>::new(ctx))
+        pipeline::run(XdpPacket::<false, false>::new(ctx))
     }
 
     #[xdp(frags)]
     pub fn flowpin_xdp_virt(ctx: XdpContext) -> u32 {
-        pipeline::run(XdpPacket::<true>::new(ctx))
+        pipeline::run(XdpPacket::<true, false>::new(ctx))
+    }
+
+    #[xdp(frags)]
+    pub fn flowpin_xdp_fast(ctx: XdpContext) -> u32 {
+        pipeline::run(XdpPacket::<false, true>::new(ctx))
+    }
+
+    #[xdp(frags)]
+    pub fn flowpin_xdp_virt_fast(ctx: XdpContext) -> u32 {
+        pipeline::run(XdpPacket::<true, true>::new(ctx))
     }
 
     #[classifier]
@@ -114,7 +124,7 @@ mod programs {
     /// Writes jiffies and monotonic nanoseconds at offsets 16 and 24 of the packet.
     #[xdp]
     pub fn flowpin_clock(ctx: XdpContext) -> u32 {
-        let packet = XdpPacket::<false>::new(ctx);
+        let packet = XdpPacket::<false, false>::new(ctx);
         let Some(p) = packet.bytes(16, 16) else { return xdp_action::XDP_ABORTED };
         // SAFETY: the bytes at `p` were just bounds-checked; the helpers have no preconditions.
         unsafe {

@@ -434,7 +434,7 @@ pub fn closed(ctx: SockContext) -> i32 {
 /// Lets go of the pins that the agent names; returns how many there were.
 #[inline(always)]
 pub fn sweep(ctx: XdpContext) -> u32 {
-    let packet = XdpPacket::<false>::new(ctx);
+    let packet = XdpPacket::<false, false>::new(ctx);
     let mut released = 0;
     let Some(p) = packet.bytes(0, HEADER) else { return 0 };
     // SAFETY: the bytes at `p` were just bounds-checked.

@@ -23,7 +23,7 @@ use crate::{
 /// Serves the requests in the "packet"; returns how many flows it removed or closed.
 #[inline(always)]
 pub fn run<V: Tables>(ctx: XdpContext) -> u32 {
-    let packet = XdpPacket::<false>::new(ctx);
+    let packet = XdpPacket::<false, false>::new(ctx);
     let mut removed = 0;
     let Some(p) = packet.bytes(0, HEADER) else { return 0 };
     // SAFETY: the bytes at `p` were just bounds-checked.
@@ -45,7 +45,7 @@ pub fn run<V: Tables>(ctx: XdpContext) -> u32 {
 /// Forgets the clients in the "packet"; returns how many there were.
 #[inline(always)]
 pub fn forget(ctx: XdpContext) -> u32 {
-    let packet = XdpPacket::<false>::new(ctx);
+    let packet = XdpPacket::<false, false>::new(ctx);
     let mut forgotten = 0;
     let Some(p) = packet.bytes(0, HEADER) else { return 0 };
     // SAFETY: the bytes at `p` were just bounds-checked.

@@ -139,6 +139,10 @@ pub mod programs {
     /// XDP, for veth, tun and tap: a packet of a local sender may carry only the start of a checksum (the
     /// pseudo-header's sum), to be completed later.
     pub const XDP_VIRTUAL: &str = "flowpin_xdp_virt";
+    /// XDP, likewise, sending what is translated back by the same interface where the way to the backend leads there.
+    pub const XDP_FAST: &str = "flowpin_xdp_fast";
+    /// The same for veth, tun and tap.
+    pub const XDP_VIRTUAL_FAST: &str = "flowpin_xdp_virt_fast";
     /// TC ingress.
     pub const TC: &str = "flowpin_tc";
     /// TC ingress, sending on past the IP stack.

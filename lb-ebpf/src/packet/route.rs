@@ -1,10 +1,10 @@
-//! The way a packet goes from here, by the kernel's routes and rules, without its IP stack: TC only.
+//! The way a packet goes from here, by the kernel's routes and rules, without its IP stack.
 
 use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+        __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, xdp_md,
     },
     helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh},
 };
@@ -48,15 +48,14 @@ pub struct Way {
 /// What the kernel is asked about packets with this 5-tuple that come in where this one does. `len`: their bytes from the IP header on; 0: the
 /// kernel is to compare this one with the interface's MTU.
 #[inline(always)]
-fn question<V: Rewrite>(skb: *mut __sk_buff, key: &FlowKey<V::Addr>, len: u16) -> Fib {
+fn question<V: Rewrite>(ifindex: u32, key: &FlowKey<V::Addr>, len: u16) -> Fib {
     Fib {
         family: if V::IS_V6 { AF_INET6 } else { AF_INET },
         proto: key.proto.0,
         sport: key.sport.0,
         dport: key.dport.0,
         len,
-        // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
-        ifindex: unsafe { (*skb).ifindex },
+        ifindex,
         info: 0,
         src: key.src.words(),
         dst: key.dst.words(),
@@ -67,9 +66,9 @@ fn question<V: Rewrite>(skb: *mut __sk_buff, key: &FlowKey<V::Addr>, len: u16) -
 
 /// Has it answered, in place: by reference, since the stack has no room for a second one.
 #[inline(always)]
-fn ask(skb: *mut __sk_buff, fib: &mut Fib, flags: u32) -> i64 {
+fn ask(ctx: *mut c_void, fib: &mut Fib, flags: u32) -> i64 {
     // SAFETY: the parameters are as long as is said, and laid out as the helper wants them.
-    unsafe { bpf_fib_lookup(skb.cast::<c_void>(), (&raw mut *fib).cast(), size_of::<Fib>() as i32, flags) }
+    unsafe { bpf_fib_lookup(ctx, (&raw mut *fib).cast(), size_of::<Fib>() as i32, flags) }
 }
 
 /// Is there a way? Who the next hop is need not be known yet: sending there finds out.
@@ -82,8 +81,9 @@ const fn leads_on(found: i64) -> bool {
 /// isn't for others, or the packet is too large for it. `headers`: bytes from the IP header to the payload.
 #[inline(always)]
 pub fn find<V: Rewrite>(skb: *mut __sk_buff, headers: usize, key: &FlowKey<V::Addr>) -> Option<Way> {
-    let mut fib = question::<V>(skb, key, 0);
-    if !leads_on(ask(skb, &mut fib, 0)) {
+    // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
+    let mut fib = question::<V>(unsafe { (*skb).ifindex }, key, 0);
+    if !leads_on(ask(skb.cast(), &mut fib, 0)) {
         return None;
     }
     // With segments to come the kernel doesn't compare.
@@ -93,6 +93,25 @@ pub fn find<V: Rewrite>(skb: *mut __sk_buff, headers: usize, key: &FlowKey<V::Ad
         return None;
     }
     Some(Way { ifindex: fib.ifindex, hop: NextHop { family: fib.family as u32, addr: fib.dst } })
+}
+
+/// MAC addresses for a frame that goes back by the interface that it came in by: destination and source, as they lie in it.
+pub type Macs = [u32; 3];
+
+/// The way back, for an XDP packet of `len` bytes from its IP header on. `None`: it leads elsewhere, or the next hop isn't known, or the packet is too
+/// large: the stack is to see to it.
+#[inline(always)]
+pub fn back<V: Rewrite>(ctx: *mut xdp_md, len: usize, key: &FlowKey<V::Addr>) -> Option<Macs> {
+    // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
+    let ifindex = unsafe { (*ctx).ingress_ifindex };
+    let len = if len > u16::MAX as usize { u16::MAX } else { len as u16 };
+    let mut fib = question::<V>(ifindex, key, len);
+    if ask(ctx.cast(), &mut fib, 0) != BPF_FIB_LKUP_RET_SUCCESS as i64 || fib.ifindex != ifindex {
+        return None;
+    }
+    // `smac` comes before `dmac` there; a frame has them the other way round.
+    let [a, b, c] = fib.macs;
+    Some([b >> 16 | c << 16, a << 16 | c >> 16, b << 16 | a >> 16])
 }
 
 /// The way to a host, and the node's address there.
@@ -129,8 +148,9 @@ pub fn straight<V: Rewrite>(
     let key = FlowKey::new(Default::default(), direct.to, PortBe(0), PortBe(0), proto);
     // The node's address is wanted only where it is sent.
     let flags = if outer != 0 { BPF_FIB_LOOKUP_SRC } else { 0 };
-    let mut fib = question::<V>(skb, &key, len);
-    let found = ask(skb, &mut fib, flags);
+    // SAFETY: as above.
+    let mut fib = question::<V>(unsafe { (*skb).ifindex }, &key, len);
+    let found = ask(skb.cast(), &mut fib, flags);
     if found == BPF_FIB_LKUP_RET_FRAG_NEEDED as i64 {
         return Err((fib.len as u32).saturating_sub(outer as u32));
     }

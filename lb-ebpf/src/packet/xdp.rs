@@ -7,30 +7,32 @@ use aya_ebpf::{
 };
 use lb_common::{abi::FlowKey, checksum};
 
-use super::{L4Fix, Packet, get, opaque, put};
+use super::{L4Fix, Packet, get, opaque, put, route};
 use crate::{direct::Direct, reset::Answer, rewrite::Rewrite};
 
 /// An XDP packet. `VIRTUAL`: it came by a veth, tun or tap, where a local sender leaves the checksum partial: the field holds
 /// the pseudo-header's sum, and whoever transmits adds the rest. XDP isn't told, so such a field is recognised by its value. A
 /// complete checksum equals that sum by chance once in 65,536 packets, and is then spoilt; on real devices, where nothing is
-/// partial, the test isn't made.
-pub struct XdpPacket<const VIRTUAL: bool> {
+/// partial, the test isn't made. `ONWARD`: what is translated is sent back past the IP stack, where its way leads there.
+pub struct XdpPacket<const VIRTUAL: bool, const ONWARD: bool> {
     ctx: XdpContext,
+    /// Its checksum was found to be partial.
+    partial: bool,
 }
 
-impl<const VIRTUAL: bool> XdpPacket<VIRTUAL> {
+impl<const VIRTUAL: bool, const ONWARD: bool> XdpPacket<VIRTUAL, ONWARD> {
     /// Wraps a context.
     #[inline(always)]
     pub fn new(ctx: XdpContext) -> Self {
-        Self { ctx }
+        Self { ctx, partial: false }
     }
 }
 
-impl<const VIRTUAL: bool> Packet for XdpPacket<VIRTUAL> {
+impl<const VIRTUAL: bool, const ONWARD: bool> Packet for XdpPacket<VIRTUAL, ONWARD> {
     type Verdict = u32;
     type Context = XdpContext;
     const BIG: bool = false;
-    const FAST: bool = false;
+    const FAST: bool = ONWARD;
     const DIRECT: bool = false;
     const MAY_BE_PARTIAL: bool = VIRTUAL;
 
@@ -64,6 +66,7 @@ impl<const VIRTUAL: bool> Packet for XdpPacket<VIRTUAL> {
         unsafe {
             let old: u16 = get(p, 0);
             let new = if VIRTUAL && old == fix.pseudo && old != 0 {
+                self.partial = true;
                 checksum::update_partial(old, fix.addr_delta)
             } else {
                 let delta = checksum::add(fix.addr_delta, fix.port_delta);
@@ -121,9 +124,27 @@ impl<const VIRTUAL: bool> Packet for XdpPacket<VIRTUAL> {
         unsafe { bpf_redirect((*self.ctx.ctx).ingress_ifindex, 0) as u32 }
     }
     #[inline(always)]
-    fn onward<V: Rewrite>(self, _l3: usize, _headers: usize, _key: &FlowKey<V::Addr>) -> u32 {
-        // The stack knows the way, and completes checksums that are partial.
-        xdp_action::XDP_PASS
+    fn onward<V: Rewrite>(self, l3: usize, _headers: usize, key: &FlowKey<V::Addr>) -> u32 {
+        // A partial checksum is the stack's to complete. The way of a tagged frame would be another interface's.
+        if !ONWARD || self.partial || l3 != 14 {
+            return xdp_action::XDP_PASS;
+        }
+        let Some(ip) = self.bytes(14, V::LEN) else { return xdp_action::XDP_DROP };
+        // SAFETY: the fixed IP header at `ip` was just bounds-checked.
+        let hops: u8 = unsafe { get(ip, V::HOPS) };
+        let len = self.frame_len() - 14;
+        let Some(macs) = (if hops > 1 { route::back::<V>(self.ctx.ctx, len, key) } else { None }) else {
+            return xdp_action::XDP_PASS;
+        };
+        let Some(frame) = self.bytes(0, 14 + V::LEN) else { return xdp_action::XDP_DROP };
+        // SAFETY: both headers at `frame` were just bounds-checked.
+        unsafe {
+            put(frame, 0, macs[0]);
+            put(frame, 4, macs[1]);
+            put(frame, 8, macs[2]);
+            V::hops(frame.add(14), hops - 1);
+        }
+        self.send_back()
     }
     #[inline(always)]
     fn direct<V: Answer>(&mut self, _direct: &Direct<V::Addr>) -> Result<u32, u32> {

@@ -107,8 +107,13 @@ struct Attached {
 }
 
 /// The program for an interface.
-fn xdp_program(interface: &Interface) -> &'static str {
-    if interface.partial_checksums { programs::XDP_VIRTUAL } else { programs::XDP }
+fn xdp_program(interface: &Interface, fast: bool) -> &'static str {
+    match (interface.partial_checksums, fast) {
+        (true, true) => programs::XDP_VIRTUAL_FAST,
+        (true, false) => programs::XDP_VIRTUAL,
+        (false, true) => programs::XDP_FAST,
+        (false, false) => programs::XDP,
+    }
 }
 
 /// The program for a TC hook.
@@ -132,7 +137,7 @@ impl Attachments {
     }
 
     /// Attaches to an interface, or swaps the program of the link that is there. What is in place already is looked at, and put
-    /// back if somebody took it off. `fast`: TC sends what it has translated on past the IP stack. `direct`: there are services whose backends
+    /// back if somebody took it off. `fast`: what was translated is sent on past the IP stack. `direct`: there are services whose backends
     /// answer past the node; XDP leaves their packets to TC, which is attached besides.
     ///
     /// # Errors
@@ -160,7 +165,7 @@ impl Attachments {
             self.attached.remove(&interface.index);
         }
         let ingress = match how {
-            Attach::Xdp => self.attach_xdp(object, interface)?,
+            Attach::Xdp => self.attach_xdp(object, interface, fast)?,
             Attach::Tc => self.attach_tc(object, interface, fast, [Mode::Tcx, Mode::Clsact])?,
         };
         let egress = self.attach_tc(object, interface, fast, [Mode::TcxEgress, Mode::ClsactEgress])?;
@@ -183,8 +188,13 @@ impl Attachments {
         self.links.join(format!("{index}-{}", mode.hook()))
     }
 
-    fn attach_xdp(&self, object: &mut Object, interface: &Interface) -> Result<Mode, DatapathError> {
-        let program = object.xdp(xdp_program(interface))?;
+    fn attach_xdp(
+        &self,
+        object: &mut Object,
+        interface: &Interface,
+        fast: bool,
+    ) -> Result<Mode, DatapathError> {
+        let program = object.xdp(xdp_program(interface, fast))?;
         for mode in [Mode::XdpNative, Mode::XdpGeneric] {
             if swap_xdp(program, &self.pin(interface.index, mode), interface)? {
                 return Ok(mode);
@@ -300,7 +310,7 @@ fn in_place(
     let asked = failed(interface, "asking for the program");
     Ok(match mode {
         Mode::XdpNative | Mode::XdpGeneric => {
-            let program = object.xdp(xdp_program(interface))?;
+            let program = object.xdp(xdp_program(interface, fast))?;
             interface.xdp == Some(program.info().map_err(asked)?.id())
         }
         Mode::Tcx | Mode::TcxEgress => {

@@ -272,9 +272,6 @@ pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
         if interfaces.iter().any(|i| i.pattern == rule.pattern) {
             return Err(bad("is declared twice; keep one"));
         }
-        if rule.fast && rule.attach == Attach::Xdp {
-            return Err(bad("can't be fast with attach = \"xdp\"; use attach = \"tc\", or leave fast out"));
-        }
         interfaces.push(InterfaceRule {
             pattern: rule.pattern,
             matcher: glob.compile_matcher(),

@@ -39,10 +39,17 @@ pub fn binary() -> PathBuf {
     path
 }
 
-/// `[[interface]]` tables. How to attach: `xdp`, `tc`, or `fast`, which is `tc` past the IP stack.
+/// `[[interface]]` tables. How to attach: `xdp`, `tc`, or past the IP stack: `fast` (by `tc`), `xdp-fast`. With `FLOWPIN_TEST_FAST` in the environment
+/// everything is.
 pub fn interfaces(rules: &[(&str, &str)]) -> String {
+    let all = std::env::var_os("FLOWPIN_TEST_FAST").is_some();
     let rule = |(name, how): &(&str, &str)| {
-        let (how, more) = if *how == "fast" { ("tc", "fast = true\n") } else { (*how, "") };
+        let (how, fast) = match *how {
+            "fast" => ("tc", true),
+            "xdp-fast" => ("xdp", true),
+            how => (how, all),
+        };
+        let more = if fast { "fast = true\n" } else { "" };
         format!("[[interface]]\nmatch = \"{name}\"\nattach = \"{how}\"\n{more}")
     };
     rules.iter().map(rule).collect()

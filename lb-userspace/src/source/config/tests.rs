@@ -142,9 +142,36 @@ fn source_nat_needs_an_address_of_the_vips_family() {
 }
 
 #[test]
-fn only_tc_can_be_fast() {
+fn an_interface_can_be_fast() {
     let config = parse(&with("attach = \"tc\"", "attach = \"tc\"\nfast = true"), "f.toml").unwrap();
     assert_eq!(config.interfaces.iter().map(|i| i.fast).collect::<Vec<_>>(), [false, true]);
-    let error = refusal(&with("attach = \"xdp\"", "attach = \"xdp\"\nfast = true"));
-    assert!(error.contains("eth0") && error.contains("fast"), "{error}");
+}
+
+#[test]
+fn whose_sockets() {
+    let sockets = |text: &str| parse(&(text.to_string() + &with("", "")), "f.toml").map(|c| c.sockets);
+    assert_eq!(sockets("").unwrap().scope, SocketScope::Off);
+    let spec = sockets("[sockets]\nscope = \"host\"\ncgroup = \"/cg\"\n").unwrap();
+    assert_eq!((spec.scope, spec.cgroup), (SocketScope::Host, Some("/cg".into())));
+    let error = sockets("[sockets]\nscope = \"pods\"\n").unwrap_err().to_string();
+    assert!(error.contains("pods") && error.contains("host"), "{error}");
+}
+
+#[test]
+fn what_direct_server_return_cannot_do() {
+    let direct = |more: &str| {
+        let service =
+            "[[service]]\nname = \"s\"\nvip = \"10.96.0.1\"\nports = [\"80/tcp\"]\nforward = \"dsr-ipip\"\n";
+        parse(&format!("{service}{more}"), "f.toml").map(|_| ()).map_err(|e| e.to_string())
+    };
+    let backend = |address: &str| format!("[[service.backend]]\naddress = \"{address}\"\n");
+    assert_eq!(direct(&backend("10.2.0.2")), Ok(()));
+    assert_eq!(direct(&backend("10.2.0.2:80")), Ok(()), "the service's own port, said twice");
+    let error = direct(&backend("10.2.0.2:8080")).unwrap_err();
+    assert!(
+        error.contains("10.2.0.2:8080") && error.contains("dsr-ipip") && error.contains("leave it out"),
+        "{error}"
+    );
+    let error = direct("timeouts = { backend_response = \"5s\" }\n").unwrap_err();
+    assert!(error.contains("backend_response") && error.contains("leave it out"), "{error}");
 }

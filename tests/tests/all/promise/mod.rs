@@ -19,4 +19,5 @@ mod refusal;
 mod sight;
 mod snat;
 mod sockets;
+mod stick;
 mod timeouts;
