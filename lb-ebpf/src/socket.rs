@@ -3,9 +3,10 @@
 //!
 //! Hooks run in the process's own context, where packets may interrupt them: nothing here uses the packet path's per-CPU places.
 
+mod peer;
+
 use aya_ebpf::{
     EbpfContext,
-    bindings::bpf_sock_addr,
     helpers::generated::{
         bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_jiffies64, bpf_set_retval,
     },
@@ -14,13 +15,14 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         Addr as _, Addr4, Addr6, Backend, BackendId, CREATED_SHIFT, PortBe, Proto, Reason, Service, Socket,
-        SocketPin, V4, V6,
+        SocketPin,
         socket::{PINS, SocketRequest},
         sweep::{BATCH, HEADER, RESET},
     },
     hash,
 };
 
+use self::peer::Peer;
 use crate::{
     account, affinity,
     atomic::compare_exchange_u64,
@@ -28,7 +30,6 @@ use crate::{
     conntrack::REFUSED,
     maps::{BACKENDS, NO_SOCKET, SOCKET_NETNS, SOCKETS},
     packet::{Packet, XdpPacket, get},
-    service,
 };
 
 /// Verdict of a hook: the call goes on.
@@ -42,117 +43,6 @@ const ECONNREFUSED: i32 = 111;
 const NOT_OURS: u32 = 0;
 /// It was replaced.
 const LED: u32 = 1;
-
-/// The first half of an IPv4-mapped address (RFC 4291, section 2.5.5.2), last word.
-const MAPPED: u32 = 0xffffu32.to_be();
-
-/// An address in the context of a hook.
-#[derive(Clone, Copy)]
-struct Peer {
-    addr: [u32; 4],
-    port: PortBe,
-    proto: Proto,
-    family: u8,
-}
-
-impl Peer {
-    #[inline(always)]
-    fn v4(ctx: *const bpf_sock_addr) -> Self {
-        // SAFETY: the kernel's context; fields are read whole, each once.
-        unsafe {
-            Self {
-                addr: [(&raw const (*ctx).user_ip4).read_volatile(), 0, 0, 0],
-                port: PortBe((&raw const (*ctx).user_port).read_volatile() as u16),
-                proto: Proto((&raw const (*ctx).protocol).read_volatile() as u8),
-                family: Backend::V4,
-            }
-        }
-    }
-
-    /// `true`: an IPv4 address in IPv6's clothes.
-    #[inline(always)]
-    fn v6(ctx: *const bpf_sock_addr) -> (Self, bool) {
-        // SAFETY: as above.
-        let (addr, port, proto) = unsafe {
-            let word = |i: usize| (&raw const (*ctx).user_ip6[i]).read_volatile();
-            (
-                [word(0), word(1), word(2), word(3)],
-                PortBe((&raw const (*ctx).user_port).read_volatile() as u16),
-                Proto((&raw const (*ctx).protocol).read_volatile() as u8),
-            )
-        };
-        if addr[0] | addr[1] == 0 && addr[2] == MAPPED {
-            return (Self { addr: [addr[3], 0, 0, 0], port, proto, family: Backend::V4 }, true);
-        }
-        (Self { addr, port, proto, family: Backend::V6 }, false)
-    }
-
-    #[inline(always)]
-    fn write4(&self, ctx: *mut bpf_sock_addr) {
-        // SAFETY: the kernel's context; fields that a hook may write, each whole.
-        unsafe {
-            (&raw mut (*ctx).user_ip4).write_volatile(self.addr[0]);
-            (&raw mut (*ctx).user_port).write_volatile(self.port.0 as u32);
-        }
-    }
-
-    #[inline(always)]
-    fn write6(&self, ctx: *mut bpf_sock_addr, mapped: bool) {
-        // SAFETY: as above.
-        unsafe {
-            if mapped {
-                (&raw mut (*ctx).user_ip6[3]).write_volatile(self.addr[0]);
-            } else {
-                (&raw mut (*ctx).user_ip6[0]).write_volatile(self.addr[0]);
-                (&raw mut (*ctx).user_ip6[1]).write_volatile(self.addr[1]);
-                (&raw mut (*ctx).user_ip6[2]).write_volatile(self.addr[2]);
-                (&raw mut (*ctx).user_ip6[3]).write_volatile(self.addr[3]);
-            }
-            (&raw mut (*ctx).user_port).write_volatile(self.port.0 as u32);
-        }
-    }
-
-    #[inline(always)]
-    fn service(&self) -> Option<&'static Service> {
-        if self.family == Backend::V4 {
-            service::at::<V4>(Addr4(self.addr[0]), self.port, self.proto)
-        } else {
-            service::at::<V6>(Addr6(self.addr), self.port, self.proto)
-        }
-    }
-
-    /// Who the node is as a client: it has no address yet when it connects.
-    #[inline(always)]
-    fn node(&self) -> (u64, u64) {
-        if self.family == Backend::V4 { Addr4(0).wide() } else { Addr6([0; 4]).wide() }
-    }
-
-    /// Word by word: the stack has no room for copies.
-    ///
-    /// # Safety
-    /// `addr` must be valid.
-    #[inline(always)]
-    unsafe fn turn_into(&mut self, addr: *const [u32; 4], port: PortBe) {
-        let word = addr.cast::<u32>();
-        // SAFETY: the caller vouches for four words.
-        unsafe {
-            self.addr[0] = word.read_volatile();
-            self.addr[1] = word.add(1).read_volatile();
-            self.addr[2] = word.add(2).read_volatile();
-            self.addr[3] = word.add(3).read_volatile();
-        }
-        self.port = port;
-    }
-
-    #[inline(always)]
-    fn is(&self, addr: &[u32; 4], port: PortBe) -> bool {
-        self.addr[0] == addr[0]
-            && self.addr[1] == addr[1]
-            && self.addr[2] == addr[2]
-            && self.addr[3] == addr[3]
-            && self.port == port
-    }
-}
 
 /// What a process does with an address.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -42,13 +42,28 @@ pub enum Contender {
     Haproxy,
     /// `stream`, `least_conn`.
     Nginx,
+    /// Nobody, and clients are processes of the node's: the limit for those.
+    Direct,
+    /// Flowpin, likewise: sockets are led to backends when they connect.
+    Socket,
     /// Flowpin.
     Flowpin {
-        /// XDP where clients' packets come in; TC at the backends in any case, as pods' veths have it.
-        xdp: bool,
+        /// Where clients' packets come in; TC at the backends in any case, as pods' veths have it.
+        way: Way,
         /// Consistent hashing instead of least-connections.
         hashing: bool,
     },
+}
+
+/// How clients' packets go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// By TC and the IP stack.
+    Tc,
+    /// By XDP and the IP stack.
+    Xdp,
+    /// By TC, past the IP stack both ways.
+    Fast,
 }
 
 /// Keeps a contender going.
@@ -80,16 +95,25 @@ impl Contender {
             Self::Nftables => "nftables",
             Self::Haproxy => "HAProxy",
             Self::Nginx => "nginx",
-            Self::Flowpin { xdp: false, hashing: false } => "Flowpin TC LC",
-            Self::Flowpin { xdp: false, hashing: true } => "Flowpin TC CH",
-            Self::Flowpin { xdp: true, hashing: false } => "Flowpin XDP LC",
-            Self::Flowpin { xdp: true, hashing: true } => "Flowpin XDP CH",
+            Self::Direct => "direct, on the node",
+            Self::Socket => "Flowpin socket",
+            Self::Flowpin { way: Way::Tc, hashing: false } => "Flowpin TC LC",
+            Self::Flowpin { way: Way::Tc, hashing: true } => "Flowpin TC CH",
+            Self::Flowpin { way: Way::Xdp, hashing: false } => "Flowpin XDP LC",
+            Self::Flowpin { way: Way::Xdp, hashing: true } => "Flowpin XDP CH",
+            Self::Flowpin { way: Way::Fast, hashing: false } => "Flowpin fast LC",
+            Self::Flowpin { way: Way::Fast, hashing: true } => "Flowpin fast CH",
         }
     }
 
     /// Do clients connect to a VIP?
     pub const fn balances(self) -> bool {
-        !matches!(self, Self::Plain | Self::Idle | Self::Conntrack)
+        !matches!(self, Self::Plain | Self::Idle | Self::Conntrack | Self::Direct)
+    }
+
+    /// Are clients processes of the node's?
+    pub const fn on_node(self) -> bool {
+        matches!(self, Self::Direct | Self::Socket)
     }
 
     /// Does it take datagrams to the service?
@@ -103,7 +127,7 @@ impl Contender {
     /// It isn't installed or refuses.
     pub fn start(self, node: &Ns, services: u32) -> Result<Running> {
         match self {
-            Self::Plain => {}
+            Self::Plain | Self::Direct => {}
             Self::Idle => return idle(node),
             Self::Conntrack => feed(node, "nft -f -", rules::TRACK_ONLY)?,
             Self::Iptables => feed(node, "iptables-restore --noflush", &rules::iptables(services))?,
@@ -113,10 +137,19 @@ impl Contender {
                 let args = ["-p", "{dir}", "-c", "{dir}/config", "-e", "{dir}/error"];
                 return proxy(node, "nginx", &args, &nginx());
             }
-            Self::Flowpin { xdp, hashing } => {
-                let how = if xdp { "xdp" } else { "tc" };
+            Self::Socket => {
+                let rules = String::from("[sockets]\nscope = \"host\"\n");
+                return Ok(agent(node, rules, "least-connections", services));
+            }
+            Self::Flowpin { way, hashing } => {
+                let (clients, backends) = match way {
+                    Way::Tc => ("tc", "tc"),
+                    Way::Xdp => ("xdp", "tc"),
+                    Way::Fast => ("fast", "fast"),
+                };
                 let algorithm = if hashing { "consistent-hash" } else { "least-connections" };
-                return Ok(Running::Agent(Box::new(Agent::start(node, &flowpin(how, algorithm, services)))));
+                let rules = interfaces(&[("c0", clients), ("b*", backends)]);
+                return Ok(agent(node, rules, algorithm, services));
             }
         }
         Ok(Running::Rules)
@@ -196,8 +229,8 @@ fn nginx() -> String {
     text + "}\n"
 }
 
-fn flowpin(how: &str, algorithm: &str, services: u32) -> String {
-    let mut text = format!("[conntrack]\nmax_flows = {FLOWS}\n{}", interfaces(&[("c0", how), ("b*", "tc")]));
+fn agent(node: &Ns, rules: String, algorithm: &str, services: u32) -> Running {
+    let mut text = format!("[conntrack]\nmax_flows = {FLOWS}\n{rules}");
     let line = format!("algorithm = \"{algorithm}\"");
     let ports = PORTS.map(|(port, tcp)| format!("\"{port}/{}\"", if tcp { "tcp" } else { "udp" })).join(", ");
     let backends: Vec<String> = (0..BACKENDS).map(|i| format!("10.2.{i}.2")).collect();
@@ -206,5 +239,5 @@ fn flowpin(how: &str, algorithm: &str, services: u32) -> String {
         let vip = rules::vip(number).to_string();
         text += &service(&format!("s{number}"), &vip, &format!("\"{ECHO}/tcp\""), &backends, &line);
     }
-    text
+    Running::Agent(Box::new(Agent::start(node, &text)))
 }

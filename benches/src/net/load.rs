@@ -76,7 +76,7 @@ fn timed(
     work: impl Fn(usize, &AtomicBool, &AtomicU64) -> Result<()> + Sync,
 ) -> Result<Rate> {
     let (stop, done, ready) = (AtomicBool::new(false), AtomicU64::new(0), Barrier::new(threads + 1));
-    stage.net.client.run(|| {
+    stage.clients().run(|| {
         std::thread::scope(|scope| {
             let mut running = Vec::new();
             for number in 0..threads {
@@ -104,10 +104,9 @@ fn timed(
     })
 }
 
-/// Connects from the client's address `number`.
-fn connect(number: usize, to: SocketAddr) -> Result<TcpStream> {
+/// Connects from an address of the client's.
+fn connect(from: Ipv4Addr, to: SocketAddr) -> Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    let from = Ipv4Addr::new(10, 1, 0, 2 + u8::try_from(number % CLIENTS)?);
     bind_address_only(&socket)?;
     socket.bind(&SocketAddrV4::new(from, 0).into())?;
     socket.set_tcp_nodelay(true)?;
@@ -141,7 +140,7 @@ pub fn connections(stage: &Stage, lasts: Duration) -> Result<Rate> {
     timed(stage, CLIENTS, lasts, |number, stop, done| {
         let mut turn = number;
         while !stop.load(Ordering::Relaxed) {
-            let mut stream = connect(number, stage.target(BRIEF, turn))?;
+            let mut stream = connect(stage.from(number), stage.target(BRIEF, turn))?;
             stream.write_all(b"x")?;
             let mut answer = Vec::with_capacity(2);
             stream.read_to_end(&mut answer).context("no answer")?;
@@ -158,11 +157,11 @@ pub fn connections(stage: &Stage, lasts: Duration) -> Result<Rate> {
 /// # Errors
 /// One failed.
 pub fn latency(stage: &Stage, trips: usize) -> Result<Latency> {
-    stage.net.client.run(|| {
+    stage.clients().run(|| {
         // One end here, the other on the other CPU: where the scheduler would put them is not what is asked.
         let _here = Pinned::to(CLIENT_CPU)?;
         let mut streams: Vec<TcpStream> =
-            (0..CLIENTS).map(|i| connect(i, stage.target(ECHO, i))).collect::<Result<_>>()?;
+            (0..CLIENTS).map(|i| connect(stage.from(i), stage.target(ECHO, i))).collect::<Result<_>>()?;
         let (mut took, mut answer) = (Vec::with_capacity(trips), [0; 64]);
         for trip in 0..trips + trips / 10 {
             let stream = streams.get_mut(trip % CLIENTS).context("a stream")?;
@@ -215,7 +214,7 @@ pub fn pin(cpu: usize) -> Result<()> {
 /// A stream broke.
 pub fn bulk(stage: &Stage, lasts: Duration) -> Result<Rate> {
     timed(stage, STREAMS, lasts, |number, stop, done| {
-        let mut stream = connect(number, stage.target(SINK, number))?;
+        let mut stream = connect(stage.from(number), stage.target(SINK, number))?;
         let chunk = vec![7; 64 * 1024];
         while !stop.load(Ordering::Relaxed) {
             stream.write_all(&chunk)?;
@@ -269,10 +268,9 @@ pub fn datagrams(stage: &Stage, lasts: Duration) -> Result<Rate> {
 /// # Errors
 /// One failed, or the servers have another number of them.
 pub fn balance(stage: &Stage, connections: usize) -> Result<f64> {
-    let streams: Vec<TcpStream> = stage
-        .net
-        .client
-        .run(|| (0..connections).map(|i| connect(i, stage.target(HOLD, i))).collect::<Result<_>>())?;
+    let open =
+        || (0..connections).map(|i| connect(stage.from(i), stage.target(HOLD, i))).collect::<Result<_>>();
+    let streams: Vec<TcpStream> = stage.clients().run(open)?;
     let deadline = Instant::now() + PATIENCE;
     let counts = loop {
         let counts: Vec<usize> = stage.servers.iter().map(super::server::Server::held).collect();

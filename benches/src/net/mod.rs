@@ -17,7 +17,7 @@ use lb_common::abi::maps;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use self::{
-    contender::{Contender, Running, feed},
+    contender::{Contender, Running, Way, feed},
     stage::Stage,
 };
 use crate::{
@@ -48,10 +48,13 @@ fn stages(options: &Options) -> Result<Vec<Stage>> {
         (sizes.len(), Contender::Nftables),
         (1, Contender::Haproxy),
         (1, Contender::Nginx),
-        (sizes.len(), Contender::Flowpin { xdp: false, hashing: false }),
-        (sizes.len(), Contender::Flowpin { xdp: true, hashing: false }),
-        (if options.quick { 1 } else { sizes.len() }, Contender::Flowpin { xdp: false, hashing: true }),
-        (if options.quick { 1 } else { sizes.len() }, Contender::Flowpin { xdp: true, hashing: true }),
+        (1, Contender::Direct),
+        (1, Contender::Socket),
+        (sizes.len(), Contender::Flowpin { way: Way::Tc, hashing: false }),
+        (sizes.len(), Contender::Flowpin { way: Way::Xdp, hashing: false }),
+        (1, Contender::Flowpin { way: Way::Fast, hashing: false }),
+        (if options.quick { 1 } else { sizes.len() }, Contender::Flowpin { way: Way::Tc, hashing: true }),
+        (if options.quick { 1 } else { sizes.len() }, Contender::Flowpin { way: Way::Xdp, hashing: true }),
     ] {
         for services in &sizes[..count] {
             let started = Instant::now();
@@ -82,20 +85,22 @@ pub fn run(options: &Options) -> Result<Vec<Series>> {
     } else {
         (5, Duration::from_secs(1), 20_000)
     };
-    let (plain, others) = stages.split_first().context("no contender")?;
+    let of = |contender| stages.iter().find(|s| s.contender == contender).context("no yardstick");
+    let (plain, direct) = (of(Contender::Plain)?, of(Contender::Direct)?);
     for round in 0..rounds {
         println!("round {} of {rounds}", round + 1);
-        for stage in others {
+        for stage in stages.iter().filter(|s| ![Contender::Plain, Contender::Direct].contains(&s.contender)) {
             // Machines have good minutes and bad ones: the yardstick is measured beside each.
-            let beside = measure(plain, lasts, trips).with_context(|| plain.describe())?;
+            let yardstick = if stage.contender.on_node() { direct } else { plain };
+            let beside = measure(yardstick, lasts, trips).with_context(|| yardstick.describe())?;
             let figures = measure(stage, lasts, trips).with_context(|| stage.describe())?;
             let at = |stage: &Stage| Some(("services".to_string(), f64::from(stage.services)));
             for (name, unit, value) in &beside {
-                table.note(name, plain.name, at(plain), unit, *value);
+                table.note(name, yardstick.name, at(yardstick), unit, *value);
             }
             for (name, unit, value) in figures {
-                if let Some((_, _, yardstick)) = beside.iter().find(|(other, ..)| *other == name) {
-                    table.note_beside(name, stage.name, at(stage), unit, (value, *yardstick));
+                if let Some((_, _, other)) = beside.iter().find(|(other, ..)| *other == name) {
+                    table.note_beside(name, stage.name, at(stage), unit, (value, *other));
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result};
-use flowpin_tests::harness::{Net, program};
+use flowpin_tests::harness::{Net, Ns, program};
 
 use super::{
     contender::{Contender, Running},
@@ -42,6 +42,11 @@ impl Stage {
         for i in 1..CLIENTS {
             net.client.ip(&format!("addr add 10.1.0.{}/24 dev eth0", 2 + i));
         }
+        if contender.on_node() {
+            for i in 0..CLIENTS {
+                net.node.ip(&format!("addr add 10.9.0.{}/32 dev lo", 2 + i));
+            }
+        }
         for ns in [&net.client, &net.node].into_iter().chain(&net.backends) {
             // Above the servers' ports, or a connection to one that isn't there yet might meet itself. And all namespaces share one hash of sockets: what lingers after one contender would slow down the next.
             let few = "net.ipv4.tcp_max_tw_buckets=1000";
@@ -68,6 +73,17 @@ impl Stage {
         let address =
             if self.contender.balances() { VIP } else { Ipv4Addr::new(10, 2, (turn % BACKENDS) as u8, 2) };
         (address, port).into()
+    }
+
+    /// Where clients are.
+    pub const fn clients(&self) -> &Ns {
+        if self.contender.on_node() { &self.net.node } else { &self.net.client }
+    }
+
+    /// The address of client `number`.
+    pub const fn from(&self, number: usize) -> Ipv4Addr {
+        let network = if self.contender.on_node() { 9 } else { 1 };
+        Ipv4Addr::new(10, network, 0, 2 + (number % CLIENTS) as u8)
     }
 
     /// Packets that have arrived at the backends.

@@ -141,6 +141,19 @@ impl Agent {
         });
     }
 
+    /// Waits until it answers, whatever state it is in.
+    pub fn answers(&self) {
+        eventually("the agent answers", Duration::from_secs(120), || {
+            let socket = self.dir.path().join("api.sock");
+            UnixStream::connect(socket).map(drop).map_err(|e| format!("{e}\n{}", self.log()))
+        });
+    }
+
+    /// It will be started in another namespace; files and pins stay its own.
+    pub fn move_to(&mut self, ns: &Ns) {
+        self.ns.clone_from(&ns.name);
+    }
+
     /// What the agent logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()

@@ -224,17 +224,17 @@ fn fill(attach: &str) -> BTreeMap<(usize, usize), [&'static str; 5]> {
     let world = World::new();
     let mut agent = Agent::start(&world.node, &config("host", attach));
     let mut matrix: BTreeMap<(usize, usize), [&str; 5]> = BTreeMap::new();
-    for client in 0..CLIENTS.len() {
+    for (client, whose) in CLIENTS.into_iter().enumerate() {
         for (forward, place, family) in cells() {
             let cell = &mut matrix.entry((client, place)).or_default()[forward];
             if !possible(forward, place) {
                 *cell = "refused";
                 continue;
             }
-            let itself = CLIENTS[client] == "backend itself" && FORWARDS[forward].starts_with("dsr");
+            let itself = whose == "backend itself" && FORWARDS[forward].starts_with("dsr");
             let counted = u64::from(!itself);
             carry(world.client(client, place), &agent, (forward, place, family), counted);
-            *cell = match (CLIENTS[client], itself) {
+            *cell = match (whose, itself) {
                 ("host process", _) => "yes, socket",
                 (_, true) => "yes, by itself",
                 _ => "yes",
@@ -261,10 +261,10 @@ fn fill(attach: &str) -> BTreeMap<(usize, usize), [&'static str; 5]> {
     agent.end(Signal::SIGTERM);
     agent.write_config(&config("all", attach));
     agent.up();
-    for client in 0..CLIENTS.len() {
+    for (client, whose) in CLIENTS.into_iter().enumerate() {
         for place in 0..PLACES.len() {
             let cell = &mut matrix.entry((client, place)).or_default()[4];
-            if CLIENTS[client] == "outside" {
+            if whose == "outside" {
                 // No process of this node's: its packets go the service's way.
                 *cell = "as nat";
                 continue;

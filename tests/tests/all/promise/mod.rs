@@ -11,6 +11,7 @@ mod host;
 mod lifecycle;
 mod matrix;
 mod million;
+mod neighbours;
 mod paths;
 mod persistent;
 mod pinning;

@@ -1,0 +1,151 @@
+//! Where programs are to be, and how backends are reached.
+
+use std::{net::IpAddr, sync::PoisonError};
+
+use super::Owner;
+use crate::{
+    api::types::InterfaceView,
+    datapath::{
+        interfaces,
+        routes::{self, Hop},
+        snat,
+    },
+    model::{Desired, ForwardKind, ModelError, ServiceSpec},
+    source::Attach,
+};
+
+impl Owner {
+    /// Notes in the status what is in force and can't be reached as it should be. When the node starts its routes may still be missing.
+    pub async fn note_ways(&self) {
+        let desired = self.shared.read().desired.clone();
+        if let Err(e) = self.check_ways(&desired).await {
+            self.shared.write().problems.insert("ways", e.to_string());
+        }
+    }
+
+    /// Can all backends be reached as their services want it?
+    pub(super) async fn check_ways(&self, desired: &Desired) -> Result<(), ModelError> {
+        for service in desired.services().values() {
+            for backend in service.backends.values() {
+                self.check_way(service, backend.address, backend.name()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Can a backend be reached as its service wants it?
+    ///
+    /// # Errors
+    /// It can't.
+    pub async fn check_way(
+        &self,
+        service: &ServiceSpec,
+        address: IpAddr,
+        backend: String,
+    ) -> Result<(), ModelError> {
+        if !service.forward.is_direct() {
+            return Ok(());
+        }
+        let l2 = service.forward == ForwardKind::DsrL2;
+        let service = service.name.clone();
+        match routes::towards(&self.netlink, address).await {
+            Hop::Own => Err(ModelError::DirectToSelf { service, backend }),
+            Hop::Router(router) if l2 => Err(ModelError::NotOnSegment { service, backend, router }),
+            // A route may come yet.
+            _ => Ok(()),
+        }
+    }
+
+    /// Attaches where the configuration says and detaches elsewhere. What fails is in the status, and is tried again when
+    /// interfaces change and every few seconds.
+    pub async fn attach(&mut self) {
+        self.hook_sockets();
+        match interfaces::list(&self.netlink).await {
+            Ok(found) => self.attach_to(&found),
+            Err(e) => {
+                self.shared.write().problems.insert("interfaces", e.to_string());
+            }
+        }
+    }
+
+    /// The node's own processes.
+    fn hook_sockets(&mut self) {
+        let result = {
+            let mut object = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner);
+            self.hooks.keep(&mut object, &self.shared.sockets, &self.config.sockets)
+        };
+        let mut state = self.shared.write();
+        match result {
+            Ok(()) => state.problems.remove("sockets"),
+            Err(e) => state.problems.insert("sockets", e.to_string()),
+        };
+    }
+
+    fn attach_to(&mut self, found: &[interfaces::Interface]) {
+        let wanted: Vec<(&interfaces::Interface, Attach, bool)> = found
+            .iter()
+            .filter_map(|i| {
+                let rule = self.config.interfaces.iter().find(|r| r.matcher.is_match(&i.name))?;
+                Some((i, rule.attach, rule.fast))
+            })
+            .collect();
+        let direct =
+            self.shared.read().desired.services().values().any(|service| service.forward.is_direct());
+        let mut views = Vec::new();
+        let mut kept = Vec::new();
+        let before = self.shared.read().interfaces.clone();
+        let mut object = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner);
+        for (interface, how, fast) in wanted {
+            kept.push(interface.index);
+            let result = if interface.ethernet {
+                self.attachments.attach(&mut object, interface, how, fast, direct).map_err(|e| e.to_string())
+            } else {
+                Err("it carries no Ethernet frames, which this version can't balance; leave it out"
+                    .to_string())
+            };
+            let view = InterfaceView {
+                name: interface.name.clone(),
+                index: interface.index,
+                attach: how.name().into(),
+                fast,
+                // After a failure, what was there before is still there.
+                mode: self.attachments.mode(interface.index).map(|m| m.name().into()),
+                error: result.err(),
+            };
+            if !before.contains(&view) {
+                match (&view.error, &view.mode) {
+                    (Some(e), _) => tracing::warn!(interface = view.name, "not attached as configured: {e}"),
+                    (None, mode) => tracing::info!(interface = view.name, mode, "attached"),
+                }
+            }
+            // What is masqueraded in XDP is forwarded by the stack.
+            if self.config.snat.of_family(false).next().is_some()
+                && let Err(e) = snat::accept_local(&interface.name)
+            {
+                tracing::warn!(interface = interface.name, "source NAT may not get through: {e}");
+            }
+            views.push(view);
+        }
+        drop(object);
+        // A rule that names an interface, rather than a kind of them, wants it to be there.
+        for rule in &self.config.interfaces {
+            let literal = !rule.pattern.contains(['*', '?', '[', '{']);
+            if literal && !found.iter().any(|i| i.name == rule.pattern) {
+                views.push(InterfaceView {
+                    name: rule.pattern.clone(),
+                    index: 0,
+                    attach: rule.attach.name().into(),
+                    fast: rule.fast,
+                    mode: None,
+                    error: Some("there is no such interface; it will be attached when it appears".into()),
+                });
+            }
+        }
+        if let Err(e) = self.attachments.keep_only(&kept) {
+            tracing::warn!("detaching: {e}");
+        }
+        let mut state = self.shared.write();
+        state.interfaces = views;
+        state.problems.remove("interfaces");
+    }
+}
