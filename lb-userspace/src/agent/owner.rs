@@ -10,6 +10,7 @@ use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Instant};
 use lb_common::abi::BackendId;
 use rtnetlink::Handle as Netlink;
 
+use self::places::has_direct;
 use super::{
     shared::{Shared, State},
     standing,
@@ -189,6 +190,10 @@ impl Owner {
         let desired = self.merged(&config.services)?;
         self.check_ways(&desired).await.map_err(|e| e.to_string())?;
         self.shared.write().problems.remove("ways");
+        if has_direct(&desired) && !has_direct(&self.shared.read().desired) {
+            // Before the first packet that XDP leaves to TC.
+            self.attach_for(true).await;
+        }
         self.enforce(desired).map_err(|e| e.to_string())?;
         self.note_settled(&config);
         if config.snat != self.config.snat {

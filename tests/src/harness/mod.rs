@@ -1,6 +1,7 @@
 //! Real namespaces, real programs.
 
 pub mod agent;
+pub mod cgroup;
 pub mod client;
 pub mod decap;
 pub mod eventually;
@@ -12,6 +13,7 @@ pub mod topology;
 pub mod udp;
 
 pub use agent::Agent;
+pub use cgroup::Cgroup;
 pub use eventually::eventually;
 pub use netns::Ns;
 pub use topology::Net;

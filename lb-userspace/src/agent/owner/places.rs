@@ -14,13 +14,21 @@ use crate::{
     source::Attach,
 };
 
+/// Are there services whose backends answer past the node?
+pub(super) fn has_direct(desired: &Desired) -> bool {
+    desired.services().values().any(|service| service.forward.is_direct())
+}
+
 impl Owner {
     /// Notes in the status what is in force and can't be reached as it should be. When the node starts its routes may still be missing.
     pub async fn note_ways(&self) {
         let desired = self.shared.read().desired.clone();
-        if let Err(e) = self.check_ways(&desired).await {
-            self.shared.write().problems.insert("ways", e.to_string());
-        }
+        let checked = self.check_ways(&desired).await;
+        let mut state = self.shared.write();
+        match checked {
+            Ok(()) => state.problems.remove("ways"),
+            Err(e) => state.problems.insert("ways", e.to_string()),
+        };
     }
 
     /// Can all backends be reached as their services want it?
@@ -60,8 +68,17 @@ impl Owner {
     /// interfaces change and every few seconds.
     pub async fn attach(&mut self) {
         self.hook_sockets();
+        if self.shared.read().problems.contains_key("ways") {
+            self.note_ways().await;
+        }
+        let direct = has_direct(&self.shared.read().desired);
+        self.attach_for(direct).await;
+    }
+
+    /// The same. `direct`: there are services whose backends answer past the node, or will be at once.
+    pub(super) async fn attach_for(&mut self, direct: bool) {
         match interfaces::list(&self.netlink).await {
-            Ok(found) => self.attach_to(&found),
+            Ok(found) => self.attach_to(&found, direct),
             Err(e) => {
                 self.shared.write().problems.insert("interfaces", e.to_string());
             }
@@ -81,7 +98,7 @@ impl Owner {
         };
     }
 
-    fn attach_to(&mut self, found: &[interfaces::Interface]) {
+    fn attach_to(&mut self, found: &[interfaces::Interface], direct: bool) {
         let wanted: Vec<(&interfaces::Interface, Attach, bool)> = found
             .iter()
             .filter_map(|i| {
@@ -89,8 +106,6 @@ impl Owner {
                 Some((i, rule.attach, rule.fast))
             })
             .collect();
-        let direct =
-            self.shared.read().desired.services().values().any(|service| service.forward.is_direct());
         let mut views = Vec::new();
         let mut kept = Vec::new();
         let before = self.shared.read().interfaces.clone();

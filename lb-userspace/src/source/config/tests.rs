@@ -138,7 +138,7 @@ fn source_nat_needs_an_address_of_the_vips_family() {
     assert_eq!(config.services[0].forward, ForwardKind::Snat);
     assert_eq!(config.snat.ports, 2000..=2999);
     let error = refusal(&with("slow_start", "forward = \"dsr\"\nslow_start"));
-    assert!(error.contains("forward \"dsr\" is not known; use nat or snat"), "{error}");
+    assert!(error.contains("forward \"dsr\" is not known; use nat, snat, dsr-l2 or dsr-ipip"), "{error}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use flowpin_tests::harness::{
-    Agent, Net,
+    Agent, Cgroup, Net,
     agent::{interfaces, service},
     client::{Conn, at},
     eventually,
@@ -221,6 +221,7 @@ fn the_node_is_one_client_of_a_service_with_affinity() {
 
 #[test]
 fn only_whom_the_scope_names() {
+    let cgroup = Cgroup::enter();
     let (net, _servers, mut agent) = setup(2, HOST, "");
     let vip = at(&Family::V4.vip(0), PORT);
     // A client's packets go by way of the node, as without.
@@ -235,7 +236,8 @@ fn only_whom_the_scope_names() {
     assert_eq!(agent.active("v4").iter().sum::<u64>(), 1);
     // Everybody's: pods' too.
     agent.end(Signal::SIGTERM);
-    agent.write_config(&("[sockets]\nscope = \"all\"\n".to_string() + &config(2, "")));
+    let all = format!("[sockets]\nscope = \"all\"\ncgroup = \"{}\"\n", cgroup.path().display());
+    agent.write_config(&(all + &config(2, "")));
     agent.up();
     net.client.run(|| {
         let conn = Conn::open(vip).unwrap();

@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use flowpin_tests::harness::{
-    Agent, Ns,
+    Agent, Cgroup, Ns,
     agent::{interfaces, service},
     client::{Conn, at},
     decap, eventually,
@@ -89,11 +89,12 @@ fn cells() -> impl Iterator<Item = (usize, usize, Family)> {
     places.flat_map(|(forward, place)| [V4, V6].map(|family| (forward, place, family)))
 }
 
-fn config(scope: &str, attach: &str) -> String {
+/// `sockets`: what `[sockets]` says.
+fn config(sockets: &str, attach: &str) -> String {
     let services = cells().filter(|(forward, place, _)| possible(*forward, *place));
     let services: String = services.map(|(f, p, family)| declared(f, p, family)).collect();
     let all = [("o0", attach), ("p0", attach), ("h0", "tc"), ("r0", "tc"), ("s0", "tc")];
-    format!("[sockets]\nscope = \"{scope}\"\n{SNAT}{}{services}", interfaces(&all))
+    format!("[sockets]\n{sockets}\n{SNAT}{}{services}", interfaces(&all))
 }
 
 impl World {
@@ -221,8 +222,10 @@ fn all_zero(agent: &Agent) {
 
 /// Fills the matrix: by client and place, what each way of forwarding came to.
 fn fill(attach: &str) -> BTreeMap<(usize, usize), [&'static str; 5]> {
+    let cgroup = Cgroup::enter();
     let world = World::new();
-    let mut agent = Agent::start(&world.node, &config("host", attach));
+    let host = "scope = \"host\"";
+    let mut agent = Agent::start(&world.node, &config(host, attach));
     let mut matrix: BTreeMap<(usize, usize), [&str; 5]> = BTreeMap::new();
     for (client, whose) in CLIENTS.into_iter().enumerate() {
         for (forward, place, family) in cells() {
@@ -246,7 +249,7 @@ fn fill(attach: &str) -> BTreeMap<(usize, usize), [&'static str; 5]> {
     let refused: Vec<String> =
         cells().filter(|(f, p, _)| !possible(*f, *p)).map(|(f, p, family)| declared(f, p, family)).collect();
     for more in refused {
-        agent.write_config(&(config("host", attach) + &more));
+        agent.write_config(&(config(host, attach) + &more));
         agent.signal(Signal::SIGHUP);
         eventually("the file is refused", LIMIT, || {
             let problems = agent.json(&["status"])["problems"].to_string();
@@ -259,7 +262,8 @@ fn fill(attach: &str) -> BTreeMap<(usize, usize), [&'static str; 5]> {
         );
     }
     agent.end(Signal::SIGTERM);
-    agent.write_config(&config("all", attach));
+    let all = format!("scope = \"all\"\ncgroup = \"{}\"", cgroup.path().display());
+    agent.write_config(&config(&all, attach));
     agent.up();
     for (client, whose) in CLIENTS.into_iter().enumerate() {
         for place in 0..PLACES.len() {
