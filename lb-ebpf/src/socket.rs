@@ -7,27 +7,24 @@ mod peer;
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::generated::{
-        bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_jiffies64, bpf_set_retval,
-    },
+    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_jiffies64, bpf_set_retval},
     programs::{SockAddrContext, SockContext, XdpContext},
 };
 use lb_common::{
     abi::{
-        Addr as _, Addr4, Addr6, Backend, BackendId, CREATED_SHIFT, PortBe, Proto, Reason, Service, Socket,
-        SocketPin,
+        BackendId, CREATED_SHIFT, PortBe, Proto, Reason, Service, Socket, SocketPin,
         socket::{PINS, SocketRequest},
         sweep::{BATCH, HEADER, RESET},
     },
     hash,
 };
 
-use self::peer::Peer;
+use self::peer::{Peer, node};
 use crate::{
     account, affinity,
     atomic::compare_exchange_u64,
     choose,
-    conntrack::REFUSED,
+    conntrack::{REFUSED, chance},
     maps::{BACKENDS, NO_SOCKET, SOCKET_NETNS, SOCKETS},
     packet::{Packet, XdpPacket, get},
 };
@@ -203,11 +200,10 @@ fn find(socket: *mut Socket, is: impl Fn(&SocketPin) -> bool) -> Option<*mut Soc
 /// Chooses a backend, pins the socket to it and makes it the destination.
 #[inline(never)]
 fn open(cookie: u64, service: &Service, peer: &mut Peer, connected: bool) -> u32 {
-    // SAFETY: the helper has no preconditions.
-    let chance = unsafe { bpf_get_prandom_u32() };
+    let chance = chance();
     let flow = hash::mix(hash::mix(cookie as u32) ^ (cookie >> 32) as u32);
     let chosen = if service.affine != 0 {
-        affinity::choose_for_process(service, peer.node(), flow, chance)
+        affinity::choose_for_process(service, node(peer.family), flow, chance)
     } else {
         choose::backend(service, flow, chance)
     };
@@ -218,7 +214,7 @@ fn open(cookie: u64, service: &Service, peer: &mut Peer, connected: bool) -> u32
     let (Some(record), Some(pin)) = (BACKENDS.get(backend.0), claim(cookie, chance)) else {
         account::release(backend);
         if bound {
-            affinity::left_by_process(peer.node(), backend);
+            affinity::left_by_process(node(peer.family), backend);
         }
         return REFUSED | Reason::TableFull as u32;
     };
@@ -296,15 +292,14 @@ fn release(pin: *mut SocketPin) -> bool {
         return false;
     }
     // SAFETY: within a map's value; not written while the state is what it is.
-    let (backend, created, bound, v4) =
-        unsafe { ((*pin).backend, (*pin).created, (*pin).bound, (*pin).family == Backend::V4) };
+    let (backend, created, bound, family) =
+        unsafe { ((*pin).backend, (*pin).created, (*pin).bound, (*pin).family) };
     if !take(pin, seen, 0) {
         return false;
     }
     account::ended(backend, created);
     if bound != 0 {
-        let node = if v4 { Addr4(0).wide() } else { Addr6([0; 4]).wide() };
-        affinity::left_by_process(node, backend);
+        affinity::left_by_process(node(family), backend);
     }
     true
 }

@@ -45,6 +45,14 @@ pub struct Way {
     hop: NextHop,
 }
 
+impl Fib {
+    /// The way that the kernel has answered.
+    #[inline(always)]
+    const fn way(&self) -> Way {
+        Way { ifindex: self.ifindex, hop: NextHop { family: self.family as u32, addr: self.dst } }
+    }
+}
+
 /// What the kernel is asked about packets with this 5-tuple that come in where this one does. `len`: their bytes from the IP header on; 0: the
 /// kernel is to compare this one with the interface's MTU.
 #[inline(always)]
@@ -92,7 +100,7 @@ pub fn find<V: Rewrite>(skb: *mut __sk_buff, headers: usize, key: &FlowKey<V::Ad
     if segment != 0 && segment + headers > fib.len as usize {
         return None;
     }
-    Some(Way { ifindex: fib.ifindex, hop: NextHop { family: fib.family as u32, addr: fib.dst } })
+    Some(fib.way())
 }
 
 /// MAC addresses for a frame that goes back by the interface that it came in by: destination and source, as they lie in it.
@@ -128,7 +136,7 @@ impl Straight {
     /// The way.
     #[inline(always)]
     pub const fn way(&self) -> Way {
-        Way { ifindex: self.fib.ifindex, hop: NextHop { family: self.fib.family as u32, addr: self.fib.dst } }
+        self.fib.way()
     }
 }
 

@@ -91,12 +91,6 @@ impl Peer {
         }
     }
 
-    /// Who the node is as a client: it has no address yet when it connects.
-    #[inline(always)]
-    pub fn node(&self) -> (u64, u64) {
-        if self.family == Backend::V4 { Addr4(0).wide() } else { Addr6([0; 4]).wide() }
-    }
-
     /// Word by word: the stack has no room for copies.
     ///
     /// # Safety
@@ -123,4 +117,10 @@ impl Peer {
             && self.addr[3] == addr[3]
             && self.port == port
     }
+}
+
+/// Who the node is as a client of a family, as in [`Backend`]: it has no address yet when it connects.
+#[inline(always)]
+pub fn node(family: u8) -> (u64, u64) {
+    if family == Backend::V4 { Addr4(0).wide() } else { Addr6([0; 4]).wide() }
 }

@@ -185,6 +185,11 @@ impl Shared {
         state.actual.backends().map(|(id, b)| (id, name(b.service))).collect()
     }
 
+    /// What connections are looked for in. `services`: their names, by backend.
+    const fn place<'a>(&'a self, services: &'a HashMap<BackendId, String>) -> Place<'a> {
+        Place { tables: &self.tables, sockets: &self.sockets, clock: self.clock, services }
+    }
+
     /// Connections that match.
     pub fn connections(
         &self,
@@ -192,46 +197,26 @@ impl Shared {
         order: Option<Order>,
         limit: Option<usize>,
     ) -> Vec<ConnectionView> {
-        let place = Place {
-            tables: &self.tables,
-            sockets: &self.sockets,
-            clock: self.clock,
-            services: &self.names(),
-        };
-        connections::list(place, filter, order, limit)
+        let names = self.names();
+        connections::list(self.place(&names), filter, order, limit)
     }
 
     /// The same, as they come, until `visit` has enough.
     pub fn stream(&self, filter: &ConnectionFilter, visit: impl FnMut(ConnectionView) -> bool) {
-        let place = Place {
-            tables: &self.tables,
-            sockets: &self.sockets,
-            clock: self.clock,
-            services: &self.names(),
-        };
-        connections::stream(place, filter, visit);
+        let names = self.names();
+        connections::stream(self.place(&names), filter, visit);
     }
 
     /// Connections that count, match and have been silent for so long.
     pub fn victims(&self, filter: &ConnectionFilter, idle_for: Duration) -> Victims {
-        let place = Place {
-            tables: &self.tables,
-            sockets: &self.sockets,
-            clock: self.clock,
-            services: &self.names(),
-        };
-        connections::victims(place, filter, idle_for, |_| true)
+        let names = self.names();
+        connections::victims(self.place(&names), filter, idle_for, |_| true)
     }
 
     /// Connections that count and belong to these backends.
     pub fn victims_of(&self, backends: &HashSet<BackendId>) -> Victims {
-        let place = Place {
-            tables: &self.tables,
-            sockets: &self.sockets,
-            clock: self.clock,
-            services: &HashMap::new(),
-        };
-        connections::victims(place, &ConnectionFilter::default(), Duration::ZERO, |id| backends.contains(&id))
+        let (nameless, all) = (HashMap::new(), ConnectionFilter::default());
+        connections::victims(self.place(&nameless), &all, Duration::ZERO, |id| backends.contains(&id))
     }
 
     /// State of the agent.

@@ -26,6 +26,15 @@ pub struct Census {
     pub drift: i64,
 }
 
+impl Census {
+    /// One that counts, open for so many milliseconds.
+    pub fn count(&mut self, backend: BackendId, age: u64) {
+        *self.counted.entry(backend).or_default() += 1;
+        let oldest = self.oldest.entry(backend).or_default();
+        *oldest = age.max(*oldest);
+    }
+}
+
 /// Compares counters with what walks find.
 ///
 /// A walk takes a while and connections come and go meanwhile; so a difference counts as drift only if the counter read the

@@ -121,10 +121,7 @@ impl Pass<'_> {
         census.flows += 1;
         *census.pinned.entry(flow.backend).or_default() += 1;
         if Word(flow.state).counted() {
-            *census.counted.entry(flow.backend).or_default() += 1;
-            let age = self.clock.millis(age(self.clock.now(), flow.created));
-            let oldest = census.oldest.entry(flow.backend).or_default();
-            *oldest = age.max(*oldest);
+            census.count(flow.backend, self.clock.millis(age(self.clock.now(), flow.created)));
         }
     }
 
@@ -185,10 +182,7 @@ impl Pass<'_> {
         let mut silent = Vec::new();
         for (cookie, place, pin) in self.sockets.iter() {
             *census.pinned.entry(pin.backend).or_default() += 1;
-            *census.counted.entry(pin.backend).or_default() += 1;
-            let age = self.clock.millis(age(now, pin.created));
-            let oldest = census.oldest.entry(pin.backend).or_default();
-            *oldest = age.max(*oldest);
+            census.count(pin.backend, self.clock.millis(age(now, pin.created)));
             let service = self.services.get(&pin.backend).copied();
             let limit = service.and_then(|s| self.timeouts.get(&s)).unwrap_or(&Timeouts::DEFAULT).udp;
             if pin.connected == 0 && self.clock.millis(idle(now as u32, pin.last_seen).into()) >= limit {

@@ -143,7 +143,10 @@ impl Hooks {
 }
 
 /// Where cgroup2 is mounted, or what the configuration says.
-fn cgroup(configured: Option<&Path>) -> Result<PathBuf, DatapathError> {
+///
+/// # Errors
+/// It isn't mounted, or what is configured is something else.
+pub fn cgroup(configured: Option<&Path>) -> Result<PathBuf, DatapathError> {
     if let Some(path) = configured {
         let shown = path.display().to_string();
         let kind = statfs::statfs(path).map_err(|e| DatapathError::io(shown.clone())(e.into()))?;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::SocketAddr};
 
 use lb_common::{
-    abi::{BackendId, Proto, SocketPin},
+    abi::{Proto, SocketPin},
     expiry::{age, idle},
 };
 
@@ -95,11 +95,10 @@ pub fn each<'a>(place: Place<'a>, filter: &Filter<'_>, mut visit: impl FnMut(Row
     });
     for (cookie, _, pin) in pins {
         let known = known.get(&cookie).copied();
-        let unspecified: std::net::IpAddr =
-            if pin.family == lb_common::abi::Backend::V4 { [0u8; 4].into() } else { [0u16; 8].into() };
-        let client = known.map_or(SocketAddr::new(unspecified, 0), |known| known.local);
+        let unspecified = SocketAddr::new(address([0; 4], pin.family), 0);
+        let client = known.map_or(unspecified, |known| known.local);
         let backend = SocketAddr::new(address(pin.addr, pin.family), pin.port.get());
-        let service = place.services.get::<BackendId>(&pin.backend).map_or("", String::as_str);
+        let service = place.services.get(&pin.backend).map_or("", String::as_str);
         let state = state(pin.proto, known);
         if filter.takes(client, backend, service, state) {
             visit(Row { pin, clock: place.clock, service, client, backend, state });

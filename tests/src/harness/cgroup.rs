@@ -7,6 +7,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use flowpin::datapath::sockets::cgroup;
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A cgroup that this process is in. It goes back where it came from, and the cgroup goes, when this is dropped; make it first, so that
@@ -23,12 +25,7 @@ impl Cgroup {
     /// # Panics
     /// cgroup2 isn't mounted, or without root.
     pub fn enter() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
-        let mount = mounts.lines().find_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            (words.get(2) == Some(&"cgroup2")).then(|| Path::new(words[1]).to_path_buf())
-        });
-        let mount = mount.expect("cgroup2 is mounted");
+        let mount = cgroup(None).unwrap_or_else(|e| panic!("{e}"));
         let own = fs::read_to_string("/proc/self/cgroup").expect("cgroups");
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
         let before = mount.join(own);

@@ -47,6 +47,17 @@ impl Ns {
         ns
     }
 
+    /// The same, in which addresses can be used at once and packets may come in by another way than answers go out.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn lenient(tag: &str) -> Self {
+        let ns = Self::new(tag);
+        ns.must("sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv4.conf.all.rp_filter=0");
+        ns.must("sysctl -qw net.ipv4.conf.default.rp_filter=0");
+        ns
+    }
+
     fn file(&self) -> File {
         File::open(format!("/run/netns/{}", self.name)).expect("the namespace is there")
     }

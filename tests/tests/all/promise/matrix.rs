@@ -99,15 +99,9 @@ fn config(sockets: &str, attach: &str) -> String {
 
 impl World {
     fn new() -> Self {
-        let new = |name| {
-            let ns = Ns::new(name);
-            ns.must("sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv4.conf.all.rp_filter=0");
-            ns.must("sysctl -qw net.ipv4.conf.default.rp_filter=0");
-            ns
-        };
-        let (outside, pod, node) = (new("o"), new("p"), new("n"));
-        let (router, switch) = (new("r"), new("s"));
-        let backends = ["h", "a", "g"].map(new);
+        let (outside, pod, node) = (Ns::lenient("o"), Ns::lenient("p"), Ns::lenient("n"));
+        let (router, switch) = (Ns::lenient("r"), Ns::lenient("s"));
+        let backends = ["h", "a", "g"].map(Ns::lenient);
         for ns in [&node, &router] {
             ns.must("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
         }
