@@ -4,7 +4,7 @@ use crate::{conntrack, events, parse::Parsed, snat, sweep, table};
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use lb_common::{
@@ -35,6 +35,8 @@ pub type Services<A> = HashMap<ServiceKey<A>, Service, { MAX_PORTS as usize }, N
 pub type Fragments<A> = LruHashMap<FragmentKey<A>, FirstFragment, { MAX_FRAGMENTED as usize }>;
 /// Ports of ours of one family.
 pub type PortsTaken<A> = HashMap<SourceKey<A>, SourcePorts, { MAX_SOURCE_KEYS as usize }, NO_PREALLOC>;
+/// Clients of services of one family.
+pub type Admitted<A> = LpmTrie<Client<A>, u32, { MAX_ADMITTED as usize }>;
 /// VIPs of one family.
 pub type Vips<A> = HashMap<A, u32, { MAX_VIPS as usize }, NO_PREALLOC>;
 
@@ -54,6 +56,10 @@ pub static SERVICES6: Services<Addr6> = Services::new();
 pub static VIPS4: Vips<Addr4> = Vips::new();
 #[btf_map]
 pub static VIPS6: Vips<Addr6> = Vips::new();
+#[btf_map]
+pub static ADMITTED4: Admitted<Addr4> = Admitted::new();
+#[btf_map]
+pub static ADMITTED6: Admitted<Addr6> = Admitted::new();
 #[btf_map]
 pub static SOURCES4: Array<Sources<Addr4>, 1> = Array::new();
 #[btf_map]
@@ -152,6 +158,8 @@ pub trait Tables: IpVersion {
     fn serve(what: u32, state: u64, seen_forward: u32, seen_reply: u32) -> u32;
     /// Its services.
     fn services() -> &'static Services<Self::Addr>;
+    /// Who may open flows of its services.
+    fn admitted() -> &'static Admitted<Self::Addr>;
     /// Its VIPs.
     fn vips() -> &'static Vips<Self::Addr>;
     /// Its datagrams in fragments.
@@ -188,6 +196,10 @@ impl Tables for V4 {
     #[inline(always)]
     fn services() -> &'static Services<Addr4> {
         &SERVICES4
+    }
+    #[inline(always)]
+    fn admitted() -> &'static Admitted<Addr4> {
+        &ADMITTED4
     }
     #[inline(always)]
     fn vips() -> &'static Vips<Addr4> {
@@ -267,6 +279,10 @@ impl Tables for V6 {
     #[inline(always)]
     fn services() -> &'static Services<Addr6> {
         &SERVICES6
+    }
+    #[inline(always)]
+    fn admitted() -> &'static Admitted<Addr6> {
+        &ADMITTED6
     }
     #[inline(always)]
     fn vips() -> &'static Vips<Addr6> {
@@ -350,7 +366,10 @@ pub static FLOW_BUCKETS: Global<u32> = Global::new(BUCKETS as u32);
 #[unsafe(no_mangle)]
 pub static FLOW_SEED: Global<u32> = Global::new(0);
 
-/// Cookie of the network namespace whose processes' sockets are led to backends; 0: everybody's. Set by the agent before it loads the
-/// programs.
+/// Cookie of the node's network namespace. Set by the agent before it loads the programs.
 #[unsafe(no_mangle)]
-pub static SOCKET_NETNS: Global<u64> = Global::new(0);
+pub static NODE_NETNS: Global<u64> = Global::new(0);
+
+/// Whose sockets are led to backends: 0: those of processes in the node's network namespace; 1: everybody's. Set by the agent likewise.
+#[unsafe(no_mangle)]
+pub static SOCKETS_OF_ALL: Global<u32> = Global::new(0);

@@ -71,6 +71,10 @@ fn ip<V: Family, P: Packet>(mut packet: P, l3: usize) -> P::Verdict {
             // TC sees to it.
             return packet.pass();
         }
+        if !service::admits::<V>(service, &parsed.key.src) {
+            // Whatever it is: who isn't let in learns nothing.
+            return refuse::<V, P>(packet, parsed, Reason::SourceNotAllowed as u32);
+        }
         let opened = open::<V>(parsed, service);
         if opened & REFUSED != 0 {
             return refuse::<V, P>(packet, parsed, opened & !REFUSED);

@@ -1,7 +1,8 @@
 //! Address, port, protocol → service, or not ours.
 
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::{
-    abi::{FlowKey, PortBe, Proto, Service, ServiceKey},
+    abi::{Client, FlowKey, Guard, PortBe, Proto, Service, ServiceKey},
     filter,
 };
 
@@ -22,6 +23,16 @@ pub fn at<V: Tables>(vip: V::Addr, port: PortBe, proto: Proto) -> Option<&'stati
     }
     // SAFETY: the map isn't preallocated, so that a replaced value lives on until the program is done; nobody writes in place.
     unsafe { V::services().get(ServiceKey::new(vip, port, proto)) }
+}
+
+/// May this client open flows of the service? A function by itself for the sake of the stack.
+#[inline(never)]
+pub fn admits<V: Tables>(service: &Service, client: &V::Addr) -> bool {
+    if service.guard == Guard::OPEN {
+        return true;
+    }
+    let client = Client { service: service.id, addr: *client };
+    V::admitted().get(&Key::new(Client::<V::Addr>::WHOLE, client)).is_some()
 }
 
 /// Is this address a VIP? For packets that have no ports to look a service up by.

@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        BackendId, CREATED_SHIFT, PortBe, Proto, Reason, Service, Socket, SocketPin,
+        BackendId, CREATED_SHIFT, Guard, PortBe, Proto, Reason, Service, Socket, SocketPin,
         socket::{PINS, SocketRequest},
         sweep::{BATCH, HEADER, RESET},
     },
@@ -25,16 +25,17 @@ use crate::{
     atomic::compare_exchange_u64,
     choose,
     conntrack::{REFUSED, chance},
-    maps::{BACKENDS, NO_SOCKET, SOCKET_NETNS, SOCKETS},
-    packet::{Packet, XdpPacket, get},
+    maps::{BACKENDS, NO_SOCKET, NODE_NETNS, SOCKETS, SOCKETS_OF_ALL},
+    packet::{Packet, XdpPacket, get, opaque},
 };
 
 /// Verdict of a hook: the call goes on.
 pub const GO_ON: i32 = 1;
 /// It fails.
 const FAIL: i32 = 0;
-/// With this error (include/uapi/asm-generic/errno.h).
+/// With one of these errors (include/uapi/asm-generic/errno.h, errno-base.h).
 const ECONNREFUSED: i32 = 111;
+const EPERM: i32 = 1;
 
 /// The destination is not a VIP, or nothing is known of it. Not an outcome otherwise.
 const NOT_OURS: u32 = 0;
@@ -59,14 +60,11 @@ pub fn v4(ctx: SockAddrContext, call: Call) -> i32 {
         return GO_ON;
     }
     let mut peer = Peer::v4(ctx.sock_addr);
-    match lead(&ctx, &mut peer, call) {
-        NOT_OURS => GO_ON,
-        LED => {
-            peer.write4(ctx.sock_addr);
-            GO_ON
-        }
-        refused => fail(refused),
+    let outcome = lead(&ctx, &mut peer, call);
+    if outcome == LED {
+        peer.write4(ctx.sock_addr);
     }
+    verdict(outcome, call)
 }
 
 /// A hook of IPv6.
@@ -76,29 +74,43 @@ pub fn v6(ctx: SockAddrContext, call: Call) -> i32 {
         return GO_ON;
     }
     let (mut peer, mapped) = Peer::v6(ctx.sock_addr);
-    match lead(&ctx, &mut peer, call) {
-        NOT_OURS => GO_ON,
-        LED => {
-            peer.write6(ctx.sock_addr, mapped);
-            GO_ON
-        }
-        refused => fail(refused),
+    let outcome = lead(&ctx, &mut peer, call);
+    if outcome == LED {
+        peer.write6(ctx.sock_addr, mapped);
     }
+    verdict(outcome, call)
 }
 
-/// Is it a process of the node's?
+/// What the kernel is told. Out of the optimiser's sight, which would carry it along on the stack, where the verifier doesn't see that it
+/// is one of two numbers.
+#[inline(always)]
+fn verdict(outcome: u32, call: Call) -> i32 {
+    if call != Call::Ask && opaque(outcome as usize) as u32 & REFUSED != 0 {
+        return fail(outcome);
+    }
+    GO_ON
+}
+
+/// Is it in the node's network namespace?
+#[inline(always)]
+fn of_the_node(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the kernel's context.
+    NODE_NETNS.load() == unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+/// Is it a process that is to be led?
 #[inline(always)]
 fn concerns_us(ctx: &SockAddrContext) -> bool {
-    let only = SOCKET_NETNS.load();
-    // SAFETY: the kernel's context.
-    only == 0 || only == unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+    SOCKETS_OF_ALL.load() != 0 || of_the_node(ctx)
 }
 
 #[inline(always)]
 fn fail(refused: u32) -> i32 {
-    account::reason_by_process(refused & !REFUSED);
+    let reason = refused & !REFUSED;
+    account::reason_by_process(reason);
+    let error = if reason == Reason::SourceNotAllowed as u32 { EPERM } else { ECONNREFUSED };
     // SAFETY: the helper has no preconditions.
-    unsafe { bpf_set_retval(-ECONNREFUSED) };
+    unsafe { bpf_set_retval(-error) };
     FAIL
 }
 
@@ -110,14 +122,14 @@ fn lead(ctx: &SockAddrContext, peer: &mut Peer, call: Call) -> u32 {
     // SAFETY: the kernel's context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     match call {
-        Call::Connect => connect(cookie, peer),
-        Call::Send => send(cookie, peer),
+        Call::Connect => connect(ctx, cookie, peer),
+        Call::Send => send(ctx, cookie, peer),
         Call::Ask => ask(cookie, peer),
     }
 }
 
 #[inline(always)]
-fn connect(cookie: u64, peer: &mut Peer) -> u32 {
+fn connect(ctx: &SockAddrContext, cookie: u64, peer: &mut Peer) -> u32 {
     let service = peer.service();
     if let Some(socket) = SOCKETS.get_ptr_mut(cookie) {
         // Where another program of ours has just led it: while one takes another's place, both are there.
@@ -128,13 +140,13 @@ fn connect(cookie: u64, peer: &mut Peer) -> u32 {
         release_all(socket);
     }
     match service {
-        Some(service) => open(cookie, service, peer, true),
+        Some(service) => open_if_admitted(ctx, cookie, service, peer, true),
         None => NOT_OURS,
     }
 }
 
 #[inline(always)]
-fn send(cookie: u64, peer: &mut Peer) -> u32 {
+fn send(ctx: &SockAddrContext, cookie: u64, peer: &mut Peer) -> u32 {
     let Some(service) = peer.service() else { return NOT_OURS };
     if let Some(socket) = SOCKETS.get_ptr_mut(cookie)
         && let Some(pin) = find(socket, |pin| peer.is(&pin.vip, pin.vip_port))
@@ -144,7 +156,7 @@ fn send(cookie: u64, peer: &mut Peer) -> u32 {
         unsafe { peer.turn_into(&raw const (*pin).addr, (*pin).port) };
         return LED;
     }
-    open(cookie, service, peer, false)
+    open_if_admitted(ctx, cookie, service, peer, false)
 }
 
 #[inline(always)]
@@ -195,6 +207,27 @@ fn find(socket: *mut Socket, is: impl Fn(&SocketPin) -> bool) -> Option<*mut Soc
         place += 1;
     }
     None
+}
+
+/// A call to a service that may ask who its clients are.
+#[inline(always)]
+fn open_if_admitted(
+    ctx: &SockAddrContext,
+    cookie: u64,
+    service: &Service,
+    peer: &mut Peer,
+    connected: bool,
+) -> u32 {
+    if service.guard != Guard::OPEN {
+        if !of_the_node(ctx) {
+            // A pod has an address of its own, by which its packets are judged.
+            return NOT_OURS;
+        }
+        if service.guard != Guard::LISTED_AND_NODE {
+            return REFUSED | Reason::SourceNotAllowed as u32;
+        }
+    }
+    open(cookie, service, peer, connected)
 }
 
 /// Chooses a backend, pins the socket to it and makes it the destination.

@@ -4,6 +4,7 @@
 //! in network byte order and converted only in [`addr`].
 
 pub mod addr;
+pub mod admission;
 pub mod affinity;
 pub mod backend;
 pub mod counters;
@@ -21,6 +22,7 @@ pub mod sweep;
 pub mod table;
 
 pub use addr::{Addr, Addr4, Addr6, IpVersion, PortBe, Proto, V4, V6};
+pub use admission::{Client, Guard};
 pub use affinity::{AffinityEntry, AffinityKey, HostKey};
 pub use backend::{Backend, BackendId};
 pub use counters::{BackendCounters, DURATION_BUCKETS, DurationHistogram};
@@ -99,8 +101,12 @@ pub mod maps {
     pub const FRAGMENTS6: &str = "FRAGMENTS6";
     /// Sockets of processes of the node's that use services: cookie → [`super::Socket`]. Hash, not preallocated.
     pub const SOCKETS: &str = "SOCKETS";
+    /// Who may open flows of services that aren't everybody's, IPv4: [`super::Client`] → `u32`. LPM trie. Written by the agent only.
+    pub const ADMITTED4: &str = "ADMITTED4";
+    /// The same for IPv6.
+    pub const ADMITTED6: &str = "ADMITTED6";
     /// All that are pinned.
-    pub const ALL: [&str; 28] = [
+    pub const ALL: [&str; 30] = [
         FLOWS4,
         FLOWS6,
         FLOW_HEADS4,
@@ -128,6 +134,8 @@ pub mod maps {
         SOURCE_PORTS4,
         SOURCE_PORTS6,
         SOCKETS,
+        ADMITTED4,
+        ADMITTED6,
         SETTINGS,
     ];
 }
@@ -202,6 +210,8 @@ pub mod limits {
     pub const MAX_SOURCE_KEYS: u32 = 16_384;
     /// Sockets of the node's processes that use services at a time.
     pub const MAX_SOCKETS: u32 = 131_072;
+    /// Prefixes of clients over all services of one family.
+    pub const MAX_ADMITTED: u32 = 65_536;
     /// Bytes of the ring buffer of events.
     pub const EVENT_BYTES: u32 = 1 << 20;
     /// Longest service name in bytes.

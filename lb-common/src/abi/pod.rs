@@ -29,6 +29,8 @@ const _: () = {
     exact::<ServiceKey<Addr4>>(8, 4);
     exact::<ServiceKey<Addr6>>(20, 4);
     exact::<Service>(16, 4);
+    exact::<Client<Addr4>>(4 + 4, 4);
+    exact::<Client<Addr6>>(4 + 16, 4);
     exact::<ServiceName>(64, 1);
     exact::<PoolBlock>(64 + 64 + 4 + 4 + 12 + 4 + 8 + 4 + 4, 8);
     exact::<AffinityKey>(24, 8);
@@ -79,6 +81,8 @@ pod!(
     ServiceKey<Addr4>,
     ServiceKey<Addr6>,
     Service,
+    Client<Addr4>,
+    Client<Addr6>,
     ServiceName,
     PoolBlock,
     AffinityKey,

@@ -39,11 +39,13 @@ pub enum Reason {
     /// Direct server return: the packet, or the one that it is put in, is larger than the way to the backend takes. Answered with "fragmentation
     /// needed" or "packet too big".
     TooBig = 15,
+    /// A new flow of a client that is in none of the service's source ranges. Dropped; a process of the node's gets `EPERM`.
+    SourceNotAllowed = 16,
 }
 
 impl Reason {
     /// How many there are.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 17;
 
     /// All of them, by index.
     pub const ALL: [Self; Self::COUNT] = [
@@ -63,6 +65,7 @@ impl Reason {
         Self::NoSourcePort,
         Self::NoWay,
         Self::TooBig,
+        Self::SourceNotAllowed,
     ];
 
     /// The metric's label.
@@ -84,6 +87,7 @@ impl Reason {
             Self::NoSourcePort => "no_source_port",
             Self::NoWay => "no_way",
             Self::TooBig => "too_big",
+            Self::SourceNotAllowed => "source_not_allowed",
         }
     }
 
@@ -107,6 +111,9 @@ impl Reason {
             Self::NoWay => "give the node a route to the backend; dsr-l2 wants it on a segment of the node's",
             Self::TooBig => {
                 "expected: the sender sends smaller ones from then on; otherwise let ICMP errors through to it"
+            }
+            Self::SourceNotAllowed => {
+                "expected; otherwise add the client's prefix to the service's source_ranges"
             }
         }
     }

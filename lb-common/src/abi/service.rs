@@ -1,7 +1,7 @@
 //! Services as the datapath sees them: one entry per VIP, port and protocol. A range is an entry a port, so that a lookup is
 //! one probe whatever was declared.
 
-use super::{BlockId, PortBe, Proto};
+use super::{BlockId, Guard, PortBe, Proto};
 
 /// Index of a service, 0..[`limits::MAX_SERVICES`](super::limits::MAX_SERVICES). Stable as long as a flow of it is pinned.
 pub type ServiceId = u32;
@@ -93,8 +93,10 @@ pub struct Service {
     pub affine: u8,
     /// [`Forward`].
     pub forward: Forward,
+    /// [`Guard`].
+    pub guard: Guard,
     /// Zero.
-    pub _pad: [u8; 4],
+    pub _pad: [u8; 3],
 }
 
 /// A service's name, UTF-8, zero-padded; all zero: the id is free.

@@ -109,9 +109,13 @@ impl Asked {
                 },
             ));
         }
+        let shut_out = state.desired.services().get(&name).is_some_and(|spec| !spec.admits(self.client));
         drop(state);
         let block = shared.maps.block(service.first_block).filter(|_| service.first_block != 0);
-        let (backend, why) = self.choose(shared, service, block.as_ref(), &candidates);
+        let (backend, why) = match shut_out {
+            true => (None, "it is in none of the service's source ranges".into()),
+            false => self.choose(shared, service, block.as_ref(), &candidates),
+        };
         let backend = backend
             .and_then(|id| candidates.iter().find(|(own, _)| *own == id).map(|(_, c)| c.backend.clone()));
         ExplainView {

@@ -19,6 +19,7 @@ use crate::{
     },
     model::{
         AlgorithmKind, ModelError, PortRange,
+        reach::{parse_addresses, parse_prefixes},
         service::{check_name, make_backend, parse_backend},
     },
     observe::{
@@ -100,6 +101,8 @@ impl Handle {
     pub async fn add_service(&self, add: ServiceAdd) -> Result<ServiceView, ApiError> {
         check_name(&add.name).map_err(invalid)?;
         let vip = add.vip.parse().map_err(|_| invalid(ModelError::NotAnAddress { text: add.vip.clone() }))?;
+        parse_addresses(&add.vip_except).map_err(invalid)?;
+        parse_prefixes(&add.source_ranges).map_err(invalid)?;
         for port in &add.ports {
             port.parse::<PortRange>().map_err(invalid)?;
         }
@@ -120,10 +123,18 @@ impl Handle {
             )));
         }
         let mut runtime = owner.runtime.clone();
-        runtime
-            .services
-            .insert(add.name.clone(), RuntimeService { vip, ports: add.ports, algorithm, affinity });
+        let service = RuntimeService {
+            vip,
+            vip_except: add.vip_except,
+            source_ranges: add.source_ranges,
+            ports: add.ports,
+            algorithm,
+            affinity,
+        };
+        runtime.services.insert(add.name.clone(), service);
         owner.change(&add.name, runtime)?;
+        // For what interfaces must let pass for the service's sake.
+        owner.attach().await;
         self.service(&add.name)
     }
 

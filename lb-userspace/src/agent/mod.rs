@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config file, state file ─▶ Owner ─▶ maps, links          HUP ─▶ reload
-//! netlink ─▶ Owner::attach                                 TERM, INT ─▶ out; the datapath stays
+//! netlink ─▶ Owner::look                                   TERM, INT ─▶ out; the datapath stays
 //! health (a task a backend) ─▶ Owner::set_health      Owner::ramp, every second
 //! sweeper (thread) ─▶ census ─▶ Owner::collect             API, metrics ─▶ Handle ─▶ Owner
 //! ```
@@ -98,7 +98,8 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     let wanted = Wanted {
         max_flows: config.max_flows,
         max_clients: config.max_clients,
-        netns: if config.sockets.scope == SocketScope::Host { sockets::own_netns()? } else { 0 },
+        netns: if config.sockets.scope == SocketScope::Off { 0 } else { sockets::own_netns()? },
+        sockets_of_all: config.sockets.scope == SocketScope::All,
         log,
     };
     let object = Object::load(&pins, &wanted)?;
@@ -122,6 +123,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     }
     let (netlink, mut changes) = interfaces::watch()?;
     let mut owner = Owner::new(shared.clone(), config, runtime, &pins, netlink)?;
+    owner.look_at_addresses().await?;
     if let Err(e) = owner.reconcile_all() {
         bail!("{e}");
     }
@@ -156,8 +158,8 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
                 handle.owner().lock().await.reload().await;
                 notify(&[sd_notify::NotifyState::Ready]);
             }
-            Some(()) = changes.recv() => handle.owner().lock().await.attach().await,
-            _ = look.tick() => handle.owner().lock().await.attach().await,
+            Some(()) = changes.recv() => handle.owner().lock().await.look().await,
+            _ = look.tick() => handle.owner().lock().await.look().await,
             _ = ramp.tick() => handle.owner().lock().await.ramp(),
             _ = ports.tick() => handle.owner().lock().await.collect_ports(),
         }

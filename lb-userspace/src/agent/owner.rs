@@ -82,7 +82,7 @@ impl Owner {
         let start = Instant::now();
         let steps = {
             let mut state = self.shared.write();
-            let State { desired: old, actual, standings, departed, .. } = &mut *state;
+            let State { desired: old, actual, own, standings, departed, .. } = &mut *state;
             if old.services().is_empty() {
                 standing::adopt(standings, &desired, actual);
             }
@@ -91,7 +91,7 @@ impl Owner {
             }
             standing::forget(standings, &desired);
             standing::part(departed, old, &desired);
-            plan(&desired, actual, standings, Scope::All)?
+            plan(&desired, actual, standings, own, Scope::All)?
         };
         let count = steps.steps.len();
         self.apply(steps)?;
@@ -275,7 +275,7 @@ impl Owner {
     /// What leads one service to the state that is due now.
     fn planned(&self, service: &str) -> Result<Plan, PlanError> {
         let state = self.shared.read();
-        plan(&state.desired, &state.actual, &state.standings, Scope::Service(service))
+        plan(&state.desired, &state.actual, &state.standings, &state.own, Scope::Service(service))
     }
 
     /// Brings a service into the state that is due now. A failure is in the status, and tried again.

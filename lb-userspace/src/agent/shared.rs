@@ -24,7 +24,7 @@ use crate::{
         Clock, DatapathError, Maps, clients::Clients, flows::FlowTables, object::Object, pin::PinDir,
         sockets::SocketPins,
     },
-    model::{Desired, Standings},
+    model::{Desired, OwnAddresses, Standings},
     observe::{
         connections::{self, Order, Place, Victims},
         metrics, views,
@@ -39,6 +39,8 @@ pub struct State {
     pub desired: Desired,
     /// What the maps hold.
     pub actual: Actual,
+    /// The node's own addresses, as last heard.
+    pub own: OwnAddresses,
     /// What is known of the backends' health.
     pub standings: Standings,
     /// Services that are no longer declared and whose connections are to be reset.

@@ -15,6 +15,7 @@ pub enum Command {
     #[command(after_help = "\
 Examples:
   flowpin service add db --vip 10.96.0.10 --port 5432/tcp
+  flowpin service add node --vip 0.0.0.0 --port 30080/tcp --source-range 192.168.0.0/16
   flowpin service add web --vip fd00::80 --port 443/tcp --port 443/udp
   flowpin service add shop/app --vip 10.96.0.11 --port 8001-8003/tcp \\
       --algorithm consistent-hash
@@ -60,9 +61,15 @@ pub struct Add {
     /// A name for it, or namespace/name: 1 to 63 of a-z A-Z 0-9 . _ -
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
-    /// Virtual address that clients connect to, IPv4 or IPv6
+    /// Virtual address that clients connect to, IPv4 or IPv6; 0.0.0.0 or :: for all of the node's own
     #[arg(long, value_name = "ADDRESS")]
     vip: String,
+    /// An address of the node's to leave out of all; may be given several times
+    #[arg(long, value_name = "ADDRESS")]
+    vip_except: Vec<String>,
+    /// Take connections from there only, as 10.0.0.0/8; may be given several times [default: from everywhere]
+    #[arg(long = "source-range", value_name = "PREFIX")]
+    source_ranges: Vec<String>,
     /// Port or range with its protocol, as 5432/tcp, 53/udp or 8001-8003/tcp; may be given several times
     #[arg(long = "port", value_name = "PORT/PROTOCOL", required = true)]
     ports: Vec<String>,
@@ -154,6 +161,8 @@ impl Add {
         ServiceAdd {
             name: self.name,
             vip: self.vip,
+            vip_except: self.vip_except,
+            source_ranges: self.source_ranges,
             ports: self.ports,
             algorithm: Some(self.algorithm.kind().name().into()),
             affinity,

@@ -127,6 +127,13 @@ pub fn service(s: &ServiceView) -> String {
         s.origin,
         plural(active, "connection"),
     );
+    if !s.vip_except.is_empty() {
+        let except: Vec<String> = s.vip_except.iter().map(ToString::to_string).collect();
+        text.push_str(&format!("Except:     {}\n", except.join(", ")));
+    }
+    if !s.source_ranges.is_empty() {
+        text.push_str(&format!("Sources:    {}\n", s.source_ranges.join(", ")));
+    }
     for warning in &s.warnings {
         text.push_str(&format!("Warning:    {warning}\n"));
     }

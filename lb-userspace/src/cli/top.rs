@@ -231,6 +231,8 @@ mod tests {
         let service = ServiceView {
             name: "app".into(),
             vip: "10.96.0.10".parse().unwrap(),
+            vip_except: Default::default(),
+            source_ranges: Vec::new(),
             ports: vec!["80/tcp".into()],
             algorithm: "least-connections".into(),
             origin: "cli".into(),

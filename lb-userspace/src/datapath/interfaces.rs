@@ -1,4 +1,4 @@
-//! Which interfaces there are, and word of each change, by netlink.
+//! Which interfaces there are, and word of each change of them and of their addresses, by netlink.
 
 use futures::{StreamExt, TryStreamExt};
 use rtnetlink::{
@@ -54,7 +54,7 @@ impl Interface {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> DatapathError {
+pub(super) fn failed(error: impl std::fmt::Display) -> DatapathError {
     DatapathError::Kernel { what: "netlink".into(), error: error.to_string() }
 }
 
@@ -71,14 +71,19 @@ pub async fn list(handle: &Handle) -> Result<Vec<Interface>, DatapathError> {
     Ok(found)
 }
 
-/// A connection for [`list`], and a channel that gets a word whenever an interface may have come, gone or changed its name.
+/// A connection for [`list`], and a channel that gets a word whenever an interface or an address may have come, gone or changed.
 ///
 /// # Errors
 /// Netlink refuses.
 pub fn watch() -> Result<(Handle, mpsc::Receiver<()>), DatapathError> {
     let (connection, handle, _) = new_connection().map_err(failed)?;
     tokio::spawn(connection);
-    let (connection, _, mut messages) = new_multicast_connection(&[MulticastGroup::Link]).map_err(failed)?;
+    let (connection, _, mut messages) = new_multicast_connection(&[
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ])
+    .map_err(failed)?;
     tokio::spawn(connection);
     // One word waits at most: it means "look again", however many changes there were.
     let (send, receive) = mpsc::channel(1);

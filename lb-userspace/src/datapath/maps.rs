@@ -10,6 +10,7 @@ use lb_common::abi::{
 
 use super::{
     DatapathError,
+    admission::Admission,
     filter::Filter,
     pin::PinDir,
     tables::{self, Tables, Wanted},
@@ -27,6 +28,7 @@ pub struct Maps {
     active: Array<MapData, Active>,
     clients: Array<MapData, Active>,
     hosts: HashMap<MapData, HostKey, BackendId>,
+    admission: Admission,
     backends: Array<MapData, Backend>,
     counters: PerCpuArray<MapData, BackendCounters>,
     tables: Tables,
@@ -69,6 +71,7 @@ impl Maps {
             active: array(maps::ACTIVE)?.try_into().map_err(failed(maps::ACTIVE))?,
             clients: array(maps::CLIENTS)?.try_into().map_err(failed(maps::CLIENTS))?,
             hosts: hash(maps::HOSTS)?.try_into().map_err(failed(maps::HOSTS))?,
+            admission: Admission::open(pins)?,
             backends: array(maps::BACKENDS)?.try_into().map_err(failed(maps::BACKENDS))?,
             counters: percpu(maps::BACKEND_COUNTERS)?.try_into().map_err(failed(maps::BACKEND_COUNTERS))?,
             tables: Tables::over(
@@ -124,6 +127,7 @@ impl Maps {
             }
             Step::Block { block, value } => self.pools.set(*block, value, 0).map_err(failed(maps::POOLS)),
             Step::Host { service, address, backend } => self.set_host(*service, *address, *backend),
+            Step::Source { service, prefix, admitted } => self.admission.set(*service, *prefix, *admitted),
             Step::AddVip { vip: IpAddr::V4(vip) } => {
                 self.vips4.insert(Addr4::from(*vip), 1, 0).map_err(failed(maps::VIPS4))
             }
@@ -229,6 +233,9 @@ impl Maps {
             if let Some(address) = address {
                 actual.apply(&Step::Host { service, address, backend: Some(backend) });
             }
+        }
+        for (service, prefix) in self.admission.read()? {
+            actual.apply(&Step::Source { service, prefix, admitted: true });
         }
         let mut ports = Vec::new();
         for entry in self.services4.iter() {

@@ -1,5 +1,7 @@
 //! The kernel side, as userspace sees it. The only importer of aya.
 
+pub mod addresses;
+pub mod admission;
 pub mod attach;
 pub mod clients;
 pub mod clock;

@@ -23,8 +23,10 @@ pub struct Wanted {
     pub max_flows: u32,
     /// Capacity of the affinity table, likewise.
     pub max_clients: u32,
-    /// Whose processes' sockets are led to backends: cookie of a network namespace, 0 for all.
+    /// Cookie of the node's network namespace. 0: not known; no sockets are led.
     pub netns: u64,
+    /// Lead everybody's sockets, not only those of processes in that namespace.
+    pub sockets_of_all: bool,
     /// Compile the records of new flows in.
     pub log: bool,
 }
@@ -74,13 +76,15 @@ impl Object {
         let max_clients = settings.map_or(wanted.max_clients, |s| s.max_clients);
         let seed = settings.map_or_else(rand::random, |s| s.seed);
         let buckets = flow_table::buckets(max_flows);
+        let sockets_of_all = u32::from(wanted.sockets_of_all);
         let level: u8 = if wanted.log { aya_log::Level::Debug as u8 } else { 0 };
         let mut loader = EbpfLoader::new();
         loader
             .override_global("FLOW_BUCKETS", &buckets, true)
             .override_global("FLOW_SEED", &seed, true)
             .override_global(aya_log::LEVEL, &level, true)
-            .override_global("SOCKET_NETNS", &wanted.netns, true)
+            .override_global("NODE_NETNS", &wanted.netns, true)
+            .override_global("SOCKETS_OF_ALL", &sockets_of_all, true)
             .override_global("TICK_HZ", &clock.hz, true);
         for name in [maps::FLOWS4, maps::FLOWS6, maps::FLOW_HEADS4, maps::FLOW_HEADS6] {
             loader.map_max_entries(name, buckets);

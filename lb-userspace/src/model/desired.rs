@@ -49,8 +49,9 @@ impl Desired {
         };
         service.validate()?;
         // What is looked for is what others have; most changes are of backends and weights, and need the first half only.
-        let same_place =
-            self.services.get(name).is_some_and(|b| b.vip == service.vip && b.ports == service.ports);
+        let same_place = self.services.get(name).is_some_and(|b| {
+            b.vip == service.vip && b.ports == service.ports && b.sources == service.sources
+        });
         for other in self.services.values().filter(|o| o.name != name) {
             if let Some(b) = service.backends.values().find(|b| b.address == other.vip) {
                 let (backend, owner) = (b.name(), other.name.clone());
@@ -138,6 +139,10 @@ fn totals(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> {
         if vips > limits::MAX_VIPS as usize {
             return Err(ModelError::TooManyVips { vips });
         }
+        let prefixes: usize = of_family().map(|s| s.sources.len()).sum();
+        if prefixes > limits::MAX_ADMITTED as usize {
+            return Err(ModelError::TooManyPrefixes { prefixes });
+        }
     }
     blocks(services)
 }
@@ -184,9 +189,25 @@ pub enum ModelError {
     #[error("service \"{name}\" is declared twice; give each a name of its own")]
     DuplicateService { name: String },
     #[error(
-        "service \"{service}\": {vip} can't be a VIP; use a unicast address that is not loopback or unspecified"
+        "service \"{service}\": {vip} can't be a VIP; use a unicast address that is not loopback, or 0.0.0.0 or :: for all of the node's own"
     )]
     BadVip { service: String, vip: IpAddr },
+    #[error("\"{text}\" is not a prefix; write 10.0.0.0/8, fd00::/64, or an address")]
+    NotAPrefix { text: String },
+    #[error("prefix \"{text}\" has bits beyond its length; write {meant}, or the address without a length")]
+    HostBits { text: String, meant: ipnet::IpNet },
+    #[error("service \"{service}\": {text} is not of the VIP's family ({vip}); use {family}")]
+    OtherFamilyThanVip { service: String, text: String, vip: IpAddr, family: &'static str },
+    #[error(
+        "service \"{service}\": vip_except leaves addresses out of all of the node's, and the VIP is {vip}; leave it out, or use 0.0.0.0 or ::"
+    )]
+    ExceptOfOne { service: String, vip: IpAddr },
+    #[error(
+        "service \"{service}\": with forward = \"{forward}\" backends have the VIP themselves, which the node's own addresses can't be; use nat or snat"
+    )]
+    DirectAnywhere { service: String, forward: &'static str },
+    #[error("{prefixes} source ranges in all are too many; the limit is 65536 for each IP version")]
+    TooManyPrefixes { prefixes: usize },
     #[error("service \"{service}\" has no ports; give at least one, like 5432/tcp")]
     NoPorts { service: String },
     #[error("service \"{service}\": ports {a} and {b} overlap; merge them")]

@@ -7,6 +7,7 @@ pub mod desired;
 pub mod forward;
 pub mod health;
 pub mod port;
+pub mod reach;
 pub mod service;
 pub mod timeouts;
 
@@ -16,5 +17,6 @@ pub use desired::{Desired, ModelError};
 pub use forward::{ForwardKind, SnatSpec};
 pub use health::{HealthSpec, Probe, Standings};
 pub use port::{PortRange, Protocol};
+pub use reach::OwnAddresses;
 pub use service::{AlgorithmKind, Fate, Fates, ServiceSpec};
 pub use timeouts::TimeoutSpec;

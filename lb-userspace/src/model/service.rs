@@ -1,7 +1,12 @@
 //! A service as declared.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use lb_common::abi::limits;
 
 use super::{
@@ -85,8 +90,12 @@ pub struct Fates {
 pub struct ServiceSpec {
     /// Unique; 1 to 63 of `[A-Za-z0-9._-]`, or `namespace/name` (one slash inside).
     pub name: String,
-    /// Where clients connect to.
+    /// Where clients connect to. Unspecified (`0.0.0.0`, `::`): all of the node's addresses.
     pub vip: IpAddr,
+    /// Addresses of the node's that are left out of all.
+    pub except: BTreeSet<IpAddr>,
+    /// Whose flows are taken. None: everybody's.
+    pub sources: BTreeSet<IpNet>,
     /// Ports, in the order declared, not overlapping.
     pub ports: Vec<PortRange>,
     /// How to choose.
@@ -137,9 +146,10 @@ impl ServiceSpec {
     pub fn validate(&self) -> Result<(), ModelError> {
         let service = || self.name.clone();
         check_name(&self.name)?;
-        if !usable(self.vip) {
+        if !self.is_anywhere() && !usable(self.vip) {
             return Err(ModelError::BadVip { service: service(), vip: self.vip });
         }
+        self.validate_reach()?;
         if self.ports.is_empty() {
             return Err(ModelError::NoPorts { service: service() });
         }

@@ -93,6 +93,8 @@ pub fn service(spec: &ServiceSpec, state: &State, maps: &Maps) -> ServiceView {
         imbalance: imbalance(&backends),
         name: spec.name.clone(),
         vip: spec.vip,
+        vip_except: spec.except.clone(),
+        source_ranges: spec.sources.iter().map(ToString::to_string).collect(),
         ports: spec.ports.iter().map(ToString::to_string).collect(),
         algorithm: spec.algorithm.name().into(),
         origin: origin(spec.from_file),

@@ -6,6 +6,7 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 use lb_common::abi::{Backend, BackendId, BlockId, PoolBlock, Proto, Service, ServiceId};
 
 use super::Step;
@@ -38,6 +39,8 @@ pub struct ActualService {
     pub backends: BTreeMap<String, BackendId>,
     /// Where hosts are in its pool, if it has affinity.
     pub hosts: BTreeMap<IpAddr, BackendId>,
+    /// Prefixes of its clients; none: everybody.
+    pub sources: BTreeSet<IpNet>,
     /// Members of its Maglev table as published; `None`: no table, or not known (adopted), in which case it is rebuilt.
     pub table: Option<Vec<(String, BackendId, u32)>>,
 }
@@ -109,6 +112,14 @@ impl Actual {
                 match backend {
                     Some(backend) => hosts.insert(*address, *backend),
                     None => hosts.remove(address),
+                };
+            }
+            Step::Source { service, prefix, admitted } => {
+                let sources = &mut self.services.entry(*service).or_default().sources;
+                if *admitted {
+                    sources.insert(*prefix)
+                } else {
+                    sources.remove(prefix)
                 };
             }
             Step::AddVip { vip } => {

@@ -4,26 +4,24 @@
 //! 1. names, counters, backends: nothing points at them yet;
 //! 2. blocks, last of the chain first: a backend's weight becomes positive when its record is there; a drain takes effect;
 //! 3. hosts, tables: every backend in them has a record, and a weight;
-//! 4. VIPs, ports: clients reach a pool that is whole;
-//! 5. what is no longer declared, in reverse: ports, VIPs, hosts, tables, blocks.
+//! 4. source ranges, VIPs, ports: clients reach a pool that is whole, and who is let in is known before anybody is asked;
+//! 5. what is no longer declared, in reverse: ports, VIPs, source ranges, hosts, tables, blocks.
 //!
 //! Freeing ids is another pass ([`collect`]), run a while later: a packet may be on its way with an id that it read just
 //! before, and a flow may be pinned.
 
 mod affinity;
+mod reach;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     time::Instant,
 };
 
-use lb_common::abi::{
-    Algorithm, BLOCK_SLOTS, Backend, BackendId, BlockId, PoolBlock, PortBe, Service, ServiceId, Stray, limits,
-};
+use lb_common::abi::{BLOCK_SLOTS, Backend, BackendId, BlockId, PoolBlock, ServiceId, limits};
 
-use super::{Actual, ActualService, Plan, Step, actual::PortKey};
-use crate::model::{AdminState, AlgorithmKind, BackendSpec, Desired, ServiceSpec, Standings};
+use super::{Actual, ActualService, Plan, Step};
+use crate::model::{AdminState, AlgorithmKind, BackendSpec, Desired, OwnAddresses, ServiceSpec, Standings};
 
 /// What may have changed.
 #[derive(Clone, Copy, Debug)]
@@ -45,9 +43,20 @@ pub enum PlanError {
         /// `service id` or `block of backends`.
         what: &'static str,
     },
+    /// Services at all of the node's addresses have an entry for each of them.
+    #[error(
+        "{ports} ports in all, those of VIP 0.0.0.0 or :: counted for each of the node's {own} addresses, are too many; the limit is 262144 for \
+         each IP version"
+    )]
+    TooManyPorts {
+        /// So many.
+        ports: usize,
+        /// Of either family.
+        own: usize,
+    },
 }
 
-/// The steps that lead from `actual` to `desired`, given what is known of the backends' health now.
+/// The steps that lead from `actual` to `desired`, given what is known of the backends' health and of the node's addresses now.
 ///
 /// # Errors
 /// Ids are exhausted. Limits were checked with the desired state, so it takes removed services with pinned flows to get here.
@@ -55,17 +64,25 @@ pub fn plan(
     desired: &Desired,
     actual: &Actual,
     standings: &Standings,
+    own: &OwnAddresses,
     scope: Scope<'_>,
 ) -> Result<Plan, PlanError> {
     let mut planner = Planner {
         desired,
         actual,
         standings,
+        own,
+        named: reach::named(desired.services().values(), own),
         now: Instant::now(),
         next_service: 0,
         next_block: 1,
         stages: Default::default(),
     };
+    let scope = match scope {
+        Scope::Service(name) if reach::touches_others(&planner, name) => Scope::All,
+        scope => scope,
+    };
+    planner.check_ports()?;
     match scope {
         Scope::Service(name) => planner.service(name)?,
         Scope::All => {
@@ -97,10 +114,12 @@ enum Stage {
     Blocks,
     Hosts,
     Tables,
+    AddSources,
     AddVips,
     AddPorts,
     RemovePorts,
     RemoveVips,
+    RemoveSources,
     RemoveHosts,
     RemoveTables,
     RemoveBlocks,
@@ -110,10 +129,13 @@ struct Planner<'a> {
     desired: &'a Desired,
     actual: &'a Actual,
     standings: &'a Standings,
+    own: &'a OwnAddresses,
+    /// Services whose VIP is one of those.
+    named: Vec<&'a ServiceSpec>,
     now: Instant,
     next_service: ServiceId,
     next_block: BlockId,
-    stages: [Vec<Step>; 11],
+    stages: [Vec<Step>; 13],
 }
 
 impl Planner<'_> {
@@ -166,6 +188,7 @@ impl Planner<'_> {
         self.blocks(&self.empty_block(id, Some(spec)), &blocks, &slots, Stage::Blocks);
         self.hosts(id, before, spec, &ids);
         self.table(id, before, spec, &ids);
+        self.sources(id, before, Some(spec));
         self.ports(id, before, spec, blocks.first().copied().unwrap_or(0));
         Ok(())
     }
@@ -194,6 +217,7 @@ impl Planner<'_> {
     fn retire(&mut self, id: ServiceId, before: &ActualService) {
         self.retire_backends(before, |_| false);
         self.remove_ports(id, before, &BTreeSet::new());
+        self.sources(id, before, None);
         if before.table.is_some() {
             self.push(Stage::RemoveTables, Step::Table { service: id, members: Vec::new() });
         }
@@ -255,70 +279,6 @@ impl Planner<'_> {
         if before.table.as_deref().unwrap_or_default() != members {
             let stage = if members.is_empty() { Stage::RemoveTables } else { Stage::Tables };
             self.push(stage, Step::Table { service, members });
-        }
-    }
-
-    fn ports(&mut self, id: ServiceId, before: &ActualService, spec: &ServiceSpec, first_block: BlockId) {
-        let (algorithm, stray) = match spec.algorithm {
-            AlgorithmKind::LeastConnections => (Algorithm::LEAST_CONNECTIONS, Stray::RESET),
-            AlgorithmKind::ConsistentHash => (Algorithm::CONSISTENT_HASH, Stray::FORWARD),
-        };
-        let value = Service {
-            id,
-            first_block,
-            algorithm,
-            stray,
-            affine: spec.affinity.is_some().into(),
-            forward: spec.forward.code(),
-            _pad: [0; 4],
-        };
-        let mut wanted = BTreeSet::new();
-        for range in &spec.ports {
-            for port in range.iter() {
-                let key = (spec.vip, range.protocol().proto(), port);
-                wanted.insert(key);
-                if before.ports.get(&key) != Some(&value) {
-                    let (vip, proto, port) = (key.0, key.1, PortBe::new(port));
-                    self.push(Stage::AddPorts, Step::AddPort { vip, port, proto, value });
-                }
-            }
-        }
-        self.remove_ports(id, before, &wanted);
-    }
-
-    /// Takes out ports that the service has and should not, unless another service is getting them: that one's entry replaces
-    /// this one's, without a moment between.
-    fn remove_ports(&mut self, id: ServiceId, before: &ActualService, wanted: &BTreeSet<PortKey>) {
-        for key in before.ports.keys().filter(|key| !wanted.contains(key)) {
-            let (vip, proto, port) = *key;
-            let claimed = self.desired.services().values().any(|s| {
-                s.vip == vip
-                    && self.actual.id(&s.name) != Some(id)
-                    && s.ports
-                        .iter()
-                        .any(|r| r.protocol().proto() == proto && (r.first()..=r.last()).contains(&port))
-            });
-            if !claimed {
-                self.push(Stage::RemovePorts, Step::RemovePort { vip, port: PortBe::new(port), proto });
-            }
-        }
-    }
-
-    fn vips(&mut self, scope: Scope<'_>) {
-        let actual = self.actual;
-        if let Scope::Service(name) = scope
-            && let Some(spec) = self.desired.services().get(name)
-            && actual.vips().contains(&spec.vip)
-            && self.stages[Stage::RemovePorts as usize].is_empty()
-        {
-            return;
-        }
-        let wanted: BTreeSet<IpAddr> = self.desired.services().values().map(|s| s.vip).collect();
-        for vip in wanted.difference(actual.vips()) {
-            self.push(Stage::AddVips, Step::AddVip { vip: *vip });
-        }
-        for vip in actual.vips().difference(&wanted) {
-            self.push(Stage::RemoveVips, Step::RemoveVip { vip: *vip });
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use lb_common::abi::{Backend, BackendId, BlockId, PoolBlock, PortBe, Proto, Service, ServiceId};
 
 /// One write.
@@ -54,6 +55,15 @@ pub enum Step {
         service: ServiceId,
         /// Who takes part: id and weight, by name.
         members: Vec<(String, BackendId, u32)>,
+    },
+    /// Say whether a service takes flows of clients with this prefix.
+    Source {
+        /// Service.
+        service: ServiceId,
+        /// Clients.
+        prefix: IpNet,
+        /// Does it?
+        admitted: bool,
     },
     /// Add an address to the VIPs.
     AddVip {

@@ -7,7 +7,11 @@ use std::{
 };
 
 use super::{Runtime, runtime::RuntimeAffinity};
-use crate::model::{AdminState, AlgorithmKind, ModelError, ServiceSpec, service::make_backend};
+use crate::model::{
+    AdminState, AlgorithmKind, ModelError, ServiceSpec,
+    reach::{parse_addresses, parse_prefixes},
+    service::make_backend,
+};
 
 /// One service, as file and command line together declare it; `None` if neither does. Sentences on what was set aside go to
 /// `notes`.
@@ -33,6 +37,8 @@ pub fn service(
         (None, Some(added)) => ServiceSpec {
             name: name.into(),
             vip: added.vip,
+            except: parse_addresses(&added.vip_except)?,
+            sources: parse_prefixes(&added.source_ranges)?,
             ports: added.ports.iter().map(|p| p.parse()).collect::<Result<_, ModelError>>()?,
             algorithm: AlgorithmKind::parse(&added.algorithm)?,
             forward: Default::default(),

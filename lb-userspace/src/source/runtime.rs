@@ -46,6 +46,12 @@ impl Default for Runtime {
 pub struct RuntimeService {
     /// VIP.
     pub vip: std::net::IpAddr,
+    /// Addresses of the node's that are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vip_except: Vec<String>,
+    /// Clients' prefixes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_ranges: Vec<String>,
     /// `5432/tcp`
     pub ports: Vec<String>,
     /// Algorithm's name.

@@ -77,6 +77,8 @@ pub fn service(name: &str, vip: &str, backends: Vec<BackendView>) -> ServiceView
     ServiceView {
         name: name.into(),
         vip: vip.parse().expect("an address"),
+        vip_except: Default::default(),
+        source_ranges: Vec::new(),
         ports: vec!["8001-8003/tcp".into()],
         algorithm: "least-connections".into(),
         origin: "cli".into(),

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use lb_common::abi::programs;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -39,10 +40,20 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// Does everything go past the IP stack?
+fn all_fast() -> bool {
+    std::env::var_os("FLOWPIN_TEST_FAST").is_some()
+}
+
+/// The program on interfaces with `tc`.
+pub fn tc_program() -> &'static str {
+    if all_fast() { programs::TC_FAST } else { programs::TC }
+}
+
 /// `[[interface]]` tables. How to attach: `xdp`, `tc`, or past the IP stack: `fast` (by `tc`), `xdp-fast`. With `FLOWPIN_TEST_FAST` in the environment
 /// everything is.
 pub fn interfaces(rules: &[(&str, &str)]) -> String {
-    let all = std::env::var_os("FLOWPIN_TEST_FAST").is_some();
+    let all = all_fast();
     let rule = |(name, how): &(&str, &str)| {
         let (how, fast) = match *how {
             "fast" => ("tc", true),

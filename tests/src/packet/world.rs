@@ -1,5 +1,6 @@
 //! A node without an agent: the BPF object loaded but not pinned or attached, its maps filled by hand, one program to run.
 
+mod admission;
 mod bonds;
 mod entries;
 mod flows;
@@ -10,15 +11,15 @@ use std::{net::IpAddr, path::PathBuf};
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray, PerCpuValues},
+    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key},
     programs::ProgramFd,
 };
 use flowpin::datapath::filter::Filter;
 use lb_common::{
     abi::{
         Active, Addr4, Addr6, AffinityEntry, AffinityKey, Algorithm, BLOCK_SLOTS, Backend, BackendCounters,
-        BackendId, FirstFragment, Forward, FragmentKey, HostKey, PoolBlock, PortBe, Proto, Reason, Service,
-        ServiceId, ServiceKey, SourceKey, SourcePorts, Sources, Stray, maps, table,
+        BackendId, Client, FirstFragment, Forward, FragmentKey, Guard, HostKey, PoolBlock, PortBe, Proto,
+        Reason, Service, ServiceId, ServiceKey, SourceKey, SourcePorts, Sources, Stray, maps, table,
     },
     flow_table, maglev,
 };
@@ -78,6 +79,8 @@ pub struct World {
     services6: HashMap<MapData, ServiceKey<Addr6>, Service>,
     vips4: HashMap<MapData, Addr4, u32>,
     vips6: HashMap<MapData, Addr6, u32>,
+    admitted4: LpmTrie<MapData, Client<Addr4>, u32>,
+    admitted6: LpmTrie<MapData, Client<Addr6>, u32>,
     sources4: Array<MapData, Sources<Addr4>>,
     sources6: Array<MapData, Sources<Addr6>>,
     ports4: HashMap<MapData, SourceKey<Addr4>, SourcePorts>,
@@ -98,6 +101,8 @@ pub struct World {
     next_service: u32,
     /// How packets of services that are added from now on reach their backends.
     pub forward: Forward,
+    /// Whether services that are added from now on ask who their clients are.
+    pub guard: Guard,
 }
 
 /// The flow tables' capacity unless a test wants another, in entries (two a flow).
@@ -168,6 +173,8 @@ impl World {
             services6: take(maps::SERVICES6)?.try_into()?,
             vips4: take(maps::VIPS4)?.try_into()?,
             vips6: take(maps::VIPS6)?.try_into()?,
+            admitted4: take(maps::ADMITTED4)?.try_into()?,
+            admitted6: take(maps::ADMITTED6)?.try_into()?,
             sources4: take(maps::SOURCES4)?.try_into()?,
             sources6: take(maps::SOURCES6)?.try_into()?,
             ports4: take(maps::SOURCE_PORTS4)?.try_into()?,
@@ -188,6 +195,7 @@ impl World {
             next_block: 1,
             next_service: 0,
             forward: Forward::NAT,
+            guard: Guard::OPEN,
         })
     }
 
@@ -202,6 +210,7 @@ impl World {
         empty(&mut self.services6)?;
         empty(&mut self.vips4)?;
         empty(&mut self.vips6)?;
+        self.admit_nobody()?;
         self.sources4.set(0, Sources::default(), 0)?;
         self.sources6.set(0, Sources::default(), 0)?;
         empty(&mut self.ports4)?;
@@ -228,7 +237,8 @@ impl World {
         for reason in 0..Reason::COUNT as u32 {
             self.reasons.set(reason, PerCpuValues::try_from(vec![0; cpus])?, 0)?;
         }
-        (self.next_block, self.next_service, self.forward) = (1, 0, Forward::NAT);
+        (self.next_block, self.next_service) = (1, 0);
+        (self.forward, self.guard) = (Forward::NAT, Guard::OPEN);
         Ok(())
     }
 
@@ -284,7 +294,15 @@ impl World {
         self.declare(
             vip,
             ports,
-            Service { id, first_block: first, algorithm, stray, forward: self.forward, ..Service::default() },
+            Service {
+                id,
+                first_block: first,
+                algorithm,
+                stray,
+                forward: self.forward,
+                guard: self.guard,
+                ..Service::default()
+            },
         )?;
         Ok(Added { id, backends })
     }

@@ -2,11 +2,11 @@
 
 use std::{net::IpAddr, sync::PoisonError};
 
-use super::Owner;
+use super::{Owner, State};
 use crate::{
     api::types::InterfaceView,
     datapath::{
-        interfaces,
+        DatapathError, addresses, interfaces,
         routes::{self, Hop},
         snat,
     },
@@ -64,6 +64,32 @@ impl Owner {
         }
     }
 
+    /// Looks which interfaces and addresses the node has now, and does what follows.
+    pub async fn look(&mut self) {
+        if let Err(e) = self.look_at_addresses().await {
+            tracing::warn!("services at all of the node's addresses stay where they are: {e}");
+        }
+        self.attach().await;
+    }
+
+    /// Services at all of the node's addresses are where those are now.
+    ///
+    /// # Errors
+    /// Netlink refuses.
+    pub async fn look_at_addresses(&mut self) -> Result<(), DatapathError> {
+        let own = addresses::list(&self.netlink).await?;
+        let concerned = {
+            let mut state = self.shared.write();
+            let changed = state.own != own;
+            state.own = own;
+            changed && state.desired.services().values().any(|s| s.is_anywhere() || !s.sources.is_empty())
+        };
+        if concerned && let Err(e) = self.reconcile_all() {
+            tracing::error!("the node's addresses have changed, and services don't follow: {e}");
+        }
+        Ok(())
+    }
+
     /// Attaches where the configuration says and detaches elsewhere. What fails is in the status, and is tried again when
     /// interfaces change and every few seconds.
     pub async fn attach(&mut self) {
@@ -98,6 +124,13 @@ impl Owner {
         };
     }
 
+    /// Do forwarded IPv4 packets have addresses of the node's as their source: requests by source NAT, or answers of services that are
+    /// reached at such addresses?
+    fn sends_as_the_node(&self, state: &State) -> bool {
+        let at_own = |s: &ServiceSpec| s.vip.is_ipv4() && (s.is_anywhere() || state.own.contains(&s.vip));
+        self.config.snat.of_family(false).next().is_some() || state.desired.services().values().any(at_own)
+    }
+
     fn attach_to(&mut self, found: &[interfaces::Interface], direct: bool) {
         let wanted: Vec<(&interfaces::Interface, Attach, bool)> = found
             .iter()
@@ -108,7 +141,10 @@ impl Owner {
             .collect();
         let mut views = Vec::new();
         let mut kept = Vec::new();
-        let before = self.shared.read().interfaces.clone();
+        let (before, own_sources) = {
+            let state = self.shared.read();
+            (state.interfaces.clone(), self.sends_as_the_node(&state))
+        };
         let mut object = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner);
         for (interface, how, fast) in wanted {
             kept.push(interface.index);
@@ -133,11 +169,12 @@ impl Owner {
                     (None, mode) => tracing::info!(interface = view.name, mode, "attached"),
                 }
             }
-            // What is masqueraded in XDP is forwarded by the stack.
-            if self.config.snat.of_family(false).next().is_some()
-                && let Err(e) = snat::accept_local(&interface.name)
-            {
-                tracing::warn!(interface = interface.name, "source NAT may not get through: {e}");
+            // What is translated here is forwarded by the stack.
+            if own_sources && let Err(e) = snat::accept_local(&interface.name) {
+                tracing::warn!(
+                    interface = interface.name,
+                    "packets in the name of the node's addresses may not get through: {e}"
+                );
             }
             views.push(view);
         }

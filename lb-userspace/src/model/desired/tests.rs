@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::{
-    AlgorithmKind,
+    AlgorithmKind, ForwardKind,
     service::{check_name, make_backend, parse_backend},
 };
 
@@ -8,6 +8,8 @@ pub fn service(name: &str, vip: &str, ports: &[&str], backends: &[&str]) -> Serv
     let mut spec = ServiceSpec {
         name: name.into(),
         vip: vip.parse().unwrap(),
+        except: BTreeSet::new(),
+        sources: BTreeSet::new(),
         ports: ports.iter().map(|p| p.parse().unwrap()).collect(),
         algorithm: AlgorithmKind::LeastConnections,
         forward: Default::default(),
@@ -98,11 +100,10 @@ fn backends() {
 #[test]
 fn vips_and_names() {
     for vip in [
-        "0.0.0.0",
+        "0.0.0.1",
         "224.0.0.1",
         "127.0.0.1",
         "255.255.255.255",
-        "::",
         "::1",
         "ff02::1",
         "::ffff:1.2.3.4",
@@ -137,4 +138,23 @@ fn limits_are_named() {
     let wide = |i: u32| service(&format!("w{i}"), &format!("10.96.0.{i}"), &["1-65535/tcp"], &[]);
     assert!(Desired::new((1..5).map(wide).collect()).is_ok());
     assert!(refusal((1..6).map(wide).collect()).contains("327675 ports in all"));
+}
+
+#[test]
+fn at_all_addresses_of_the_node() {
+    let all = |name: &str, vip: &str| service(name, vip, &["80/tcp"], &[]);
+    let named = all("c", "192.0.2.1");
+    assert!(Desired::new(vec![all("a", "0.0.0.0"), all("b", "::"), named.clone()]).is_ok());
+    let text = refusal(vec![all("a", "0.0.0.0"), all("b", "0.0.0.0")]);
+    assert!(text.contains("\"a\" and \"b\" overlap at 0.0.0.0 port 80/tcp"), "{text}");
+    let except = ["192.0.2.1".parse().unwrap()];
+    let text = refusal(vec![ServiceSpec { except: except.into(), ..named.clone() }]);
+    assert!(text.contains("vip_except") && text.contains("192.0.2.1"), "{text}");
+    let text = refusal(vec![ServiceSpec { except: except.into(), ..all("b", "::") }]);
+    assert!(text.contains("192.0.2.1 is not of the VIP's family (::); use IPv6"), "{text}");
+    let sources = ["fd00::/64".parse().unwrap()];
+    let text = refusal(vec![ServiceSpec { sources: sources.into(), ..named }]);
+    assert!(text.contains("fd00::/64 is not of the VIP's family (192.0.2.1); use IPv4"), "{text}");
+    let text = refusal(vec![ServiceSpec { forward: ForwardKind::DsrL2, ..all("a", "0.0.0.0") }]);
+    assert!(text.contains("use nat or snat"), "{text}");
 }

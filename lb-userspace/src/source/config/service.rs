@@ -7,7 +7,9 @@ use serde::Deserialize;
 use super::{affinity, duration, within};
 use crate::model::{
     AlgorithmKind, Fate, Fates, ForwardKind, HealthSpec, ModelError, Probe, Protocol, ServiceSpec,
-    TimeoutSpec, service::make_backend,
+    TimeoutSpec,
+    reach::{parse_addresses, parse_prefixes},
+    service::make_backend,
 };
 use lb_common::expiry::Timeouts;
 
@@ -16,6 +18,10 @@ use lb_common::expiry::Timeouts;
 pub struct RawService {
     name: String,
     vip: String,
+    #[serde(default)]
+    vip_except: Vec<String>,
+    #[serde(default)]
+    source_ranges: Vec<String>,
     ports: Vec<String>,
     algorithm: Option<String>,
     forward: Option<String>,
@@ -155,6 +161,8 @@ impl RawService {
         };
         let mut spec = ServiceSpec {
             vip: self.vip.parse().map_err(|_| ModelError::NotAnAddress { text: self.vip.clone() })?,
+            except: parse_addresses(&self.vip_except)?,
+            sources: parse_prefixes(&self.source_ranges)?,
             ports: self.ports.iter().map(|p| p.parse()).collect::<Result<_, _>>()?,
             algorithm: self
                 .algorithm

@@ -6,6 +6,8 @@ fn sample() -> Runtime {
         "app".into(),
         RuntimeService {
             vip: "10.96.0.10".parse().unwrap(),
+            vip_except: Vec::new(),
+            source_ranges: vec!["10.0.0.0/8".into()],
             ports: vec!["80/tcp".into()],
             algorithm: "least-connections".into(),
             affinity: None,

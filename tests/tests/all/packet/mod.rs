@@ -7,6 +7,7 @@
 
 use flowpin_tests::packet::{build, run, stage, sum, world};
 
+mod admission;
 mod affinity;
 mod choose;
 mod close;

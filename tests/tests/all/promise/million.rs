@@ -12,7 +12,7 @@ use std::{
 use flowpin_tests::{
     harness::{
         Agent, Net,
-        agent::{interfaces, service},
+        agent::{interfaces, service, tc_program},
         client::{Conn, at},
         eventually,
         server::Server,
@@ -23,7 +23,6 @@ use flowpin_tests::{
         run::{program_named, test_run},
     },
 };
-use lb_common::abi::programs;
 use nix::sys::signal::Signal;
 
 const FLOWS: u32 = 1_000_000;
@@ -50,7 +49,7 @@ fn a_million_flows_are_listed_swept_and_in_nobodys_way() {
         net.client.run(|| (0..200).map(|_| Conn::open(at(&V4.vip(1), 80)).expect("answered")).collect());
 
     // Clients that send one datagram each, by the program that is attached.
-    let program = program_named(programs::TC).expect("the agent's program");
+    let program = program_named(tc_program()).expect("the agent's program");
     let vip: IpAddr = V4.vip(0).parse().expect("an address");
     let mut out = Vec::new();
     for i in 0..FLOWS {

@@ -2,6 +2,7 @@
 
 mod accounting;
 mod affinity;
+mod anywhere;
 mod attach;
 mod balance;
 mod close;

@@ -1,0 +1,91 @@
+//! Who may open flows of services that aren't everybody's.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use aya::maps::{LpmTrie, Map, MapData, MapError, lpm_trie::Key};
+use ipnet::IpNet;
+use lb_common::abi::{Addr4, Addr6, Client, ServiceId, maps};
+
+use super::{DatapathError, pin::PinDir};
+
+/// The tries of both families.
+pub struct Admission {
+    v4: LpmTrie<MapData, Client<Addr4>, u32>,
+    v6: LpmTrie<MapData, Client<Addr6>, u32>,
+}
+
+impl Admission {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// One is missing or of another kind.
+    pub fn open(pins: &PinDir) -> Result<Self, DatapathError> {
+        let map = |name: &'static str| {
+            MapData::from_pin(pins.map(name)).map(Map::LpmTrie).map_err(DatapathError::kernel(name))
+        };
+        Ok(Self {
+            v4: map(maps::ADMITTED4)?.try_into().map_err(DatapathError::kernel(maps::ADMITTED4))?,
+            v6: map(maps::ADMITTED6)?.try_into().map_err(DatapathError::kernel(maps::ADMITTED6))?,
+        })
+    }
+
+    /// Says whether a service takes flows of clients with this prefix.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set(&mut self, service: ServiceId, prefix: IpNet, admitted: bool) -> Result<(), DatapathError> {
+        let bits = u32::from(prefix.prefix_len());
+        match prefix.network() {
+            IpAddr::V4(addr) => {
+                let key = Key::new(Client::<Addr4>::bits(bits), Client { service, addr: Addr4::from(addr) });
+                change(&mut self.v4, &key, admitted).map_err(DatapathError::kernel(maps::ADMITTED4))
+            }
+            IpAddr::V6(addr) => {
+                let key = Key::new(Client::<Addr6>::bits(bits), Client { service, addr: Addr6::from(addr) });
+                change(&mut self.v6, &key, admitted).map_err(DatapathError::kernel(maps::ADMITTED6))
+            }
+        }
+    }
+
+    /// All that is there.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn read(&self) -> Result<Vec<(ServiceId, IpNet)>, DatapathError> {
+        let mut found = Vec::new();
+        for key in self.v4.keys() {
+            let key = key.map_err(DatapathError::kernel(maps::ADMITTED4))?;
+            let Client { service, addr } = key.data();
+            found.extend(net(service, Ipv4Addr::from(addr).into(), key.prefix_len()));
+        }
+        for key in self.v6.keys() {
+            let key = key.map_err(DatapathError::kernel(maps::ADMITTED6))?;
+            let Client { service, addr } = key.data();
+            found.extend(net(service, Ipv6Addr::from(addr).into(), key.prefix_len()));
+        }
+        Ok(found)
+    }
+}
+
+fn net(service: ServiceId, address: IpAddr, bits: u32) -> Option<(ServiceId, IpNet)> {
+    let length = u8::try_from(bits.checked_sub(Client::<Addr4>::bits(0))?).ok()?;
+    Some((service, IpNet::new(address, length).ok()?))
+}
+
+fn change<A>(
+    trie: &mut LpmTrie<MapData, Client<A>, u32>,
+    key: &Key<Client<A>>,
+    admitted: bool,
+) -> Result<(), MapError>
+where
+    Client<A>: aya::Pod,
+{
+    if admitted {
+        return trie.insert(key, 1, 0);
+    }
+    match trie.remove(key) {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
