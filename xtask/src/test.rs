@@ -38,5 +38,20 @@ pub fn run() -> anyhow::Result<()> {
     stage("unit and property tests", cargo().args(host))?;
     // One after the other: some of them count milliseconds, and all of them share two or more CPUs with real servers.
     let traffic = ["test", "--release", "--package", "flowpin-tests", "--", "--test-threads=1"];
-    stage("packets and traffic", cargo().args(traffic))
+    stage("packets and traffic", cargo().args(traffic))?;
+    stage("traffic past the IP stack", cargo().args(traffic).args(FORWARDING).env("FLOWPIN_TEST_FAST", "1"))
 }
+
+/// Promises about what happens to packets, which have to hold as well when every interface has `fast = true`. Left out are those that are about the
+/// agent alone, and those that go every way by themselves.
+const FORWARDING: [&str; 9] = [
+    "promise::accounting",
+    "promise::affinity",
+    "promise::balance",
+    "promise::close",
+    "promise::persistent",
+    "promise::pinning",
+    "promise::programs",
+    "promise::sockets",
+    "promise::timeouts",
+];
