@@ -77,6 +77,8 @@ pub static SOCKETS: HashMap<u64, Socket, { MAX_SOCKETS as usize }, NO_PREALLOC> 
 #[btf_map]
 pub static NO_SOCKET: Array<Socket, 1> = Array::new();
 #[btf_map]
+pub static PEERS: HashMap<u32, u32, { MAX_PEERS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
 pub static FRAGMENTS4: Fragments<Addr4> = Fragments::new();
 #[btf_map]
 pub static FRAGMENTS6: Fragments<Addr6> = Fragments::new();

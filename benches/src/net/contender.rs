@@ -62,7 +62,7 @@ pub enum Way {
     Tc,
     /// By XDP and the IP stack.
     Xdp,
-    /// By TC, past the IP stack both ways.
+    /// By TC, past the IP stack both ways, and straight into pods.
     Fast,
 }
 
@@ -145,7 +145,7 @@ impl Contender {
                 let (clients, backends) = match way {
                     Way::Tc => ("tc", "tc"),
                     Way::Xdp => ("xdp", "tc"),
-                    Way::Fast => ("fast", "fast"),
+                    Way::Fast => ("fast", "peer"),
                 };
                 let algorithm = if hashing { "consistent-hash" } else { "least-connections" };
                 let rules = interfaces(&[("c0", clients), ("b*", backends)]);

@@ -105,8 +105,10 @@ pub mod maps {
     pub const ADMITTED4: &str = "ADMITTED4";
     /// The same for IPv6.
     pub const ADMITTED6: &str = "ADMITTED6";
+    /// Interfaces whose other ends take packets directly: index → `u32` (always 1). Hash, not preallocated. Written by the agent only.
+    pub const PEERS: &str = "PEERS";
     /// All that are pinned.
-    pub const ALL: [&str; 30] = [
+    pub const ALL: [&str; 31] = [
         FLOWS4,
         FLOWS6,
         FLOW_HEADS4,
@@ -136,6 +138,7 @@ pub mod maps {
         SOCKETS,
         ADMITTED4,
         ADMITTED6,
+        PEERS,
         SETTINGS,
     ];
 }
@@ -210,6 +213,8 @@ pub mod limits {
     pub const MAX_SOURCE_KEYS: u32 = 16_384;
     /// Sockets of the node's processes that use services at a time.
     pub const MAX_SOCKETS: u32 = 131_072;
+    /// Interfaces whose other ends take packets directly.
+    pub const MAX_PEERS: u32 = 16_384;
     /// Prefixes of clients over all services of one family.
     pub const MAX_ADMITTED: u32 = 65_536;
     /// Bytes of the ring buffer of events.

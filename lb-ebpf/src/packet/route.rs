@@ -6,11 +6,12 @@ use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, xdp_md,
     },
-    helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh},
+    helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh, bpf_redirect_peer},
 };
 use lb_common::abi::{Addr, FlowKey, PortBe, Proto};
 
-use crate::{direct::Direct, rewrite::Rewrite};
+use super::put;
+use crate::{direct::Direct, maps::PEERS, rewrite::Rewrite};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -43,13 +44,30 @@ struct NextHop {
 pub struct Way {
     ifindex: u32,
     hop: NextHop,
+    /// The MAC addresses of a frame to it, if `across`.
+    pub macs: Macs,
+    /// Does the interface's other end take packets directly?
+    pub across: bool,
 }
 
 impl Fib {
     /// The way that the kernel has answered.
     #[inline(always)]
     const fn way(&self) -> Way {
-        Way { ifindex: self.ifindex, hop: NextHop { family: self.family as u32, addr: self.dst } }
+        Way {
+            ifindex: self.ifindex,
+            hop: NextHop { family: self.family as u32, addr: self.dst },
+            macs: self.macs(),
+            across: false,
+        }
+    }
+
+    /// The MAC addresses of a frame to the next hop.
+    #[inline(always)]
+    const fn macs(&self) -> Macs {
+        // `smac` comes before `dmac` there; a frame has them the other way round.
+        let [a, b, c] = self.macs;
+        [b >> 16 | c << 16, a << 16 | c >> 16, b << 16 | a >> 16]
     }
 }
 
@@ -91,7 +109,8 @@ const fn leads_on(found: i64) -> bool {
 pub fn find<V: Rewrite>(skb: *mut __sk_buff, headers: usize, key: &FlowKey<V::Addr>) -> Option<Way> {
     // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
     let mut fib = question::<V>(unsafe { (*skb).ifindex }, key, 0);
-    if !leads_on(ask(skb.cast(), &mut fib, 0)) {
+    let found = ask(skb.cast(), &mut fib, 0);
+    if !leads_on(found) {
         return None;
     }
     // With segments to come the kernel doesn't compare.
@@ -100,10 +119,11 @@ pub fn find<V: Rewrite>(skb: *mut __sk_buff, headers: usize, key: &FlowKey<V::Ad
     if segment != 0 && segment + headers > fib.len as usize {
         return None;
     }
-    Some(fib.way())
+    let across = found == BPF_FIB_LKUP_RET_SUCCESS as i64 && PEERS.get_ptr(fib.ifindex).is_some();
+    Some(Way { across, ..fib.way() })
 }
 
-/// MAC addresses for a frame that goes back by the interface that it came in by: destination and source, as they lie in it.
+/// MAC addresses of a frame: destination and source, as they lie in it.
 pub type Macs = [u32; 3];
 
 /// The way back, for an XDP packet of `len` bytes from its IP header on. `None`: it leads elsewhere, or the next hop isn't known, or the packet is too
@@ -117,9 +137,7 @@ pub fn back<V: Rewrite>(ctx: *mut xdp_md, len: usize, key: &FlowKey<V::Addr>) ->
     if ask(ctx.cast(), &mut fib, 0) != BPF_FIB_LKUP_RET_SUCCESS as i64 || fib.ifindex != ifindex {
         return None;
     }
-    // `smac` comes before `dmac` there; a frame has them the other way round.
-    let [a, b, c] = fib.macs;
-    Some([b >> 16 | c << 16, a << 16 | c >> 16, b << 16 | a >> 16])
+    Some(fib.macs())
 }
 
 /// The way to a host, and the node's address there.
@@ -174,6 +192,28 @@ pub fn straight<V: Rewrite>(
 
 /// The node's address on the way is asked for (Linux 6.7, include/uapi/linux/bpf.h).
 const BPF_FIB_LOOKUP_SRC: u32 = 1 << 4;
+
+/// Writes them into a frame.
+///
+/// # Safety
+/// There are twelve bytes at `frame`.
+#[inline(always)]
+pub unsafe fn address(frame: *mut u8, macs: &Macs) {
+    // SAFETY: the caller vouches for them.
+    unsafe {
+        put(frame, 0, macs[0]);
+        put(frame, 4, macs[1]);
+        put(frame, 8, macs[2]);
+    }
+}
+
+/// The verdict that hands the packet to the other end of a veth on the way, as if it had come in there: past this end's queues and programs,
+/// and past the CPU's backlog.
+#[inline(always)]
+pub fn cross(way: &Way) -> i32 {
+    // SAFETY: the helper only notes where to send.
+    unsafe { bpf_redirect_peer(way.ifindex, 0) as i32 }
+}
 
 /// The verdict that sends the packet that way.
 #[inline(always)]

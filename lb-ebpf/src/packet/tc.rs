@@ -169,6 +169,16 @@ impl<const ONWARD: bool> Packet for TcPacket<ONWARD> {
         };
         // SAFETY: as above.
         unsafe { V::hops(ip, hops - 1) };
+        // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
+        let untagged = l3 == 14 && unsafe { (*self.ctx.skb.skb).vlan_present } == 0;
+        if way.across
+            && untagged
+            && let Some(frame) = self.bytes(0, 14)
+        {
+            // SAFETY: the Ethernet header at `frame` was just bounds-checked.
+            unsafe { route::address(frame, &way.macs) };
+            return route::cross(&way);
+        }
         route::follow(&way)
     }
     #[inline(always)]

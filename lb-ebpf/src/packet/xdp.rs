@@ -139,9 +139,7 @@ impl<const VIRTUAL: bool, const ONWARD: bool> Packet for XdpPacket<VIRTUAL, ONWA
         let Some(frame) = self.bytes(0, 14 + V::LEN) else { return xdp_action::XDP_DROP };
         // SAFETY: both headers at `frame` were just bounds-checked.
         unsafe {
-            put(frame, 0, macs[0]);
-            put(frame, 4, macs[1]);
-            put(frame, 8, macs[2]);
+            route::address(frame, &macs);
             V::hops(frame.add(14), hops - 1);
         }
         self.send_back()

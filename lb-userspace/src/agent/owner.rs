@@ -17,7 +17,9 @@ use super::{
 };
 use crate::{
     api::error::ApiError,
-    datapath::{DatapathError, Maps, attach::Attachments, pin::PinDir, snat::SourceMaps, sockets::Hooks},
+    datapath::{
+        DatapathError, Maps, attach::Attachments, peers::Peers, pin::PinDir, snat::SourceMaps, sockets::Hooks,
+    },
     model::{Desired, ServiceSpec},
     reconcile::{Plan, PlanError, Scope, collect, plan},
     source::{Config, Runtime, config, merge},
@@ -33,6 +35,7 @@ pub struct Owner {
     pub runtime: Runtime,
     maps: Maps,
     sources: SourceMaps,
+    peers: Peers,
     attachments: Attachments,
     hooks: Hooks,
     netlink: Netlink,
@@ -55,9 +58,10 @@ impl Owner {
         shared.write().actual = maps.read_actual()?;
         let mut sources = SourceMaps::open(pins)?;
         sources.set(&config.snat)?;
+        let peers = Peers::open(pins)?;
         let config_path = shared.config_path.clone();
         let (attachments, hooks) = (Attachments::new(pins), Hooks::new(pins));
-        Ok(Self { shared, config, runtime, maps, sources, attachments, hooks, netlink, config_path })
+        Ok(Self { shared, config, runtime, maps, sources, peers, attachments, hooks, netlink, config_path })
     }
 
     /// Brings the whole desired state into force.

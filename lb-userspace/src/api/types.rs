@@ -320,6 +320,9 @@ pub struct InterfaceView {
     pub attach: String,
     /// Is what was translated sent on past the IP stack?
     pub fast: bool,
+    /// Is what goes out by it handed to its other end at once?
+    #[serde(default)]
+    pub peer: bool,
     /// `xdp-native`, `xdp-generic`, `tcx`, `clsact`; `null`: not attached.
     pub mode: Option<String>,
     /// Why not, if not.

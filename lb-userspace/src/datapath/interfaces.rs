@@ -20,6 +20,8 @@ pub struct Interface {
     pub ethernet: bool,
     /// May its packets come with partial checksums (veth, tun, tap: the sender is a stack on this machine)?
     pub partial_checksums: bool,
+    /// Is it a veth whose other end is in another network namespace?
+    pub leads_out: bool,
     /// Id of the XDP program on it, whoever attached it.
     pub xdp: Option<u32>,
 }
@@ -30,13 +32,17 @@ impl Interface {
             LinkAttribute::IfName(name) => Some(name.clone()),
             _ => None,
         })?;
+        let elsewhere = message.attributes.iter().any(|a| matches!(a, LinkAttribute::LinkNetNsId(_)));
         let kinds = message.attributes.iter().filter_map(|a| match a {
             LinkAttribute::LinkInfo(info) => Some(info),
             _ => None,
         });
-        let software = kinds.flatten().any(|i| {
-            matches!(i, LinkInfo::Kind(InfoKind::Veth | InfoKind::Tun | InfoKind::Bridge | InfoKind::MacVtap))
-        });
+        let kinds: Vec<&LinkInfo> = kinds.flatten().collect();
+        let veth = kinds.iter().any(|i| matches!(i, LinkInfo::Kind(InfoKind::Veth)));
+        let software = veth
+            || kinds
+                .iter()
+                .any(|i| matches!(i, LinkInfo::Kind(InfoKind::Tun | InfoKind::Bridge | InfoKind::MacVtap)));
         let xdp = message.attributes.iter().find_map(|a| match a {
             LinkAttribute::Xdp(parts) => parts.iter().find_map(|part| match part {
                 LinkXdp::ProgId(id) => Some(*id).filter(|id| *id != 0),
@@ -49,6 +55,7 @@ impl Interface {
             name,
             ethernet: message.header.link_layer_type == LinkLayerType::Ether,
             partial_checksums: software || message.header.link_layer_type == LinkLayerType::Loopback,
+            leads_out: veth && elsewhere,
             xdp,
         })
     }

@@ -15,6 +15,7 @@ pub mod interfaces;
 mod links;
 pub mod maps;
 pub mod object;
+pub mod peers;
 pub mod pin;
 mod privileges;
 pub mod provoke;

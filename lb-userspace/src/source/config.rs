@@ -46,8 +46,47 @@ pub struct InterfaceRule {
     pub matcher: globset::GlobMatcher,
     /// How.
     pub attach: Attach,
-    /// Send what was translated on past the IP stack.
-    pub fast: bool,
+    /// Is what was translated sent on past the IP stack?
+    pub fast: Fast,
+}
+
+/// Whether and how what was translated skips parts of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Fast {
+    /// It doesn't.
+    #[default]
+    Off,
+    /// It skips the IP stack.
+    Stack,
+    /// Likewise, and what goes out by this veth is handed to its other end at once, past this end's queues and programs.
+    Peer,
+}
+
+impl Fast {
+    /// Does it skip the IP stack?
+    pub const fn is_on(self) -> bool {
+        !matches!(self, Self::Off)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fast {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Raw {
+            Switch(bool),
+            Word(String),
+        }
+        match Raw::deserialize(deserializer) {
+            Ok(Raw::Switch(false)) => Ok(Self::Off),
+            Ok(Raw::Switch(true)) => Ok(Self::Stack),
+            Ok(Raw::Word(word)) if word == "peer" => Ok(Self::Peer),
+            Ok(Raw::Word(word)) => Err(serde::de::Error::custom(format!(
+                "fast = \"{word}\" is not known; use true, false or \"peer\""
+            ))),
+            Err(_) => Err(serde::de::Error::custom("fast is not known so; use true, false or \"peer\"")),
+        }
+    }
 }
 
 /// Whose processes' sockets are led to backends when they connect to a VIP.
@@ -167,7 +206,7 @@ struct RawInterface {
     pattern: String,
     attach: Attach,
     #[serde(default)]
-    fast: bool,
+    fast: Fast,
 }
 
 /// A duration between a second and the longest that the flow table's stamps can measure.

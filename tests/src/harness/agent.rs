@@ -50,17 +50,18 @@ pub fn tc_program() -> &'static str {
     if all_fast() { programs::TC_FAST } else { programs::TC }
 }
 
-/// `[[interface]]` tables. How to attach: `xdp`, `tc`, or past the IP stack: `fast` (by `tc`), `xdp-fast`. With `FLOWPIN_TEST_FAST` in the environment
+/// `[[interface]]` tables. How to attach: `xdp`, `tc`, or past the IP stack: `fast` (by `tc`), `peer`, `xdp-fast`. With `FLOWPIN_TEST_FAST` in the environment
 /// everything is.
 pub fn interfaces(rules: &[(&str, &str)]) -> String {
     let all = all_fast();
     let rule = |(name, how): &(&str, &str)| {
         let (how, fast) = match *how {
-            "fast" => ("tc", true),
-            "xdp-fast" => ("xdp", true),
-            how => (how, all),
+            "fast" => ("tc", "true"),
+            "peer" => ("tc", "\"peer\""),
+            "xdp-fast" => ("xdp", "true"),
+            how => (how, if all { "true" } else { "false" }),
         };
-        let more = if fast { "fast = true\n" } else { "" };
+        let more = format!("fast = {fast}\n");
         format!("[[interface]]\nmatch = \"{name}\"\nattach = \"{how}\"\n{more}")
     };
     rules.iter().map(rule).collect()

@@ -1,6 +1,6 @@
 //! Where programs are to be, and how backends are reached.
 
-use std::{net::IpAddr, sync::PoisonError};
+use std::{collections::BTreeSet, net::IpAddr, sync::PoisonError};
 
 use super::{Owner, State};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
         snat,
     },
     model::{Desired, ForwardKind, ModelError, ServiceSpec},
-    source::Attach,
+    source::{Attach, Fast},
 };
 
 /// Are there services whose backends answer past the node?
@@ -80,12 +80,22 @@ impl Owner {
         let own = addresses::list(&self.netlink).await?;
         let concerned = {
             let mut state = self.shared.write();
-            let changed = state.own != own;
+            let due = state.own != own || state.problems.contains_key("addresses");
             state.own = own;
-            changed && state.desired.services().values().any(|s| s.is_anywhere() || !s.sources.is_empty())
+            due && state.desired.services().values().any(|s| s.is_anywhere() || !s.sources.is_empty())
         };
-        if concerned && let Err(e) = self.reconcile_all() {
-            tracing::error!("the node's addresses have changed, and services don't follow: {e}");
+        if concerned {
+            let done = self.reconcile_all();
+            let mut state = self.shared.write();
+            match done {
+                Ok(()) => state.problems.remove("addresses"),
+                Err(e) => {
+                    let problem =
+                        format!("the node's addresses have changed, and services don't follow: {e}");
+                    tracing::error!("{problem}");
+                    state.problems.insert("addresses", problem)
+                }
+            };
         }
         Ok(())
     }
@@ -132,7 +142,7 @@ impl Owner {
     }
 
     fn attach_to(&mut self, found: &[interfaces::Interface], direct: bool) {
-        let wanted: Vec<(&interfaces::Interface, Attach, bool)> = found
+        let wanted: Vec<(&interfaces::Interface, Attach, Fast)> = found
             .iter()
             .filter_map(|i| {
                 let rule = self.config.interfaces.iter().find(|r| r.matcher.is_match(&i.name))?;
@@ -141,6 +151,7 @@ impl Owner {
             .collect();
         let mut views = Vec::new();
         let mut kept = Vec::new();
+        let mut peers = BTreeSet::new();
         let (before, own_sources) = {
             let state = self.shared.read();
             (state.interfaces.clone(), self.sends_as_the_node(&state))
@@ -149,16 +160,21 @@ impl Owner {
         for (interface, how, fast) in wanted {
             kept.push(interface.index);
             let result = if interface.ethernet {
-                self.attachments.attach(&mut object, interface, how, fast, direct).map_err(|e| e.to_string())
+                self.attachments
+                    .attach(&mut object, interface, how, fast.is_on(), direct)
+                    .map_err(|e| e.to_string())
             } else {
                 Err("it carries no Ethernet frames, which this version can't balance; leave it out"
                     .to_string())
             };
+            let peer = fast == Fast::Peer && interface.leads_out;
+            peers.extend(peer.then_some(interface.index));
             let view = InterfaceView {
                 name: interface.name.clone(),
                 index: interface.index,
                 attach: how.name().into(),
-                fast,
+                fast: fast.is_on(),
+                peer,
                 // After a failure, what was there before is still there.
                 mode: self.attachments.mode(interface.index).map(|m| m.name().into()),
                 error: result.err(),
@@ -187,11 +203,15 @@ impl Owner {
                     name: rule.pattern.clone(),
                     index: 0,
                     attach: rule.attach.name().into(),
-                    fast: rule.fast,
+                    fast: rule.fast.is_on(),
+                    peer: false,
                     mode: None,
                     error: Some("there is no such interface; it will be attached when it appears".into()),
                 });
             }
+        }
+        if let Err(e) = self.peers.set(&peers) {
+            tracing::warn!("interfaces whose other ends take packets directly: {e}");
         }
         if let Err(e) = self.attachments.keep_only(&kept) {
             tracing::warn!("detaching: {e}");

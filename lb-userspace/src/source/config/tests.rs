@@ -144,7 +144,14 @@ fn source_nat_needs_an_address_of_the_vips_family() {
 #[test]
 fn an_interface_can_be_fast() {
     let config = parse(&with("attach = \"tc\"", "attach = \"tc\"\nfast = true"), "f.toml").unwrap();
-    assert_eq!(config.interfaces.iter().map(|i| i.fast).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(config.interfaces.iter().map(|i| i.fast).collect::<Vec<_>>(), [Fast::Off, Fast::Stack]);
+    let config = parse(&with("attach = \"tc\"", "attach = \"tc\"\nfast = \"peer\""), "f.toml").unwrap();
+    assert_eq!(config.interfaces[1].fast, Fast::Peer);
+    for bad in ["\"pear\"", "1"] {
+        let text = format!("attach = \"tc\"\nfast = {bad}");
+        let error = parse(&with("attach = \"tc\"", &text), "f.toml").unwrap_err().to_string();
+        assert!(error.contains("use true, false or \"peer\""), "{error}");
+    }
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn servers(net: &Net) -> Vec<Server> {
 
 #[test]
 fn at_whichever_address_the_node_has() {
-    for hook in ["tc", "xdp", "fast"] {
+    for hook in ["tc", "xdp", "peer"] {
         let net = Net::new(2);
         let _servers = servers(&net);
         // What of the node's own isn't the service's stays the node's.

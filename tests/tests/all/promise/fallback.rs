@@ -36,8 +36,14 @@ fn clsact_where_there_is_no_tcx() {
         let attachments = Attachments::new(&pins);
         for name in ["c0", "b0", "c0", "b0"] {
             let index = nix::net::if_::if_nametoindex(name).unwrap();
-            let interface =
-                Interface { index, name: name.into(), ethernet: true, partial_checksums: true, xdp: None };
+            let interface = Interface {
+                index,
+                name: name.into(),
+                ethernet: true,
+                partial_checksums: true,
+                leads_out: true,
+                xdp: None,
+            };
             for mode in [Mode::Clsact, Mode::ClsactEgress] {
                 assert_eq!(attachments.attach_tc(&mut object, &interface, false, [mode]).unwrap(), mode);
             }

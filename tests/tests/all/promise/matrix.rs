@@ -296,6 +296,6 @@ fn by_tc() {
 
 #[test]
 fn by_tc_past_the_stack() {
-    let table = shown(&fill("fast"));
+    let table = shown(&fill("peer"));
     assert_eq!(table, shown(&fill("xdp")), "by XDP, which leaves what goes past the node to TC");
 }

@@ -86,7 +86,7 @@ fn path_mtu(ns: &Ns, family: Family) -> Option<u32> {
 
 #[test]
 fn path_mtu_is_discovered_through_flowpin() {
-    for hook in ["tc", "fast", "xdp"] {
+    for hook in ["tc", "fast", "peer", "xdp"] {
         let far = Far::new();
         let _server = Server::start(&far.server, "s", [80]);
         let _agent = far.agent(hook);
@@ -99,7 +99,7 @@ fn path_mtu_is_discovered_through_flowpin() {
 
 #[test]
 fn the_nodes_own_word_of_a_narrow_link_is_understood() {
-    for hook in ["tc", "fast", "xdp"] {
+    for hook in ["tc", "fast", "peer", "xdp"] {
         let net = Net::new(1);
         net.node.ip("link set b0 mtu 1300");
         let _server = Server::start(&net.backends[0], "s", [80]);
@@ -116,7 +116,7 @@ fn the_nodes_own_word_of_a_narrow_link_is_understood() {
 
 #[test]
 fn traceroute_and_ping_behave() {
-    for hook in ["tc", "fast", "xdp"] {
+    for hook in ["tc", "fast", "peer", "xdp"] {
         let far = Far::new();
         let _server = Server::start(&far.server, "s", [80]);
         udp::echo(&far.server, 53);
@@ -147,7 +147,8 @@ fn traceroute_and_ping_behave() {
 
 #[test]
 fn large_datagrams_arrive_in_fragments() {
-    for (client, server) in [("tc", "tc"), ("fast", "fast"), ("xdp", "xdp"), ("xdp", "tc")] {
+    for (client, server) in [("tc", "tc"), ("fast", "fast"), ("peer", "peer"), ("xdp", "xdp"), ("xdp", "tc")]
+    {
         let net = Net::new(2);
         net.backends.iter().for_each(|ns| udp::echo(ns, 53));
         let services: String = [V4, V6]

@@ -12,7 +12,8 @@ use flowpin_tests::harness::{
 use tempfile::TempDir;
 
 /// How packets come in: from clients, from backends.
-const MIX: [(&str, &str); 5] = [("tc", "tc"), ("xdp", "xdp"), ("xdp", "tc"), ("tc", "xdp"), ("fast", "fast")];
+const MIX: [(&str, &str); 6] =
+    [("tc", "tc"), ("xdp", "xdp"), ("xdp", "tc"), ("tc", "xdp"), ("fast", "fast"), ("fast", "peer")];
 
 /// A node with one service in each family, and what it must have seen when all is done.
 struct Scene {

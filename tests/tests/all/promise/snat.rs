@@ -80,7 +80,7 @@ fn talk(ns: &Ns, family: Family, agent: &Agent, backends: usize) {
 
 #[test]
 fn backends_that_would_answer_past_the_node() {
-    for (client, server) in [("tc", "tc"), ("fast", "fast"), ("xdp", "tc"), ("xdp", "xdp")] {
+    for (client, server) in [("tc", "tc"), ("fast", "peer"), ("xdp", "tc"), ("xdp", "xdp")] {
         let net = Net::new(2);
         bypass(&net);
         let _servers: Vec<Server> = net.backends.iter().map(|ns| Server::start(ns, "b", [80])).collect();
