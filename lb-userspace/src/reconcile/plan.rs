@@ -67,12 +67,13 @@ pub fn plan(
     own: &OwnAddresses,
     scope: Scope<'_>,
 ) -> Result<Plan, PlanError> {
+    let anywhere = desired.services().values().any(ServiceSpec::is_anywhere);
     let mut planner = Planner {
         desired,
         actual,
         standings,
         own,
-        named: reach::named(desired.services().values(), own),
+        named: if anywhere { reach::named(desired.services().values(), own) } else { Vec::new() },
         now: Instant::now(),
         next_service: 0,
         next_block: 1,

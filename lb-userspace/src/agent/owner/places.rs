@@ -82,7 +82,12 @@ impl Owner {
             let mut state = self.shared.write();
             let due = state.own != own || state.problems.contains_key("addresses");
             state.own = own;
-            due && state.desired.services().values().any(|s| s.is_anywhere() || !s.sources.is_empty())
+            let follows = |s: &ServiceSpec| s.is_anywhere() || !s.sources.is_empty();
+            let any = state.desired.services().values().any(follows);
+            if !any {
+                state.problems.remove("addresses");
+            }
+            due && any
         };
         if concerned {
             let done = self.reconcile_all();

@@ -13,13 +13,22 @@ use crate::{
 /// May a change of this service alone change where others are reached? A VIP that is one of the node's addresses goes before services that
 /// are at all of them, and gives way to them.
 pub(super) fn touches_others(planner: &Planner<'_>, name: &str) -> bool {
-    let before = planner.actual.service(name).into_iter().flat_map(|service| service.ports.keys());
-    let spec = planner.desired.services().get(name);
-    let mut vips = before.map(|(vip, _, _)| *vip).chain(spec.map(|spec| spec.vip));
-    vips.any(|vip| vip.is_unspecified() || planner.own.contains(&vip))
+    let services = planner.desired.services();
+    if !services.values().any(ServiceSpec::is_anywhere) {
+        return false;
+    }
+    let empty = ActualService::default();
+    let before = &planner.actual.service(name).unwrap_or(&empty).ports;
+    let named = |vip: &IpAddr| planner.own.contains(vip);
+    let Some(spec) = services.get(name).filter(|spec| !spec.is_anywhere()) else {
+        return !services.contains_key(name) && before.keys().any(|key| named(&key.0));
+    };
+    let same = before.len() == spec.ports.iter().map(|p| p.count() as usize).sum::<usize>()
+        && before.keys().all(|key| key.0 == spec.vip && has(spec, key));
+    !same && (named(&spec.vip) || before.keys().any(|key| named(&key.0)))
 }
 
-/// Services whose VIP is one of the node's addresses.
+/// Services whose VIP is one of the node's addresses, where that makes a difference.
 pub(super) fn named<'a>(
     services: impl Iterator<Item = &'a ServiceSpec>,
     own: &BTreeSet<IpAddr>,
