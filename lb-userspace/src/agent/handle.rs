@@ -133,8 +133,14 @@ impl Handle {
         };
         runtime.services.insert(add.name.clone(), service);
         owner.change(&add.name, runtime)?;
-        // For what interfaces must let pass for the service's sake.
-        owner.attach().await;
+        let on_node = {
+            let state = self.shared.read();
+            state.desired.services().get(&add.name).is_some_and(|spec| spec.is_on_node(&state.own))
+        };
+        if on_node {
+            // For what interfaces must let pass for the service's sake.
+            owner.attach().await;
+        }
         self.service(&add.name)
     }
 

@@ -55,6 +55,16 @@ pub struct State {
     pub generation: u64,
 }
 
+impl State {
+    /// Notes how something went: what is wrong with it, or that nothing is any more.
+    pub fn note<E: std::fmt::Display>(&mut self, about: &'static str, result: Result<(), E>) {
+        match result {
+            Ok(()) => self.problems.remove(about),
+            Err(e) => self.problems.insert(about, e.to_string()),
+        };
+    }
+}
+
 /// See the module.
 pub struct Shared {
     state: RwLock<State>,

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use aya::maps::{LpmTrie, Map, MapData, MapError, lpm_trie::Key};
+use aya::maps::{LpmTrie, Map, MapData, lpm_trie::Key};
 use ipnet::IpNet;
 use lb_common::abi::{Addr4, Addr6, Client, ServiceId, maps};
 
-use super::{DatapathError, pin::PinDir};
+use super::{DatapathError, maps::gone, pin::PinDir};
 
 /// The tries of both families.
 pub struct Admission {
@@ -38,11 +38,11 @@ impl Admission {
         match prefix.network() {
             IpAddr::V4(addr) => {
                 let key = Key::new(Client::<Addr4>::bits(bits), Client { service, addr: Addr4::from(addr) });
-                change(&mut self.v4, &key, admitted).map_err(DatapathError::kernel(maps::ADMITTED4))
+                change(&mut self.v4, &key, admitted, maps::ADMITTED4)
             }
             IpAddr::V6(addr) => {
                 let key = Key::new(Client::<Addr6>::bits(bits), Client { service, addr: Addr6::from(addr) });
-                change(&mut self.v6, &key, admitted).map_err(DatapathError::kernel(maps::ADMITTED6))
+                change(&mut self.v6, &key, admitted, maps::ADMITTED6)
             }
         }
     }
@@ -76,16 +76,14 @@ fn change<A>(
     trie: &mut LpmTrie<MapData, Client<A>, u32>,
     key: &Key<Client<A>>,
     admitted: bool,
-) -> Result<(), MapError>
+    name: &'static str,
+) -> Result<(), DatapathError>
 where
     Client<A>: aya::Pod,
 {
     if admitted {
-        return trie.insert(key, 1, 0);
-    }
-    match trie.remove(key) {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        other => other,
+        trie.insert(key, 1, 0).map_err(DatapathError::kernel(name))
+    } else {
+        gone(trie.remove(key), name).map(drop)
     }
 }

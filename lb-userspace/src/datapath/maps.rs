@@ -43,7 +43,7 @@ fn failed(what: &str) -> impl FnOnce(MapError) -> DatapathError {
 }
 
 /// Removing what is not there is no failure. Was it there?
-fn gone(result: Result<(), MapError>, what: &str) -> Result<bool, DatapathError> {
+pub(super) fn gone(result: Result<(), MapError>, what: &str) -> Result<bool, DatapathError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(false),
         Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(false),

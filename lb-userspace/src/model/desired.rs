@@ -131,7 +131,7 @@ fn overlaps(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> 
 fn totals(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> {
     for v6 in [false, true] {
         let of_family = || services.values().filter(|s| s.vip.is_ipv6() == v6);
-        let ports: u64 = of_family().flat_map(|s| &s.ports).map(|p| p.count() as u64).sum();
+        let ports = of_family().map(|s| s.port_count() as u64).sum();
         if ports > limits::MAX_PORTS as u64 {
             return Err(ModelError::TooManyPorts { ports });
         }

@@ -44,6 +44,16 @@ impl ServiceSpec {
         self.vip.is_unspecified()
     }
 
+    /// Is it reached at an address of the node's?
+    pub fn is_on_node(&self, own: &OwnAddresses) -> bool {
+        self.is_anywhere() || own.contains(&self.vip)
+    }
+
+    /// The VIP's IP version, for messages.
+    pub const fn family(&self) -> &'static str {
+        if self.vip.is_ipv6() { "IPv6" } else { "IPv4" }
+    }
+
     /// Is it reached there? `own`: the node's addresses.
     pub fn is_at(&self, address: IpAddr, own: &OwnAddresses) -> bool {
         if !self.is_anywhere() {
@@ -73,9 +83,11 @@ impl ServiceSpec {
     pub(super) fn validate_reach(&self) -> Result<(), ModelError> {
         let service = || self.name.clone();
         let of_family = |other: IpAddr| other.is_ipv6() == self.vip.is_ipv6();
-        let other_family = |text: String| {
-            let family = if self.vip.is_ipv6() { "IPv6" } else { "IPv4" };
-            ModelError::OtherFamilyThanVip { service: service(), text, vip: self.vip, family }
+        let other_family = |text: String| ModelError::OtherFamilyThanVip {
+            service: service(),
+            text,
+            vip: self.vip,
+            family: self.family(),
         };
         if !self.except.is_empty() && !self.is_anywhere() {
             return Err(ModelError::ExceptOfOne { service: service(), vip: self.vip });

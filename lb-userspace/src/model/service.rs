@@ -139,6 +139,11 @@ impl ServiceSpec {
         self.ports.iter().find(|p| p.protocol() == Protocol::Tcp).map(|p| p.first())
     }
 
+    /// How many ports it has at each address.
+    pub fn port_count(&self) -> usize {
+        self.ports.iter().map(|range| range.count() as usize).sum()
+    }
+
     /// What can be wrong with a service by itself.
     ///
     /// # Errors
@@ -183,12 +188,11 @@ impl ServiceSpec {
         }
         for backend in self.backends.values() {
             if backend.address.is_ipv6() != self.vip.is_ipv6() {
-                let family = if self.vip.is_ipv6() { "IPv6" } else { "IPv4" };
                 return Err(ModelError::OtherFamily {
                     service: service(),
                     backend: backend.name(),
                     vip: self.vip,
-                    family,
+                    family: self.family(),
                 });
             }
             if !usable(backend.address) {

@@ -73,6 +73,7 @@ pub fn plan(
         actual,
         standings,
         own,
+        anywhere,
         named: if anywhere { reach::named(desired.services().values(), own) } else { Vec::new() },
         now: Instant::now(),
         next_service: 0,
@@ -131,7 +132,9 @@ struct Planner<'a> {
     actual: &'a Actual,
     standings: &'a Standings,
     own: &'a OwnAddresses,
-    /// Services whose VIP is one of those.
+    /// Is any service at all of those?
+    anywhere: bool,
+    /// If so, the services whose VIP is one of them.
     named: Vec<&'a ServiceSpec>,
     now: Instant,
     next_service: ServiceId,

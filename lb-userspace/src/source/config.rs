@@ -329,8 +329,8 @@ pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
     let snat = SnatSpec::parse(&raw.snat.addresses, raw.snat.ports.as_deref()).map_err(model)?;
     for service in services.iter().filter(|s| s.forward == ForwardKind::Snat) {
         if snat.of_family(service.vip.is_ipv6()).next().is_none() {
-            let family = if service.vip.is_ipv6() { "IPv6" } else { "IPv4" };
-            return Err(model(ModelError::NoSource { service: service.name.clone(), family }));
+            let (service, family) = (service.name.clone(), service.family());
+            return Err(model(ModelError::NoSource { service, family }));
         }
     }
     Ok(Config {

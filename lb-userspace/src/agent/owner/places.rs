@@ -24,11 +24,7 @@ impl Owner {
     pub async fn note_ways(&self) {
         let desired = self.shared.read().desired.clone();
         let checked = self.check_ways(&desired).await;
-        let mut state = self.shared.write();
-        match checked {
-            Ok(()) => state.problems.remove("ways"),
-            Err(e) => state.problems.insert("ways", e.to_string()),
-        };
+        self.shared.write().note("ways", checked);
     }
 
     /// Can all backends be reached as their services want it?
@@ -90,17 +86,11 @@ impl Owner {
             due && any
         };
         if concerned {
-            let done = self.reconcile_all();
-            let mut state = self.shared.write();
-            match done {
-                Ok(()) => state.problems.remove("addresses"),
-                Err(e) => {
-                    let problem =
-                        format!("the node's addresses have changed, and services don't follow: {e}");
-                    tracing::error!("{problem}");
-                    state.problems.insert("addresses", problem)
-                }
-            };
+            let done = self
+                .reconcile_all()
+                .map_err(|e| format!("the node's addresses have changed, and services don't follow: {e}"))
+                .inspect_err(|problem| tracing::error!("{problem}"));
+            self.shared.write().note("addresses", done);
         }
         Ok(())
     }
@@ -132,17 +122,13 @@ impl Owner {
             let mut object = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner);
             self.hooks.keep(&mut object, &self.shared.sockets, &self.config.sockets)
         };
-        let mut state = self.shared.write();
-        match result {
-            Ok(()) => state.problems.remove("sockets"),
-            Err(e) => state.problems.insert("sockets", e.to_string()),
-        };
+        self.shared.write().note("sockets", result);
     }
 
     /// Do forwarded IPv4 packets have addresses of the node's as their source: requests by source NAT, or answers of services that are
     /// reached at such addresses?
     fn sends_as_the_node(&self, state: &State) -> bool {
-        let at_own = |s: &ServiceSpec| s.vip.is_ipv4() && (s.is_anywhere() || state.own.contains(&s.vip));
+        let at_own = |s: &ServiceSpec| s.vip.is_ipv4() && s.is_on_node(&state.own);
         self.config.snat.of_family(false).next().is_some() || state.desired.services().values().any(at_own)
     }
 

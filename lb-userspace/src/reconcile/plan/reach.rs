@@ -14,7 +14,7 @@ use crate::{
 /// are at all of them, and gives way to them.
 pub(super) fn touches_others(planner: &Planner<'_>, name: &str) -> bool {
     let services = planner.desired.services();
-    if !services.values().any(ServiceSpec::is_anywhere) {
+    if !planner.anywhere {
         return false;
     }
     let empty = ActualService::default();
@@ -23,12 +23,12 @@ pub(super) fn touches_others(planner: &Planner<'_>, name: &str) -> bool {
     let Some(spec) = services.get(name).filter(|spec| !spec.is_anywhere()) else {
         return !services.contains_key(name) && before.keys().any(|key| named(&key.0));
     };
-    let same = before.len() == spec.ports.iter().map(|p| p.count() as usize).sum::<usize>()
-        && before.keys().all(|key| key.0 == spec.vip && has(spec, key));
+    let same =
+        before.len() == spec.port_count() && before.keys().all(|key| key.0 == spec.vip && has(spec, key));
     !same && (named(&spec.vip) || before.keys().any(|key| named(&key.0)))
 }
 
-/// Services whose VIP is one of the node's addresses, where that makes a difference.
+/// Services whose VIP is one of the node's addresses.
 pub(super) fn named<'a>(
     services: impl Iterator<Item = &'a ServiceSpec>,
     own: &BTreeSet<IpAddr>,
@@ -142,16 +142,12 @@ impl Planner<'_> {
 
     /// Do the maps hold it? What services at all of the node's addresses need depends on how many there are.
     pub(super) fn check_ports(&self) -> Result<(), PlanError> {
-        if !self.desired.services().values().any(ServiceSpec::is_anywhere) {
+        if !self.anywhere {
             return Ok(());
         }
         for v6 in [false, true] {
             let of_family = self.desired.services().values().filter(|s| s.vip.is_ipv6() == v6);
-            let ports: usize = of_family
-                .map(|s| {
-                    s.addresses(self.own).count() * s.ports.iter().map(|p| p.count() as usize).sum::<usize>()
-                })
-                .sum();
+            let ports: usize = of_family.map(|s| s.addresses(self.own).count() * s.port_count()).sum();
             if ports > limits::MAX_PORTS as usize {
                 return Err(PlanError::TooManyPorts { ports, own: self.own.len() });
             }
