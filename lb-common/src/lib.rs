@@ -15,3 +15,4 @@ pub mod hash;
 #[cfg(any(test, feature = "user"))]
 pub mod maglev;
 pub mod pick;
+pub mod socket_table;

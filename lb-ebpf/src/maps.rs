@@ -72,10 +72,9 @@ pub static SOURCE_PORTS6: PortsTaken<Addr6> = PortsTaken::new();
 #[btf_map]
 pub static NO_PORTS: Array<SourcePorts, 1> = Array::new();
 #[btf_map]
-pub static SOCKETS: HashMap<u64, Socket, { MAX_SOCKETS as usize }, NO_PREALLOC> = HashMap::new();
-/// A socket without pins; not pinned, private to `socket`.
+pub static SOCKETS: Array<SocketPlace, { SOCKET_PLACES as usize }, MAPPED> = Array::new();
 #[btf_map]
-pub static NO_SOCKET: Array<Socket, 1> = Array::new();
+pub static SOCKET_PINS: Array<SocketPin, { SOCKET_PLACES as usize }, MAPPED> = Array::new();
 #[btf_map]
 pub static PEERS: HashMap<u32, u32, { MAX_PEERS as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]

@@ -12,20 +12,21 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        BackendId, CREATED_SHIFT, Guard, PortBe, Proto, Reason, Service, Socket, SocketPin,
+        BackendId, CREATED_SHIFT, Guard, PortBe, Proto, Reason, Service, SocketPin,
         socket::{PINS, SocketRequest},
         sweep::{BATCH, HEADER, RESET},
     },
     hash,
+    socket_table::{self, NOWHERE, Places, claimed, counts, each, free, may_have, pinned},
 };
 
 use self::peer::{Peer, node};
 use crate::{
     account, affinity,
-    atomic::compare_exchange_u64,
+    atomic::{compare_exchange_u64, fetch_add_u32},
     choose,
     conntrack::{REFUSED, chance},
-    maps::{BACKENDS, NO_SOCKET, NODE_NETNS, SOCKETS, SOCKETS_OF_ALL},
+    maps::{BACKENDS, NODE_NETNS, SOCKET_PINS, SOCKETS, SOCKETS_OF_ALL},
     packet::{Packet, XdpPacket, get, opaque},
 };
 
@@ -131,13 +132,13 @@ fn lead(ctx: &SockAddrContext, peer: &mut Peer, call: Call) -> u32 {
 #[inline(always)]
 fn connect(ctx: &SockAddrContext, cookie: u64, peer: &mut Peer) -> u32 {
     let service = peer.service();
-    if let Some(socket) = SOCKETS.get_ptr_mut(cookie) {
+    if may_have(&Sockets, cookie) {
         // Where another program of ours has just led it: while one takes another's place, both are there.
-        if service.is_none() && find(socket, |pin| peer.is(&pin.addr, pin.port)).is_some() {
+        if service.is_none() && find(cookie, peer, false) != NOWHERE {
             return NOT_OURS;
         }
         // It was connected to something else before.
-        release_all(socket);
+        flowpin_release_all(cookie);
     }
     match service {
         Some(service) => open_if_admitted(ctx, cookie, service, peer, true),
@@ -148,21 +149,19 @@ fn connect(ctx: &SockAddrContext, cookie: u64, peer: &mut Peer) -> u32 {
 #[inline(always)]
 fn send(ctx: &SockAddrContext, cookie: u64, peer: &mut Peer) -> u32 {
     let Some(service) = peer.service() else { return NOT_OURS };
-    if let Some(socket) = SOCKETS.get_ptr_mut(cookie)
-        && let Some(pin) = find(socket, |pin| peer.is(&pin.vip, pin.vip_port))
-    {
+    if let Some(pin) = SOCKET_PINS.get_ptr_mut(find(cookie, peer, true)) {
         touch(pin);
         // SAFETY: within a map's value; what is read of a pin that is let go meanwhile is where it led a moment ago.
         unsafe { peer.turn_into(&raw const (*pin).addr, (*pin).port) };
         return LED;
     }
+    flowpin_make_room(cookie);
     open_if_admitted(ctx, cookie, service, peer, false)
 }
 
 #[inline(always)]
 fn ask(cookie: u64, peer: &mut Peer) -> u32 {
-    let Some(socket) = SOCKETS.get_ptr_mut(cookie) else { return NOT_OURS };
-    let Some(pin) = find(socket, |pin| peer.is(&pin.addr, pin.port)) else { return NOT_OURS };
+    let Some(pin) = SOCKET_PINS.get_ptr_mut(find(cookie, peer, false)) else { return NOT_OURS };
     touch(pin);
     // SAFETY: as above.
     unsafe { peer.turn_into(&raw const (*pin).vip, (*pin).vip_port) };
@@ -181,32 +180,65 @@ fn touch(pin: *mut SocketPin) {
     }
 }
 
-/// The pin in a place.
-#[inline(always)]
-fn at(socket: *mut Socket, place: usize) -> *mut SocketPin {
-    // SAFETY: within the value: there are so many.
-    unsafe { (&raw mut (*socket).pins).cast::<SocketPin>().add(place & (PINS - 1)) }
-}
+/// The array of sockets.
+struct Sockets;
 
-#[inline(always)]
-fn state(pin: *mut SocketPin) -> u64 {
-    // SAFETY: within a map's value. Volatile: others write meanwhile; a whole word.
-    unsafe { (&raw const (*pin).state).read_volatile() }
-}
-
-/// The first pin that counts of which this is true.
-#[inline(always)]
-fn find(socket: *mut Socket, is: impl Fn(&SocketPin) -> bool) -> Option<*mut SocketPin> {
-    let mut place = 0;
-    while place < PINS {
-        let pin = at(socket, place);
-        // SAFETY: within a map's value.
-        if state(pin) > SocketPin::FILLING && is(unsafe { &*pin }) {
-            return Some(pin);
-        }
-        place += 1;
+impl Places for Sockets {
+    #[inline(always)]
+    fn state(&self, at: u32) -> u64 {
+        // SAFETY: within a map's value. Volatile: others write meanwhile; a whole word.
+        SOCKETS.get_ptr(at).map_or(0, |place| unsafe { (&raw const (*place).state).read_volatile() })
     }
-    None
+    #[inline(always)]
+    fn exchange(&self, at: u32, old: u64, new: u64) -> bool {
+        let Some(place) = SOCKETS.get_ptr_mut(at) else { return false };
+        // SAFETY: an aligned word of a map's value; all writers use compare-and-swap.
+        unsafe { compare_exchange_u64(&raw mut (*place).state, old, new) == old }
+    }
+    #[inline(always)]
+    fn strays(&self, at: u32) -> u32 {
+        // SAFETY: as above.
+        SOCKETS.get_ptr(at).map_or(0, |place| unsafe { (&raw const (*place).strays).read_volatile() })
+    }
+    #[inline(always)]
+    fn add_strays(&self, at: u32, change: u32) {
+        if let Some(place) = SOCKETS.get_ptr_mut(at) {
+            // SAFETY: an aligned word of a map's value; all writers use atomics.
+            unsafe { fetch_add_u32(&raw mut (*place).strays, change) };
+        }
+    }
+}
+
+/// Where the socket's pin lies that leads there, or, if `asked`, is what the process gets who asks for that. By itself, as others of these, for
+/// the sake of the stack.
+#[inline(never)]
+fn find(cookie: u64, peer: &Peer, asked: bool) -> u32 {
+    let mut found = NOWHERE;
+    each(&Sockets, cookie, |at, state| {
+        let Some(pin) = SOCKET_PINS.get(at) else { return false };
+        let is = if asked { peer.is(&pin.vip, pin.vip_port) } else { peer.is(&pin.addr, pin.port) };
+        let is = is && counts(state);
+        if is {
+            found = at;
+        }
+        is
+    });
+    found
+}
+
+/// A socket that sends to more services than it may is forgotten at one of them. This and what follows are functions by themselves for the
+/// kernel too (Linux 5.6), numbers in and out and their names kept, so that the verifier looks at each once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flowpin_make_room(cookie: u64) -> u32 {
+    let mut pins = 0;
+    let (mut last, mut last_state) = (NOWHERE, 0);
+    each(&Sockets, cookie, |at, state| {
+        pins += 1;
+        (last, last_state) = (at, state);
+        pins == PINS
+    });
+    if pins == PINS { flowpin_release(last, last_state) } else { 0 }
 }
 
 /// A call to a service that may ask who its clients are.
@@ -231,28 +263,51 @@ fn open_if_admitted(
 }
 
 /// Chooses a backend, pins the socket to it and makes it the destination.
-#[inline(never)]
+#[inline(always)]
 fn open(cookie: u64, service: &Service, peer: &mut Peer, connected: bool) -> u32 {
     let chance = chance();
-    let flow = hash::mix(hash::mix(cookie as u32) ^ (cookie >> 32) as u32);
-    let chosen = if service.affine != 0 {
-        affinity::choose_for_process(service, node(peer.family), flow, chance)
-    } else {
-        choose::backend(service, flow, chance)
-    };
+    let chosen = choose(cookie, service, peer.family, chance);
     if chosen & REFUSED != 0 {
         return chosen;
     }
-    let (backend, bound) = (BackendId(chosen & !affinity::BOUND), chosen & affinity::BOUND != 0);
-    let (Some(record), Some(pin)) = (BACKENDS.get(backend.0), claim(cookie, chance)) else {
-        account::release(backend);
-        if bound {
-            affinity::left_by_process(node(peer.family), backend);
-        }
+    if !pin(cookie, peer, chosen, chance, connected) {
+        give_back(chosen, peer.family);
         return REFUSED | Reason::TableFull as u32;
-    };
+    }
+    account::pinned_by_process(BackendId(chosen & !affinity::BOUND));
+    LED
+}
+
+/// A backend with a place taken on it: the outcome of `choose` or `affinity`.
+#[inline(never)]
+fn choose(cookie: u64, service: &Service, family: u8, chance: u32) -> u32 {
+    let flow = hash::mix(hash::mix(cookie as u32) ^ (cookie >> 32) as u32);
+    if service.affine != 0 {
+        affinity::choose_for_process(service, node(family), flow, chance)
+    } else {
+        choose::backend(service, flow, chance)
+    }
+}
+
+/// Gives that back.
+#[inline(never)]
+fn give_back(chosen: u32, family: u8) {
+    let backend = BackendId(chosen & !affinity::BOUND);
+    account::release(backend);
+    if chosen & affinity::BOUND != 0 {
+        affinity::left_by_process(node(family), backend);
+    }
+}
+
+/// Pins the socket to the backend that was chosen, which becomes the destination. False: there is no room for another socket.
+#[inline(never)]
+fn pin(cookie: u64, peer: &mut Peer, chosen: u32, chance: u32, connected: bool) -> bool {
+    let backend = BackendId(chosen & !affinity::BOUND);
+    let Some(record) = BACKENDS.get(backend.0) else { return false };
+    let at = socket_table::claim(&Sockets, cookie);
+    let Some(pin) = SOCKET_PINS.get_ptr_mut(at) else { return false };
     let port = if record.port == PortBe(0) { peer.port } else { record.port };
-    // SAFETY: within a map's value, and nobody else writes a pin that is being filled. The helper has no preconditions.
+    // SAFETY: within a map's value, and nobody else writes a pin whose place is claimed. The helper has no preconditions.
     unsafe {
         let now = bpf_jiffies64();
         (*pin).vip = peer.addr;
@@ -264,77 +319,44 @@ fn open(cookie: u64, service: &Service, peer: &mut Peer, connected: bool) -> u32
         (*pin).created = (now >> CREATED_SHIFT) as u32;
         (*pin).proto = peer.proto;
         (*pin).family = peer.family;
-        (*pin).bound = bound as u8;
+        (*pin).bound = (chosen & affinity::BOUND != 0) as u8;
         (*pin).connected = connected as u8;
-        // A full barrier: whoever sees the state sees the rest.
-        let number = 1 << 32 | chance as u64;
-        compare_exchange_u64(&raw mut (*pin).state, SocketPin::FILLING, number);
+        peer.turn_into(&raw const record.addr, port);
     }
-    account::pinned_by_process(backend);
-    // SAFETY: within a map's value.
-    unsafe { peer.turn_into(&raw const record.addr, port) };
-    LED
+    // A full barrier: whoever sees the state sees the rest.
+    Sockets.exchange(at, claimed(cookie), pinned(cookie, chance))
 }
 
-/// A place for a pin, that is being filled from now on. `None`: there is no room for another socket.
-#[inline(always)]
-fn claim(cookie: u64, chance: u32) -> Option<*mut SocketPin> {
-    let socket = match SOCKETS.get_ptr_mut(cookie) {
-        Some(socket) => socket,
-        None => {
-            // Another thread may have been first.
-            let _ = SOCKETS.insert(cookie, NO_SOCKET.get(0)?, aya_ebpf::bindings::BPF_NOEXIST as u64);
-            SOCKETS.get_ptr_mut(cookie)?
-        }
-    };
-    let mut place = 0;
-    while place < PINS {
-        let pin = at(socket, place);
-        if state(pin) == 0 && take(pin, 0, SocketPin::FILLING) {
-            return Some(pin);
-        }
-        place += 1;
-    }
-    // A socket that sends to more services than that: one of them is forgotten.
-    let pin = at(socket, chance as usize);
-    release(pin);
-    if take(pin, 0, SocketPin::FILLING) { Some(pin) } else { None }
-}
-
-/// Moves a pin's state. False: somebody was faster.
-#[inline(always)]
-fn take(pin: *mut SocketPin, old: u64, new: u64) -> bool {
-    // SAFETY: an aligned word of a map's value; all writers use compare-and-swap.
-    unsafe { compare_exchange_u64(&raw mut (*pin).state, old, new) == old }
-}
-
-#[inline(always)]
-fn release_all(socket: *mut Socket) {
-    let mut place = 0;
-    while place < PINS {
-        release(at(socket, place));
-        place += 1;
-    }
-}
-
-/// Lets go of a pin, if it counts. True if this call did.
+/// Lets go of all pins of a socket.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn release(pin: *mut SocketPin) -> bool {
-    let seen = state(pin);
-    if seen <= SocketPin::FILLING {
-        return false;
+extern "C" fn flowpin_release_all(cookie: u64) -> u32 {
+    let mut released = 0;
+    each(&Sockets, cookie, |at, state| {
+        released += flowpin_release(at, state);
+        false
+    });
+    released
+}
+
+/// Lets go of a pin, if it counts and is what it was. 1 if this call did.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flowpin_release(at: u32, state: u64) -> u32 {
+    let Some(pin) = SOCKET_PINS.get(at) else { return 0 };
+    if !counts(state) {
+        return 0;
     }
-    // SAFETY: within a map's value; not written while the state is what it is.
-    let (backend, created, bound, family) =
-        unsafe { ((*pin).backend, (*pin).created, (*pin).bound, (*pin).family) };
-    if !take(pin, seen, 0) {
-        return false;
+    // Not written while the state is what it is.
+    let (backend, created, bound, family) = (pin.backend, pin.created, pin.bound, pin.family);
+    if !free(&Sockets, at, state) {
+        return 0;
     }
     account::ended(backend, created);
     if bound != 0 {
         affinity::left_by_process(node(family), backend);
     }
-    true
+    1
 }
 
 /// A socket is closed.
@@ -342,9 +364,8 @@ fn release(pin: *mut SocketPin) -> bool {
 pub fn closed(ctx: SockContext) -> i32 {
     // SAFETY: the kernel's context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    if let Some(socket) = SOCKETS.get_ptr_mut(cookie) {
-        release_all(socket);
-        let _ = SOCKETS.remove(cookie);
+    if may_have(&Sockets, cookie) {
+        flowpin_release_all(cookie);
     }
     GO_ON
 }
@@ -364,12 +385,11 @@ pub fn sweep(ctx: XdpContext) -> u32 {
         };
         // SAFETY: the bytes at `p` were just bounds-checked; any bits are a request.
         let request: SocketRequest = unsafe { get(p, 0) };
-        let Some(socket) = SOCKETS.get_ptr_mut(request.cookie) else { continue };
-        let pin = at(socket, request.place as usize);
+        let Some(pin) = SOCKET_PINS.get_ptr(request.at) else { continue };
         // SAFETY: within a map's value; a whole word.
         let silent = unsafe { (&raw const (*pin).last_seen).read_volatile() } == request.last_seen;
-        if state(pin) == request.state && (any || silent) {
-            released += release(pin) as u32;
+        if any || silent {
+            released += flowpin_release(request.at, request.state);
         }
     }
     released

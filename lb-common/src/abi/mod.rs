@@ -34,7 +34,7 @@ pub use reason::Reason;
 pub use service::{Algorithm, Forward, Service, ServiceId, ServiceKey, ServiceName, Stray};
 pub use settings::{LAYOUT, Settings};
 pub use snat::{MAX_SOURCE_PORTS, MAX_SOURCES, SourceKey, SourcePorts, Sources};
-pub use socket::{Socket, SocketPin};
+pub use socket::{SocketPin, SocketPlace};
 
 /// Names of the maps, as in the BPF object and under `pin_dir/maps`.
 pub mod maps {
@@ -99,8 +99,10 @@ pub mod maps {
     pub const FRAGMENTS4: &str = "FRAGMENTS4";
     /// The same for IPv6.
     pub const FRAGMENTS6: &str = "FRAGMENTS6";
-    /// Sockets of processes of the node's that use services: cookie → [`super::Socket`]. Hash, not preallocated.
+    /// Sockets of processes of the node's that use services: place → [`super::SocketPlace`]. Array, mapped by the agent.
     pub const SOCKETS: &str = "SOCKETS";
+    /// Where they were led: place → [`super::SocketPin`]. Likewise.
+    pub const SOCKET_PINS: &str = "SOCKET_PINS";
     /// Who may open flows of services that aren't everybody's, IPv4: [`super::Client`] → `u32`. LPM trie. Written by the agent only.
     pub const ADMITTED4: &str = "ADMITTED4";
     /// The same for IPv6.
@@ -108,7 +110,7 @@ pub mod maps {
     /// Interfaces whose other ends take packets directly: index → `u32` (always 1). Hash, not preallocated. Written by the agent only.
     pub const PEERS: &str = "PEERS";
     /// All that are pinned.
-    pub const ALL: [&str; 31] = [
+    pub const ALL: [&str; 32] = [
         FLOWS4,
         FLOWS6,
         FLOW_HEADS4,
@@ -136,6 +138,7 @@ pub mod maps {
         SOURCE_PORTS4,
         SOURCE_PORTS6,
         SOCKETS,
+        SOCKET_PINS,
         ADMITTED4,
         ADMITTED6,
         PEERS,
@@ -211,8 +214,8 @@ pub mod limits {
     pub const MAX_FRAGMENTED: u32 = 8_192;
     /// Backends' addresses and ports that are reached by source NAT, times addresses of ours, for each IP version.
     pub const MAX_SOURCE_KEYS: u32 = 16_384;
-    /// Sockets of the node's processes that use services at a time.
-    pub const MAX_SOCKETS: u32 = 131_072;
+    /// Places for sockets of the node's processes that use services, a power of two: made for half as many.
+    pub const SOCKET_PLACES: u32 = 262_144;
     /// Interfaces whose other ends take packets directly.
     pub const MAX_PEERS: u32 = 16_384;
     /// Prefixes of clients over all services of one family.

@@ -44,9 +44,9 @@ const _: () = {
     exact::<DurationHistogram>(8 + 8 * DURATION_BUCKETS, 8);
     exact::<Settings>(24, 8);
     exact::<table::Chunk>(2048, 4);
-    exact::<SocketPin>(8 + 16 + 16 + 2 + 2 + 4 + 4 + 4 + 4 + 4, 8);
-    exact::<Socket>(64 * socket::PINS, 8);
-    exact::<socket::SocketRequest>(8 + 8 + 4 + 4, 8);
+    exact::<SocketPlace>(8 + 4 + 4, 8);
+    exact::<SocketPin>(16 + 16 + 2 + 2 + 4 + 4 + 4 + 4 + 12, 4);
+    exact::<socket::SocketRequest>(8 + 4 + 4, 8);
     exact::<sweep::Request<Addr4>>(8 + 16 + 8, 8);
     exact::<sweep::Request<Addr6>>(8 + 40 + 8, 8);
 };
@@ -77,7 +77,6 @@ pod!(
     SourceKey<Addr4>,
     SourceKey<Addr6>,
     SourcePorts,
-    Socket,
     ServiceKey<Addr4>,
     ServiceKey<Addr6>,
     Service,

@@ -3,23 +3,25 @@
 use super::{BackendId, PortBe, Proto};
 
 /// Services that one socket may use at a time. TCP and connected UDP use one; an unconnected UDP socket that sends to more forgets one of them.
-pub const PINS: usize = 4;
+pub const PINS: u32 = 4;
 
-/// Pins of one socket. 256 bytes. Made and changed by the socket programs only, removed when the socket is closed.
+/// Whether there is a pin at a place, and whose. 16 bytes. How they are looked for: [`socket_table`](crate::socket_table).
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Socket {
-    /// In no order.
-    pub pins: [SocketPin; PINS],
+pub struct SocketPlace {
+    /// 0: free; [`claimed`](crate::socket_table::claimed) or [`pinned`](crate::socket_table::pinned). It counts on its backend for as long as the
+    /// state says so; whoever moves it to 0 by compare-and-swap, and only he, subtracts.
+    pub state: u64,
+    /// Pins that belong here and lie elsewhere.
+    pub strays: u32,
+    /// Zero.
+    pub _pad: u32,
 }
 
-/// One of them. 64 bytes. It counts on its backend for as long as `state` is one that [counts](SocketPin::counts); whoever moves it to 0 by
-/// compare-and-swap, and only he, subtracts.
+/// The pin at a place: a cache line. Written by whoever claimed the place.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SocketPin {
-    /// 0: free; [`SocketPin::FILLING`]; or a number that no pin of the recent past had.
-    pub state: u64,
     /// What the process asked for, as [`Addr::words`](super::Addr::words).
     pub vip: [u32; 4],
     /// Where it was led.
@@ -43,30 +45,17 @@ pub struct SocketPin {
     /// 1: until the socket is closed or connected to something else; 0: unconnected UDP, until it has been silent for too long.
     pub connected: u8,
     /// Zero.
-    pub _pad: u32,
+    pub _pad: [u32; 3],
 }
 
-impl SocketPin {
-    /// `state` of a pin that is being written.
-    pub const FILLING: u64 = 1;
-
-    /// Does it count?
-    #[inline(always)]
-    pub const fn counts(&self) -> bool {
-        self.state > Self::FILLING
-    }
-}
-
-/// "Let go of this pin, if nothing has happened since I looked." 24 bytes.
+/// "Let go of this pin, if nothing has happened since I looked." 16 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SocketRequest {
-    /// The socket's cookie.
-    pub cookie: u64,
     /// What the agent saw.
     pub state: u64,
+    /// At which place.
+    pub at: u32,
     /// Likewise. Not looked at if it is to go in any case ([`sweep::RESET`](super::sweep::RESET)).
     pub last_seen: u32,
-    /// Which of the socket's pins.
-    pub place: u32,
 }

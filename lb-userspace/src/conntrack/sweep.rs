@@ -180,13 +180,14 @@ impl Pass<'_> {
     fn sockets(&self, census: &mut Census) -> Result<(), DatapathError> {
         let now = self.clock.now();
         let mut silent = Vec::new();
-        for (cookie, place, pin) in self.sockets.iter() {
+        for socket in self.sockets.iter() {
+            let pin = &socket.pin;
             *census.pinned.entry(pin.backend).or_default() += 1;
             census.count(pin.backend, self.clock.millis(age(now, pin.created)));
             let service = self.services.get(&pin.backend).copied();
             let limit = service.and_then(|s| self.timeouts.get(&s)).unwrap_or(&Timeouts::DEFAULT).udp;
             if pin.connected == 0 && self.clock.millis(idle(now as u32, pin.last_seen).into()) >= limit {
-                silent.push(sockets::request(cookie, place, &pin));
+                silent.push(socket.request());
                 if let Some(service) = service {
                     *census.timeouts.entry((service, Timeout::Udp)).or_default() += 1;
                 }

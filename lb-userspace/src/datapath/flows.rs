@@ -1,13 +1,6 @@
-//! The flow tables, read where they lie: their maps are mapped into the agent, so that looking at an entry costs no system call
-//! and delays no packet.
+//! The flow tables, read where they lie.
 
-use std::{
-    marker::PhantomData,
-    num::NonZeroUsize,
-    os::fd::AsFd,
-    ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering, fence},
-};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use aya::maps::MapData;
 use lb_common::{
@@ -15,48 +8,18 @@ use lb_common::{
     flow_state::Word,
     flow_table::{LANES, free, lowest, place, rest, with_tag},
 };
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::{DatapathError, pin::PinDir};
+use super::{DatapathError, mapping::Mapping, pin::PinDir};
 
 /// Buckets between two pauses of a walk.
 const BATCH: u32 = 1024;
 
-/// An array map, mapped read-only.
-struct Mapping {
-    start: NonNull<libc::c_void>,
-    length: NonZeroUsize,
-}
-
-// SAFETY: memory that is only read, by volatile and atomic loads, stays mapped until the drop, and belongs to no thread.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    fn new(map: &MapData, length: usize) -> Result<Self, std::io::Error> {
-        let length = NonZeroUsize::new(length).ok_or(std::io::ErrorKind::InvalidInput)?;
-        // SAFETY: a new mapping at an address of the kernel's choice; nothing else is there.
-        let start =
-            unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, map.fd().as_fd(), 0)? };
-        Ok(Self { start, length })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new`, this long, and nobody has it any more.
-        let _ = unsafe { munmap(self.start, self.length.get()) };
-    }
-}
-
 /// One flow table.
-pub struct FlowTable<A> {
-    heads: Mapping,
-    buckets: Mapping,
+pub struct FlowTable<A: Addr> {
+    heads: Mapping<u64>,
+    buckets: Mapping<Bucket<A>>,
     count: u32,
     seed: u32,
-    family: PhantomData<A>,
 }
 
 /// Both.
@@ -88,23 +51,14 @@ impl<A: Addr> FlowTable<A> {
     /// # Errors
     /// They are not of the lengths that they should be, or can't be mapped.
     pub fn over(heads: &MapData, buckets: &MapData, seed: u32) -> Result<Self, DatapathError> {
-        let size = |map: &MapData| {
-            let info = map.info().map_err(DatapathError::kernel("flow table"))?;
-            Ok::<_, DatapathError>((info.max_entries(), info.value_size() as usize))
-        };
-        let ((count, word), (other, bucket)) = (size(heads)?, size(buckets)?);
-        if count != other || word != size_of::<u64>() || bucket != size_of::<Bucket<A>>() {
-            return Err(DatapathError::Kernel {
-                what: "flow table".into(),
-                error: format!("{count} heads of {word} bytes, {other} buckets of {bucket}"),
-            });
+        let (heads, buckets) =
+            (Mapping::new(heads, "heads of flows")?, Mapping::<Bucket<A>>::new(buckets, "flows")?);
+        let count = heads.len();
+        if buckets.len() != count {
+            let error = format!("{count} heads, {} buckets", buckets.len());
+            return Err(DatapathError::Kernel { what: "flow table".into(), error });
         }
-        let mapped = DatapathError::io("mapping a flow table");
-        let both = || {
-            Ok((Mapping::new(heads, count as usize * word)?, Mapping::new(buckets, count as usize * bucket)?))
-        };
-        let (heads, buckets) = both().map_err(mapped)?;
-        Ok(Self { heads, buckets, count, seed, family: PhantomData })
+        Ok(Self { heads, buckets, count, seed })
     }
 
     /// Buckets.
@@ -117,26 +71,17 @@ impl<A: Addr> FlowTable<A> {
     /// # Panics
     /// There is no such bucket.
     pub fn head(&self, bucket: u32) -> u64 {
-        assert!(bucket < self.count);
         // SAFETY: within the mapping, 8-byte aligned, and all writers use atomics.
-        unsafe { AtomicU64::from_ptr(self.heads.start.as_ptr().cast::<u64>().add(bucket as usize)) }
-            .load(Ordering::Acquire)
+        unsafe { AtomicU64::from_ptr(self.heads.at(bucket)) }.load(Ordering::Acquire)
     }
 
     /// The entry in a lane, if it can be read: neither being written nor given to another flow meanwhile.
     fn entry(&self, bucket: u32, lane: usize) -> Option<Flow<A>> {
-        assert!(bucket < self.count && lane < LANES);
+        assert!(lane < LANES);
         // SAFETY: within the mapping, 8-byte aligned; entries are plain data that any bytes are valid for. Others write
         // meanwhile: a copy counts only if the state, which is 0 while they do, was the same flow's before and after.
         let (before, flow, after) = unsafe {
-            let at = self
-                .buckets
-                .start
-                .as_ptr()
-                .cast::<Bucket<A>>()
-                .add(bucket as usize)
-                .cast::<Flow<A>>()
-                .add(lane);
+            let at = self.buckets.at(bucket).cast::<Flow<A>>().add(lane);
             let state = AtomicU64::from_ptr((&raw mut (*at).state).cast());
             let before = state.load(Ordering::Acquire);
             let flow = at.read_volatile();

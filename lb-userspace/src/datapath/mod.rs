@@ -13,6 +13,7 @@ pub mod filter;
 pub mod flows;
 pub mod interfaces;
 mod links;
+mod mapping;
 pub mod maps;
 pub mod object;
 pub mod peers;

@@ -7,40 +7,79 @@ use std::{
     fs::File,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering, fence},
 };
 
-use aya::maps::{HashMap, Map, MapData};
-use lb_common::abi::{
-    Addr4, Addr6, Backend, Socket, SocketPin, maps, programs,
-    socket::SocketRequest,
-    sweep::{REMOVE, RESET},
+use aya::maps::MapData;
+use lb_common::{
+    abi::{
+        Addr4, Addr6, Backend, SocketPin, SocketPlace, maps, programs,
+        socket::SocketRequest,
+        sweep::{REMOVE, RESET},
+    },
+    socket_table::{counts, owner},
 };
 use nix::sys::statfs::{self, CGROUP2_SUPER_MAGIC};
 
-use super::{DatapathError, links, object::Object, pin::PinDir, sweeper};
+use super::{DatapathError, links, mapping::Mapping, object::Object, pin::PinDir, sweeper};
 use crate::source::{SocketScope, SocketSpec};
 
 /// What sockets are pinned to.
 pub struct SocketPins {
-    map: HashMap<MapData, u64, Socket>,
+    places: Mapping<SocketPlace>,
+    pins: Mapping<SocketPin>,
+}
+
+/// One of them, as it was when it was looked at.
+#[derive(Clone, Copy)]
+pub struct PinnedSocket {
+    at: u32,
+    state: u64,
+    /// Where it was led.
+    pub pin: SocketPin,
+}
+
+impl PinnedSocket {
+    /// By which the kernel knows the socket.
+    pub const fn cookie(&self) -> u64 {
+        owner(self.state)
+    }
+
+    /// To let go of it.
+    pub const fn request(&self) -> SocketRequest {
+        SocketRequest { state: self.state, at: self.at, last_seen: self.pin.last_seen }
+    }
 }
 
 impl SocketPins {
-    /// Opens the map by its pin.
+    /// Opens the maps by their pins.
     ///
     /// # Errors
-    /// It is missing or of another kind.
+    /// One is missing or of another kind.
     pub fn open(pins: &PinDir) -> Result<Self, DatapathError> {
-        let failed = || DatapathError::kernel(maps::SOCKETS);
-        let data = MapData::from_pin(pins.map(maps::SOCKETS)).map_err(failed())?;
-        Ok(Self { map: Map::HashMap(data).try_into().map_err(failed())? })
+        let data =
+            |name: &str| MapData::from_pin(pins.map(name)).map_err(DatapathError::kernel(name.to_string()));
+        let places = Mapping::new(&data(maps::SOCKETS)?, maps::SOCKETS)?;
+        let pins = Mapping::new(&data(maps::SOCKET_PINS)?, maps::SOCKET_PINS)?;
+        Ok(Self { places, pins })
     }
 
-    /// Every pin that counts, its socket's cookie and its place. Those that come or go meanwhile may or may not be among them.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, u32, SocketPin)> {
-        self.map.iter().filter_map(Result::ok).flat_map(|(cookie, socket)| {
-            let pins = (0u32..).zip(socket.pins);
-            pins.filter(|(_, pin)| pin.counts()).map(move |(place, pin)| (cookie, place, pin))
+    /// Every pin that counts. Those that come or go meanwhile may or may not be among them.
+    pub fn iter(&self) -> impl Iterator<Item = PinnedSocket> {
+        (0..self.places.len().min(self.pins.len())).filter_map(|at| {
+            // SAFETY: within the mappings, aligned; pins are plain data that any bytes are valid for. Others write meanwhile: a copy
+            // counts only if the place was in the same state before and after.
+            let (state, pin, after) = unsafe {
+                let state = AtomicU64::from_ptr(&raw mut (*self.places.at(at)).state);
+                let before = state.load(Ordering::Acquire);
+                if !counts(before) {
+                    return None;
+                }
+                let pin = self.pins.at(at).read_volatile();
+                fence(Ordering::Acquire);
+                (before, pin, state.load(Ordering::Relaxed))
+            };
+            (state == after).then_some(PinnedSocket { at, state, pin })
         })
     }
 
@@ -49,14 +88,9 @@ impl SocketPins {
     /// # Errors
     /// The kernel refuses.
     fn clear(&self, object: &Object) -> Result<(), DatapathError> {
-        let all: Vec<_> = self.iter().map(|(cookie, place, pin)| request(cookie, place, &pin)).collect();
+        let all: Vec<_> = self.iter().map(|socket| socket.request()).collect();
         sweeper::release(object, RESET, &all).map(drop)
     }
-}
-
-/// The request about a pin, as it was looked at.
-pub const fn request(cookie: u64, place: u32, pin: &SocketPin) -> SocketRequest {
-    SocketRequest { cookie, state: pin.state, last_seen: pin.last_seen, place }
 }
 
 /// Lets go of pins that have not changed since the requests were made. Returns how many there were.

@@ -93,8 +93,9 @@ pub fn each<'a>(place: Place<'a>, filter: &Filter<'_>, mut visit: impl FnMut(Row
         tracing::debug!("the kernel's list of sockets: {e}");
         HashMap::new()
     });
-    for (cookie, _, pin) in pins {
-        let known = known.get(&cookie).copied();
+    for socket in pins {
+        let pin = socket.pin;
+        let known = known.get(&socket.cookie()).copied();
         let unspecified = SocketAddr::new(address([0; 4], pin.family), 0);
         let client = known.map_or(unspecified, |known| known.local);
         let backend = SocketAddr::new(address(pin.addr, pin.family), pin.port.get());

@@ -15,7 +15,10 @@ use flowpin_tests::harness::{
     topology::Family,
     udp,
 };
-use nix::sys::signal::Signal;
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::Signal,
+};
 
 const PORT: u16 = 80;
 const UDP: u16 = 53;
@@ -255,5 +258,75 @@ fn only_whom_the_scope_names() {
     assert!(!agent.pins().join("sockets/flowpin_connect4").exists());
     net.node.run(|| assert!(TcpStream::connect_timeout(&vip, Duration::from_millis(200)).is_err()));
     drop(held);
+    assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
+}
+
+#[test]
+fn thousands_of_sockets_are_found_again() {
+    const SOCKETS: usize = 12_000;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    assert!(most > 13_000, "the limit of open files is {most}: raise it (ulimit -Hn)");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let (net, _servers, mut agent) = setup(4, HOST, "");
+    net.node.run(|| {
+        // By both, in turn: so many that some find their places in the table taken.
+        let vips = [Family::V4, Family::V6].map(|family| at(&family.vip(0), UDP));
+        let mut sockets: Vec<UdpSocket> = (0..SOCKETS).map(|i| udp::connect(vips[i % 2])).collect();
+        let each = [(SOCKETS / 8) as u64; 4];
+        assert_eq!((agent.active("v4"), agent.active("v6")), (each.into(), each.into()));
+        assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
+        // Two of three go, some of them while nobody looks.
+        let mut number = 0;
+        let mut third = || {
+            number += 1;
+            number % 3 == 0
+        };
+        let rest = sockets.split_off(SOCKETS / 2);
+        sockets.retain(|_| third());
+        agent.end(Signal::SIGKILL);
+        sockets.extend(rest.into_iter().filter(|_| third()));
+        agent.up();
+        let left = agent.active("v4").iter().chain(&agent.active("v6")).sum::<u64>();
+        assert_eq!(left, (SOCKETS / 3) as u64);
+        assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
+        for (number, socket) in (0..).zip(sockets.iter().step_by(40)) {
+            udp::exchange(socket, number, 100);
+        }
+    });
+    none_left(&agent, "v4");
+    none_left(&agent, "v6");
+    assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
+}
+
+#[test]
+fn a_socket_that_asks_many_services_stays_at_the_last_few() {
+    let (net, _servers, agent) = setup(2, HOST, "");
+    let names: Vec<String> = (0..7).map(|i| format!("s{i}")).collect();
+    let vips: Vec<SocketAddr> = (0..7).map(|i| at(&format!("10.96.1.{i}"), UDP)).collect();
+    for ((name, vip), port) in names.iter().zip(&vips).zip(5300..) {
+        // Each at a port of its own: from whom an answer comes is all that tells which service it is of.
+        udp::echo(&net.backends[0], port);
+        agent.done(&["service", "add", name, "--vip", &vip.ip().to_string(), "--port", "53/udp"]);
+        agent.done(&["backend", "add", name, &format!("{}:{port}", Family::V4.backend(0))]);
+    }
+    let pinned = || names.iter().map(|name| agent.active(name)[0]).collect::<Vec<_>>();
+    net.node.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut buffer = [0; 100];
+        for round in 0..3u8 {
+            for (vip, name) in vips.iter().zip(&names) {
+                socket.send_to(&[round; 50], vip).unwrap();
+                let (length, from) = socket.recv_from(&mut buffer).unwrap();
+                assert_eq!((&buffer[..length], from), (&[round; 50][..], *vip));
+                assert_eq!(agent.active(name), [1], "the one just asked");
+            }
+            assert_eq!(pinned().iter().sum::<u64>(), 4, "{:?}", pinned());
+        }
+        assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
+    });
+    eventually("a closed socket counts nowhere", Duration::from_secs(20), || {
+        if pinned().iter().sum::<u64>() == 0 { Ok(()) } else { Err(format!("{:?}", pinned())) }
+    });
     assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
 }
