@@ -131,17 +131,18 @@ extern "C" fn flowpin_ended(backend: u32, created: u32) -> u32 {
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_jiffies64() } >> CREATED_SHIFT;
     let jiffies = ((now as u32).wrapping_sub(created) as u64) << CREATED_SHIFT;
-    // max: a division that can't be by zero has no panic in it, which the verifier would not take.
-    let ticks = jiffies.wrapping_mul(1000) / (TICK_HZ.load() as u64 * DURATION_TICK_MS).max(1);
     let mut bucket = 0usize;
-    while bucket < DURATION_BUCKETS - 1 && ticks >= 1 << bucket {
-        bucket += 1;
+    if jiffies != 0 {
+        // max: a division that can't be by zero has no panic in it, which the verifier would not take.
+        let ticks = jiffies.wrapping_mul(1000) / (TICK_HZ.load() as u64 * DURATION_TICK_MS).max(1);
+        while bucket < DURATION_BUCKETS - 1 && ticks >= 1 << bucket {
+            bucket += 1;
+        }
+        // SAFETY: array maps' values live as long as the map; all writers use atomics.
+        unsafe { add_u64(&raw mut (*histogram).sum_jiffies, jiffies) };
     }
-    // SAFETY: array maps' values live as long as the map; all writers use atomics; the bucket is within the array.
-    unsafe {
-        add_u64(&raw mut (*histogram).sum_jiffies, jiffies);
-        add_u64((&raw mut (*histogram).buckets).cast::<u64>().add(bucket), 1);
-    }
+    // SAFETY: as above; the bucket is within the array.
+    unsafe { add_u64((&raw mut (*histogram).buckets).cast::<u64>().add(bucket), 1) };
     0
 }
 
