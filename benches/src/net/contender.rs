@@ -1,6 +1,6 @@
 //! Who is measured, and how each is set up with so many services.
 
-use std::{fmt::Write as _, process::Stdio, time::Duration};
+use std::{fmt::Write as _, net::Ipv4Addr, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
@@ -22,6 +22,8 @@ use super::{
     stage::{BACKENDS, VIP},
 };
 
+/// Processes of the node's are led.
+const SOCKETS: &str = "[sockets]\nscope = \"host\"\n";
 /// Connections that Flowpin's table and the proxies have room for.
 pub const FLOWS: u32 = 524_288;
 
@@ -46,6 +48,10 @@ pub enum Contender {
     Direct,
     /// Flowpin, likewise: sockets are led to backends when they connect.
     Socket,
+    /// The same with a service for each backend, which clients take in turn, as they take backends without it. How connections are spread decides
+    /// which servers sleep and have to be woken, and makes a difference of a few percent either way: here it makes none, and what is left is
+    /// what leading a socket costs.
+    SocketInTurn,
     /// Flowpin.
     Flowpin {
         /// Where clients' packets come in; TC at the backends in any case, as pods' veths have it.
@@ -97,6 +103,7 @@ impl Contender {
             Self::Nginx => "nginx",
             Self::Direct => "direct, on the node",
             Self::Socket => "Flowpin socket",
+            Self::SocketInTurn => "Flowpin socket, in turn",
             Self::Flowpin { way: Way::Tc, hashing: false } => "Flowpin TC LC",
             Self::Flowpin { way: Way::Tc, hashing: true } => "Flowpin TC CH",
             Self::Flowpin { way: Way::Xdp, hashing: false } => "Flowpin XDP LC",
@@ -108,12 +115,12 @@ impl Contender {
 
     /// Do clients connect to a VIP?
     pub const fn balances(self) -> bool {
-        !matches!(self, Self::Plain | Self::Idle | Self::Conntrack | Self::Direct)
+        !matches!(self, Self::Plain | Self::Idle | Self::Conntrack | Self::Direct | Self::SocketInTurn)
     }
 
     /// Are clients processes of the node's?
     pub const fn on_node(self) -> bool {
-        matches!(self, Self::Direct | Self::Socket)
+        matches!(self, Self::Direct | Self::Socket | Self::SocketInTurn)
     }
 
     /// Does it take datagrams to the service?
@@ -138,7 +145,14 @@ impl Contender {
                 return proxy(node, "nginx", &args, &nginx());
             }
             Self::Socket => {
-                let rules = String::from("[sockets]\nscope = \"host\"\n");
+                return Ok(agent(node, SOCKETS.into(), "least-connections", services));
+            }
+            Self::SocketInTurn => {
+                let one = |i| {
+                    let backend = [format!("10.2.{i}.2")];
+                    service(&format!("one{i}"), &in_turn(i).to_string(), &ports(), &backend, "")
+                };
+                let rules = SOCKETS.to_string() + &(0..BACKENDS).map(one).collect::<String>();
                 return Ok(agent(node, rules, "least-connections", services));
             }
             Self::Flowpin { way, hashing } => {
@@ -229,12 +243,21 @@ fn nginx() -> String {
     text + "}\n"
 }
 
+/// The ports of the service that is measured, as the configuration has them.
+fn ports() -> String {
+    PORTS.map(|(port, tcp)| format!("\"{port}/{}\"", if tcp { "tcp" } else { "udp" })).join(", ")
+}
+
+/// The VIP of the service that has this backend alone.
+pub fn in_turn(backend: usize) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(VIP) + 1000 + backend as u32)
+}
+
 fn agent(node: &Ns, rules: String, algorithm: &str, services: u32) -> Running {
     let mut text = format!("[conntrack]\nmax_flows = {FLOWS}\n{rules}");
     let line = format!("algorithm = \"{algorithm}\"");
-    let ports = PORTS.map(|(port, tcp)| format!("\"{port}/{}\"", if tcp { "tcp" } else { "udp" })).join(", ");
     let backends: Vec<String> = (0..BACKENDS).map(|i| format!("10.2.{i}.2")).collect();
-    text += &service("measured", &VIP.to_string(), &ports, &backends, &line);
+    text += &service("measured", &VIP.to_string(), &ports(), &backends, &line);
     for number in 1..services {
         let vip = rules::vip(number).to_string();
         text += &service(&format!("s{number}"), &vip, &format!("\"{ECHO}/tcp\""), &backends, &line);

@@ -50,6 +50,7 @@ fn stages(options: &Options) -> Result<Vec<Stage>> {
         (1, Contender::Nginx),
         (1, Contender::Direct),
         (1, Contender::Socket),
+        (1, Contender::SocketInTurn),
         (sizes.len(), Contender::Flowpin { way: Way::Tc, hashing: false }),
         (sizes.len(), Contender::Flowpin { way: Way::Xdp, hashing: false }),
         (1, Contender::Flowpin { way: Way::Fast, hashing: false }),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use flowpin_tests::harness::{Net, Ns, program};
 
 use super::{
-    contender::{Contender, Running},
+    contender::{Contender, Running, in_turn},
     load::CLIENTS,
     server::Server,
 };
@@ -70,8 +70,12 @@ impl Stage {
 
     /// Where a client connects to. `turn`: without a balancer, clients take the backends in turn.
     pub fn target(&self, port: u16, turn: usize) -> SocketAddr {
-        let address =
-            if self.contender.balances() { VIP } else { Ipv4Addr::new(10, 2, (turn % BACKENDS) as u8, 2) };
+        let backend = turn % BACKENDS;
+        let address = match self.contender {
+            Contender::SocketInTurn => in_turn(backend),
+            contender if contender.balances() => VIP,
+            _ => Ipv4Addr::new(10, 2, backend as u8, 2),
+        };
         (address, port).into()
     }
 
