@@ -134,7 +134,7 @@ fn connect(ctx: &SockAddrContext, cookie: u64, peer: &mut Peer) -> u32 {
     let service = peer.service();
     if may_have(&Sockets, cookie) {
         // Where another program of ours has just led it: while one takes another's place, both are there.
-        if service.is_none() && find(cookie, peer, false) != NOWHERE {
+        if service.is_none() && turn(cookie, peer, false) {
             return NOT_OURS;
         }
         // It was connected to something else before.
@@ -149,23 +149,15 @@ fn connect(ctx: &SockAddrContext, cookie: u64, peer: &mut Peer) -> u32 {
 #[inline(always)]
 fn send(ctx: &SockAddrContext, cookie: u64, peer: &mut Peer) -> u32 {
     let Some(service) = peer.service() else { return NOT_OURS };
-    if let Some(pin) = SOCKET_PINS.get_ptr_mut(find(cookie, peer, true)) {
-        touch(pin);
-        // SAFETY: within a map's value; what is read of a pin that is let go meanwhile is where it led a moment ago.
-        unsafe { peer.turn_into(&raw const (*pin).addr, (*pin).port) };
+    if turn(cookie, peer, true) {
         return LED;
     }
-    flowpin_make_room(cookie);
     open_if_admitted(ctx, cookie, service, peer, false)
 }
 
 #[inline(always)]
 fn ask(cookie: u64, peer: &mut Peer) -> u32 {
-    let Some(pin) = SOCKET_PINS.get_ptr_mut(find(cookie, peer, false)) else { return NOT_OURS };
-    touch(pin);
-    // SAFETY: as above.
-    unsafe { peer.turn_into(&raw const (*pin).vip, (*pin).vip_port) };
-    LED
+    if turn(cookie, peer, false) { LED } else { NOT_OURS }
 }
 
 /// Notes that an unconnected socket is in use.
@@ -209,21 +201,40 @@ impl Places for Sockets {
     }
 }
 
-/// Where the socket's pin lies that leads there, or, if `asked`, is what the process gets who asks for that. By itself, as others of these, for
-/// the sake of the stack.
+/// Replaces what the process asked for by where it was led (`asked`), or the reverse. False: this socket has no such pin. By itself, as others of
+/// these, for the sake of the stack.
 #[inline(never)]
-fn find(cookie: u64, peer: &Peer, asked: bool) -> u32 {
-    let mut found = NOWHERE;
+fn turn(cookie: u64, peer: &mut Peer, asked: bool) -> bool {
+    let mut turned = false;
     each(&Sockets, cookie, |at, state| {
-        let Some(pin) = SOCKET_PINS.get(at) else { return false };
-        let is = if asked { peer.is(&pin.vip, pin.vip_port) } else { peer.is(&pin.addr, pin.port) };
-        let is = is && counts(state);
-        if is {
-            found = at;
+        let Some(pin) = SOCKET_PINS.get_ptr_mut(at) else { return false };
+        if !counts(state) {
+            return false;
         }
-        is
+        // SAFETY: within a map's value. It may be let go and be another's meanwhile, see below.
+        let (from, from_port, to, to_port) = unsafe {
+            if asked {
+                (&(*pin).vip, (*pin).vip_port, &raw const (*pin).addr, (*pin).port)
+            } else {
+                (&(*pin).addr, (*pin).port, &raw const (*pin).vip, (*pin).vip_port)
+            }
+        };
+        if !peer.is(from, from_port) {
+            return false;
+        }
+        let mut other = *peer;
+        // SAFETY: as above.
+        unsafe { other.turn_into(to, to_port) };
+        // A full barrier: what was read is of this pin if it is still there.
+        if !Sockets.exchange(at, state, state) {
+            return false;
+        }
+        touch(pin);
+        *peer = other;
+        turned = true;
+        true
     });
-    found
+    turned
 }
 
 /// A socket that sends to more services than it may is forgotten at one of them. This and what follows are functions by themselves for the
@@ -304,6 +315,9 @@ fn give_back(chosen: u32, family: u8) {
 fn pin(cookie: u64, peer: &mut Peer, chosen: u32, chance: u32, connected: bool) -> bool {
     let backend = BackendId(chosen & !affinity::BOUND);
     let Some(record) = BACKENDS.get(backend.0) else { return false };
+    if !connected {
+        flowpin_make_room(cookie);
+    }
     let at = socket_table::claim(&Sockets, cookie);
     let Some(pin) = SOCKET_PINS.get_ptr_mut(at) else { return false };
     let port = if record.port == PortBe(0) { peer.port } else { record.port };
