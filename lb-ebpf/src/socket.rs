@@ -4,6 +4,7 @@
 //! Hooks run in the process's own context, where packets may interrupt them: nothing here uses the packet path's per-CPU places.
 
 mod peer;
+mod pins;
 
 use aya_ebpf::{
     EbpfContext,
@@ -13,20 +14,21 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         BackendId, CREATED_SHIFT, Guard, PortBe, Proto, Reason, Service, SocketPin,
-        socket::{PINS, SocketRequest},
+        socket::SocketRequest,
         sweep::{BATCH, HEADER, RESET},
     },
     hash,
-    socket_table::{self, NOWHERE, Places, claimed, counts, each, free, may_have, pinned},
+    socket_table::{self, Places as _, claimed, counts, each, may_have, pinned},
 };
 
-use self::peer::{Peer, node};
+use self::{
+    peer::{Peer, node},
+    pins::{Sockets, flowpin_make_room, flowpin_release, flowpin_release_all},
+};
 use crate::{
-    account, affinity,
-    atomic::{compare_exchange_u64, fetch_add_u32},
-    choose,
+    account, affinity, choose,
     conntrack::{REFUSED, chance},
-    maps::{BACKENDS, NODE_NETNS, SOCKET_PINS, SOCKETS, SOCKETS_OF_ALL},
+    maps::{BACKENDS, NODE_NETNS, SOCKET_PINS, SOCKETS_OF_ALL},
     packet::{Packet, XdpPacket, get, opaque},
 };
 
@@ -172,35 +174,6 @@ fn touch(pin: *mut SocketPin) {
     }
 }
 
-/// The array of sockets.
-struct Sockets;
-
-impl Places for Sockets {
-    #[inline(always)]
-    fn state(&self, at: u32) -> u64 {
-        // SAFETY: within a map's value. Volatile: others write meanwhile; a whole word.
-        SOCKETS.get_ptr(at).map_or(0, |place| unsafe { (&raw const (*place).state).read_volatile() })
-    }
-    #[inline(always)]
-    fn exchange(&self, at: u32, old: u64, new: u64) -> bool {
-        let Some(place) = SOCKETS.get_ptr_mut(at) else { return false };
-        // SAFETY: an aligned word of a map's value; all writers use compare-and-swap.
-        unsafe { compare_exchange_u64(&raw mut (*place).state, old, new) == old }
-    }
-    #[inline(always)]
-    fn strays(&self, at: u32) -> u32 {
-        // SAFETY: as above.
-        SOCKETS.get_ptr(at).map_or(0, |place| unsafe { (&raw const (*place).strays).read_volatile() })
-    }
-    #[inline(always)]
-    fn add_strays(&self, at: u32, change: u32) {
-        if let Some(place) = SOCKETS.get_ptr_mut(at) {
-            // SAFETY: an aligned word of a map's value; all writers use atomics.
-            unsafe { fetch_add_u32(&raw mut (*place).strays, change) };
-        }
-    }
-}
-
 /// Replaces what the process asked for by where it was led (`asked`), or the reverse. False: this socket has no such pin. By itself, as others of
 /// these, for the sake of the stack.
 #[inline(never)]
@@ -235,21 +208,6 @@ fn turn(cookie: u64, peer: &mut Peer, asked: bool) -> bool {
         true
     });
     turned
-}
-
-/// A socket that sends to more services than it may is forgotten at one of them. This and what follows are functions by themselves for the
-/// kernel too (Linux 5.6), numbers in and out and their names kept, so that the verifier looks at each once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn flowpin_make_room(cookie: u64) -> u32 {
-    let mut pins = 0;
-    let (mut last, mut last_state) = (NOWHERE, 0);
-    each(&Sockets, cookie, |at, state| {
-        pins += 1;
-        (last, last_state) = (at, state);
-        pins == PINS
-    });
-    if pins == PINS { flowpin_release(last, last_state) } else { 0 }
 }
 
 /// A call to a service that may ask who its clients are.
@@ -339,38 +297,6 @@ fn pin(cookie: u64, peer: &mut Peer, chosen: u32, chance: u32, connected: bool) 
     }
     // A full barrier: whoever sees the state sees the rest.
     Sockets.exchange(at, claimed(cookie), pinned(cookie, chance))
-}
-
-/// Lets go of all pins of a socket.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn flowpin_release_all(cookie: u64) -> u32 {
-    let mut released = 0;
-    each(&Sockets, cookie, |at, state| {
-        released += flowpin_release(at, state);
-        false
-    });
-    released
-}
-
-/// Lets go of a pin, if it counts and is what it was. 1 if this call did.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn flowpin_release(at: u32, state: u64) -> u32 {
-    let Some(pin) = SOCKET_PINS.get(at) else { return 0 };
-    if !counts(state) {
-        return 0;
-    }
-    // Not written while the state is what it is.
-    let (backend, created, bound, family) = (pin.backend, pin.created, pin.bound, pin.family);
-    if !free(&Sockets, at, state) {
-        return 0;
-    }
-    account::ended(backend, created);
-    if bound != 0 {
-        affinity::left_by_process(node(family), backend);
-    }
-    1
 }
 
 /// A socket is closed.
