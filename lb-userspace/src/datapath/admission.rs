@@ -20,12 +20,9 @@ impl Admission {
     /// # Errors
     /// One is missing or of another kind.
     pub fn open(pins: &PinDir) -> Result<Self, DatapathError> {
-        let map = |name: &'static str| {
-            MapData::from_pin(pins.map(name)).map(Map::LpmTrie).map_err(DatapathError::kernel(name))
-        };
         Ok(Self {
-            v4: map(maps::ADMITTED4)?.try_into().map_err(DatapathError::kernel(maps::ADMITTED4))?,
-            v6: map(maps::ADMITTED6)?.try_into().map_err(DatapathError::kernel(maps::ADMITTED6))?,
+            v4: pins.open_as(maps::ADMITTED4, Map::LpmTrie)?,
+            v6: pins.open_as(maps::ADMITTED6, Map::LpmTrie)?,
         })
     }
 

@@ -23,7 +23,7 @@ impl Clients {
     /// It is missing or of another kind.
     pub fn open(pins: &PinDir) -> Result<Self, DatapathError> {
         let failed = || DatapathError::kernel(maps::AFFINITY);
-        let data = MapData::from_pin(pins.map(maps::AFFINITY)).map_err(failed())?;
+        let data = pins.data(maps::AFFINITY)?;
         let capacity = data.info().map_err(failed())?.max_entries();
         Ok(Self { map: Map::HashMap(data).try_into().map_err(failed())?, capacity })
     }

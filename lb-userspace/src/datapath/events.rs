@@ -28,12 +28,8 @@ impl Events {
     /// # Errors
     /// One is missing or of another kind, or the kernel refuses.
     pub fn open(pins: &PinDir) -> Result<Self, DatapathError> {
-        let data =
-            |name: &str| MapData::from_pin(pins.map(name)).map_err(DatapathError::kernel(name.to_string()));
-        let ring =
-            Map::RingBuf(data(maps::EVENTS)?).try_into().map_err(DatapathError::kernel(maps::EVENTS))?;
-        let listen =
-            Map::Array(data(maps::LISTEN)?).try_into().map_err(DatapathError::kernel(maps::LISTEN))?;
+        let ring = pins.open_as(maps::EVENTS, Map::RingBuf)?;
+        let listen = pins.open_as(maps::LISTEN, Map::Array)?;
         let mut events = Self { ring, listen };
         events.listen(false)?;
         Ok(events)

@@ -36,11 +36,9 @@ impl FlowTables {
     /// # Errors
     /// One is missing or of another kind.
     pub fn open(pins: &PinDir, seed: u32) -> Result<Self, DatapathError> {
-        let data =
-            |name: &str| MapData::from_pin(pins.map(name)).map_err(DatapathError::kernel(name.to_string()));
         Ok(Self {
-            v4: FlowTable::over(&data(maps::FLOW_HEADS4)?, &data(maps::FLOWS4)?, seed)?,
-            v6: FlowTable::over(&data(maps::FLOW_HEADS6)?, &data(maps::FLOWS6)?, seed)?,
+            v4: FlowTable::over(&pins.data(maps::FLOW_HEADS4)?, &pins.data(maps::FLOWS4)?, seed)?,
+            v6: FlowTable::over(&pins.data(maps::FLOW_HEADS6)?, &pins.data(maps::FLOWS6)?, seed)?,
         })
     }
 }

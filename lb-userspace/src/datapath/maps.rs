@@ -57,30 +57,23 @@ impl Maps {
     /// # Errors
     /// One is missing or of another kind.
     pub fn open(pins: &PinDir) -> Result<Self, DatapathError> {
-        let data = |name: &str| MapData::from_pin(pins.map(name)).map_err(failed(name));
-        let hash = |name: &str| Ok::<_, DatapathError>(Map::HashMap(data(name)?));
-        let array = |name: &str| Ok::<_, DatapathError>(Map::Array(data(name)?));
-        let percpu = |name: &str| Ok::<_, DatapathError>(Map::PerCpuArray(data(name)?));
         Ok(Self {
-            services4: hash(maps::SERVICES4)?.try_into().map_err(failed(maps::SERVICES4))?,
-            services6: hash(maps::SERVICES6)?.try_into().map_err(failed(maps::SERVICES6))?,
-            vips4: hash(maps::VIPS4)?.try_into().map_err(failed(maps::VIPS4))?,
-            vips6: hash(maps::VIPS6)?.try_into().map_err(failed(maps::VIPS6))?,
-            filter: Filter::over(array(maps::FILTER)?.try_into().map_err(failed(maps::FILTER))?),
-            pools: array(maps::POOLS)?.try_into().map_err(failed(maps::POOLS))?,
-            active: array(maps::ACTIVE)?.try_into().map_err(failed(maps::ACTIVE))?,
-            clients: array(maps::CLIENTS)?.try_into().map_err(failed(maps::CLIENTS))?,
-            hosts: hash(maps::HOSTS)?.try_into().map_err(failed(maps::HOSTS))?,
+            services4: pins.open_as(maps::SERVICES4, Map::HashMap)?,
+            services6: pins.open_as(maps::SERVICES6, Map::HashMap)?,
+            vips4: pins.open_as(maps::VIPS4, Map::HashMap)?,
+            vips6: pins.open_as(maps::VIPS6, Map::HashMap)?,
+            filter: Filter::over(pins.open_as(maps::FILTER, Map::Array)?),
+            pools: pins.open_as(maps::POOLS, Map::Array)?,
+            active: pins.open_as(maps::ACTIVE, Map::Array)?,
+            clients: pins.open_as(maps::CLIENTS, Map::Array)?,
+            hosts: pins.open_as(maps::HOSTS, Map::HashMap)?,
             admission: Admission::open(pins)?,
-            backends: array(maps::BACKENDS)?.try_into().map_err(failed(maps::BACKENDS))?,
-            counters: percpu(maps::BACKEND_COUNTERS)?.try_into().map_err(failed(maps::BACKEND_COUNTERS))?,
-            tables: Tables::over(
-                Map::ArrayOfMaps(data(maps::TABLES)?).try_into().map_err(failed(maps::TABLES))?,
-                data(maps::TABLES)?,
-            ),
-            reasons: percpu(maps::REASONS)?.try_into().map_err(failed(maps::REASONS))?,
-            durations: array(maps::DURATIONS)?.try_into().map_err(failed(maps::DURATIONS))?,
-            names: array(maps::SERVICE_NAMES)?.try_into().map_err(failed(maps::SERVICE_NAMES))?,
+            backends: pins.open_as(maps::BACKENDS, Map::Array)?,
+            counters: pins.open_as(maps::BACKEND_COUNTERS, Map::PerCpuArray)?,
+            tables: Tables::over(pins.open_as(maps::TABLES, Map::ArrayOfMaps)?, pins.data(maps::TABLES)?),
+            reasons: pins.open_as(maps::REASONS, Map::PerCpuArray)?,
+            durations: pins.open_as(maps::DURATIONS, Map::Array)?,
+            names: pins.open_as(maps::SERVICE_NAMES, Map::Array)?,
             cpus: aya::util::nr_cpus().map_err(|(path, e)| DatapathError::io(path)(e))?,
         })
     }

@@ -100,10 +100,7 @@ impl Object {
             Self::xdp_in(&mut ebpf, name)?.load().map_err(refused(name))?;
         }
         if settings.is_none() {
-            let map =
-                MapData::from_pin(pins.map(maps::SETTINGS)).map_err(DatapathError::kernel("SETTINGS"))?;
-            let mut map: Array<_, Settings> =
-                aya::maps::Map::Array(map).try_into().map_err(DatapathError::kernel("SETTINGS"))?;
+            let mut map: Array<_, Settings> = pins.open_as(maps::SETTINGS, aya::maps::Map::Array)?;
             // Last: maps without a layout are those of a first start that didn't get here.
             map.set(0, Settings { layout: LAYOUT, max_flows, seed, max_clients, _pad: 0 }, 0)
                 .map_err(DatapathError::kernel("SETTINGS"))?;

@@ -18,9 +18,7 @@ impl Peers {
     /// # Errors
     /// It is missing or of another kind.
     pub fn open(pins: &PinDir) -> Result<Self, DatapathError> {
-        let failed = || DatapathError::kernel(maps::PEERS);
-        let data = MapData::from_pin(pins.map(maps::PEERS)).map_err(failed())?;
-        Ok(Self { map: Map::HashMap(data).try_into().map_err(failed())? })
+        Ok(Self { map: pins.open_as(maps::PEERS, Map::HashMap)? })
     }
 
     /// These and no others.

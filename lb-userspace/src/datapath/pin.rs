@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aya::maps::{Map, MapData, MapError};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -67,6 +68,24 @@ impl PinDir {
     /// A map's pin.
     pub fn map(&self, name: &str) -> PathBuf {
         self.path.join("maps").join(name)
+    }
+    /// A map, by its pin.
+    ///
+    /// # Errors
+    /// It is missing.
+    pub fn data(&self, name: &'static str) -> Result<MapData, DatapathError> {
+        MapData::from_pin(self.map(name)).map_err(DatapathError::kernel(name))
+    }
+    /// The same as what it is. `kind`: of which kind that is.
+    ///
+    /// # Errors
+    /// It is missing or something else.
+    pub fn open_as<M: TryFrom<Map, Error = MapError>>(
+        &self,
+        name: &'static str,
+        kind: fn(MapData) -> Map,
+    ) -> Result<M, DatapathError> {
+        kind(self.data(name)?).try_into().map_err(DatapathError::kernel(name))
     }
     /// Where links are.
     pub fn links(&self) -> PathBuf {

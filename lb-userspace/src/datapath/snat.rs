@@ -30,12 +30,9 @@ impl TakenPorts {
     /// # Errors
     /// One is missing or of another kind.
     fn open(pins: &PinDir) -> Result<Self, DatapathError> {
-        let map = |name: &'static str| {
-            MapData::from_pin(pins.map(name)).map(Map::HashMap).map_err(DatapathError::kernel(name))
-        };
         Ok(Self {
-            v4: map(maps::SOURCE_PORTS4)?.try_into().map_err(DatapathError::kernel(maps::SOURCE_PORTS4))?,
-            v6: map(maps::SOURCE_PORTS6)?.try_into().map_err(DatapathError::kernel(maps::SOURCE_PORTS6))?,
+            v4: pins.open_as(maps::SOURCE_PORTS4, Map::HashMap)?,
+            v6: pins.open_as(maps::SOURCE_PORTS6, Map::HashMap)?,
         })
     }
 
@@ -69,12 +66,9 @@ impl SourceMaps {
     /// # Errors
     /// One is missing or of another kind.
     pub fn open(pins: &PinDir) -> Result<Self, DatapathError> {
-        let map = |name: &'static str| {
-            MapData::from_pin(pins.map(name)).map(Map::Array).map_err(DatapathError::kernel(name))
-        };
         Ok(Self {
-            v4: map(maps::SOURCES4)?.try_into().map_err(DatapathError::kernel(maps::SOURCES4))?,
-            v6: map(maps::SOURCES6)?.try_into().map_err(DatapathError::kernel(maps::SOURCES6))?,
+            v4: pins.open_as(maps::SOURCES4, Map::Array)?,
+            v6: pins.open_as(maps::SOURCES6, Map::Array)?,
             taken: TakenPorts::open(pins)?,
         })
     }

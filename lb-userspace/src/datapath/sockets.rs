@@ -10,7 +10,6 @@ use std::{
     sync::atomic::{AtomicU64, Ordering, fence},
 };
 
-use aya::maps::MapData;
 use lb_common::{
     abi::{
         Addr4, Addr6, Backend, SocketPin, SocketPlace, maps, programs,
@@ -57,10 +56,8 @@ impl SocketPins {
     /// # Errors
     /// One is missing or of another kind.
     pub fn open(pins: &PinDir) -> Result<Self, DatapathError> {
-        let data =
-            |name: &str| MapData::from_pin(pins.map(name)).map_err(DatapathError::kernel(name.to_string()));
-        let places = Mapping::new(&data(maps::SOCKETS)?, maps::SOCKETS)?;
-        let pins = Mapping::new(&data(maps::SOCKET_PINS)?, maps::SOCKET_PINS)?;
+        let places = Mapping::new(&pins.data(maps::SOCKETS)?, maps::SOCKETS)?;
+        let pins = Mapping::new(&pins.data(maps::SOCKET_PINS)?, maps::SOCKET_PINS)?;
         Ok(Self { places, pins })
     }
 
