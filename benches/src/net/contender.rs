@@ -48,9 +48,8 @@ pub enum Contender {
     Direct,
     /// Flowpin, likewise: sockets are led to backends when they connect.
     Socket,
-    /// The same with a service for each backend, which clients take in turn, as they take backends without it. How connections are spread decides
-    /// which servers sleep and have to be woken, and makes a difference of a few percent either way: here it makes none, and what is left is
-    /// what leading a socket costs.
+    /// The same with a service for each backend, which clients take in turn, as they take backends without it. How connections are spread
+    /// makes a difference of several percent either way: here it makes none, and what is left is what leading a socket costs.
     SocketInTurn,
     /// Flowpin.
     Flowpin {
