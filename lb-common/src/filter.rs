@@ -1,19 +1,49 @@
-//! What may be a service's: a bit for each VIP, port and protocol, in a table small enough to stay in the cache. A packet whose
-//! bit isn't set is nobody's, which spares nearly all that aren't ours the lookup of a service (Bloom, "Space/time trade-offs in
-//! hash coding with allowable errors", 1970, with one hash).
+//! What may be a service's or a flow's: bits in a table small enough to stay in the cache, which spare nearly all packets that aren't ours every
+//! other lookup (Bloom, "Space/time trade-offs in hash coding with allowable errors", 1970, with one hash). Three kinds of bits, told apart by
+//! what is hashed:
+//!
+//! - a frontend's VIP, port and protocol ([`bit`]);
+//! - an address to which packets of flows are sent before they are translated, that is a VIP or an address for source NAT ([`destination`]);
+//! - an address from which backends answer ([`backend`]).
+//!
+//! The latter two stay as long as a flow may need them.
 
 use crate::abi::{Addr, PortBe, Proto};
 
-/// Words of 64 bits: 64 KiB. With 10,000 ports, one packet in fifty that isn't ours has a bit that is set.
-pub const WORDS: usize = 8_192;
+/// Words of 64 bits: 256 KiB. With 10,000 VIPs and 100,000 backends, one packet in twenty that isn't ours has a bit that is set.
+pub const WORDS: usize = 32_768;
+
+const BITS: u32 = (WORDS as u32 * 64).trailing_zeros();
 
 /// The bit of a VIP, port and protocol: its word, and where in it.
 #[inline(always)]
 pub fn bit<A: Addr>(vip: A, port: PortBe, proto: Proto) -> (u32, u32) {
-    const ODD: u32 = 0x9e37_79b1;
-    let h = vip.fold(0, |h, word| (h ^ word).wrapping_mul(ODD) ^ h >> 15);
-    let h = (h ^ h >> 16 ^ (proto.0 as u32) << 16 ^ port.0 as u32).wrapping_mul(ODD);
-    let bit = h >> (32 - 19);
+    spread(address(vip) ^ (proto.0 as u32) << 16 ^ port.0 as u32)
+}
+
+/// The bit of an address to which packets of flows are sent.
+#[inline(always)]
+pub fn destination<A: Addr>(vip: A) -> (u32, u32) {
+    spread(address(vip))
+}
+
+/// The bit of an address from which a backend answers.
+#[inline(always)]
+pub fn backend<A: Addr>(addr: A) -> (u32, u32) {
+    spread(!address(addr))
+}
+
+const ODD: u32 = 0x9e37_79b1;
+
+#[inline(always)]
+fn address<A: Addr>(addr: A) -> u32 {
+    let h = addr.fold(0, |h, word| (h ^ word).wrapping_mul(ODD) ^ h >> 15);
+    h ^ h >> 16
+}
+
+#[inline(always)]
+const fn spread(h: u32) -> (u32, u32) {
+    let bit = h.wrapping_mul(ODD) >> (32 - BITS);
     (bit / 64, bit % 64)
 }
 

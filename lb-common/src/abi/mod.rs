@@ -11,6 +11,7 @@ pub mod counters;
 pub mod event;
 pub mod flow;
 pub mod fragment;
+pub mod interface;
 mod pod;
 pub mod pool;
 pub mod reason;
@@ -20,6 +21,7 @@ pub mod snat;
 pub mod socket;
 pub mod sweep;
 pub mod table;
+pub mod vip;
 
 pub use addr::{Addr, Addr4, Addr6, IpVersion, PortBe, Proto, V4, V6};
 pub use admission::{Client, Guard};
@@ -29,12 +31,14 @@ pub use counters::{BackendCounters, DURATION_BUCKETS, DurationHistogram};
 pub use event::{Event, What};
 pub use flow::{ASKED_SHIFT, Bucket, CREATED_SHIFT, Direction, Flow, FlowKey};
 pub use fragment::{FirstFragment, FragmentKey};
+pub use interface::Interface;
 pub use pool::{Active, BLOCK_SLOTS, BlockId, PoolBlock};
 pub use reason::Reason;
-pub use service::{Algorithm, Forward, Service, ServiceId, ServiceKey, ServiceName, Stray};
+pub use service::{Algorithm, Forward, List, Service, ServiceId, ServiceKey, ServiceName, Source, Stray};
 pub use settings::{LAYOUT, Settings};
 pub use snat::{MAX_SOURCE_PORTS, MAX_SOURCES, SourceKey, SourcePorts, Sources};
 pub use socket::{SocketPin, SocketPlace};
+pub use vip::Vip;
 
 /// Names of the maps, as in the BPF object and under `pin_dir/maps`.
 pub mod maps {
@@ -51,8 +55,8 @@ pub mod maps {
     pub const SERVICES4: &str = "SERVICES4";
     /// Services, IPv6.
     pub const SERVICES6: &str = "SERVICES6";
-    /// Addresses that are a VIP of some service, IPv4: [`super::Addr4`] → `u32` (always 1). Read only for packets that
-    /// carry no ports (fragments, truncated headers).
+    /// Addresses that are a VIP of some service, IPv4: [`super::Addr4`] → [`super::Vip`]. Read only for packets that belong
+    /// to no flow and no service.
     pub const VIPS4: &str = "VIPS4";
     /// Addresses that are a VIP of some service, IPv6.
     pub const VIPS6: &str = "VIPS6";
@@ -71,7 +75,7 @@ pub mod maps {
     pub const BACKENDS: &str = "BACKENDS";
     /// Per-CPU counters: [`super::BackendId`] → [`super::BackendCounters`].
     pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
-    /// Maglev tables: [`super::ServiceId`] → array of [`super::table::Chunk`].
+    /// Maglev tables: [`super::table::index`] of a service and a list → array of [`super::table::Chunk`].
     pub const TABLES: &str = "TABLES";
     /// Per-CPU refusals and drops: [`super::Reason`] → `u64`.
     pub const REASONS: &str = "REASONS";
@@ -79,7 +83,7 @@ pub mod maps {
     pub const DURATIONS: &str = "DURATIONS";
     /// Names of services, so that an agent that adopts the maps knows whose entries they are: id → [`super::ServiceName`].
     pub const SERVICE_NAMES: &str = "SERVICE_NAMES";
-    /// What may be a service's, a bit each: words of [`filter`](crate::filter).
+    /// What may be a service's or of a flow, a bit each: words of [`filter`](crate::filter).
     pub const FILTER: &str = "FILTER";
     /// Records of flows that open and end, for those who follow: [`super::Event`]. Ring buffer.
     pub const EVENTS: &str = "EVENTS";
@@ -107,10 +111,13 @@ pub mod maps {
     pub const ADMITTED4: &str = "ADMITTED4";
     /// The same for IPv6.
     pub const ADMITTED6: &str = "ADMITTED6";
-    /// Interfaces whose other ends take packets directly: index → `u32` (always 1). Hash, not preallocated. Written by the agent only.
-    pub const PEERS: &str = "PEERS";
+    /// What is known of interfaces: index → [`super::Interface`]. Hash, not preallocated. Written by the agent only.
+    pub const INTERFACES: &str = "INTERFACES";
+    /// Entry points of pools that are too long to be walked whole: first block → [`super::pool::STARTS`] blocks. Hash, not preallocated. Written by the
+    /// agent only.
+    pub const STARTS: &str = "STARTS";
     /// All that are pinned.
-    pub const ALL: [&str; 32] = [
+    pub const ALL: [&str; 33] = [
         FLOWS4,
         FLOWS6,
         FLOW_HEADS4,
@@ -141,7 +148,8 @@ pub mod maps {
         SOCKET_PINS,
         ADMITTED4,
         ADMITTED6,
-        PEERS,
+        INTERFACES,
+        STARTS,
         SETTINGS,
     ];
 }
@@ -153,15 +161,21 @@ pub mod programs {
     /// XDP, for veth, tun and tap: a packet of a local sender may carry only the start of a checksum (the
     /// pseudo-header's sum), to be completed later.
     pub const XDP_VIRTUAL: &str = "flowpin_xdp_virt";
+    /// XDP, translating answers of backends where they come in.
+    pub const XDP_INGRESS: &str = "flowpin_xdp_ingress";
+    /// The same for veth, tun and tap.
+    pub const XDP_VIRTUAL_INGRESS: &str = "flowpin_xdp_virt_ingress";
     /// XDP, likewise, sending what is translated back by the same interface where the way to the backend leads there.
     pub const XDP_FAST: &str = "flowpin_xdp_fast";
     /// The same for veth, tun and tap.
     pub const XDP_VIRTUAL_FAST: &str = "flowpin_xdp_virt_fast";
     /// TC ingress.
     pub const TC: &str = "flowpin_tc";
-    /// TC ingress, sending on past the IP stack.
+    /// TC ingress, translating answers of backends where they come in.
+    pub const TC_INGRESS: &str = "flowpin_tc_ingress";
+    /// TC ingress, likewise, sending on past the IP stack.
     pub const TC_FAST: &str = "flowpin_tc_fast";
-    /// TC egress: the node's own ICMP errors.
+    /// TC egress: answers of backends, and the node's own ICMP errors.
     pub const EGRESS: &str = "flowpin_egress";
     /// Removes flows the agent found to be over, IPv4. Never attached: the agent runs it with `BPF_PROG_TEST_RUN`.
     pub const SWEEP4: &str = "flowpin_sweep4";
@@ -197,7 +211,11 @@ pub mod limits {
     /// Different VIPs of one family.
     pub const MAX_VIPS: u32 = 16_384;
     /// Backends of one service.
-    pub const MAX_BACKENDS_PER_SERVICE: u32 = 1_024;
+    pub const MAX_BACKENDS_PER_SERVICE: u32 = 8_192;
+    /// Blocks that are looked at for one new flow: balance is exact up to as many.
+    pub const MAX_WALK: u32 = 64;
+    /// Pools that are longer than that.
+    pub const MAX_LONG_POOLS: u32 = 256;
     /// Blocks of 16 backends, all services together. Block 0 is never used: 0 ends a chain.
     pub const MAX_BLOCKS: u32 = 16_384;
     /// Backend ids: 16 a block.
@@ -216,12 +234,14 @@ pub mod limits {
     pub const MAX_SOURCE_KEYS: u32 = 16_384;
     /// Places for sockets of the node's processes that use services, a power of two: made for half as many.
     pub const SOCKET_PLACES: u32 = 262_144;
-    /// Interfaces whose other ends take packets directly.
-    pub const MAX_PEERS: u32 = 16_384;
+    /// Interfaces of which something is known.
+    pub const MAX_INTERFACES: u32 = 16_384;
     /// Prefixes of clients over all services of one family.
     pub const MAX_ADMITTED: u32 = 65_536;
     /// Bytes of the ring buffer of events.
     pub const EVENT_BYTES: u32 = 1 << 20;
     /// Longest service name in bytes.
-    pub const MAX_NAME: usize = 63;
+    pub const MAX_NAME: usize = 253;
+    /// Bytes of a name in a map.
+    pub const NAME_BYTES: usize = 256;
 }

@@ -28,11 +28,11 @@ const _: () = {
     exact::<FirstFragment>(2 + 2 + 1 + 3, 2);
     exact::<ServiceKey<Addr4>>(8, 4);
     exact::<ServiceKey<Addr6>>(20, 4);
-    exact::<Service>(16, 4);
+    exact::<Service>(24, 4);
     exact::<Client<Addr4>>(4 + 4, 4);
     exact::<Client<Addr6>>(4 + 16, 4);
-    exact::<ServiceName>(64, 1);
-    exact::<PoolBlock>(64 + 64 + 4 + 4 + 12 + 4 + 8 + 4 + 4, 8);
+    exact::<ServiceName>(256, 1);
+    exact::<PoolBlock>(64 + 64 + 4 + 4 + 12 + 4 + 8 + 4 + 4 + 8 + 4 + 4, 8);
     exact::<AffinityKey>(24, 8);
     exact::<AffinityEntry>(24 + 8 + 4 + 4, 8);
     exact::<affinity::ForgetRequest>(24 + 8, 8);
@@ -80,6 +80,8 @@ pod!(
     ServiceKey<Addr4>,
     ServiceKey<Addr6>,
     Service,
+    Interface,
+    Vip,
     Client<Addr4>,
     Client<Addr6>,
     ServiceName,

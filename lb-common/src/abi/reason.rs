@@ -41,11 +41,15 @@ pub enum Reason {
     TooBig = 15,
     /// A new flow of a client that is in none of the service's source ranges. Dropped; a process of the node's gets `EPERM`.
     SourceNotAllowed = 16,
+    /// A packet to a VIP, at a port or of a protocol that no service has there. TCP is answered with RST, UDP with port unreachable, others are dropped.
+    NoService = 17,
+    /// A new flow at a frontend with `scope = "local"`, none of whose backends on this node is eligible. Dropped.
+    NoLocalBackend = 18,
 }
 
 impl Reason {
     /// How many there are.
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 19;
 
     /// All of them, by index.
     pub const ALL: [Self; Self::COUNT] = [
@@ -66,6 +70,8 @@ impl Reason {
         Self::NoWay,
         Self::TooBig,
         Self::SourceNotAllowed,
+        Self::NoService,
+        Self::NoLocalBackend,
     ];
 
     /// The metric's label.
@@ -88,6 +94,8 @@ impl Reason {
             Self::NoWay => "no_way",
             Self::TooBig => "too_big",
             Self::SourceNotAllowed => "source_not_allowed",
+            Self::NoService => "no_service",
+            Self::NoLocalBackend => "no_local_backend",
         }
     }
 
@@ -115,6 +123,8 @@ impl Reason {
             Self::SourceNotAllowed => {
                 "expected; otherwise add the client's prefix to the service's source_ranges"
             }
+            Self::NoService => "expected of a scan; otherwise add the port to the service",
+            Self::NoLocalBackend => "expected: send to nodes that have a backend, or use scope = \"all\"",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Services as the datapath sees them: one entry per VIP, port and protocol. A range is an entry a port, so that a lookup is
 //! one probe whatever was declared.
 
-use super::{BlockId, Guard, PortBe, Proto};
+use super::{BlockId, Guard, PortBe, Proto, limits};
 
 /// Index of a service, 0..[`limits::MAX_SERVICES`](super::limits::MAX_SERVICES). Stable as long as a flow of it is pinned.
 pub type ServiceId = u32;
@@ -52,6 +52,8 @@ impl Stray {
     pub const RESET: Self = Self(0);
     /// Choose as for a new flow and pin. Default for consistent hashing: every node computes the same backend.
     pub const FORWARD: Self = Self(1);
+    /// Leave it to the stack: while another balancer's connections are still open.
+    pub const PASS: Self = Self(2);
 }
 
 /// How packets reach a backend.
@@ -76,45 +78,102 @@ impl Forward {
     }
 }
 
-/// What the datapath knows of a service. 16 bytes. Written by the agent; replaced whole (the map is not preallocated, so a
-/// reader keeps the old value until it is done).
+/// Where a new flow comes from, as far as it matters: by the interface's role.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Source(pub u8);
+
+impl Source {
+    /// By an interface whose role isn't `pod`.
+    pub const ELSEWHERE: Self = Self(0);
+    /// By an interface with the role `pod`.
+    pub const POD: Self = Self(1);
+}
+
+/// Which backends of a pool a flow may go to: index of [`PoolBlock::lists`](super::PoolBlock::lists). Bit 0: IPv6; bit 1: those of this node only.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct List(pub u32);
+
+impl List {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+
+    /// Backends of an IP version; those of this node only if `local`.
+    #[inline(always)]
+    pub const fn new(v6: bool, local: bool) -> Self {
+        Self(v6 as u32 | (local as u32) << 1)
+    }
+    /// Those of this node only?
+    #[inline(always)]
+    pub const fn is_local(self) -> bool {
+        self.0 & 2 != 0
+    }
+    /// Index in an array of [`List::COUNT`].
+    #[inline(always)]
+    pub const fn index(self) -> usize {
+        self.0 as usize & (Self::COUNT - 1)
+    }
+}
+
+/// What the datapath knows of one port of a frontend: where clients knock, and which pool it leads to. 24 bytes. Written by the agent; replaced whole
+/// (the map is not preallocated, so a reader keeps the old value until it is done).
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Service {
-    /// Which service.
+    /// Which service. Several frontends of one service have its id, and its pool.
     pub id: ServiceId,
     /// First block of the pool; 0: the pool is empty.
     pub first_block: BlockId,
+    /// Under which number source ranges are looked up, if `guard` asks for it.
+    pub ranges: u32,
+    /// Port of backends that name none; 0: the port that the client used.
+    pub target: PortBe,
     /// [`Algorithm`].
     pub algorithm: Algorithm,
     /// [`Stray`].
     pub stray: Stray,
     /// 1: with affinity; how lies in the pool's blocks.
     pub affine: u8,
-    /// [`Forward`].
-    pub forward: Forward,
     /// [`Guard`].
     pub guard: Guard,
+    /// How packets go, by [`Source`].
+    pub forward: [Forward; 2],
+    /// 1: flows from elsewhere go to backends of this node only.
+    pub local: u8,
     /// Zero.
     pub _pad: [u8; 3],
+}
+
+impl Service {
+    /// How packets of a flow that comes from there go.
+    #[inline(always)]
+    pub const fn forward(&self, source: Source) -> Forward {
+        self.forward[source.0 as usize & 1]
+    }
+    /// Which backends a flow that comes from there may go to.
+    #[inline(always)]
+    pub const fn list(&self, source: Source, v6: bool) -> List {
+        List::new(v6, self.local != 0 && source.0 == Source::ELSEWHERE.0)
+    }
 }
 
 /// A service's name, UTF-8, zero-padded; all zero: the id is free.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ServiceName(pub [u8; 64]);
+pub struct ServiceName(pub [u8; limits::NAME_BYTES]);
 
 impl Default for ServiceName {
     fn default() -> Self {
-        Self([0; 64])
+        Self([0; limits::NAME_BYTES])
     }
 }
 
 impl ServiceName {
     /// From text; `None` if it is longer than [`limits::MAX_NAME`](super::limits::MAX_NAME) bytes.
     pub fn new(name: &str) -> Option<Self> {
-        let mut bytes = [0; 64];
-        bytes[..64 - 1].get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+        let mut bytes = [0; limits::NAME_BYTES];
+        bytes[..limits::MAX_NAME].get_mut(..name.len())?.copy_from_slice(name.as_bytes());
         Some(Self(bytes))
     }
     /// The text; `None` if the id is free or the bytes are not UTF-8.

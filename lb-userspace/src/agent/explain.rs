@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
-    abi::{Algorithm, BackendId, FlowKey, PoolBlock, PortBe, Proto, Service},
+    abi::{Algorithm, BackendId, FlowKey, List, PoolBlock, PortBe, Proto, Service},
     affinity, hash,
 };
 
@@ -206,7 +206,7 @@ impl Asked {
                 return (None, "it depends on the client's port: consistent hashing; name the port".into());
             }
         };
-        match shared.maps.slot(service.id, hash) {
+        match shared.maps.slot(service.id, List::new(self.client.is_ipv6(), false), hash) {
             Some(id) if open.iter().any(|(own, _)| *own == id) => {
                 (Some(id), "consistent hashing: the hash of the connection leads there".into())
             }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::error::ApiError,
     datapath::{
-        DatapathError, Maps, attach::Attachments, peers::Peers, pin::PinDir, snat::SourceMaps, sockets::Hooks,
+        DatapathError, Maps, attach::Attachments, pin::PinDir, roles::Roles, snat::SourceMaps, sockets::Hooks,
     },
     model::{Desired, ServiceSpec},
     reconcile::{Plan, PlanError, Scope, collect, plan},
@@ -35,7 +35,7 @@ pub struct Owner {
     pub runtime: Runtime,
     maps: Maps,
     sources: SourceMaps,
-    peers: Peers,
+    roles: Roles,
     attachments: Attachments,
     hooks: Hooks,
     netlink: Netlink,
@@ -58,10 +58,10 @@ impl Owner {
         shared.write().actual = maps.read_actual()?;
         let mut sources = SourceMaps::open(pins)?;
         sources.set(&config.snat)?;
-        let peers = Peers::open(pins)?;
+        let roles = Roles::open(pins)?;
         let config_path = shared.config_path.clone();
         let (attachments, hooks) = (Attachments::new(pins), Hooks::new(pins));
-        Ok(Self { shared, config, runtime, maps, sources, peers, attachments, hooks, netlink, config_path })
+        Ok(Self { shared, config, runtime, maps, sources, roles, attachments, hooks, netlink, config_path })
     }
 
     /// Brings the whole desired state into force.

@@ -24,7 +24,7 @@ use super::{
     object::Object,
     pin::PinDir,
 };
-use crate::source::Attach;
+use crate::source::{Attach, Variant};
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ pub struct Attachments {
 #[derive(Clone, Copy)]
 struct Attached {
     how: Attach,
-    fast: bool,
+    variant: Variant,
     direct: bool,
     ingress: Mode,
     egress: Mode,
@@ -107,21 +107,24 @@ struct Attached {
 }
 
 /// The program for an interface.
-fn xdp_program(interface: &Interface, fast: bool) -> &'static str {
-    match (interface.partial_checksums, fast) {
-        (true, true) => programs::XDP_VIRTUAL_FAST,
-        (true, false) => programs::XDP_VIRTUAL,
-        (false, true) => programs::XDP_FAST,
-        (false, false) => programs::XDP,
+fn xdp_program(interface: &Interface, variant: Variant) -> &'static str {
+    match (interface.partial_checksums, variant) {
+        (true, Variant::Egress) => programs::XDP_VIRTUAL,
+        (true, Variant::Ingress) => programs::XDP_VIRTUAL_INGRESS,
+        (true, Variant::Fast) => programs::XDP_VIRTUAL_FAST,
+        (false, Variant::Egress) => programs::XDP,
+        (false, Variant::Ingress) => programs::XDP_INGRESS,
+        (false, Variant::Fast) => programs::XDP_FAST,
     }
 }
 
 /// The program for a TC hook.
-fn tc_program(mode: Mode, fast: bool) -> &'static str {
-    match (mode.is_egress(), fast) {
+fn tc_program(mode: Mode, variant: Variant) -> &'static str {
+    match (mode.is_egress(), variant) {
         (true, _) => programs::EGRESS,
-        (false, true) => programs::TC_FAST,
-        (false, false) => programs::TC,
+        (false, Variant::Egress) => programs::TC,
+        (false, Variant::Ingress) => programs::TC_INGRESS,
+        (false, Variant::Fast) => programs::TC_FAST,
     }
 }
 
@@ -137,7 +140,7 @@ impl Attachments {
     }
 
     /// Attaches to an interface, or swaps the program of the link that is there. What is in place already is looked at, and put
-    /// back if somebody took it off. `fast`: what was translated is sent on past the IP stack. `direct`: there are services whose backends
+    /// back if somebody took it off. `variant`: how packets go that come in by it. `direct`: there are services whose backends
     /// answer past the node; XDP leaves their packets to TC, which is attached besides.
     ///
     /// # Errors
@@ -147,15 +150,15 @@ impl Attachments {
         object: &mut Object,
         interface: &Interface,
         how: Attach,
-        fast: bool,
+        variant: Variant,
         direct: bool,
     ) -> Result<Mode, DatapathError> {
         if let Some(before) = self.attached.get(&interface.index).copied()
-            && (before.how, before.fast, before.direct) == (how, fast, direct)
+            && (before.how, before.variant, before.direct) == (how, variant, direct)
         {
-            if in_place(object, interface, before.ingress, fast)?
-                && in_place(object, interface, before.egress, fast)?
-                && before.besides.map_or(Ok(true), |mode| in_place(object, interface, mode, fast))?
+            if in_place(object, interface, before.ingress, variant)?
+                && in_place(object, interface, before.egress, variant)?
+                && before.besides.map_or(Ok(true), |mode| in_place(object, interface, mode, variant))?
             {
                 return Ok(before.ingress);
             }
@@ -165,17 +168,17 @@ impl Attachments {
             self.attached.remove(&interface.index);
         }
         let ingress = match how {
-            Attach::Xdp => self.attach_xdp(object, interface, fast)?,
-            Attach::Tc => self.attach_tc(object, interface, fast, [Mode::Tcx, Mode::Clsact])?,
+            Attach::Xdp => self.attach_xdp(object, interface, variant)?,
+            Attach::Tc => self.attach_tc(object, interface, variant, [Mode::Tcx, Mode::Clsact])?,
         };
-        let egress = self.attach_tc(object, interface, fast, [Mode::TcxEgress, Mode::ClsactEgress])?;
+        let egress = self.attach_tc(object, interface, variant, [Mode::TcxEgress, Mode::ClsactEgress])?;
         let besides = match how {
             Attach::Xdp if direct => {
-                Some(self.attach_tc(object, interface, fast, [Mode::Tcx, Mode::Clsact])?)
+                Some(self.attach_tc(object, interface, variant, [Mode::Tcx, Mode::Clsact])?)
             }
             _ => None,
         };
-        self.attached.insert(interface.index, Attached { how, fast, direct, ingress, egress, besides });
+        self.attached.insert(interface.index, Attached { how, variant, direct, ingress, egress, besides });
         // Only now, so that no packet meets neither: see the module.
         let used = [Some(ingress), Some(egress), besides];
         for other in Mode::ALL.into_iter().filter(|m| !used.contains(&Some(*m))) {
@@ -192,9 +195,9 @@ impl Attachments {
         &self,
         object: &mut Object,
         interface: &Interface,
-        fast: bool,
+        variant: Variant,
     ) -> Result<Mode, DatapathError> {
-        let program = object.xdp(xdp_program(interface, fast))?;
+        let program = object.xdp(xdp_program(interface, variant))?;
         for mode in [Mode::XdpNative, Mode::XdpGeneric] {
             if swap_xdp(program, &self.pin(interface.index, mode), interface)? {
                 return Ok(mode);
@@ -237,11 +240,11 @@ impl Attachments {
         &self,
         object: &mut Object,
         interface: &Interface,
-        fast: bool,
+        variant: Variant,
         modes: impl IntoIterator<Item = Mode>,
     ) -> Result<Mode, DatapathError> {
         for mode in modes {
-            let (program, pin) = (object.tc(tc_program(mode, fast))?, self.pin(interface.index, mode));
+            let (program, pin) = (object.tc(tc_program(mode, variant))?, self.pin(interface.index, mode));
             if mode.is_clsact() {
                 clsact::attach(program, interface, mode.way(), &pin)?;
                 return Ok(mode);
@@ -305,16 +308,16 @@ fn in_place(
     object: &mut Object,
     interface: &Interface,
     mode: Mode,
-    fast: bool,
+    variant: Variant,
 ) -> Result<bool, DatapathError> {
     let asked = failed(interface, "asking for the program");
     Ok(match mode {
         Mode::XdpNative | Mode::XdpGeneric => {
-            let program = object.xdp(xdp_program(interface, fast))?;
+            let program = object.xdp(xdp_program(interface, variant))?;
             interface.xdp == Some(program.info().map_err(asked)?.id())
         }
         Mode::Tcx | Mode::TcxEgress => {
-            let id = object.tc(tc_program(mode, fast))?.info().map_err(asked)?.id();
+            let id = object.tc(tc_program(mode, variant))?.info().map_err(asked)?.id();
             links::tcx_programs(&interface.name, mode.way()).contains(&id)
         }
         Mode::Clsact | Mode::ClsactEgress => false,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use lb_common::abi::{
-    Active, Addr4, Addr6, Backend, BackendCounters, BackendId, BlockId, DurationHistogram, HostKey,
+    Active, Addr4, Addr6, Backend, BackendCounters, BackendId, BlockId, DurationHistogram, HostKey, List,
     PoolBlock, PortBe, Proto, Reason, Service, ServiceId, ServiceKey, ServiceName, limits, maps,
 };
 
@@ -98,7 +98,7 @@ impl Maps {
                 let run: Vec<Wanted<'_>> = steps
                     .iter()
                     .map_while(|step| match step {
-                        Step::Table { service, members } => Some((*service, members.as_slice())),
+                        Step::Table { service, list, members } => Some((*service, *list, members.as_slice())),
                         _ => None,
                     })
                     .take(tables::BATCH)
@@ -264,8 +264,8 @@ impl Maps {
     }
 
     /// The backend in the slot of a service's Maglev table that a hash leads to.
-    pub fn slot(&self, service: ServiceId, hash: u32) -> Option<BackendId> {
-        self.tables.slot(service, hash)
+    pub fn slot(&self, service: ServiceId, list: List, hash: u32) -> Option<BackendId> {
+        self.tables.slot(service, list, hash)
     }
 
     /// A block of a pool.

@@ -16,10 +16,11 @@ mod links;
 mod mapping;
 pub mod maps;
 pub mod object;
-pub mod peers;
+
 pub mod pin;
 mod privileges;
 pub mod provoke;
+pub mod roles;
 pub mod routes;
 pub mod snat;
 pub mod sockets;

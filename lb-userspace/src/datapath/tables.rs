@@ -10,7 +10,7 @@ use std::{
 use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
 use lb_common::{
-    abi::{BackendId, ServiceId, maps, table},
+    abi::{BackendId, List, ServiceId, maps, table},
     hash, maglev,
 };
 
@@ -25,8 +25,8 @@ const UPDATE_BATCH: libc::c_int = 26;
 /// Tables swapped in together. Each is a descriptor until then.
 pub const BATCH: usize = 256;
 
-/// A service's table to be: name, id and weight of each backend that takes part.
-pub type Wanted<'a> = (ServiceId, &'a [(String, BackendId, u32)]);
+/// A table to be: of which service and list; name, id and weight of each backend that takes part.
+pub type Wanted<'a> = (ServiceId, List, &'a [(String, BackendId, u32)]);
 
 /// The outer map.
 pub struct Tables {
@@ -56,8 +56,8 @@ impl Tables {
     }
 
     /// The backend in the slot that a hash leads to.
-    pub fn slot(&self, service: ServiceId, flow_hash: u32) -> Option<BackendId> {
-        let inner = self.outer.get(&service, 0).ok()?;
+    pub fn slot(&self, service: ServiceId, list: List, flow_hash: u32) -> Option<BackendId> {
+        let inner = self.outer.get(&table::index(service, list), 0).ok()?;
         let slots = inner.get(&0, 0).ok()?.0[0];
         let word = hash::reduce(flow_hash, slots) + 1;
         let chunk = inner.get(&(word / table::CHUNK_WORDS as u32), 0).ok()?;
@@ -71,7 +71,7 @@ impl Tables {
     pub fn publish(&mut self, wanted: &[Wanted<'_>]) -> Result<(), DatapathError> {
         let cpus = thread::available_parallelism().map_or(1, NonZero::get);
         let share = wanted.len().div_ceil(cpus).max(1);
-        let built: Vec<(ServiceId, MapData)> = thread::scope(|scope| {
+        let built: Vec<(u32, MapData)> = thread::scope(|scope| {
             let parts: Vec<_> = wanted
                 .chunks(share)
                 .map(|part| scope.spawn(|| part.iter().map(build).collect::<Result<Vec<_>, _>>()))
@@ -85,15 +85,15 @@ impl Tables {
             return Ok(());
         }
         // One, or a kernel that can't do many (before 5.19), or one was refused: then it says which.
-        built.into_iter().try_for_each(|(service, inner)| {
+        built.into_iter().try_for_each(|(index, inner)| {
             let inner: Inner = Map::Array(inner).try_into().map_err(failed())?;
-            self.outer.set(service, &inner, 0).map_err(failed())
+            self.outer.set(index, &inner, 0).map_err(failed())
         })
     }
 
     /// Puts them all into the outer map. False: the kernel doesn't, or not all of them.
-    fn swap(&self, built: &[(ServiceId, MapData)]) -> bool {
-        let keys: Vec<u32> = built.iter().map(|(service, _)| *service).collect();
+    fn swap(&self, built: &[(u32, MapData)]) -> bool {
+        let keys: Vec<u32> = built.iter().map(|(index, _)| *index).collect();
         let values: Vec<libc::c_int> = built.iter().map(|(_, inner)| raw(inner)).collect();
         let mut batch = Batch {
             keys: keys.as_ptr().addr() as u64,
@@ -114,7 +114,7 @@ fn raw(map: &MapData) -> libc::c_int {
 }
 
 /// Builds one table.
-fn build((service, members): &Wanted<'_>) -> Result<(ServiceId, MapData), DatapathError> {
+fn build((service, list, members): &Wanted<'_>) -> Result<(u32, MapData), DatapathError> {
     let members: Vec<_> =
         members.iter().map(|(name, id, weight)| maglev::Member { name, id: id.0, weight: *weight }).collect();
     let slots = maglev::build(&members);
@@ -135,7 +135,7 @@ fn build((service, members): &Wanted<'_>) -> Result<(ServiceId, MapData), Datapa
         inner.set(index, chunk, 0).map_err(failed())?;
     }
     match map {
-        Map::Array(data) => Ok((*service, data)),
+        Map::Array(data) => Ok((table::index(*service, *list), data)),
         _ => Err(failed()(aya::maps::MapError::InvalidMapType { map_type: BPF_MAP_TYPE_ARRAY as u32 })),
     }
 }

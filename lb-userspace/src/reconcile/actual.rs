@@ -103,7 +103,7 @@ impl Actual {
                     self.services.entry(value.service).or_default().blocks.insert(*block);
                 }
             }
-            Step::Table { service, members } => {
+            Step::Table { service, members, .. } => {
                 let table = Some(members.clone()).filter(|m| !m.is_empty());
                 self.services.entry(*service).or_default().table = table;
             }

@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-use lb_common::abi::{BLOCK_SLOTS, Backend, BackendId, BlockId, PoolBlock, ServiceId, limits};
+use lb_common::abi::{BLOCK_SLOTS, Backend, BackendId, BlockId, List, PoolBlock, ServiceId, limits};
 
 use super::{Actual, ActualService, Plan, Step};
 use crate::model::{AdminState, AlgorithmKind, BackendSpec, Desired, OwnAddresses, ServiceSpec, Standings};
@@ -107,6 +107,7 @@ pub fn plan(
 struct Share {
     weight: u32,
     limit: u32,
+    v6: bool,
 }
 
 /// Stages of a plan, in order.
@@ -185,7 +186,10 @@ impl Planner<'_> {
                     slot
                 }
             };
-            slots.insert(slot, Share { weight, limit: own.max_connections.unwrap_or(u32::MAX) });
+            slots.insert(
+                slot,
+                Share { weight, limit: own.max_connections.unwrap_or(u32::MAX), v6: own.address.is_ipv6() },
+            );
             ids.push((backend, slot, weight));
         }
         self.retire_backends(before, |slot| slots.contains_key(&slot));
@@ -223,7 +227,10 @@ impl Planner<'_> {
         self.remove_ports(id, before, &BTreeSet::new());
         self.sources(id, before, None);
         if before.table.is_some() {
-            self.push(Stage::RemoveTables, Step::Table { service: id, members: Vec::new() });
+            self.push(
+                Stage::RemoveTables,
+                Step::Table { service: id, list: List::default(), members: Vec::new() },
+            );
         }
         for address in before.hosts.keys() {
             self.push(Stage::RemoveHosts, Step::Host { service: id, address: *address, backend: None });
@@ -254,7 +261,7 @@ impl Planner<'_> {
             let mut value = PoolBlock { next, ..*empty };
             for slot in 0..BLOCK_SLOTS {
                 if let Some(share) = slots.get(&BackendId::new(*block, slot as u32)) {
-                    (value.weight[slot], value.limit[slot]) = (share.weight, share.limit);
+                    value.put(slot, share.weight, share.limit, share.v6, false);
                 }
             }
             let value = value.summed_up();
@@ -282,7 +289,8 @@ impl Planner<'_> {
         };
         if before.table.as_deref().unwrap_or_default() != members {
             let stage = if members.is_empty() { Stage::RemoveTables } else { Stage::Tables };
-            self.push(stage, Step::Table { service, members });
+            let list = List::new(spec.vip.is_ipv6(), false);
+            self.push(stage, Step::Table { service, list, members });
         }
     }
 

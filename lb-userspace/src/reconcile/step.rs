@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use lb_common::abi::{Backend, BackendId, BlockId, PoolBlock, PortBe, Proto, Service, ServiceId};
+use lb_common::abi::{Backend, BackendId, BlockId, List, PoolBlock, PortBe, Proto, Service, ServiceId};
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +53,8 @@ pub enum Step {
     Table {
         /// Id.
         service: ServiceId,
+        /// Of which backends.
+        list: List,
         /// Who takes part: id and weight, by name.
         members: Vec<(String, BackendId, u32)>,
     },

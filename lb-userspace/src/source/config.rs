@@ -48,6 +48,62 @@ pub struct InterfaceRule {
     pub attach: Attach,
     /// Is what was translated sent on past the IP stack?
     pub fast: Fast,
+    /// Where the way back is translated.
+    pub reply: Reply,
+    /// What is behind it, if it is said.
+    pub role: Option<Role>,
+}
+
+impl InterfaceRule {
+    /// What is behind it: by TC pods, by XDP the rest of the network, unless it is said.
+    pub const fn role(&self) -> Role {
+        match (self.role, self.attach) {
+            (Some(role), _) => role,
+            (None, Attach::Tc) => Role::Pod,
+            (None, Attach::Xdp) => Role::Uplink,
+        }
+    }
+
+    /// Which variant of the programs packets meet that come in by it.
+    pub const fn variant(&self) -> Variant {
+        match (self.fast.is_on(), self.reply) {
+            (true, _) => Variant::Fast,
+            (false, Reply::Ingress) => Variant::Ingress,
+            (false, Reply::Egress) => Variant::Egress,
+        }
+    }
+}
+
+/// Where answers of backends are translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    /// Where they leave towards the client: the stack, its firewall and connection tracking see client and backend in both directions.
+    #[default]
+    Egress,
+    /// Where they come in from the backend.
+    Ingress,
+}
+
+/// Which variant of the programs an interface gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// The stack carries packets on; answers are translated where they leave.
+    Egress,
+    /// The stack carries packets on; answers are translated where they come in.
+    Ingress,
+    /// Packets are sent on past the stack.
+    Fast,
+}
+
+/// What is behind an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Pods, or other backends and clients of this node.
+    Pod,
+    /// The rest of the network.
+    Uplink,
 }
 
 /// Whether and how what was translated skips parts of the kernel.
@@ -207,6 +263,9 @@ struct RawInterface {
     attach: Attach,
     #[serde(default)]
     fast: Fast,
+    #[serde(default)]
+    reply: Reply,
+    role: Option<Role>,
 }
 
 /// A duration between a second and the longest that the flow table's stamps can measure.
@@ -316,6 +375,8 @@ pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
             matcher: glob.compile_matcher(),
             attach: rule.attach,
             fast: rule.fast,
+            reply: rule.reply,
+            role: rule.role,
         });
     }
     let services = raw

@@ -5,7 +5,7 @@ pub mod config;
 pub mod merge;
 pub mod runtime;
 
-pub use config::{Attach, Config, Fast, InterfaceRule, SocketScope, SocketSpec};
+pub use config::{Attach, Config, Fast, InterfaceRule, Reply, Role, SocketScope, SocketSpec, Variant};
 pub use runtime::Runtime;
 
 /// Why desired state could not be had. One line each: what is wrong, with what value, what would be right.

@@ -1,6 +1,8 @@
 //! Where programs are to be, and how backends are reached.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::PoisonError};
+use std::{collections::BTreeMap, net::IpAddr, sync::PoisonError};
+
+use lb_common::abi::Interface;
 
 use super::{Owner, State};
 use crate::{
@@ -11,7 +13,7 @@ use crate::{
         snat,
     },
     model::{Desired, ForwardKind, ModelError, ServiceSpec},
-    source::{Attach, Fast},
+    source::{Fast, InterfaceRule, Role},
 };
 
 /// Are there services whose backends answer past the node?
@@ -133,37 +135,39 @@ impl Owner {
     }
 
     fn attach_to(&mut self, found: &[interfaces::Interface], direct: bool) {
-        let wanted: Vec<(&interfaces::Interface, Attach, Fast)> = found
+        let wanted: Vec<(&interfaces::Interface, &InterfaceRule)> = found
             .iter()
             .filter_map(|i| {
                 let rule = self.config.interfaces.iter().find(|r| r.matcher.is_match(&i.name))?;
-                Some((i, rule.attach, rule.fast))
+                Some((i, rule))
             })
             .collect();
         let mut views = Vec::new();
         let mut kept = Vec::new();
-        let mut peers = BTreeSet::new();
+        let mut roles = BTreeMap::new();
         let (before, own_sources) = {
             let state = self.shared.read();
             (state.interfaces.clone(), self.sends_as_the_node(&state))
         };
         let mut object = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner);
-        for (interface, how, fast) in wanted {
+        for (interface, rule) in wanted {
+            let fast = rule.fast;
             kept.push(interface.index);
             let result = if interface.ethernet {
                 self.attachments
-                    .attach(&mut object, interface, how, fast.is_on(), direct)
+                    .attach(&mut object, interface, rule.attach, rule.variant(), direct)
                     .map_err(|e| e.to_string())
             } else {
                 Err("it carries no Ethernet frames, which this version can't balance; leave it out"
                     .to_string())
             };
             let peer = fast == Fast::Peer && interface.leads_out;
-            peers.extend(peer.then_some(interface.index));
+            let pod = rule.role() == Role::Pod;
+            roles.insert(interface.index, Interface::new(peer, pod));
             let view = InterfaceView {
                 name: interface.name.clone(),
                 index: interface.index,
-                attach: how.name().into(),
+                attach: rule.attach.name().into(),
                 fast: fast.is_on(),
                 peer,
                 // After a failure, what was there before is still there.
@@ -201,8 +205,8 @@ impl Owner {
                 });
             }
         }
-        if let Err(e) = self.peers.set(&peers) {
-            tracing::warn!("interfaces whose other ends take packets directly: {e}");
+        if let Err(e) = self.roles.set(&roles) {
+            tracing::warn!("what interfaces are: {e}");
         }
         if let Err(e) = self.attachments.keep_only(&kept) {
             tracing::warn!("detaching: {e}");

@@ -58,12 +58,13 @@ impl Planner<'_> {
         let value = Service {
             id,
             first_block,
+            ranges: id,
             algorithm,
             stray,
             affine: spec.affinity.is_some().into(),
-            forward: spec.forward.code(),
+            forward: [spec.forward.code(); 2],
             guard: self.guard(spec),
-            _pad: [0; 3],
+            ..Service::default()
         };
         let mut wanted = BTreeSet::new();
         for vip in spec.addresses(self.own) {
