@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::{
-    abi::{Algorithm, BackendId, FlowKey, List, PoolBlock, PortBe, Proto, Service},
+    abi::{Algorithm, Backend, BackendId, FlowKey, List, PoolBlock, PortBe, Proto, Service},
     affinity, hash,
 };
 
@@ -60,7 +60,8 @@ impl Handle {
             }
             None => None,
         };
-        let asked = Asked { client, port, vip, proto };
+        let source = self.owner().lock().await.source_of(client).await;
+        let asked = Asked { client, port, vip, proto, list: service.list(source, vip.is_ipv6()) };
         let mut view = asked.would(&self.shared, &service);
         if let Some(flow) = pinned {
             view.why =
@@ -76,6 +77,8 @@ struct Asked {
     port: Option<u16>,
     vip: SocketAddr,
     proto: Proto,
+    /// Where it may go, by where it comes from.
+    list: List,
 }
 
 impl Asked {
@@ -90,6 +93,8 @@ impl Asked {
             let block = state.actual.block(id.block());
             let weight = block.map_or(0, |b| b.weight[id.slot()]);
             let limit = block.map_or(0, |b| b.limit[id.slot()]);
+            let listed =
+                weight == 0 || block.is_some_and(|b| b.lists[self.list.index()] & 1 << id.slot() != 0);
             let active = shared.maps.active(*id);
             candidates.push((
                 *id,
@@ -99,21 +104,25 @@ impl Asked {
                     clients: (service.affine != 0).then(|| shared.maps.clients(*id).into()),
                     weight_in_force: weight.into(),
                     max_connections: (limit != u32::MAX).then_some(limit),
-                    takes_new: weight != 0 && active < limit,
-                    note: spec.map_or_else(
-                        || "its service is gone".into(),
-                        |spec| {
+                    takes_new: weight != 0 && listed && active < limit,
+                    note: match spec {
+                        None => "its service is gone".into(),
+                        Some(_) if !listed => self.unlisted(state.actual.backend(*id)).into(),
+                        Some(spec) => {
                             note(spec, backend, state.standings.of(&name, backend).healthy, active >= limit)
-                        },
-                    ),
+                        }
+                    },
                 },
             ));
         }
-        let shut_out = state.desired.services().get(&name).is_some_and(|spec| !spec.admits(self.client));
+        let frontend = spec.and_then(|spec| {
+            spec.frontend_at(self.vip.ip(), &state.own, |f| f.range(self.proto, self.vip.port()).is_some())
+        });
+        let shut_out = frontend.is_some_and(|frontend| !frontend.admits(self.client));
         drop(state);
         let block = shared.maps.block(service.first_block).filter(|_| service.first_block != 0);
         let (backend, why) = match shut_out {
-            true => (None, "it is in none of the service's source ranges".into()),
+            true => (None, "it is in none of the source ranges of the service there".into()),
             false => self.choose(shared, service, block.as_ref(), &candidates),
         };
         let backend = backend
@@ -127,6 +136,16 @@ impl Asked {
             backend,
             why,
             candidates: candidates.into_iter().map(|(_, c)| c).collect(),
+        }
+    }
+
+    /// Why a backend is not on the list.
+    fn unlisted(&self, backend: Option<&Backend>) -> &'static str {
+        let v6 = backend.and_then(Backend::address).is_some_and(|address| address.is_ipv6());
+        if v6 == self.vip.is_ipv6() {
+            "not of this node, and the frontend's scope is local"
+        } else {
+            "of the other IP version"
         }
     }
 
@@ -206,7 +225,7 @@ impl Asked {
                 return (None, "it depends on the client's port: consistent hashing; name the port".into());
             }
         };
-        match shared.maps.slot(service.id, List::new(self.client.is_ipv6(), false), hash) {
+        match shared.maps.slot(service.id, self.list, hash) {
             Some(id) if open.iter().any(|(own, _)| *own == id) => {
                 (Some(id), "consistent hashing: the hash of the connection leads there".into())
             }

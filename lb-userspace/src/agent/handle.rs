@@ -18,15 +18,14 @@ use crate::{
         types::{BackendAdd, BackendView, ConnectionQuery, ConnectionView, Drain, ServiceAdd, ServiceView},
     },
     model::{
-        AlgorithmKind, ModelError, PortRange,
-        reach::{parse_addresses, parse_prefixes},
-        service::{check_name, make_backend, parse_backend},
+        ModelError,
+        service::{make_backend, parse_backend},
     },
     observe::{
         connections::{self, Order},
         views,
     },
-    source::runtime::{RuntimeAffinity, RuntimeBackend, RuntimeDrain, RuntimeService},
+    source::runtime::{RuntimeBackend, RuntimeDrain},
 };
 
 /// Connections that are looked up before the last ones were taken.
@@ -99,49 +98,19 @@ impl Handle {
     /// # Errors
     /// It is there already or isn't valid.
     pub async fn add_service(&self, add: ServiceAdd) -> Result<ServiceView, ApiError> {
-        check_name(&add.name).map_err(invalid)?;
-        let vip = add.vip.parse().map_err(|_| invalid(ModelError::NotAnAddress { text: add.vip.clone() }))?;
-        parse_addresses(&add.vip_except).map_err(invalid)?;
-        parse_prefixes(&add.source_ranges).map_err(invalid)?;
-        for port in &add.ports {
-            port.parse::<PortRange>().map_err(invalid)?;
-        }
-        let algorithm = add.algorithm.unwrap_or_else(|| AlgorithmKind::LeastConnections.name().into());
-        AlgorithmKind::parse(&algorithm).map_err(invalid)?;
-        let affinity = add.affinity.filter(|a| a.client_ip).map(|a| RuntimeAffinity {
-            timeout: a.timeout,
-            group: a.group,
-            ipv6_prefix: a.ipv6_prefix,
-            bound: a.bound,
-        });
-        affinity.as_ref().map(RuntimeAffinity::spec).transpose().map_err(invalid)?;
+        let ServiceAdd { name, service: decl } = add;
+        let spec = decl.spec(&name, false).map_err(invalid)?;
+        spec.validate().map_err(invalid)?;
         let mut owner = self.owner.lock().await;
-        if self.shared.read().desired.services().contains_key(&add.name) {
-            let name = &add.name;
+        if self.shared.read().desired.services().contains_key(&name) {
             return Err(ApiError::Conflict(format!(
                 "service \"{name}\" exists; remove it first, or choose another name"
             )));
         }
         let mut runtime = owner.runtime.clone();
-        let service = RuntimeService {
-            vip,
-            vip_except: add.vip_except,
-            source_ranges: add.source_ranges,
-            ports: add.ports,
-            algorithm,
-            affinity,
-        };
-        runtime.services.insert(add.name.clone(), service);
-        owner.change(&add.name, runtime)?;
-        let on_node = {
-            let state = self.shared.read();
-            state.desired.services().get(&add.name).is_some_and(|spec| spec.is_on_node(&state.own))
-        };
-        if on_node {
-            // For what interfaces must let pass for the service's sake.
-            owner.attach().await;
-        }
-        self.service(&add.name)
+        runtime.services.insert(name.clone(), decl);
+        owner.add_service(&spec, runtime).await?;
+        self.service(&name)
     }
 
     /// Removes a service. Pinned flows stay until they end.
@@ -170,8 +139,8 @@ impl Handle {
     /// # Errors
     /// It isn't valid, or the file declares it.
     pub async fn add_backend(&self, service: &str, add: BackendAdd) -> Result<BackendView, ApiError> {
-        let spec =
-            make_backend(service, &add.address, add.weight, add.max_connections, false).map_err(invalid)?;
+        let BackendAdd { address, weight, max_connections, local } = add;
+        let spec = make_backend(service, &address, weight, max_connections, local, false).map_err(invalid)?;
         let name = spec.name();
         let mut owner = self.owner.lock().await;
         match self.backend(service, &name) {
@@ -181,9 +150,9 @@ impl Handle {
                     self.file()
                 )));
             }
-            Ok((_, false)) if add.weight.is_none() && add.max_connections.is_none() => {
+            Ok((_, false)) if weight.is_none() && max_connections.is_none() && !local => {
                 return Err(ApiError::Conflict(format!(
-                    "service \"{service}\" has backend {name} already; give --weight or --max-connections to change it"
+                    "service \"{service}\" has backend {name} already; give --weight, --max-connections or --local to change it"
                 )));
             }
             Ok(_) => {}
@@ -196,7 +165,7 @@ impl Handle {
             checked.map_err(|e| ApiError::Invalid(e.to_string()))?;
         }
         let mut runtime = owner.runtime.clone();
-        let record = RuntimeBackend { weight: spec.weight, max_connections: spec.max_connections };
+        let record = RuntimeBackend { weight: spec.weight, max_connections: spec.max_connections, local };
         runtime.backends.entry(service.into()).or_default().insert(name.clone(), record);
         owner.change(service, runtime)?;
         Ok(self.backend(service, &name)?.0)

@@ -4,6 +4,7 @@
 //! A change goes through in this order, and whatever fails leaves the last good state in force: check, plan, kernel, state file.
 
 mod places;
+mod sources;
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Instant};
 
@@ -43,7 +44,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Reads back what the maps hold. Nothing is changed yet but the addresses for source NAT.
+    /// Reads back what the maps hold. Nothing is changed yet.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -56,8 +57,7 @@ impl Owner {
     ) -> Result<Self, DatapathError> {
         let mut maps = Maps::open(pins)?;
         shared.write().actual = maps.read_actual()?;
-        let mut sources = SourceMaps::open(pins)?;
-        sources.set(&config.snat)?;
+        let sources = SourceMaps::open(pins)?;
         let roles = Roles::open(pins)?;
         let config_path = shared.config_path.clone();
         let (attachments, hooks) = (Attachments::new(pins), Hooks::new(pins));
@@ -77,7 +77,7 @@ impl Owner {
         let (services, notes) = merge::merge(file, &self.runtime).map_err(|e| e.to_string())?;
         notes.iter().for_each(|note| tracing::warn!("{note}"));
         for service in &services {
-            service.warnings.iter().for_each(|w| tracing::warn!(service = service.name, "{w}"));
+            service.warnings().iter().for_each(|w| tracing::warn!(service = service.name, "{w}"));
         }
         Desired::new(services).map_err(|e| e.to_string())
     }
@@ -200,13 +200,10 @@ impl Owner {
         }
         self.enforce(desired).map_err(|e| e.to_string())?;
         self.note_settled(&config);
-        if config.snat != self.config.snat {
-            self.sources.set(&config.snat).map_err(|e| e.to_string())?;
-            self.config.snat = config.snat;
-        }
         self.config.services = config.services;
         self.config.interfaces = config.interfaces;
-        self.attach().await;
+        self.config.snat = config.snat;
+        self.look().await;
         Ok(())
     }
 

@@ -24,7 +24,9 @@ use crate::{
         Clock, DatapathError, Maps, clients::Clients, flows::FlowTables, object::Object, pin::PinDir,
         sockets::SocketPins,
     },
-    model::{Desired, OwnAddresses, Standings},
+    model::{
+        Desired, ForwardKind, Forwarding, ModelError, OwnAddresses, SnatSpec, Standings, frontend::family,
+    },
     observe::{
         connections::{self, Order, Place, Victims},
         metrics, views,
@@ -41,6 +43,8 @@ pub struct State {
     pub actual: Actual,
     /// The node's own addresses, as last heard.
     pub own: OwnAddresses,
+    /// Addresses for source NAT in force; `None`: nobody has looked yet.
+    pub sources: Option<SnatSpec>,
     /// What is known of the backends' health.
     pub standings: Standings,
     /// Services that are no longer declared and whose connections are to be reset.
@@ -56,6 +60,22 @@ pub struct State {
 }
 
 impl State {
+    /// Services whose packets need an address for source NAT of an IP version of which there is none.
+    fn sourceless(&self) -> Vec<String> {
+        let Some(sources) = &self.sources else { return Vec::new() };
+        let mut found = Vec::new();
+        for v6 in [false, true].into_iter().filter(|v6| sources.of_family(*v6).next().is_none()) {
+            let by_snat = |forward: Forwarding| forward.kinds().contains(&ForwardKind::Snat);
+            for service in self.desired.services().values() {
+                if service.frontends.iter().any(|f| f.has_family(v6) && by_snat(f.forward)) {
+                    let (service, family) = (service.name.clone(), family(v6));
+                    found.push(ModelError::NoSource { service, family }.to_string());
+                }
+            }
+        }
+        found
+    }
+
     /// Notes how something went: what is wrong with it, or that nothing is any more.
     pub fn note<E: std::fmt::Display>(&mut self, about: &'static str, result: Result<(), E>) {
         match result {
@@ -243,6 +263,7 @@ impl Shared {
                 .iter()
                 .filter_map(|i| Some(format!("interface {}: {}", i.name, i.error.as_ref()?))),
         );
+        problems.extend(state.sourceless());
         if census.drift != 0 {
             problems.push(format!("accounting drift {}: report it, with the kernel's version", census.drift));
         }

@@ -6,23 +6,31 @@ use serde::{Deserialize, Serialize};
 
 mod add;
 
-pub use add::{AffinityAdd, BackendAdd, Drain, ServiceAdd};
+pub use add::{
+    AffinityDecl, BackendAdd, Drain, ForwardBySource, ForwardDecl, FrontendDecl, ServiceAdd, ServiceDecl,
+};
 
 /// A service with its backends and counters.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct ServiceView {
     /// Name.
     pub name: String,
-    /// VIP; `0.0.0.0` or `::`: all of the node's addresses.
+    /// The first address of the first frontend; `0.0.0.0` or `::`: all of the node's addresses.
     pub vip: IpAddr,
     /// Addresses of the node's that are left out of all.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub vip_except: BTreeSet<IpAddr>,
-    /// Whose connections are taken; left out: everybody's.
+    /// Whose connections the first frontend takes; left out: everybody's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_ranges: Vec<String>,
-    /// `5432/tcp`, `8001-8003/tcp`.
+    /// Of the first frontend: `5432/tcp`, `8001-8003/tcp`, `80:8080/tcp`.
     pub ports: Vec<String>,
+    /// Where the service is reached, and how.
+    #[serde(default)]
+    pub frontends: Vec<FrontendView>,
+    /// `reset`, `forward` or `pass`.
+    #[serde(default)]
+    pub stray: String,
     /// `least-connections` or `consistent-hash`.
     pub algorithm: String,
     /// `file` or `cli`.
@@ -37,6 +45,21 @@ pub struct ServiceView {
     pub backends: Vec<BackendView>,
 }
 
+/// Where a service is reached, by whom, and how packets go.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct FrontendView {
+    /// Addresses; `0.0.0.0` and `::`: all of the node's.
+    pub addresses: Vec<IpAddr>,
+    /// `5432/tcp`, `8001-8003/tcp`, `80:8080/tcp`.
+    pub ports: Vec<String>,
+    /// `all` or `local`: which backends connections from elsewhere may go to.
+    pub scope: String,
+    /// Whose connections are taken; empty: everybody's.
+    pub source_ranges: Vec<String>,
+    /// A word, or words by where connections come from.
+    pub forward: ForwardDecl,
+}
+
 /// A backend with its counters.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct BackendView {
@@ -46,6 +69,9 @@ pub struct BackendView {
     pub weight: u16,
     /// `null`: no limit.
     pub max_connections: Option<u32>,
+    /// Is it one of this node's: declared so, or with an address of the node's own?
+    #[serde(default)]
+    pub local: bool,
     /// `active`, `draining`, `drained`.
     pub state: String,
     /// Health check's word; `true` where none is configured.

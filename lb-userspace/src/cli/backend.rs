@@ -16,7 +16,8 @@ Examples:
   flowpin backend add db 10.0.1.11:5432
   flowpin backend add db 10.0.1.12:5432 --weight 2 --max-connections 300
   flowpin backend add web '[fd00::11]:8080'
-  flowpin backend add web fd00::12            at the port that the client used
+  flowpin backend add web fd00::12            at the port that the client used, or to which the service's port leads
+  flowpin backend add web 10.244.1.7 --local  one of this node's, for frontends with --scope local
 
 Open connections stay where they are; new ones see the backend when the command returns.")]
     Add(Add),
@@ -71,7 +72,7 @@ pub struct Add {
     /// Service
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     service: String,
-    /// Where it is: 10.0.1.11:5432, [fd00::11]:5432, or without port: then the port stays the one that the client used
+    /// Where it is: 10.0.1.11:5432, [fd00::11]:5432, or without port: then it is the one that the client used, or to which the service's port leads
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     address: String,
     /// Its share compared with the others', 1 to 65535 [default: 1]
@@ -80,6 +81,9 @@ pub struct Add {
     /// Most active connections; more are given to others [default: no limit]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_connections: Option<i64>,
+    /// It is one of this node's, for frontends with --scope local; one that has an address of the node's own is anyway
+    #[arg(long)]
+    local: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -127,8 +131,8 @@ impl Command {
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
         let Context { client, printer } = context;
         match self {
-            Self::Add(Add { service, address, weight, max_connections }) => {
-                let add = BackendAdd { address, weight, max_connections };
+            Self::Add(Add { service, address, weight, max_connections, local }) => {
+                let add = BackendAdd { address, weight, max_connections, local };
                 let backend = client.add_backend(&service, &add).await?;
                 printer.print(&Owned { service: &service, backend: &backend }, |o| {
                     format!(

@@ -7,9 +7,12 @@ use serde::Serialize;
 use super::{
     Failure,
     output::{Printer, Table, count, or_dash, plural},
+    tables,
 };
 use crate::{
+    api::types::FrontendView,
     model::ServiceSpec,
+    observe::views,
     source::{Config, config},
 };
 
@@ -54,6 +57,7 @@ struct Service {
     name: String,
     vip: String,
     ports: Vec<String>,
+    frontends: Vec<FrontendView>,
     algorithm: &'static str,
     backends: Vec<Backend>,
 }
@@ -63,6 +67,7 @@ struct Backend {
     address: String,
     weight: u16,
     max_connections: Option<u32>,
+    local: bool,
 }
 
 impl Args {
@@ -90,7 +95,7 @@ fn report(config: Config) -> Report {
         warnings.push("there is no [[interface]]; nothing will be balanced until there is one".into());
     }
     for service in &config.services {
-        warnings.extend(service.warnings.iter().map(|w| format!("service \"{}\": {w}", service.name)));
+        warnings.extend(service.warnings().iter().map(|w| format!("service \"{}\": {w}", service.name)));
         if service.backends.is_empty() {
             warnings.push(format!(
                 "service \"{}\" has no backend; it refuses connections until one is added",
@@ -112,13 +117,20 @@ fn report(config: Config) -> Report {
 
 fn service(spec: &ServiceSpec) -> Service {
     let backends = spec.backends.values();
+    let frontends: Vec<FrontendView> = spec.frontends.iter().map(views::frontend).collect();
     Service {
         name: spec.name.clone(),
-        vip: spec.vip.to_string(),
-        ports: spec.ports.iter().map(ToString::to_string).collect(),
+        vip: frontends[0].addresses[0].to_string(),
+        ports: frontends[0].ports.clone(),
+        frontends,
         algorithm: spec.algorithm.name(),
         backends: backends
-            .map(|b| Backend { address: b.name(), weight: b.weight, max_connections: b.max_connections })
+            .map(|b| Backend {
+                address: b.name(),
+                weight: b.weight,
+                max_connections: b.max_connections,
+                local: b.local,
+            })
             .collect(),
     }
 }
@@ -152,19 +164,23 @@ fn text(what: &str, r: &Report) -> String {
         text.push_str(&format!("\n{table}"));
     }
     if !r.services.is_empty() {
-        let mut table = Table::new(&["SERVICE", "VIP", "PORTS", "ALGORITHM", "BACKEND", ">WEIGHT", ">LIMIT"]);
+        let mut table = Table::new(&["SERVICE", "ALGORITHM", "FRONTEND", "BACKEND", ">WEIGHT", ">LIMIT"]);
         for s in &r.services {
-            let head = [s.name.clone(), s.vip.clone(), s.ports.join(","), s.algorithm.into()];
-            let mut shown = head.clone();
-            if s.backends.is_empty() {
-                let [name, vip, ports, algorithm] = head;
-                table.row([name, vip, ports, algorithm, "-".into(), String::new(), String::new()]);
-            }
-            for b in &s.backends {
-                // The service's own columns are filled in its first line only.
-                let [name, vip, ports, algorithm] = std::mem::take(&mut shown);
-                let limit = or_dash(b.max_connections.map(|n| count(n.into())));
-                table.row([name, vip, ports, algorithm, b.address.clone(), b.weight.to_string(), limit]);
+            // Frontends and backends beside each other; the service's own columns are filled in its first line only.
+            for i in 0..s.frontends.len().max(s.backends.len()) {
+                let mut row = [const { String::new() }; 6];
+                if i == 0 {
+                    (row[0], row[1]) = (s.name.clone(), s.algorithm.into());
+                    row[3] = "-".into();
+                }
+                if let Some(frontend) = s.frontends.get(i) {
+                    row[2] = tables::place(frontend);
+                }
+                if let Some(b) = s.backends.get(i) {
+                    let limit = or_dash(b.max_connections.map(|n| count(n.into())));
+                    (row[3], row[4], row[5]) = (b.address.clone(), b.weight.to_string(), limit);
+                }
+                table.row(row);
             }
         }
         text.push_str(&format!("\n{table}"));

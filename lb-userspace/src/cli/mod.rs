@@ -19,6 +19,7 @@ mod drain;
 mod events;
 mod explain;
 mod failure;
+mod frontend;
 mod output;
 mod service;
 mod stats;

@@ -3,9 +3,13 @@
 use clap::{ValueEnum, builder::NonEmptyStringValueParser};
 use serde::Serialize;
 
-use super::{Context, Failure, tables};
+use super::{
+    Context, Failure,
+    frontend::{forward, frontend},
+    tables,
+};
 use crate::{
-    api::types::{AffinityAdd, ServiceAdd},
+    api::types::{AffinityDecl, ForwardDecl, FrontendDecl, ServiceAdd, ServiceDecl},
     model::AlgorithmKind,
 };
 
@@ -16,9 +20,17 @@ pub enum Command {
 Examples:
   flowpin service add db --vip 10.96.0.10 --port 5432/tcp
   flowpin service add node --vip 0.0.0.0 --port 30080/tcp --source-range 192.168.0.0/16
-  flowpin service add web --vip fd00::80 --port 443/tcp --port 443/udp
-  flowpin service add shop/app --vip 10.96.0.11 --port 8001-8003/tcp \\
+  flowpin service add web --vip 10.96.0.80 --vip fd00::80 --port 80:8080/tcp --port 443:8443/tcp
+  flowpin service add shop/app:http --vip 10.96.0.11 --port 8001-8003/tcp \\
       --algorithm consistent-hash
+  flowpin service add shop --vip 10.96.0.12 --port 80:8080/tcp --forward pod=nat,elsewhere=snat \\
+      --frontend address=0.0.0.0,address=::,port=30080:8080/tcp,forward=snat \\
+      --frontend address=192.0.2.10,scope=local,source-range=198.51.100.0/24
+
+All frontends of a service lead to the same backends, and a backend's connections are counted once, whichever way they came. --vip, --port, \
+--scope, --source-range and --forward make the first one. Each --frontend is a list of KEY=VALUE with commas between: address, port and \
+source-range (these may be repeated), scope, and forward, or forward-pod and forward-elsewhere. Ports, source ranges and forward are the first \
+one's where a frontend names none; \"source-range=\" is everybody.
 
 A service refuses connections (RST, port unreachable) until it has a backend: \
 add some with \"flowpin backend add\".")]
@@ -51,28 +63,41 @@ What the config file declares is removed there: edit the file and send the agent
 
 #[derive(Debug, clap::Args)]
 pub struct Named {
-    /// The service's name, or namespace/name
+    /// The service's name
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Add {
-    /// A name for it, or namespace/name: 1 to 63 of a-z A-Z 0-9 . _ -
+    /// A name for it, or namespace/name:port: 1 to 253 of a-z A-Z 0-9 . _ - with / or : between parts
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
-    /// Virtual address that clients connect to, IPv4 or IPv6; 0.0.0.0 or :: for all of the node's own
-    #[arg(long, value_name = "ADDRESS")]
-    vip: String,
+    /// Virtual address that clients connect to, IPv4 or IPv6; 0.0.0.0 or :: for all of the node's own; may be given several times
+    #[arg(long = "vip", value_name = "ADDRESS", required = true)]
+    vips: Vec<String>,
     /// An address of the node's to leave out of all; may be given several times
     #[arg(long, value_name = "ADDRESS")]
     vip_except: Vec<String>,
     /// Take connections from there only, as 10.0.0.0/8; may be given several times [default: from everywhere]
     #[arg(long = "source-range", value_name = "PREFIX")]
     source_ranges: Vec<String>,
-    /// Port or range with its protocol, as 5432/tcp, 53/udp or 8001-8003/tcp; may be given several times
-    #[arg(long = "port", value_name = "PORT/PROTOCOL", required = true)]
+    /// Port or range with its protocol, as 5432/tcp, 53/udp or 8001-8003/tcp, or with the backends' port, as 80:8080/tcp; may be given several times
+    #[arg(long = "port", value_name = "PORT[:TARGET]/PROTOCOL", required = true)]
     ports: Vec<String>,
+    /// Which backends connections from elsewhere may go to: all, or those of this node [default: all]
+    #[arg(long, value_parser = ["all", "local"])]
+    scope: Option<String>,
+    /// How packets get to backends: nat, snat, dsr-l2 or dsr-ipip, or by where they come from, as pod=nat,elsewhere=snat [default: nat]
+    #[arg(long, value_name = "HOW", value_parser = forward)]
+    forward: Option<ForwardDecl>,
+    /// Another frontend, as address=192.0.2.10,port=80:8080/tcp,scope=local; may be given several times
+    #[arg(long = "frontend", value_name = "KEY=VALUE,...", value_parser = frontend)]
+    frontends: Vec<FrontendDecl>,
+    /// What happens to a packet of a connection that isn't known: reset, forward (to a backend) or pass (to the stack) [default: reset; \
+    /// with consistent-hash forward]
+    #[arg(long, value_parser = ["reset", "forward", "pass"])]
+    stray: Option<String>,
     /// How a backend is chosen for a new connection
     #[arg(long, value_enum, default_value_t = Algorithm::LeastConnections)]
     algorithm: Algorithm,
@@ -83,8 +108,11 @@ pub struct Add {
     #[arg(long, value_name = "DURATION", requires = "affinity")]
     affinity_timeout: Option<String>,
     /// Services that name the same group send a client to the same backend
-    #[arg(long, value_name = "GROUP", requires = "affinity")]
+    #[arg(long, value_name = "GROUP", requires = "affinity", conflicts_with = "affinity_by")]
     affinity_group: Option<String>,
+    /// What a client is bound at: the service, or each port by itself [default: service]
+    #[arg(long, value_name = "WHAT", requires = "affinity", value_parser = ["service", "port"])]
+    affinity_by: Option<String>,
     /// How many bits of an IPv6 address make a client [default: 128]
     #[arg(long, value_name = "BITS", requires = "affinity")]
     affinity_ipv6_prefix: Option<i64>,
@@ -133,7 +161,8 @@ impl Command {
                     printer.note(format_args!("service \"{}\": {warning}", view.name));
                 }
                 printer.print(&view, |v| {
-                    format!("service \"{}\" added at {} port {}", v.name, v.vip, v.ports.join(", "))
+                    let places: Vec<String> = v.frontends.iter().map(tables::place).collect();
+                    format!("service \"{}\" added at {}", v.name, places.join("; "))
                 })?;
             }
             Self::List => printer.print(client.services().await?.as_slice(), tables::services)?,
@@ -151,21 +180,28 @@ impl Command {
 
 impl Add {
     fn request(self) -> ServiceAdd {
-        let affinity = self.affinity.map(|Affinity::ClientIp| AffinityAdd {
+        let affinity = self.affinity.map(|Affinity::ClientIp| AffinityDecl {
             client_ip: true,
             timeout: self.affinity_timeout,
             group: self.affinity_group,
+            by: self.affinity_by,
             ipv6_prefix: self.affinity_ipv6_prefix,
             bound: self.affinity_bound,
         });
-        ServiceAdd {
-            name: self.name,
-            vip: self.vip,
+        let mut vips = self.vips.into_iter();
+        let service = ServiceDecl {
+            vip: vips.next(),
+            vips: vips.collect(),
             vip_except: self.vip_except,
             source_ranges: self.source_ranges,
             ports: self.ports,
+            scope: self.scope,
+            forward: self.forward,
+            stray: self.stray,
             algorithm: Some(self.algorithm.kind().name().into()),
             affinity,
-        }
+            frontends: self.frontends,
+        };
+        ServiceAdd { name: self.name, service }
     }
 }

@@ -1,7 +1,7 @@
 //! The API's views as people read them: tables that more than one command prints.
 
 use super::output::{Table, bytes, count, duration, or_dash, plural, yes};
-use crate::api::types::{BackendView, ServiceView};
+use crate::api::types::{BackendView, ForwardDecl, FrontendView, ServiceView};
 
 /// `draining (4m10s left)`
 fn state(backend: &BackendView) -> String {
@@ -9,6 +9,35 @@ fn state(backend: &BackendView) -> String {
         Some(left) if left > 0.0 => format!("{} ({} left)", backend.state, duration(left)),
         Some(_) => format!("{} (past its deadline)", backend.state),
         None => backend.state.clone(),
+    }
+}
+
+fn list<T: ToString>(items: &[T], between: &str) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(between)
+}
+
+/// Where a frontend is: `10.96.0.10, fd00::10 port 80:8080/tcp`.
+pub fn place(frontend: &FrontendView) -> String {
+    format!("{} port {}", list(&frontend.addresses, ", "), frontend.ports.join(", "))
+}
+
+/// The first address, and how many more there are: `10.96.0.10 +2`.
+pub fn vip(service: &ServiceView) -> String {
+    let count: usize = service.frontends.iter().map(|frontend| frontend.addresses.len()).sum();
+    match count {
+        0 | 1 => service.vip.to_string(),
+        _ => format!("{} +{}", service.vip, count - 1),
+    }
+}
+
+/// How packets go: `snat`, or `nat from pods, snat from elsewhere`.
+fn way(forward: &ForwardDecl) -> String {
+    match forward {
+        ForwardDecl::Word(word) => word.clone(),
+        ForwardDecl::BySource(by) => {
+            let word = |word: &Option<String>| word.clone().unwrap_or_else(|| "nat".into());
+            format!("{} from pods, {} from elsewhere", word(&by.pod), word(&by.elsewhere))
+        }
     }
 }
 
@@ -32,7 +61,7 @@ pub fn services(services: &[ServiceView]) -> String {
         let in_use = s.backends.iter().filter(|b| b.state == "active" && b.healthy).count();
         table.row([
             s.name.clone(),
-            s.vip.to_string(),
+            vip(s),
             s.ports.join(","),
             s.algorithm.clone(),
             s.origin.clone(),
@@ -48,8 +77,8 @@ pub fn services(services: &[ServiceView]) -> String {
 /// A line per backend of each service.
 pub fn backends(services: &[ServiceView]) -> String {
     let mut table = Table::new(&[
-        "SERVICE", "BACKEND", ">WEIGHT", ">LIMIT", "STATE", "HEALTHY", "ORIGIN", ">ACTIVE", ">OLDEST",
-        ">TOTAL",
+        "SERVICE", "BACKEND", ">WEIGHT", ">LIMIT", "LOCAL", "STATE", "HEALTHY", "ORIGIN", ">ACTIVE",
+        ">OLDEST", ">TOTAL",
     ]);
     let mut empty = true;
     for s in services {
@@ -60,6 +89,7 @@ pub fn backends(services: &[ServiceView]) -> String {
                 b.address.clone(),
                 b.weight.to_string(),
                 or_dash(b.max_connections.map(|n| count(n.into()))),
+                yes(b.local),
                 state(b),
                 yes(b.healthy),
                 b.origin.clone(),
@@ -119,20 +149,28 @@ pub fn counters(services: &[ServiceView]) -> String {
 pub fn service(s: &ServiceView) -> String {
     let active = s.backends.iter().map(|b| b.active_connections).sum();
     let mut text = format!(
-        "Name:       {}\nVIP:        {}\nPorts:      {}\nAlgorithm:  {}\nOrigin:     {}\nActive:     {}\n",
+        "Name:       {}\nAlgorithm:  {}\nStray:      {}\nOrigin:     {}\nActive:     {}\n",
         s.name,
-        s.vip,
-        s.ports.join(", "),
         s.algorithm,
+        s.stray,
         s.origin,
         plural(active, "connection"),
     );
-    if !s.vip_except.is_empty() {
-        let except: Vec<String> = s.vip_except.iter().map(ToString::to_string).collect();
-        text.push_str(&format!("Except:     {}\n", except.join(", ")));
+    for frontend in &s.frontends {
+        let FrontendView { addresses, ports, scope, source_ranges, forward } = frontend;
+        text.push_str(&format!(
+            "Frontend:   {}\n  Ports:    {}\n  Scope:    {scope}\n  Forward:  {}\n",
+            list(addresses, ", "),
+            ports.join(", "),
+            way(forward),
+        ));
+        if !source_ranges.is_empty() {
+            text.push_str(&format!("  Sources:  {}\n", source_ranges.join(", ")));
+        }
     }
-    if !s.source_ranges.is_empty() {
-        text.push_str(&format!("Sources:    {}\n", s.source_ranges.join(", ")));
+    if !s.vip_except.is_empty() {
+        let except: Vec<_> = s.vip_except.iter().collect();
+        text.push_str(&format!("Except:     {}\n", list(&except, ", ")));
     }
     for warning in &s.warnings {
         text.push_str(&format!("Warning:    {warning}\n"));

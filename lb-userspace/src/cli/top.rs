@@ -18,6 +18,7 @@ use ratatui::{
 use super::{
     Context, Failure,
     output::{bytes, count},
+    tables,
 };
 use crate::api::types::{BackendView, ServiceView, StatusView};
 
@@ -144,7 +145,7 @@ fn draw(frame: &mut Frame<'_>, view: &View, state: &mut TableState) {
         let total = sum.row([
             service.name.clone(),
             String::new(),
-            format!("{} {}", service.vip, service.ports.join(",")),
+            format!("{} {}", tables::vip(service), service.ports.join(",")),
             imbalance,
         ]);
         let backends = service.backends.iter().map(|b| {
@@ -234,6 +235,8 @@ mod tests {
             vip_except: Default::default(),
             source_ranges: Vec::new(),
             ports: vec!["80/tcp".into()],
+            frontends: Vec::new(),
+            stray: "reset".into(),
             algorithm: "least-connections".into(),
             origin: "cli".into(),
             imbalance: Some(1.5),

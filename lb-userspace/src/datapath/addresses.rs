@@ -9,17 +9,17 @@ use rtnetlink::{
 };
 
 use super::{DatapathError, interfaces::failed};
-use crate::model::OwnAddresses;
 
-/// All of this network namespace that others can send packets to: neither loopback's nor of a link's scope.
+/// All of this network namespace that others can send packets to: neither loopback's nor of a link's scope. With the index of the interface
+/// that each is on, in the kernel's order.
 ///
 /// # Errors
 /// Netlink refuses.
-pub async fn list(handle: &Handle) -> Result<OwnAddresses, DatapathError> {
-    let mut found = OwnAddresses::new();
+pub async fn list(handle: &Handle) -> Result<Vec<(u32, IpAddr)>, DatapathError> {
+    let mut found = Vec::new();
     let mut messages = handle.address().get().execute();
     while let Some(message) = messages.try_next().await.map_err(failed)? {
-        found.extend(address(&message));
+        found.extend(address(&message).map(|address| (message.header.index, address)));
     }
     Ok(found)
 }

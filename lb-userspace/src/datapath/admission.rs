@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::maps::{LpmTrie, Map, MapData, lpm_trie::Key};
 use ipnet::IpNet;
-use lb_common::abi::{Addr4, Addr6, Client, ServiceId, maps};
+use lb_common::abi::{Addr4, Addr6, Client, maps};
 
 use super::{DatapathError, maps::gone, pin::PinDir};
 
@@ -26,47 +26,53 @@ impl Admission {
         })
     }
 
-    /// Says whether a service takes flows of clients with this prefix.
+    /// Says whether entries with this number of source ranges take flows of clients with this prefix.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn set(&mut self, service: ServiceId, prefix: IpNet, admitted: bool) -> Result<(), DatapathError> {
+    pub fn set(&mut self, ranges: u32, prefix: IpNet, admitted: bool) -> Result<(), DatapathError> {
         let bits = u32::from(prefix.prefix_len());
         match prefix.network() {
             IpAddr::V4(addr) => {
-                let key = Key::new(Client::<Addr4>::bits(bits), Client { service, addr: Addr4::from(addr) });
+                let key = Key::new(
+                    Client::<Addr4>::bits(bits),
+                    Client { service: ranges, addr: Addr4::from(addr) },
+                );
                 change(&mut self.v4, &key, admitted, maps::ADMITTED4)
             }
             IpAddr::V6(addr) => {
-                let key = Key::new(Client::<Addr6>::bits(bits), Client { service, addr: Addr6::from(addr) });
+                let key = Key::new(
+                    Client::<Addr6>::bits(bits),
+                    Client { service: ranges, addr: Addr6::from(addr) },
+                );
                 change(&mut self.v6, &key, admitted, maps::ADMITTED6)
             }
         }
     }
 
-    /// All that is there.
+    /// All that is there, by number.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn read(&self) -> Result<Vec<(ServiceId, IpNet)>, DatapathError> {
+    pub fn read(&self) -> Result<Vec<(u32, IpNet)>, DatapathError> {
         let mut found = Vec::new();
         for key in self.v4.keys() {
             let key = key.map_err(DatapathError::kernel(maps::ADMITTED4))?;
-            let Client { service, addr } = key.data();
-            found.extend(net(service, Ipv4Addr::from(addr).into(), key.prefix_len()));
+            let Client { service: ranges, addr } = key.data();
+            found.extend(net(ranges, Ipv4Addr::from(addr).into(), key.prefix_len()));
         }
         for key in self.v6.keys() {
             let key = key.map_err(DatapathError::kernel(maps::ADMITTED6))?;
-            let Client { service, addr } = key.data();
-            found.extend(net(service, Ipv6Addr::from(addr).into(), key.prefix_len()));
+            let Client { service: ranges, addr } = key.data();
+            found.extend(net(ranges, Ipv6Addr::from(addr).into(), key.prefix_len()));
         }
         Ok(found)
     }
 }
 
-fn net(service: ServiceId, address: IpAddr, bits: u32) -> Option<(ServiceId, IpNet)> {
+fn net(ranges: u32, address: IpAddr, bits: u32) -> Option<(u32, IpNet)> {
     let length = u8::try_from(bits.checked_sub(Client::<Addr4>::bits(0))?).ok()?;
-    Some((service, IpNet::new(address, length).ok()?))
+    Some((ranges, IpNet::new(address, length).ok()?))
 }
 
 fn change<A>(

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use lb_common::abi::{
     Active, Addr4, Addr6, Backend, BackendCounters, BackendId, BlockId, DurationHistogram, HostKey, List,
-    PoolBlock, PortBe, Proto, Reason, Service, ServiceId, ServiceKey, ServiceName, limits, maps,
+    PoolBlock, PortBe, Proto, Reason, Service, ServiceId, ServiceKey, ServiceName, Vip, limits, maps,
+    pool::STARTS,
 };
 
 use super::{
@@ -21,10 +22,11 @@ use crate::reconcile::{Actual, Step};
 pub struct Maps {
     services4: HashMap<MapData, ServiceKey<Addr4>, Service>,
     services6: HashMap<MapData, ServiceKey<Addr6>, Service>,
-    vips4: HashMap<MapData, Addr4, u32>,
-    vips6: HashMap<MapData, Addr6, u32>,
+    vips4: HashMap<MapData, Addr4, Vip>,
+    vips6: HashMap<MapData, Addr6, Vip>,
     filter: Filter,
     pools: Array<MapData, PoolBlock>,
+    starts: HashMap<MapData, BlockId, [BlockId; STARTS]>,
     active: Array<MapData, Active>,
     clients: Array<MapData, Active>,
     hosts: HashMap<MapData, HostKey, BackendId>,
@@ -64,6 +66,7 @@ impl Maps {
             vips6: pins.open_as(maps::VIPS6, Map::HashMap)?,
             filter: Filter::over(pins.open_as(maps::FILTER, Map::Array)?),
             pools: pins.open_as(maps::POOLS, Map::Array)?,
+            starts: pins.open_as(maps::STARTS, Map::HashMap)?,
             active: pins.open_as(maps::ACTIVE, Map::Array)?,
             clients: pins.open_as(maps::CLIENTS, Map::Array)?,
             hosts: pins.open_as(maps::HOSTS, Map::HashMap)?,
@@ -120,12 +123,16 @@ impl Maps {
             }
             Step::Block { block, value } => self.pools.set(*block, value, 0).map_err(failed(maps::POOLS)),
             Step::Host { service, address, backend } => self.set_host(*service, *address, *backend),
-            Step::Source { service, prefix, admitted } => self.admission.set(*service, *prefix, *admitted),
-            Step::AddVip { vip: IpAddr::V4(vip) } => {
-                self.vips4.insert(Addr4::from(*vip), 1, 0).map_err(failed(maps::VIPS4))
+            Step::Starts { block, value: Some(value) } => {
+                self.starts.insert(block, value, 0).map_err(failed(maps::STARTS))
             }
-            Step::AddVip { vip: IpAddr::V6(vip) } => {
-                self.vips6.insert(Addr6::from(*vip), 1, 0).map_err(failed(maps::VIPS6))
+            Step::Starts { block, value: None } => gone(self.starts.remove(block), maps::STARTS).map(drop),
+            Step::Admit { ranges, prefix, admitted } => self.admission.set(*ranges, *prefix, *admitted),
+            Step::AddVip { vip: IpAddr::V4(vip), value } => {
+                self.vips4.insert(Addr4::from(*vip), value, 0).map_err(failed(maps::VIPS4))
+            }
+            Step::AddVip { vip: IpAddr::V6(vip), value } => {
+                self.vips6.insert(Addr6::from(*vip), value, 0).map_err(failed(maps::VIPS6))
             }
             Step::RemoveVip { vip: IpAddr::V4(vip) } => {
                 gone(self.vips4.remove(&Addr4::from(*vip)), maps::VIPS4).map(drop)
@@ -227,8 +234,12 @@ impl Maps {
                 actual.apply(&Step::Host { service, address, backend: Some(backend) });
             }
         }
-        for (service, prefix) in self.admission.read()? {
-            actual.apply(&Step::Source { service, prefix, admitted: true });
+        for entry in self.starts.iter() {
+            let (block, value) = entry.map_err(failed(maps::STARTS))?;
+            actual.apply(&Step::Starts { block, value: Some(value) });
+        }
+        for (ranges, prefix) in self.admission.read()? {
+            actual.apply(&Step::Admit { ranges, prefix, admitted: true });
         }
         let mut ports = Vec::new();
         for entry in self.services4.iter() {
@@ -244,11 +255,13 @@ impl Maps {
             actual.apply(&Step::AddPort { vip, port: key.port, proto: key.proto, value });
         }
         self.filter.rebuild(ports.into_iter()).map_err(failed(maps::FILTER))?;
-        for vip in self.vips4.keys() {
-            actual.apply(&Step::AddVip { vip: IpAddr::V4(vip.map_err(failed(maps::VIPS4))?.into()) });
+        for entry in self.vips4.iter() {
+            let (vip, value) = entry.map_err(failed(maps::VIPS4))?;
+            actual.apply(&Step::AddVip { vip: IpAddr::V4(vip.into()), value });
         }
-        for vip in self.vips6.keys() {
-            actual.apply(&Step::AddVip { vip: IpAddr::V6(vip.map_err(failed(maps::VIPS6))?.into()) });
+        for entry in self.vips6.iter() {
+            let (vip, value) = entry.map_err(failed(maps::VIPS6))?;
+            actual.apply(&Step::AddVip { vip: IpAddr::V6(vip.into()), value });
         }
         Ok(actual)
     }

@@ -1,6 +1,6 @@
 //! How the node would reach an address, by its routes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
 use rtnetlink::{
@@ -26,16 +26,7 @@ pub enum Hop {
 
 /// The next hop towards an address.
 pub async fn towards(handle: &Handle, address: IpAddr) -> Hop {
-    let mut message = RouteMessage::default();
-    let (family, length, destination) = match address {
-        IpAddr::V4(a) => (AddressFamily::Inet, 32, RouteAddress::Inet(a)),
-        IpAddr::V6(a) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(a)),
-    };
-    message.header.address_family = family;
-    message.header.destination_prefix_length = length;
-    message.attributes.push(RouteAttribute::Destination(destination));
-    // A refusal is the kernel's word for "no route".
-    let Ok(Some(route)) = handle.route().get(message).execute().try_next().await else { return Hop::Unknown };
+    let Some(route) = get(handle, address).await else { return Hop::Unknown };
     match route.header.kind {
         RouteType::Local => return Hop::Own,
         RouteType::Unicast => {}
@@ -47,4 +38,40 @@ pub async fn towards(handle: &Handle, address: IpAddr) -> Hop {
         _ => None,
     });
     router.map_or(Hop::Segment, Hop::Router)
+}
+
+/// The node's address that packets have which go out by the default route. `None`: there is no such route.
+pub async fn default_source(handle: &Handle, v6: bool) -> Option<IpAddr> {
+    // Addresses to which nothing more specific leads: of RFC 3068's anycast prefix, withdrawn by RFC 7526, and of no assigned block.
+    let far: IpAddr = match v6 {
+        false => Ipv4Addr::new(192, 88, 99, 1).into(),
+        true => Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1).into(),
+    };
+    let route = get(handle, far).await.filter(|route| route.header.kind == RouteType::Unicast)?;
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::PrefSource(RouteAddress::Inet(a)) => Some(IpAddr::V4(*a)),
+        RouteAttribute::PrefSource(RouteAddress::Inet6(a)) => Some(IpAddr::V6(*a)),
+        _ => None,
+    })
+}
+
+/// The interface by which packets go there.
+pub async fn interface_towards(handle: &Handle, address: IpAddr) -> Option<u32> {
+    get(handle, address).await?.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
+/// The route that the kernel would take. A refusal is its word for "no route".
+async fn get(handle: &Handle, address: IpAddr) -> Option<RouteMessage> {
+    let mut message = RouteMessage::default();
+    let (family, length, destination) = match address {
+        IpAddr::V4(a) => (AddressFamily::Inet, 32, RouteAddress::Inet(a)),
+        IpAddr::V6(a) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(a)),
+    };
+    message.header.address_family = family;
+    message.header.destination_prefix_length = length;
+    message.attributes.push(RouteAttribute::Destination(destination));
+    handle.route().get(message).execute().try_next().await.ok().flatten()
 }

@@ -102,7 +102,7 @@ fn follow(
     for service in state.desired.services().values() {
         let Some(spec) = &service.health else { continue };
         for (name, backend) in &service.backends {
-            let Some(port) = backend.port.or_else(|| service.tcp_port()) else { continue };
+            let Some(port) = service.check_port(backend) else { continue };
             let target = Target { service: service.name.clone(), backend: name.clone() };
             wanted.insert(target, (spec, SocketAddr::new(backend.address, port)));
         }

@@ -9,6 +9,8 @@ pub struct AffinitySpec {
     pub timeout: Duration,
     /// Services with the same group share their clients; `None`: this one has its own.
     pub group: Option<String>,
+    /// Is a client bound at each port by itself? Excludes a group.
+    pub by_port: bool,
     /// How many bits of an IPv6 address make a client, 1..=128. IPv4 addresses count whole.
     pub ipv6_prefix: u8,
     /// Open flows of one client beyond which further ones are balanced like any other's; `None`: no bound.
@@ -39,7 +41,8 @@ mod tests {
     fn groups_are_told_apart() {
         let of = |group: Option<&str>, ipv6_prefix, service| {
             let group = group.map(Into::into);
-            AffinitySpec { timeout: AffinitySpec::TIMEOUT, group, ipv6_prefix, bound: None }.number(service)
+            AffinitySpec { timeout: AffinitySpec::TIMEOUT, group, by_port: false, ipv6_prefix, bound: None }
+                .number(service)
         };
         assert_eq!(of(Some("g"), 128, "a"), of(Some("g"), 128, "b"));
         assert_ne!(of(None, 128, "a"), of(None, 128, "b"));

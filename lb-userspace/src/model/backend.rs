@@ -20,7 +20,7 @@ pub enum AdminState {
 /// One backend as declared. Identity within a service is (`address`, `port`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendSpec {
-    /// Address, of the VIP's family.
+    /// Address; frontends of its family lead to it.
     pub address: IpAddr,
     /// Target port; `None`: the port that the client used.
     pub port: Option<u16>,
@@ -28,6 +28,8 @@ pub struct BackendSpec {
     pub weight: u16,
     /// Most active connections; `None`: no limit.
     pub max_connections: Option<u32>,
+    /// Declared to be one of this node's. What has an address of the node's own is anyway.
+    pub local: bool,
     /// Operator's word.
     pub admin: AdminState,
     /// Declared by the config file (as opposed to the command line)?

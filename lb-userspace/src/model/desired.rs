@@ -1,13 +1,14 @@
 //! The whole desired state, and everything that can be wrong with it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 use lb_common::abi::{BLOCK_SLOTS, limits};
 
-use super::{AffinitySpec, PortRange, ServiceSpec};
+use super::{AffinitySpec, BackendSpec, PortRange, ServiceSpec};
 
 /// All services by name. Built by [`Desired::new`] only, so that whoever holds one holds a valid one.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -49,33 +50,31 @@ impl Desired {
         };
         service.validate()?;
         // What is looked for is what others have; most changes are of backends and weights, and need the first half only.
-        let same_place = self.services.get(name).is_some_and(|b| {
-            b.vip == service.vip && b.ports == service.ports && b.sources == service.sources
-        });
+        let same_place = self.services.get(name).is_some_and(|b| b.frontends == service.frontends);
+        let backends: HashSet<IpAddr> = service.backends.values().map(|b| b.address).collect();
+        let claims = if same_place { Vec::new() } else { service.claims() };
+        let vips: HashSet<IpAddr> = claims.iter().map(|(vip, _)| *vip).collect();
         for other in self.services.values().filter(|o| o.name != name) {
-            if let Some(b) = service.backends.values().find(|b| b.address == other.vip) {
-                let (backend, owner) = (b.name(), other.name.clone());
-                return Err(ModelError::BackendIsVip { service: service.name, backend, owner });
+            if let Some(vip) = other.named().find(|vip| backends.contains(vip)) {
+                return Err(backend_is_vip(&service, vip, &other.name));
             }
             if same_place {
                 continue;
             }
-            if other.vip == service.vip {
-                for a in &other.ports {
-                    if let Some(b) = service.ports.iter().find(|b| a.overlaps(**b)) {
-                        let (a, vip, port) = (other.name.clone(), service.vip, *b);
+            if other.frontends.iter().flat_map(|f| &f.addresses).any(|vip| vips.contains(vip)) {
+                for (vip, a) in other.claims() {
+                    if let Some((_, b)) = claims.iter().find(|(own, b)| *own == vip && a.overlaps(*b)) {
+                        let (a, port) = (other.name.clone(), *b);
                         return Err(ModelError::Overlap { a, b: service.name, vip, port });
                     }
                 }
             }
-            if let Some(b) = other.backends.values().find(|b| b.address == service.vip) {
-                let (backend, owner) = (b.name(), service.name);
-                return Err(ModelError::BackendIsVip { service: other.name.clone(), backend, owner });
+            if let Some(b) = other.backends.values().find(|b| vips.contains(&b.address)) {
+                return Err(backend_is_vip(other, b.address, &service.name));
             }
         }
-        if let Some(b) = service.backends.values().find(|b| b.address == service.vip) {
-            let (backend, owner) = (b.name(), service.name.clone());
-            return Err(ModelError::BackendIsVip { service: service.name, backend, owner });
+        if let Some(vip) = service.named().find(|vip| backends.contains(vip)) {
+            return Err(backend_is_vip(&service, vip, &service.name));
         }
         let before = self.services.insert(name.into(), service);
         let count = self.services.len();
@@ -101,10 +100,19 @@ impl Desired {
     }
 }
 
+/// A service has the VIP of `owner` for a backend.
+fn backend_is_vip(service: &ServiceSpec, vip: IpAddr, owner: &str) -> ModelError {
+    let backend = service.backends.values().find(|b| b.address == vip);
+    let backend = backend.map_or_else(|| vip.to_string(), BackendSpec::name);
+    ModelError::BackendIsVip { service: service.name.clone(), backend, owner: owner.into() }
+}
+
 /// No two services share a VIP, protocol and port, and no backend is a VIP.
 fn overlaps(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> {
-    let mut claims: Vec<(IpAddr, PortRange, &str)> =
-        services.values().flat_map(|s| s.ports.iter().map(move |p| (s.vip, *p, s.name.as_str()))).collect();
+    let mut claims: Vec<(IpAddr, PortRange, &str)> = services
+        .values()
+        .flat_map(|s| s.claims().into_iter().map(move |(vip, range)| (vip, range, s.name.as_str())))
+        .collect();
     claims.sort_by_key(|(vip, port, _)| (*vip, port.protocol(), port.first()));
     for pair in claims.windows(2) {
         let ((vip, a, first), (other, b, second)) = (pair[0], pair[1]);
@@ -112,16 +120,11 @@ fn overlaps(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> 
             return Err(ModelError::Overlap { a: first.into(), b: second.into(), vip, port: b });
         }
     }
-    let vips: BTreeMap<IpAddr, &str> = services.values().map(|s| (s.vip, s.name.as_str())).collect();
+    let vips: HashMap<IpAddr, &str> =
+        services.values().flat_map(|s| s.named().map(move |vip| (vip, s.name.as_str()))).collect();
     for service in services.values() {
-        for backend in service.backends.values() {
-            if let Some(owner) = vips.get(&backend.address) {
-                return Err(ModelError::BackendIsVip {
-                    service: service.name.clone(),
-                    backend: backend.name(),
-                    owner: (*owner).into(),
-                });
-            }
+        if let Some(backend) = service.backends.values().find(|b| vips.contains_key(&b.address)) {
+            return Err(backend_is_vip(service, backend.address, vips[&backend.address]));
         }
     }
     Ok(())
@@ -129,19 +132,32 @@ fn overlaps(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> 
 
 /// What the maps can hold.
 fn totals(services: &BTreeMap<String, ServiceSpec>) -> Result<(), ModelError> {
-    for v6 in [false, true] {
-        let of_family = || services.values().filter(|s| s.vip.is_ipv6() == v6);
-        let ports = of_family().map(|s| s.port_count() as u64).sum();
-        if ports > limits::MAX_PORTS as u64 {
-            return Err(ModelError::TooManyPorts { ports });
+    let (mut ports, mut prefixes) = ([0u64; 2], [0usize; 2]);
+    let mut vips = [HashSet::new(), HashSet::new()];
+    for service in services.values() {
+        for frontend in &service.frontends {
+            for vip in &frontend.addresses {
+                let v6 = usize::from(vip.is_ipv6());
+                ports[v6] += frontend.port_count() as u64;
+                vips[v6].insert(*vip);
+            }
         }
-        let vips = of_family().map(|s| s.vip).collect::<BTreeSet<_>>().len();
+        // Frontends of a service that are for the same clients have these once.
+        let sets: BTreeSet<&BTreeSet<IpNet>> = service.frontends.iter().map(|f| &f.sources).collect();
+        for prefix in sets.into_iter().flatten() {
+            prefixes[usize::from(matches!(prefix, IpNet::V6(_)))] += 1;
+        }
+    }
+    for v6 in [0, 1] {
+        if ports[v6] > limits::MAX_PORTS.into() {
+            return Err(ModelError::TooManyPorts { ports: ports[v6] });
+        }
+        let vips = vips[v6].len();
         if vips > limits::MAX_VIPS as usize {
             return Err(ModelError::TooManyVips { vips });
         }
-        let prefixes: usize = of_family().map(|s| s.sources.len()).sum();
-        if prefixes > limits::MAX_ADMITTED as usize {
-            return Err(ModelError::TooManyPrefixes { prefixes });
+        if prefixes[v6] > limits::MAX_ADMITTED as usize {
+            return Err(ModelError::TooManyPrefixes { prefixes: prefixes[v6] });
         }
     }
     blocks(services)
@@ -178,12 +194,16 @@ pub enum ModelError {
     PortZero,
     #[error("port range {first}-{last} runs backwards; write {last}-{first}")]
     PortRangeReversed { first: u16, last: u16 },
-    #[error("\"{text}\" is not a port; write 5432/tcp, 53/udp or 8001-8003/tcp, ports from 1 to 65535")]
+    #[error(
+        "\"{text}\" is not a port; write 5432/tcp, 53/udp, 8001-8003/tcp or, with the backends' port, 80:8080/tcp; ports from 1 to 65535"
+    )]
     PortSyntax { text: String },
+    #[error("{ports} are to lead to {target}; give as many ports as there are, like 8001-8003:9001-9003/tcp")]
+    TargetCount { ports: PortRange, target: PortRange },
     #[error("\"{text}\" is not an address; write IPv4 like 10.96.0.10 or IPv6 like fd00::10")]
     NotAnAddress { text: String },
     #[error(
-        "service name \"{name}\" is not usable; use 1 to 63 of a-z A-Z 0-9 . _ - with at most one / inside"
+        "service name \"{name}\" is not usable; use 1 to 253 of a-z A-Z 0-9 . _ - with / or : between parts"
     )]
     BadName { name: String },
     #[error("service \"{name}\" is declared twice; give each a name of its own")]
@@ -195,7 +215,7 @@ pub enum ModelError {
     #[error("\"{text}\" is not a prefix; write 10.0.0.0/8, fd00::/64, or an address")]
     NotAPrefix { text: String },
     #[error("prefix \"{text}\" has bits beyond its length; write {meant}, or the address without a length")]
-    HostBits { text: String, meant: ipnet::IpNet },
+    HostBits { text: String, meant: IpNet },
     #[error("service \"{service}\": {text} is not of the VIP's family ({vip}); use {family}")]
     OtherFamilyThanVip { service: String, text: String, vip: IpAddr, family: &'static str },
     #[error(
@@ -208,10 +228,21 @@ pub enum ModelError {
     DirectAnywhere { service: String, forward: &'static str },
     #[error("{prefixes} source ranges in all are too many; the limit is 65536 for each IP version")]
     TooManyPrefixes { prefixes: usize },
+    #[error("service \"{service}\" has no address; give it a vip, like 10.96.0.10")]
+    NoAddress { service: String },
+    #[error(
+        "service \"{service}\": source_ranges has no {family} prefix, and {address} is {family}: nobody could connect to it; add one, or {all} \
+         for everybody"
+    )]
+    NobodyAdmitted { service: String, address: IpAddr, family: &'static str, all: &'static str },
+    #[error(
+        "frontend {addresses}: source_ranges of the service are all of the other IP version; give the frontend its own, or [] for everybody"
+    )]
+    NoneInherited { addresses: String },
     #[error("service \"{service}\" has no ports; give at least one, like 5432/tcp")]
     NoPorts { service: String },
-    #[error("service \"{service}\": ports {a} and {b} overlap; merge them")]
-    OwnOverlap { service: String, a: PortRange, b: PortRange },
+    #[error("service \"{service}\": ports {a} and {b} overlap at {vip}; merge them, or leave one out")]
+    OwnOverlap { service: String, vip: IpAddr, a: PortRange, b: PortRange },
     #[error(
         "services \"{a}\" and \"{b}\" overlap at {vip} port {port}; give one of them another VIP or port"
     )]
@@ -221,7 +252,7 @@ pub enum ModelError {
     )]
     BadBackend { service: String, text: String },
     #[error(
-        "service \"{service}\": backend {backend} is not of the VIP's family ({vip}); use an {family} backend"
+        "service \"{service}\": backend {backend} is not of the VIP's family ({vip}); use an {family} backend, or add a VIP of its family"
     )]
     OtherFamily { service: String, backend: String, vip: IpAddr, family: &'static str },
     #[error("service \"{service}\": backend {backend} is declared twice; raise its weight instead")]
@@ -247,7 +278,11 @@ pub enum ModelError {
     )]
     NothingToCheck { service: String, backend: String },
     #[error(
-        "service \"{service}\": forward = \"snat\" needs an {family} address of the node's; give it in [snat], addresses = [...]"
+        "service \"{service}\": port {port} leads to another port, and with forward = \"{forward}\" none can be replaced; leave the second out"
+    )]
+    DirectTarget { service: String, port: PortRange, forward: &'static str },
+    #[error(
+        "service \"{service}\": forward = \"snat\" needs an {family} address of the node's, and it has none; give it one, or name it in [snat]"
     )]
     NoSource { service: String, family: &'static str },
     #[error(
@@ -267,6 +302,8 @@ pub enum ModelError {
         "service \"{service}\": backend {backend} is the node itself, which can't be sent what it has; use nat, or leave it out"
     )]
     DirectToSelf { service: String, backend: String },
+    #[error("affinity can be by \"{by}\" or have a group, {group}, not both; leave one out")]
+    ByAndGroup { by: String, group: String },
     #[error("algorithm \"{text}\" is not known; use least-connections or consistent-hash")]
     Algorithm { text: String },
     #[error("{what} \"{text}\" is not usable; write a duration like 30s, 15m or 3h, {range}")]
@@ -279,7 +316,7 @@ pub enum ModelError {
     Group { group: String, a: String, b: String },
     #[error("{count} services are too many; the limit is 10000 on one node")]
     TooManyServices { count: usize },
-    #[error("service \"{service}\" has {count} backends; the limit is 1024 a service")]
+    #[error("service \"{service}\" has {count} backends; the limit is 8192 a service")]
     TooManyBackends { service: String, count: usize },
     #[error(
         "{ports} ports in all (ranges counted port by port) are too many; the limit is 262144 for each IP version"

@@ -65,20 +65,51 @@ impl ForwardKind {
     }
 }
 
+/// How packets of a frontend's flows go, by where those come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Forwarding {
+    /// From a pod of this node.
+    pub pod: ForwardKind,
+    /// From anywhere else.
+    pub elsewhere: ForwardKind,
+}
+
+impl Forwarding {
+    /// The same for all.
+    pub const fn all(kind: ForwardKind) -> Self {
+        Self { pod: kind, elsewhere: kind }
+    }
+
+    /// Both ways.
+    pub const fn kinds(self) -> [ForwardKind; 2] {
+        [self.elsewhere, self.pod]
+    }
+
+    /// The way on which backends answer past the node, if there is one.
+    pub fn direct(self) -> Option<ForwardKind> {
+        self.kinds().into_iter().find(|kind| kind.is_direct())
+    }
+
+    /// As the datapath knows it, by [`Source`](lb_common::abi::Source).
+    pub const fn code(self) -> [Forward; 2] {
+        [self.elsewhere.code(), self.pod.code()]
+    }
+}
+
 /// The node's addresses that stand in for clients'.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnatSpec {
-    /// Addresses, of either family; at most [`MAX_SOURCES`] of each.
+    /// Addresses, of either family; at most [`MAX_SOURCES`] of each. None of a family: one of the node's own of that family.
     pub addresses: Vec<IpAddr>,
     /// Their ports.
     pub ports: RangeInclusive<u16>,
 }
 
 impl Default for SnatSpec {
-    /// No addresses, and ports below those that Linux gives to sockets of its own (`net.ipv4.ip_local_port_range`): an answer to one of those
-    /// must not be taken for a flow's.
+    /// No addresses, and ports below those of Kubernetes' NodePorts (30000 to 32767) and those that Linux gives to sockets of its own
+    /// (`net.ipv4.ip_local_port_range`, 32768 and up): an answer to one of those must not be taken for a flow's.
     fn default() -> Self {
-        Self { addresses: Vec::new(), ports: 1024..=32767 }
+        Self { addresses: Vec::new(), ports: 1024..=29_999 }
     }
 }
 
@@ -127,7 +158,7 @@ impl SnatSpec {
                     return Err(ModelError::NotKnown {
                         what: "snat.ports",
                         text: text.into(),
-                        known: "a range of at most 32768 ports, like 1024-32767",
+                        known: "a range of at most 32768 ports, like 1024-29999",
                     });
                 }
             };

@@ -136,24 +136,48 @@ impl Standings {
         }
     }
 
-    /// The weight in force of a backend that would have `weight`. `panic`: whether it is healthy doesn't matter.
-    pub fn weight(
+    /// What is known of the backends of one service now. `slow_start`: the service's.
+    pub fn of_service(
         &self,
         service: &str,
-        backend: &str,
-        weight: u32,
         slow_start: Option<Duration>,
-        panic: bool,
         now: Instant,
-    ) -> u32 {
-        let standing = self.of(service, backend);
+    ) -> ServiceStandings<'_> {
+        let known = self.by_service.get(service);
+        ServiceStandings { known, ramps: known.is_some_and(any_ramps), slow_start, now }
+    }
+}
+
+/// See [`Standings::of_service`].
+#[derive(Clone, Copy)]
+pub struct ServiceStandings<'a> {
+    known: Option<&'a HashMap<String, Standing>>,
+    /// Is any of its backends in its slow start?
+    ramps: bool,
+    slow_start: Option<Duration>,
+    now: Instant,
+}
+
+impl ServiceStandings<'_> {
+    /// Is a backend healthy?
+    pub fn is_healthy(&self, backend: &str) -> bool {
+        self.of(backend).healthy
+    }
+
+    /// The weight in force of a backend that would have `weight`. `panic`: whether it is healthy doesn't matter.
+    pub fn weight(&self, backend: &str, weight: u32, panic: bool) -> u32 {
+        let standing = self.of(backend);
         if !standing.healthy && !panic {
             return 0;
         }
-        if !self.by_service.get(service).is_some_and(any_ramps) {
+        if !self.ramps {
             return weight;
         }
-        weight * standing.ramp.map_or(PARTS, |since| part(since, slow_start, now))
+        weight * standing.ramp.map_or(PARTS, |since| part(since, self.slow_start, self.now))
+    }
+
+    fn of(&self, backend: &str) -> Standing {
+        self.known.and_then(|known| known.get(backend)).copied().unwrap_or_default()
     }
 }
 
@@ -211,7 +235,9 @@ mod tests {
             let (start, whole) = (Instant::now(), Duration::from_secs(seconds));
             let mut standings = Standings::default();
             standings.entry("s", "new").ramp = Some(start);
-            let at = |s: &Standings, backend: &str, gone| s.weight("s", backend, weight, Some(whole), false, start + gone);
+            let at = |s: &Standings, backend: &str, gone| {
+                s.of_service("s", Some(whole), start + gone).weight(backend, weight, false)
+            };
             let mut last = 0;
             for percent in 0..=100u32 {
                 let now = at(&standings, "new", whole * percent / 100);
@@ -228,10 +254,13 @@ mod tests {
     fn an_unhealthy_backend_weighs_nothing() {
         let mut standings = Standings::default();
         standings.entry("s", "b").healthy = false;
-        assert_eq!(standings.weight("s", "b", 7, None, false, Instant::now()), 0);
-        assert_eq!(standings.weight("s", "b", 7, None, true, Instant::now()), 7);
-        assert_eq!(standings.weight("s", "other", 7, None, false, Instant::now()), 7);
+        let weight = |standings: &Standings, backend: &str, panic| {
+            standings.of_service("s", None, Instant::now()).weight(backend, 7, panic)
+        };
+        assert_eq!(weight(&standings, "b", false), 0);
+        assert_eq!(weight(&standings, "b", true), 7);
+        assert_eq!(weight(&standings, "other", false), 7);
         standings.keep(|_, _| false);
-        assert_eq!(standings.weight("s", "b", 7, None, false, Instant::now()), 7);
+        assert_eq!(weight(&standings, "b", false), 7);
     }
 }

@@ -1,12 +1,13 @@
-//! Where a service is reached, and by whom.
+//! Addresses and prefixes, as written.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{ModelError, ServiceSpec};
+use super::ModelError;
 
-/// The node's own addresses, of either family: what services whose VIP is [any](ServiceSpec::is_anywhere) of them are reached at.
+/// The node's own addresses, of either family: what [frontends at all of them](super::Frontend::is_anywhere)
+/// are reached at.
 pub type OwnAddresses = BTreeSet<IpAddr>;
 
 /// Addresses, as written.
@@ -36,73 +37,6 @@ pub fn parse_prefixes(texts: &[String]) -> Result<BTreeSet<IpNet>, ModelError> {
         Err(ModelError::HostBits { text: text.clone(), meant: net.trunc() })
     };
     texts.iter().map(parse).collect()
-}
-
-impl ServiceSpec {
-    /// Is it reached at all addresses of the node's?
-    pub const fn is_anywhere(&self) -> bool {
-        self.vip.is_unspecified()
-    }
-
-    /// Is it reached at an address of the node's?
-    pub fn is_on_node(&self, own: &OwnAddresses) -> bool {
-        self.is_anywhere() || own.contains(&self.vip)
-    }
-
-    /// The VIP's IP version, for messages.
-    pub const fn family(&self) -> &'static str {
-        if self.vip.is_ipv6() { "IPv6" } else { "IPv4" }
-    }
-
-    /// Is it reached there? `own`: the node's addresses.
-    pub fn is_at(&self, address: IpAddr, own: &OwnAddresses) -> bool {
-        if !self.is_anywhere() {
-            return self.vip == address;
-        }
-        address.is_ipv6() == self.vip.is_ipv6() && own.contains(&address) && !self.except.contains(&address)
-    }
-
-    /// Where it is reached.
-    pub fn addresses<'a>(&'a self, own: &'a OwnAddresses) -> Box<dyn Iterator<Item = IpAddr> + 'a> {
-        if self.is_anywhere() {
-            Box::new(own.iter().copied().filter(|address| self.is_at(*address, own)))
-        } else {
-            Box::new(std::iter::once(self.vip))
-        }
-    }
-
-    /// May a client with this address open flows?
-    pub fn admits(&self, client: IpAddr) -> bool {
-        self.sources.is_empty() || self.sources.iter().any(|prefix| prefix.contains(&client))
-    }
-
-    /// What can be wrong with where it is reached and by whom.
-    ///
-    /// # Errors
-    /// The first thing that is.
-    pub(super) fn validate_reach(&self) -> Result<(), ModelError> {
-        let service = || self.name.clone();
-        let of_family = |other: IpAddr| other.is_ipv6() == self.vip.is_ipv6();
-        let other_family = |text: String| ModelError::OtherFamilyThanVip {
-            service: service(),
-            text,
-            vip: self.vip,
-            family: self.family(),
-        };
-        if !self.except.is_empty() && !self.is_anywhere() {
-            return Err(ModelError::ExceptOfOne { service: service(), vip: self.vip });
-        }
-        if self.is_anywhere() && self.forward.is_direct() {
-            return Err(ModelError::DirectAnywhere { service: service(), forward: self.forward.name() });
-        }
-        if let Some(address) = self.except.iter().find(|address| !of_family(**address)) {
-            return Err(other_family(address.to_string()));
-        }
-        if let Some(prefix) = self.sources.iter().find(|prefix| !of_family(prefix.addr())) {
-            return Err(other_family(prefix.to_string()));
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

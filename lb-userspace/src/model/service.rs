@@ -1,17 +1,12 @@
 //! A service as declared.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use ipnet::IpNet;
-use lb_common::abi::limits;
+use lb_common::abi::{Stray, limits};
 
 use super::{
-    AffinitySpec, BackendSpec, ForwardKind, HealthSpec, ModelError, PortRange, Protocol, TimeoutSpec,
-    backend_name,
+    AdminState, AffinitySpec, BackendSpec, Frontend, HealthSpec, ModelError, OwnAddresses, PortRange,
+    Protocol, TimeoutSpec, backend_name, frontend::family,
 };
 
 /// How a backend is chosen for a new flow.
@@ -40,6 +35,45 @@ impl AlgorithmKind {
             .into_iter()
             .find(|a| a.name() == text)
             .ok_or_else(|| ModelError::Algorithm { text: text.into() })
+    }
+}
+
+/// What happens to a TCP packet that belongs to no flow and opens none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StrayKind {
+    /// `reset`: it is answered with RST, so that the client connects anew.
+    Reset,
+    /// `forward`: a backend is chosen for it as for a new flow.
+    Forward,
+    /// `pass`: the stack gets it, while another balancer's connections are still open.
+    Pass,
+}
+
+impl StrayKind {
+    /// As in config, CLI and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::Forward => "forward",
+            Self::Pass => "pass",
+        }
+    }
+    /// From its name.
+    ///
+    /// # Errors
+    /// There are only three.
+    pub fn parse(text: &str) -> Result<Self, ModelError> {
+        [Self::Reset, Self::Forward, Self::Pass].into_iter().find(|stray| stray.name() == text).ok_or_else(
+            || ModelError::NotKnown { what: "stray", text: text.into(), known: "reset, forward or pass" },
+        )
+    }
+    /// As the datapath knows it.
+    pub const fn code(self) -> Stray {
+        match self {
+            Self::Reset => Stray::RESET,
+            Self::Forward => Stray::FORWARD,
+            Self::Pass => Stray::PASS,
+        }
     }
 }
 
@@ -85,23 +119,17 @@ pub struct Fates {
     pub deadline: Fate,
 }
 
-/// One service.
+/// One service: a pool of backends, and the frontends that lead to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceSpec {
-    /// Unique; 1 to 63 of `[A-Za-z0-9._-]`, or `namespace/name` (one slash inside).
+    /// Unique; see [`check_name`].
     pub name: String,
-    /// Where clients connect to. Unspecified (`0.0.0.0`, `::`): all of the node's addresses.
-    pub vip: IpAddr,
-    /// Addresses of the node's that are left out of all.
-    pub except: BTreeSet<IpAddr>,
-    /// Whose flows are taken. None: everybody's.
-    pub sources: BTreeSet<IpNet>,
-    /// Ports, in the order declared, not overlapping.
-    pub ports: Vec<PortRange>,
+    /// Where clients connect to, and how their packets go. At least one; no two share an address and a port.
+    pub frontends: Vec<Frontend>,
     /// How to choose.
     pub algorithm: AlgorithmKind,
-    /// How packets reach backends.
-    pub forward: ForwardKind,
+    /// What happens to stray packets; `None`: what suits the algorithm.
+    pub stray: Option<StrayKind>,
     /// Whether and how clients stay with their backend.
     pub affinity: Option<AffinitySpec>,
     /// When flows are over.
@@ -116,11 +144,26 @@ pub struct ServiceSpec {
     pub backends: BTreeMap<String, BackendSpec>,
     /// Declared by the config file?
     pub from_file: bool,
-    /// What was declared and will have no effect; for people, one sentence each.
-    pub warnings: Vec<String>,
 }
 
 impl ServiceSpec {
+    /// With one frontend or more, no backends, and the default in all else.
+    pub fn new(name: &str, frontends: Vec<Frontend>, from_file: bool) -> Self {
+        Self {
+            name: name.into(),
+            frontends,
+            algorithm: AlgorithmKind::LeastConnections,
+            stray: None,
+            affinity: None,
+            timeouts: TimeoutSpec::default(),
+            health: None,
+            slow_start: None,
+            fates: Fates::default(),
+            backends: BTreeMap::new(),
+            from_file,
+        }
+    }
+
     /// Adds a backend.
     ///
     /// # Errors
@@ -134,14 +177,72 @@ impl ServiceSpec {
         Ok(())
     }
 
-    /// The first TCP port: where backends are checked that name no port of their own.
-    pub fn tcp_port(&self) -> Option<u16> {
-        self.ports.iter().find(|p| p.protocol() == Protocol::Tcp).map(|p| p.first())
+    /// What happens to stray packets.
+    pub fn stray(&self) -> StrayKind {
+        self.stray.unwrap_or(match self.algorithm {
+            AlgorithmKind::LeastConnections => StrayKind::Reset,
+            AlgorithmKind::ConsistentHash => StrayKind::Forward,
+        })
     }
 
-    /// How many ports it has at each address.
-    pub fn port_count(&self) -> usize {
-        self.ports.iter().map(|range| range.count() as usize).sum()
+    /// Addresses that its frontends name: not all of the node's. One may be named twice.
+    pub fn named(&self) -> impl Iterator<Item = IpAddr> {
+        self.frontends.iter().flat_map(Frontend::named)
+    }
+
+    /// Is any frontend at all addresses of the node's?
+    pub fn is_anywhere(&self) -> bool {
+        self.frontends.iter().any(Frontend::is_anywhere)
+    }
+
+    /// Is any frontend at an address of the node's?
+    pub fn is_on_node(&self, own: &OwnAddresses) -> bool {
+        self.frontends.iter().any(|frontend| frontend.is_on_node(own))
+    }
+
+    /// Is any frontend of this family?
+    pub fn has_family(&self, v6: bool) -> bool {
+        self.frontends.iter().any(|frontend| frontend.has_family(v6))
+    }
+
+    /// Do backends answer past the node to what comes by any frontend?
+    pub fn is_direct(&self) -> bool {
+        self.frontends.iter().any(|frontend| frontend.forward.direct().is_some())
+    }
+
+    /// The frontend that a packet comes to; who names the address goes first.
+    pub fn frontend_at(
+        &self,
+        address: IpAddr,
+        own: &OwnAddresses,
+        serves: impl Fn(&Frontend) -> bool,
+    ) -> Option<&Frontend> {
+        let named = self.frontends.iter().find(|f| f.addresses.contains(&address) && serves(f));
+        named.or_else(|| self.frontends.iter().find(|f| f.is_anywhere_at(address, own) && serves(f)))
+    }
+
+    /// Where a backend is checked: its own port, or the one to which the first TCP port of its family leads.
+    pub fn check_port(&self, backend: &BackendSpec) -> Option<u16> {
+        let v6 = backend.address.is_ipv6();
+        backend.port.or_else(|| self.frontends.iter().find_map(|frontend| frontend.tcp_target(v6)))
+    }
+
+    /// What is declared and has no effect, or none as things are; for people, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let mut ports = self.frontends.iter().flat_map(|frontend| &frontend.ports);
+        if ports.all(|range| range.protocol() == Protocol::Udp) {
+            let never = |name| format!("timeouts.{name} is TCP's, and the service has no TCP port");
+            warnings.extend(self.timeouts.only_tcp().map(never));
+        }
+        for v6 in [false, true] {
+            let backend = self.backends.values().any(|backend| backend.address.is_ipv6() == v6);
+            if self.has_family(v6) && !backend && !self.backends.is_empty() {
+                let family = family(v6);
+                warnings.push(format!("no backend is {family}; its {family} addresses refuse connections"));
+            }
+        }
+        warnings
     }
 
     /// What can be wrong with a service by itself.
@@ -151,60 +252,87 @@ impl ServiceSpec {
     pub fn validate(&self) -> Result<(), ModelError> {
         let service = || self.name.clone();
         check_name(&self.name)?;
-        if !self.is_anywhere() && !usable(self.vip) {
-            return Err(ModelError::BadVip { service: service(), vip: self.vip });
+        if self.frontends.is_empty() {
+            return Err(ModelError::NoAddress { service: service() });
         }
-        self.validate_reach()?;
-        if self.ports.is_empty() {
-            return Err(ModelError::NoPorts { service: service() });
-        }
-        for (i, a) in self.ports.iter().enumerate() {
-            if let Some(b) = self.ports[i + 1..].iter().find(|b| a.overlaps(**b)) {
-                return Err(ModelError::OwnOverlap { service: service(), a: *a, b: *b });
-            }
-        }
+        self.frontends.iter().try_for_each(|frontend| frontend.validate(&self.name))?;
+        self.validate_overlaps()?;
         if self.backends.len() > limits::MAX_BACKENDS_PER_SERVICE as usize {
             return Err(ModelError::TooManyBackends { service: service(), count: self.backends.len() });
         }
-        if self.forward.is_direct() {
-            let forward = self.forward.name();
-            // A port that is the service's own is only said twice.
-            let only = match self.ports.as_slice() {
-                [one] if one.first() == one.last() => Some(one.first()),
-                _ => None,
-            };
-            if let Some(b) = self.backends.values().find(|b| b.port.is_some() && b.port != only) {
-                return Err(ModelError::DirectPort { service: service(), backend: b.name(), forward });
-            }
-            if self.timeouts.backend_response.is_some() {
-                let timeout = "backend_response";
-                return Err(ModelError::DirectTimeout { service: service(), timeout, forward });
-            }
-        }
-        if self.health.is_some()
-            && let Some(unchecked) = self.backends.values().find(|b| b.port.or(self.tcp_port()).is_none())
-        {
-            return Err(ModelError::NothingToCheck { service: service(), backend: unchecked.name() });
-        }
+        self.validate_direct()?;
+        let families = [false, true].map(|v6| self.has_family(v6));
         for backend in self.backends.values() {
-            if backend.address.is_ipv6() != self.vip.is_ipv6() {
-                return Err(ModelError::OtherFamily {
-                    service: service(),
-                    backend: backend.name(),
-                    vip: self.vip,
-                    family: self.family(),
-                });
-            }
             if !usable(backend.address) {
                 return Err(ModelError::UnusableBackend { service: service(), backend: backend.name() });
             }
+            let v6 = backend.address.is_ipv6();
+            if !families[usize::from(v6)] {
+                return Err(ModelError::OtherFamily {
+                    service: service(),
+                    backend: backend.name(),
+                    vip: self.frontends[0].addresses[0],
+                    family: family(!v6),
+                });
+            }
+        }
+        if self.health.is_some()
+            && let Some(unchecked) = self.backends.values().find(|b| self.check_port(b).is_none())
+        {
+            return Err(ModelError::NothingToCheck { service: service(), backend: unchecked.name() });
+        }
+        Ok(())
+    }
+
+    /// What no two of its frontends may share.
+    fn validate_overlaps(&self) -> Result<(), ModelError> {
+        let mut claims = self.claims();
+        claims.sort_unstable_by_key(|(vip, range)| (*vip, range.protocol(), range.first()));
+        match claims.windows(2).find(|pair| pair[0].0 == pair[1].0 && pair[0].1.overlaps(pair[1].1)) {
+            Some(pair) => Err(ModelError::OwnOverlap {
+                service: self.name.clone(),
+                vip: pair[0].0,
+                a: pair[0].1,
+                b: pair[1].1,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Addresses with ports, as declared.
+    pub(super) fn claims(&self) -> Vec<(IpAddr, PortRange)> {
+        let of = |frontend: &Frontend| {
+            let ports = frontend.ports.clone();
+            frontend
+                .addresses
+                .clone()
+                .into_iter()
+                .flat_map(move |vip| ports.clone().into_iter().map(move |range| (vip, range)))
+        };
+        self.frontends.iter().flat_map(of).collect()
+    }
+
+    /// What can't be where backends answer past the node.
+    fn validate_direct(&self) -> Result<(), ModelError> {
+        let direct = || self.frontends.iter().filter_map(|f| Some((f, f.forward.direct()?)));
+        let Some((_, kind)) = direct().next() else { return Ok(()) };
+        let (service, forward) = (self.name.clone(), kind.name());
+        // A port that is the service's own is only said twice.
+        let mut ports = direct().flat_map(|(frontend, _)| &frontend.ports);
+        let first = ports.next().filter(|range| range.first() == range.last()).map(|range| range.first());
+        let only = first.filter(|port| ports.all(|r| r.first() == *port && r.last() == *port));
+        if let Some(b) = self.backends.values().find(|b| b.port.is_some() && b.port != only) {
+            return Err(ModelError::DirectPort { service, backend: b.name(), forward });
+        }
+        if self.timeouts.backend_response.is_some() {
+            return Err(ModelError::DirectTimeout { service, timeout: "backend_response", forward });
         }
         Ok(())
     }
 }
 
 /// Can packets be sent there from elsewhere?
-fn usable(address: IpAddr) -> bool {
+pub(super) fn usable(address: IpAddr) -> bool {
     let special = match address {
         IpAddr::V4(a) => a.is_broadcast() || a.octets()[0] == 0,
         IpAddr::V6(a) => a.to_ipv4_mapped().is_some() || a.is_unicast_link_local(),
@@ -212,20 +340,19 @@ fn usable(address: IpAddr) -> bool {
     !(special || address.is_unspecified() || address.is_multicast() || address.is_loopback())
 }
 
-/// A name that fits in maps, URLs and labels.
+/// A name that fits in maps, URLs and labels: at most [`limits::MAX_NAME`] bytes; parts of `[A-Za-z0-9._-]`, but not `.` and `..`, with
+/// `/` or `:` between them.
 ///
 /// # Errors
 /// It doesn't.
 pub fn check_name(name: &str) -> Result<(), ModelError> {
     let part = |p: &str| !p.is_empty() && p.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-    let parts: Vec<&str> = name.split('/').collect();
-    if name.len() <= limits::MAX_NAME
-        && parts.len() <= 2
-        && parts.iter().all(|p| part(p) && *p != "." && *p != "..")
-    {
-        return Ok(());
+    let good = name.split(['/', ':']).all(|p| part(p) && p != "." && p != "..");
+    if good && name.len() <= limits::MAX_NAME {
+        Ok(())
+    } else {
+        Err(ModelError::BadName { name: name.into() })
     }
-    Err(ModelError::BadName { name: name.into() })
 }
 
 /// `10.0.1.11:5432`, `[fd00::11]:5432`, or without port.
@@ -253,6 +380,7 @@ pub fn make_backend(
     address: &str,
     weight: Option<i64>,
     max_connections: Option<i64>,
+    local: bool,
     from_file: bool,
 ) -> Result<BackendSpec, ModelError> {
     let (address, port) = parse_backend(service, address)?;
@@ -271,5 +399,5 @@ pub fn make_backend(
             })?)
         }
     };
-    Ok(BackendSpec { address, port, weight, max_connections, admin: Default::default(), from_file })
+    Ok(BackendSpec { address, port, weight, max_connections, local, admin: AdminState::Active, from_file })
 }

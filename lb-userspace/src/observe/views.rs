@@ -4,9 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{
     agent::shared::State,
-    api::types::{BackendView, ServiceView},
+    api::types::{BackendView, FrontendView, ServiceView},
     datapath::Maps,
-    model::{AdminState, BackendSpec, Fate, ServiceSpec, service::make_backend},
+    model::{AdminState, BackendSpec, Fate, Frontend, ServiceSpec, service::make_backend},
 };
 
 fn origin(from_file: bool) -> String {
@@ -37,6 +37,7 @@ pub fn backend(
         address: name.into(),
         weight: spec.weight,
         max_connections: spec.max_connections,
+        local: spec.local || state.own.contains(&spec.address),
         state: admin.into(),
         healthy: standing.healthy,
         health_check_failures: standing.failures,
@@ -66,7 +67,7 @@ fn leaving(spec: &ServiceSpec, state: &State, maps: &Maps) -> Vec<BackendView> {
         .iter()
         .filter(|(name, id)| !spec.backends.contains_key(*name) && maps.active(**id) > 0);
     gone.filter_map(|(name, _)| {
-        let backend_spec = make_backend(&spec.name, name, None, None, spec.from_file).ok()?;
+        let backend_spec = make_backend(&spec.name, name, None, None, false, spec.from_file).ok()?;
         let view = backend(spec, name, &backend_spec, state, maps);
         Some(BackendView { state: "draining".into(), origin: "removed".into(), ..view })
     })
@@ -85,20 +86,39 @@ fn imbalance(backends: &[BackendView]) -> Option<f64> {
     (open > 0.0).then(|| most * weight / open)
 }
 
+fn texts<T: ToString>(list: impl IntoIterator<Item = T>) -> Vec<String> {
+    list.into_iter().map(|item| item.to_string()).collect()
+}
+
+/// A frontend, as declared.
+pub fn frontend(frontend: &Frontend) -> FrontendView {
+    FrontendView {
+        addresses: frontend.addresses.clone(),
+        ports: texts(&frontend.ports),
+        scope: frontend.scope.name().into(),
+        source_ranges: texts(&frontend.sources),
+        forward: frontend.forward.into(),
+    }
+}
+
 /// A service, as of now.
 pub fn service(spec: &ServiceSpec, state: &State, maps: &Maps) -> ServiceView {
     let declared = spec.backends.iter().map(|(name, b)| backend(spec, name, b, state, maps));
     let backends: Vec<BackendView> = declared.chain(leaving(spec, state, maps)).collect();
+    // A valid service has one, and that an address.
+    let first = &spec.frontends[0];
     ServiceView {
         imbalance: imbalance(&backends),
         name: spec.name.clone(),
-        vip: spec.vip,
-        vip_except: spec.except.clone(),
-        source_ranges: spec.sources.iter().map(ToString::to_string).collect(),
-        ports: spec.ports.iter().map(ToString::to_string).collect(),
+        vip: first.addresses[0],
+        vip_except: spec.frontends.iter().flat_map(|f| f.except.iter().copied()).collect(),
+        source_ranges: texts(&first.sources),
+        ports: texts(&first.ports),
+        frontends: spec.frontends.iter().map(frontend).collect(),
+        stray: spec.stray().name().into(),
         algorithm: spec.algorithm.name().into(),
         origin: origin(spec.from_file),
-        warnings: spec.warnings.clone(),
+        warnings: spec.warnings(),
         backends,
     }
 }

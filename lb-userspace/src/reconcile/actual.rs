@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::abi::{Backend, BackendId, BlockId, PoolBlock, Proto, Service, ServiceId};
+use lb_common::abi::{Backend, BackendId, BlockId, PoolBlock, Proto, Service, ServiceId, Vip, pool::STARTS};
 
 use super::Step;
 use crate::model::backend_name;
@@ -23,7 +23,9 @@ pub struct Actual {
     owners: HashMap<PortKey, ServiceId>,
     blocks: BTreeMap<BlockId, PoolBlock>,
     backends: HashMap<BackendId, Backend>,
-    vips: BTreeSet<IpAddr>,
+    starts: BTreeMap<BlockId, [BlockId; STARTS]>,
+    ranges: BTreeMap<u32, BTreeSet<IpNet>>,
+    vips: BTreeMap<IpAddr, Vip>,
 }
 
 /// A service id in use.
@@ -39,10 +41,9 @@ pub struct ActualService {
     pub backends: BTreeMap<String, BackendId>,
     /// Where hosts are in its pool, if it has affinity.
     pub hosts: BTreeMap<IpAddr, BackendId>,
-    /// Prefixes of its clients; none: everybody.
-    pub sources: BTreeSet<IpNet>,
-    /// Members of its Maglev table as published; `None`: no table, or not known (adopted), in which case it is rebuilt.
-    pub table: Option<Vec<(String, BackendId, u32)>>,
+    /// Members of its Maglev tables as published, by [`List`](lb_common::abi::List). None: no table, or not known (adopted), in which case it
+    /// is rebuilt.
+    pub tables: BTreeMap<u32, Vec<(String, BackendId, u32)>>,
 }
 
 impl Actual {
@@ -74,8 +75,16 @@ impl Actual {
     pub fn has_block(&self, id: BlockId) -> bool {
         self.blocks.contains_key(&id)
     }
+    /// Where the long pool with this first block is entered.
+    pub fn starts(&self, first: BlockId) -> Option<&[BlockId; STARTS]> {
+        self.starts.get(&first)
+    }
+    /// Clients' prefixes, by the number of source ranges under which they are.
+    pub fn ranges(&self) -> &BTreeMap<u32, BTreeSet<IpNet>> {
+        &self.ranges
+    }
     /// VIPs.
-    pub fn vips(&self) -> &BTreeSet<IpAddr> {
+    pub fn vips(&self) -> &BTreeMap<IpAddr, Vip> {
         &self.vips
     }
 
@@ -103,9 +112,19 @@ impl Actual {
                     self.services.entry(value.service).or_default().blocks.insert(*block);
                 }
             }
-            Step::Table { service, members, .. } => {
-                let table = Some(members.clone()).filter(|m| !m.is_empty());
-                self.services.entry(*service).or_default().table = table;
+            Step::Starts { block, value } => {
+                match value {
+                    Some(value) => self.starts.insert(*block, *value),
+                    None => self.starts.remove(block),
+                };
+            }
+            Step::Table { service, list, members } => {
+                let tables = &mut self.services.entry(*service).or_default().tables;
+                if members.is_empty() {
+                    tables.remove(&list.0);
+                } else {
+                    tables.insert(list.0, members.clone());
+                }
             }
             Step::Host { service, address, backend } => {
                 let hosts = &mut self.services.entry(*service).or_default().hosts;
@@ -114,16 +133,19 @@ impl Actual {
                     None => hosts.remove(address),
                 };
             }
-            Step::Source { service, prefix, admitted } => {
-                let sources = &mut self.services.entry(*service).or_default().sources;
-                if *admitted {
-                    sources.insert(*prefix)
-                } else {
-                    sources.remove(prefix)
-                };
+            Step::Admit { ranges, prefix, admitted: true } => {
+                self.ranges.entry(*ranges).or_default().insert(*prefix);
             }
-            Step::AddVip { vip } => {
-                self.vips.insert(*vip);
+            Step::Admit { ranges, prefix, admitted: false } => {
+                if let Some(prefixes) = self.ranges.get_mut(ranges) {
+                    prefixes.remove(prefix);
+                    if prefixes.is_empty() {
+                        self.ranges.remove(ranges);
+                    }
+                }
+            }
+            Step::AddVip { vip, value } => {
+                self.vips.insert(*vip, *value);
             }
             Step::RemoveVip { vip } => {
                 self.vips.remove(vip);

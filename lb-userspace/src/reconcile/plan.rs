@@ -2,26 +2,28 @@
 //!
 //! Order, and why each moment between is correct:
 //! 1. names, counters, backends: nothing points at them yet;
-//! 2. blocks, last of the chain first: a backend's weight becomes positive when its record is there; a drain takes effect;
+//! 2. blocks, last of the chain first: a backend's weight becomes positive when its record is there; a drain takes effect. Before the first
+//!    one, where a long chain is entered: all its other blocks are there;
 //! 3. hosts, tables: every backend in them has a record, and a weight;
-//! 4. source ranges, VIPs, ports: clients reach a pool that is whole, and who is let in is known before anybody is asked;
+//! 4. source ranges, ports, VIPs: clients reach a pool that is whole, who is let in is known before anybody is asked, and a VIP refuses what
+//!    is no port's of it when its ports are there;
 //! 5. what is no longer declared, in reverse: ports, VIPs, source ranges, hosts, tables, blocks.
 //!
 //! Freeing ids is another pass ([`collect`]), run a while later: a packet may be on its way with an id that it read just
 //! before, and a flow may be pinned.
 
+mod admission;
 mod affinity;
+mod pool;
 mod reach;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
-use lb_common::abi::{BLOCK_SLOTS, Backend, BackendId, BlockId, List, PoolBlock, ServiceId, limits};
+use lb_common::abi::{Backend, BackendId, BlockId, PoolBlock, ServiceId, limits};
 
+use self::pool::{Member, Share};
 use super::{Actual, ActualService, Plan, Step};
-use crate::model::{AdminState, AlgorithmKind, BackendSpec, Desired, OwnAddresses, ServiceSpec, Standings};
+use crate::model::{Desired, Frontend, OwnAddresses, ServiceSpec, Standings};
 
 /// What may have changed.
 #[derive(Clone, Copy, Debug)]
@@ -74,14 +76,15 @@ pub fn plan(
         standings,
         own,
         anywhere,
-        named: if anywhere { reach::named(desired.services().values(), own) } else { Vec::new() },
+        named: if anywhere { reach::named(desired.services().values(), own) } else { BTreeMap::new() },
         now: Instant::now(),
         next_service: 0,
         next_block: 1,
+        next_ranges: 1,
         stages: Default::default(),
     };
     let scope = match scope {
-        Scope::Service(name) if reach::touches_others(&planner, name) => Scope::All,
+        Scope::Service(name) if planner.touches_others(name) => Scope::All,
         scope => scope,
     };
     planner.check_ports()?;
@@ -96,18 +99,11 @@ pub fn plan(
                     planner.service(&service.name)?;
                 }
             }
+            planner.forget_orphans();
         }
     }
     planner.vips(scope);
     Ok(Plan { steps: planner.stages.into_iter().flatten().collect() })
-}
-
-/// What a backend may be given.
-#[derive(Clone, Copy)]
-struct Share {
-    weight: u32,
-    limit: u32,
-    v6: bool,
 }
 
 /// Stages of a plan, in order.
@@ -117,15 +113,16 @@ enum Stage {
     Blocks,
     Hosts,
     Tables,
-    AddSources,
-    AddVips,
+    AddRanges,
     AddPorts,
+    AddVips,
     RemovePorts,
     RemoveVips,
-    RemoveSources,
+    RemoveRanges,
     RemoveHosts,
     RemoveTables,
     RemoveBlocks,
+    RemoveStarts,
 }
 
 struct Planner<'a> {
@@ -135,12 +132,13 @@ struct Planner<'a> {
     own: &'a OwnAddresses,
     /// Is any service at all of those?
     anywhere: bool,
-    /// If so, the services whose VIP is one of them.
-    named: Vec<&'a ServiceSpec>,
+    /// If so, the frontends that name one of them.
+    named: BTreeMap<IpAddr, Vec<&'a Frontend>>,
     now: Instant,
     next_service: ServiceId,
     next_block: BlockId,
-    stages: [Vec<Step>; 13],
+    next_ranges: u32,
+    stages: [Vec<Step>; 14],
 }
 
 impl Planner<'_> {
@@ -166,13 +164,13 @@ impl Planner<'_> {
                 id
             }
         };
-        let mut slots: BTreeMap<BackendId, Share> = BTreeMap::new();
+        let shares = self.shares(spec);
         let mut blocks = before.blocks.clone();
-        let mut ids: Vec<(&String, BackendId, u32)> = Vec::new();
-        for (backend, own) in &spec.backends {
-            let value = Backend::new(own.address, own.port, id);
-            let weight = self.weight(spec, backend, own);
-            let slot = match before.backends.get(backend) {
+        let mut free = None;
+        let mut members: Vec<Member<'_>> = Vec::with_capacity(spec.backends.len());
+        for ((name, backend), share) in spec.backends.iter().zip(shares) {
+            let value = Backend::new(backend.address, backend.port, id);
+            let slot = match before.backends.get(name) {
                 Some(slot) => {
                     if self.actual.backend(*slot) != Some(&value) {
                         self.push(Stage::Backends, Step::Backend { id: *slot, value });
@@ -180,57 +178,30 @@ impl Planner<'_> {
                     *slot
                 }
                 None => {
-                    let slot = self.free_slot(&mut blocks, &slots)?;
+                    let slot = self.free_slot(&mut blocks, &mut free)?;
                     self.push(Stage::Backends, Step::ZeroCounters { id: slot });
                     self.push(Stage::Backends, Step::Backend { id: slot, value });
                     slot
                 }
             };
-            slots.insert(
-                slot,
-                Share { weight, limit: own.max_connections.unwrap_or(u32::MAX), v6: own.address.is_ipv6() },
-            );
-            ids.push((backend, slot, weight));
+            members.push(Member { name, id: slot, share });
         }
+        let slots: BTreeMap<BackendId, Share> = members.iter().map(|m| (m.id, m.share)).collect();
         self.retire_backends(before, |slot| slots.contains_key(&slot));
         self.blocks(&self.empty_block(id, Some(spec)), &blocks, &slots, Stage::Blocks);
-        self.hosts(id, before, spec, &ids);
-        self.table(id, before, spec, &ids);
-        self.sources(id, before, Some(spec));
+        self.hosts(id, before, spec, &members);
+        self.tables(id, before, spec, &members);
         self.ports(id, before, spec, blocks.first().copied().unwrap_or(0));
         Ok(())
-    }
-
-    /// Are so few of a service's backends healthy that all are to be used?
-    fn panic(&self, service: &ServiceSpec) -> bool {
-        let Some(health) = &service.health else { return false };
-        let open = || service.backends.iter().filter(|(_, b)| b.admin == AdminState::Active);
-        let healthy = open().filter(|(name, _)| self.standings.of(&service.name, name).healthy).count();
-        healthy * 100 < open().count() * usize::from(health.panic)
-    }
-
-    /// The weight in force: none while draining or unhealthy, a part while it is starting slowly.
-    fn weight(&self, service: &ServiceSpec, name: &str, spec: &BackendSpec) -> u32 {
-        match spec.admin {
-            AdminState::Active => {
-                let (weight, slow) = (spec.weight.into(), service.slow_start);
-                let panic = self.panic(service);
-                self.standings.weight(&service.name, name, weight, slow, panic, self.now)
-            }
-            AdminState::Draining { .. } => 0,
-        }
     }
 
     /// A service that is no longer declared.
     fn retire(&mut self, id: ServiceId, before: &ActualService) {
         self.retire_backends(before, |_| false);
-        self.remove_ports(id, before, &BTreeSet::new());
-        self.sources(id, before, None);
-        if before.table.is_some() {
-            self.push(
-                Stage::RemoveTables,
-                Step::Table { service: id, list: List::default(), members: Vec::new() },
-            );
+        self.remove_ports(id, before, |_| false);
+        self.forget_ranges(before);
+        for list in before.tables.keys() {
+            self.remove_table(id, *list);
         }
         for address in before.hosts.keys() {
             self.push(Stage::RemoveHosts, Step::Host { service: id, address: *address, backend: None });
@@ -249,51 +220,6 @@ impl Planner<'_> {
         }
     }
 
-    fn blocks(
-        &mut self,
-        empty: &PoolBlock,
-        blocks: &BTreeSet<BlockId>,
-        slots: &BTreeMap<BackendId, Share>,
-        stage: Stage,
-    ) {
-        let mut next = 0;
-        for block in blocks.iter().rev() {
-            let mut value = PoolBlock { next, ..*empty };
-            for slot in 0..BLOCK_SLOTS {
-                if let Some(share) = slots.get(&BackendId::new(*block, slot as u32)) {
-                    value.put(slot, share.weight, share.limit, share.v6, false);
-                }
-            }
-            let value = value.summed_up();
-            if self.actual.block(*block) != Some(&value) {
-                self.push(stage, Step::Block { block: *block, value });
-            }
-            next = *block;
-        }
-    }
-
-    fn table(
-        &mut self,
-        service: ServiceId,
-        before: &ActualService,
-        spec: &ServiceSpec,
-        ids: &[(&String, BackendId, u32)],
-    ) {
-        let members: Vec<(String, BackendId, u32)> = match spec.algorithm {
-            AlgorithmKind::LeastConnections => Vec::new(),
-            AlgorithmKind::ConsistentHash => ids
-                .iter()
-                .filter(|(_, _, weight)| *weight > 0)
-                .map(|(name, id, weight)| ((*name).clone(), *id, *weight))
-                .collect(),
-        };
-        if before.table.as_deref().unwrap_or_default() != members {
-            let stage = if members.is_empty() { Stage::RemoveTables } else { Stage::Tables };
-            let list = List::new(spec.vip.is_ipv6(), false);
-            self.push(stage, Step::Table { service, list, members });
-        }
-    }
-
     fn free_service(&mut self) -> Result<ServiceId, PlanError> {
         while self.actual.services().contains_key(&self.next_service) {
             self.next_service += 1;
@@ -301,29 +227,6 @@ impl Planner<'_> {
         let id = self.next_service;
         self.next_service += 1;
         if id < limits::MAX_SERVICES { Ok(id) } else { Err(PlanError::Exhausted { what: "service id" }) }
-    }
-
-    /// A slot that no backend has, in the service's blocks or in a new one.
-    fn free_slot(
-        &mut self,
-        blocks: &mut BTreeSet<BlockId>,
-        taken: &BTreeMap<BackendId, Share>,
-    ) -> Result<BackendId, PlanError> {
-        let free = |id: &BackendId| !taken.contains_key(id) && self.actual.backend(*id).is_none();
-        let in_block = |block: BlockId| (0..BLOCK_SLOTS as u32).map(move |slot| BackendId::new(block, slot));
-        if let Some(id) = blocks.iter().flat_map(|b| in_block(*b)).find(free) {
-            return Ok(id);
-        }
-        while self.actual.has_block(self.next_block) {
-            self.next_block += 1;
-        }
-        let block = self.next_block;
-        self.next_block += 1;
-        if block >= limits::MAX_BLOCKS || blocks.len() >= limits::MAX_CHAIN as usize {
-            return Err(PlanError::Exhausted { what: "block of backends" });
-        }
-        blocks.insert(block);
-        Ok(BackendId::new(block, 0))
     }
 }
 
@@ -344,6 +247,8 @@ pub fn collect(desired: &Desired, actual: &Actual, busy: impl Fn(BackendId) -> b
         }
         if left == 0 && service.ports.is_empty() && !desired.services().contains_key(&service.name) {
             let blocks = service.blocks.iter();
+            let starts = blocks.clone().filter(|block| actual.starts(**block).is_some());
+            steps.extend(starts.map(|block| Step::Starts { block: *block, value: None }));
             steps.extend(blocks.map(|block| Step::Block { block: *block, value: PoolBlock::FREE }));
             steps.push(Step::Name { service: *id, name: None });
         }

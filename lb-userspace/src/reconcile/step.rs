@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use lb_common::abi::{Backend, BackendId, BlockId, List, PoolBlock, PortBe, Proto, Service, ServiceId};
+use lb_common::abi::{
+    Backend, BackendId, BlockId, List, PoolBlock, PortBe, Proto, Service, ServiceId, Vip, pool::STARTS,
+};
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +42,13 @@ pub enum Step {
         /// Record.
         value: PoolBlock,
     },
+    /// Say where a long pool can be entered (`None`: it isn't, or isn't one any more).
+    Starts {
+        /// Its first block.
+        block: BlockId,
+        /// Blocks at even distances along its chain.
+        value: Option<[BlockId; STARTS]>,
+    },
     /// Say where a host is in the pool of a service with affinity (`None`: nowhere).
     Host {
         /// Service.
@@ -58,19 +67,21 @@ pub enum Step {
         /// Who takes part: id and weight, by name.
         members: Vec<(String, BackendId, u32)>,
     },
-    /// Say whether a service takes flows of clients with this prefix.
-    Source {
-        /// Service.
-        service: ServiceId,
+    /// Say whether entries with this number of source ranges take flows of clients with this prefix.
+    Admit {
+        /// The number, [`Service::ranges`].
+        ranges: u32,
         /// Clients.
         prefix: IpNet,
         /// Does it?
         admitted: bool,
     },
-    /// Add an address to the VIPs.
+    /// Add an address to the VIPs, or say what it is now.
     AddVip {
         /// The VIP.
         vip: IpAddr,
+        /// What it is.
+        value: Vip,
     },
     /// Take it out.
     RemoveVip {

@@ -13,9 +13,7 @@ use serde::Deserialize;
 
 use self::service::RawService;
 use super::SourceError;
-use crate::model::{
-    AffinitySpec, Desired, ForwardKind, ModelError, ServiceSpec, SnatSpec, service::check_name,
-};
+use crate::model::{Desired, ModelError, ServiceSpec, SnatSpec};
 
 /// How to attach to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -291,35 +289,6 @@ fn within(
     Ok(value)
 }
 
-/// Affinity, as file and command line write it.
-///
-/// # Errors
-/// Something of it is out of range.
-pub fn affinity(
-    timeout: Option<&str>,
-    group: Option<String>,
-    ipv6_prefix: Option<i64>,
-    bound: Option<i64>,
-) -> Result<AffinitySpec, ModelError> {
-    let number = |what, value: Option<i64>, range: std::ops::RangeInclusive<i64>, known| match value {
-        Some(value) if !range.contains(&value) => {
-            Err(ModelError::NotKnown { what, text: value.to_string(), known })
-        }
-        other => Ok(other),
-    };
-    let prefix = number("affinity.ipv6_prefix", ipv6_prefix, 1..=128, "1 to 128")?.unwrap_or(128);
-    let bound = number("affinity.bound", bound, 1..=1_000_000, "1 to 1000000, or leave it out")?;
-    if let Some(group) = &group {
-        check_name(group)?;
-    }
-    Ok(AffinitySpec {
-        timeout: timeout.map_or(Ok(AffinitySpec::TIMEOUT), |t| duration("affinity.timeout", t))?,
-        group,
-        ipv6_prefix: u8::try_from(prefix).unwrap_or(128),
-        bound: bound.and_then(|b| u32::try_from(b).ok()),
-    })
-}
-
 /// Reads and checks a config file. `None`: every default, no interfaces, no services.
 ///
 /// # Errors
@@ -388,12 +357,6 @@ pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
     let model = |error| SourceError::Model { path: path.into(), error };
     Desired::new(services.clone()).map_err(model)?;
     let snat = SnatSpec::parse(&raw.snat.addresses, raw.snat.ports.as_deref()).map_err(model)?;
-    for service in services.iter().filter(|s| s.forward == ForwardKind::Snat) {
-        if snat.of_family(service.vip.is_ipv6()).next().is_none() {
-            let (service, family) = (service.name.clone(), service.family());
-            return Err(model(ModelError::NoSource { service, family }));
-        }
-    }
     Ok(Config {
         api_socket: raw.agent.api_socket,
         metrics_listen,

@@ -6,12 +6,8 @@ use std::{
     time::Duration,
 };
 
-use super::{Runtime, runtime::RuntimeAffinity};
-use crate::model::{
-    AdminState, AlgorithmKind, ModelError, ServiceSpec,
-    reach::{parse_addresses, parse_prefixes},
-    service::make_backend,
-};
+use super::Runtime;
+use crate::model::{AdminState, ModelError, ServiceSpec, service::make_backend};
 
 /// One service, as file and command line together declare it; `None` if neither does. Sentences on what was set aside go to
 /// `notes`.
@@ -34,23 +30,7 @@ pub fn service(
             }
             spec.clone()
         }
-        (None, Some(added)) => ServiceSpec {
-            name: name.into(),
-            vip: added.vip,
-            except: parse_addresses(&added.vip_except)?,
-            sources: parse_prefixes(&added.source_ranges)?,
-            ports: added.ports.iter().map(|p| p.parse()).collect::<Result<_, ModelError>>()?,
-            algorithm: AlgorithmKind::parse(&added.algorithm)?,
-            forward: Default::default(),
-            affinity: added.affinity.as_ref().map(RuntimeAffinity::spec).transpose()?,
-            timeouts: Default::default(),
-            health: None,
-            slow_start: None,
-            fates: Default::default(),
-            backends: BTreeMap::new(),
-            from_file: false,
-            warnings: Vec::new(),
-        },
+        (None, Some(added)) => added.spec(name, false)?,
         (None, None) => {
             if runtime.backends.contains_key(name) {
                 notes.push(format!(
@@ -68,7 +48,7 @@ pub fn service(
             continue;
         }
         let limit = added.max_connections.map(i64::from);
-        spec.add(make_backend(name, backend, Some(added.weight.into()), limit, false)?)?;
+        spec.add(make_backend(name, backend, Some(added.weight.into()), limit, added.local, false)?)?;
     }
     for (backend, drain) in runtime.drains.get(name).into_iter().flatten() {
         if let Some(backend) = spec.backends.get_mut(backend) {

@@ -2,6 +2,7 @@
 //! knows of maps. A further source is a further file here and a line in `merge`.
 
 pub mod config;
+pub mod decl;
 pub mod merge;
 pub mod runtime;
 

@@ -10,8 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{SourceError, config::affinity};
-use crate::model::{AffinitySpec, ModelError};
+use super::{SourceError, decl::ServiceDecl};
 
 /// Version of the file's form.
 const VERSION: u32 = 1;
@@ -22,7 +21,7 @@ const VERSION: u32 = 1;
 pub struct Runtime {
     version: u32,
     /// Services by name.
-    pub services: BTreeMap<String, RuntimeService>,
+    pub services: BTreeMap<String, ServiceDecl>,
     /// Backends by service and name.
     pub backends: BTreeMap<String, BTreeMap<String, RuntimeBackend>>,
     /// Drains by service and backend name.
@@ -40,51 +39,6 @@ impl Default for Runtime {
     }
 }
 
-/// A service that the command line added.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RuntimeService {
-    /// VIP.
-    pub vip: std::net::IpAddr,
-    /// Addresses of the node's that are left out.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub vip_except: Vec<String>,
-    /// Clients' prefixes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub source_ranges: Vec<String>,
-    /// `5432/tcp`
-    pub ports: Vec<String>,
-    /// Algorithm's name.
-    pub algorithm: String,
-    /// Affinity.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<RuntimeAffinity>,
-}
-
-/// How a service that the command line added binds clients, as it was written.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RuntimeAffinity {
-    /// Timeout.
-    pub timeout: Option<String>,
-    /// Group.
-    pub group: Option<String>,
-    /// Bits of an IPv6 address that count.
-    pub ipv6_prefix: Option<i64>,
-    /// Flows of a client.
-    pub bound: Option<i64>,
-}
-
-impl RuntimeAffinity {
-    /// As a service has it.
-    ///
-    /// # Errors
-    /// Something of it is out of range.
-    pub fn spec(&self) -> Result<AffinitySpec, ModelError> {
-        affinity(self.timeout.as_deref(), self.group.clone(), self.ipv6_prefix, self.bound)
-    }
-}
-
 /// A backend that the command line added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,6 +47,9 @@ pub struct RuntimeBackend {
     pub weight: u16,
     /// Limit.
     pub max_connections: Option<u32>,
+    /// One of this node's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub local: bool,
 }
 
 /// A drain.

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
+use flowpin::api::types::{ForwardBySource, ForwardDecl};
+
 use crate::{
-    fake::Agent,
+    fake::{Agent, frontend},
     ran::{has, keys},
 };
 
@@ -100,6 +102,82 @@ fn service_add_defaults_to_least_connections() {
         &agent.run(&["service", "add", "b", "--vip", "10.0.0.256", "--port", "1/tcp"]).failed(1),
         &["10.0.0.256"],
     );
+}
+
+#[test]
+fn service_add_knows_frontends() {
+    let agent = Agent::empty();
+    let line = "service add shop/web:http --vip 10.96.0.10 --vip fd96::10 --port 80:8080/tcp --scope local \
+                --forward pod=nat,elsewhere=snat --stray pass --affinity client-ip --affinity-by port \
+                --frontend address=0.0.0.0,address=::,port=30080:8080/tcp,forward=snat \
+                --frontend address=192.0.2.10,scope=local,source-range=198.51.100.0/24";
+    let ran = agent.run(&line.split_whitespace().collect::<Vec<_>>());
+    has(&ran.ok(), &["\"shop/web:http\" added at 10.96.0.10 port 80:8080/tcp"]);
+    let sent = agent.world(|w| w.added.clone()).expect("it arrived");
+    assert_eq!(
+        serde_json::to_value(sent).expect("JSON"),
+        json!({
+            "name": "shop/web:http", "vip": "10.96.0.10", "vips": ["fd96::10"], "ports": ["80:8080/tcp"],
+            "scope": "local", "forward": {"pod": "nat", "elsewhere": "snat"}, "stray": "pass",
+            "algorithm": "least-connections", "affinity": {"client_ip": true, "by": "port"},
+            "frontends": [
+                {"addresses": ["0.0.0.0", "::"], "ports": ["30080:8080/tcp"], "forward": "snat"},
+                {"addresses": ["192.0.2.10"], "scope": "local", "source_ranges": ["198.51.100.0/24"]},
+            ]
+        })
+    );
+    for (args, says) in [
+        ("--frontend port=80/tcp", "no address"),
+        ("--frontend address=::,colour=red", "colour"),
+        ("--scope near", "local"),
+        ("--affinity client-ip --affinity-by port --affinity-group g", "--affinity-group"),
+    ] {
+        let line = format!("service add x --vip 10.0.0.1 --port 1/tcp {args}");
+        has(&agent.run(&line.split_whitespace().collect::<Vec<_>>()).failed(2), &[says]);
+    }
+}
+
+#[test]
+fn service_show_prints_every_frontend() {
+    let agent = Agent::new();
+    agent.world(|w| {
+        let mut second = frontend(&["0.0.0.0", "::"], &["30080:80/tcp"]);
+        second.scope = "local".into();
+        second.source_ranges = vec!["198.51.100.0/24".into()];
+        let by = ForwardBySource { pod: None, elsewhere: Some("snat".into()) };
+        second.forward = ForwardDecl::BySource(by);
+        w.services[0].frontends.push(second);
+        w.services[0].backends[0].local = true;
+    });
+    let text = agent.run(&["service", "show", "app"]).ok();
+    let lines =
+        ["Frontend:   10.96.0.10\n", "8001-8003/tcp\n", "Frontend:   0.0.0.0, ::\n", "30080:80/tcp\n"];
+    has(&text, &lines);
+    has(
+        &text,
+        &["Scope:    local", "Sources:  198.51.100.0/24", "nat from pods, snat from elsewhere", "LOCAL"],
+    );
+    has(&agent.run(&["service", "list"]).ok(), &["10.96.0.10 +2"]);
+    let list = agent.run(&["service", "list", "-o", "json"]).json();
+    assert_eq!(list[0]["vip"], "10.96.0.10");
+    assert_eq!(
+        list[0]["frontends"][1],
+        json!({"addresses": ["0.0.0.0", "::"], "ports": ["30080:80/tcp"], "scope": "local",
+               "source_ranges": ["198.51.100.0/24"], "forward": {"elsewhere": "snat"}})
+    );
+}
+
+#[test]
+fn the_longest_name_with_any_separators_gets_through() {
+    let agent = Agent::empty();
+    let name = format!("a:b/c:d/{}", "x".repeat(245));
+    agent.run(&["service", "add", &name, "--vip", "10.0.0.9", "--port", "1/tcp"]).ok();
+    assert_eq!(agent.run(&["service", "show", &name, "-o", "json"]).json()["name"], name.as_str());
+    let local = agent.run(&["backend", "add", &name, "10.0.0.1", "--local", "-o", "json"]).json();
+    assert_eq!((&local["service"], &local["local"]), (&json!(name), &json!(true)));
+    has(&agent.run(&["backend", "drain", &name, "10.0.0.1"]).ok(), &["drained"]);
+    agent.run(&["backend", "remove", &name, "10.0.0.1"]).ok();
+    agent.run(&["service", "remove", &name]).ok();
 }
 
 #[test]

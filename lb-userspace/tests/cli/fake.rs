@@ -12,8 +12,8 @@ use flowpin::api::{
     server,
     types::{
         BackendAdd, BackendView, Candidate, Closed, ConnectionClose, ConnectionFilter, ConnectionQuery,
-        ConnectionView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, InterfaceView, ServiceAdd,
-        ServiceView, StatsView, StatusView,
+        ConnectionView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, ForwardDecl, FrontendView,
+        InterfaceView, ServiceAdd, ServiceView, StatsView, StatusView,
     },
 };
 use futures::{
@@ -56,6 +56,7 @@ pub fn backend(address: &str, active: u64) -> BackendView {
         address: address.into(),
         weight: 1,
         max_connections: None,
+        local: false,
         state: "active".into(),
         healthy: true,
         health_check_failures: 0,
@@ -72,6 +73,17 @@ pub fn backend(address: &str, active: u64) -> BackendView {
     }
 }
 
+/// A frontend for everybody.
+pub fn frontend(addresses: &[&str], ports: &[&str]) -> FrontendView {
+    FrontendView {
+        addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
+        ports: ports.iter().map(ToString::to_string).collect(),
+        scope: "all".into(),
+        source_ranges: Vec::new(),
+        forward: ForwardDecl::Word("nat".into()),
+    }
+}
+
 /// A service.
 pub fn service(name: &str, vip: &str, backends: Vec<BackendView>) -> ServiceView {
     ServiceView {
@@ -80,6 +92,8 @@ pub fn service(name: &str, vip: &str, backends: Vec<BackendView>) -> ServiceView
         vip_except: Default::default(),
         source_ranges: Vec::new(),
         ports: vec!["8001-8003/tcp".into()],
+        frontends: vec![frontend(&[vip], &["8001-8003/tcp"])],
+        stray: "reset".into(),
         algorithm: "least-connections".into(),
         origin: "cli".into(),
         imbalance: None,
@@ -133,15 +147,18 @@ impl Control for Fake {
     }
     async fn add_service(&self, add: ServiceAdd) -> Result<ServiceView, ApiError> {
         let mut world = self.world();
-        let vip =
-            add.vip.parse().map_err(|_| ApiError::Invalid(format!("\"{}\" is not an address", add.vip)))?;
+        let decl = &add.service;
+        let vip = decl.vip.clone().unwrap_or_default();
+        let address = vip.parse().map_err(|_| ApiError::Invalid(format!("\"{vip}\" is not an address")))?;
         if world.services.iter().any(|s| s.name == add.name) {
             return Err(ApiError::Conflict(format!("service \"{}\" exists", add.name)));
         }
+        let ports: Vec<&str> = decl.ports.iter().map(String::as_str).collect();
         let view = ServiceView {
-            vip,
-            ports: add.ports.clone(),
-            algorithm: add.algorithm.clone().unwrap_or_default(),
+            vip: address,
+            ports: decl.ports.clone(),
+            frontends: vec![frontend(&[&vip], &ports)],
+            algorithm: decl.algorithm.clone().unwrap_or_default(),
             ..service(&add.name, "10.0.0.1", Vec::new())
         };
         world.added = Some(add);
@@ -160,7 +177,8 @@ impl Control for Fake {
         let weight = u16::try_from(weight)
             .map_err(|_| ApiError::Invalid(format!("weight {weight} is out of range; use 1 to 65535")))?;
         let limit = add.max_connections.and_then(|n| u32::try_from(n).ok());
-        let view = BackendView { weight, max_connections: limit, ..backend(&add.address, 0) };
+        let view =
+            BackendView { weight, max_connections: limit, local: add.local, ..backend(&add.address, 0) };
         let mut world = self.world();
         let found = world.services.iter_mut().find(|s| s.name == service);
         found.ok_or_else(|| missing("service", &service))?.backends.push(view.clone());

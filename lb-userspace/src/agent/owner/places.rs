@@ -2,23 +2,32 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::PoisonError};
 
-use lb_common::abi::Interface;
+use lb_common::abi::{Interface, Source};
 
 use super::{Owner, State};
 use crate::{
-    api::types::InterfaceView,
+    api::{error::ApiError, types::InterfaceView},
     datapath::{
         DatapathError, addresses, interfaces,
         routes::{self, Hop},
         snat,
     },
-    model::{Desired, ForwardKind, ModelError, ServiceSpec},
-    source::{Fast, InterfaceRule, Role},
+    model::{Desired, ForwardKind, ModelError, OwnAddresses, ServiceSpec},
+    source::{Fast, InterfaceRule, Role, Runtime},
 };
 
 /// Are there services whose backends answer past the node?
 pub(super) fn has_direct(desired: &Desired) -> bool {
-    desired.services().values().any(|service| service.forward.is_direct())
+    desired.services().values().any(ServiceSpec::is_direct)
+}
+
+/// Does anything of a service depend on whether these are addresses of the node's?
+fn follows(spec: &ServiceSpec, changed: &OwnAddresses) -> bool {
+    let guarded = spec.frontends.iter().any(|frontend| !frontend.sources.is_empty());
+    guarded
+        || spec.is_anywhere()
+        || spec.named().any(|vip| changed.contains(&vip))
+        || spec.backends.values().any(|backend| changed.contains(&backend.address))
 }
 
 impl Owner {
@@ -49,10 +58,12 @@ impl Owner {
         address: IpAddr,
         backend: String,
     ) -> Result<(), ModelError> {
-        if !service.forward.is_direct() {
+        let of_family = service.frontends.iter().filter(|f| f.has_family(address.is_ipv6()));
+        let kinds: Vec<ForwardKind> = of_family.flat_map(|f| f.forward.kinds()).collect();
+        if !kinds.iter().any(|kind| kind.is_direct()) {
             return Ok(());
         }
-        let l2 = service.forward == ForwardKind::DsrL2;
+        let l2 = kinds.contains(&ForwardKind::DsrL2);
         let service = service.name.clone();
         match routes::towards(&self.netlink, address).await {
             Hop::Own => Err(ModelError::DirectToSelf { service, backend }),
@@ -62,26 +73,67 @@ impl Owner {
         }
     }
 
+    /// Adds a service that the command line declared, with what interfaces need for its sake.
+    ///
+    /// # Errors
+    /// As [`Owner::change`].
+    pub async fn add_service(&mut self, spec: &ServiceSpec, runtime: Runtime) -> Result<(), ApiError> {
+        let direct = spec.is_direct() && !has_direct(&self.shared.read().desired);
+        if direct {
+            // Before the first packet that XDP leaves to TC.
+            self.attach_for(true).await;
+        }
+        let before = self.sends_as_the_node(&self.shared.read());
+        let changed = self.change(&spec.name, runtime);
+        let after = self.sends_as_the_node(&self.shared.read());
+        if direct || before != after {
+            self.attach().await;
+        }
+        changed
+    }
+
+    /// Where a client's packets come from, as far as it matters to services: by the way that leads to it. A process of the node's is treated
+    /// as a pod's.
+    pub async fn source_of(&self, client: IpAddr) -> Source {
+        if self.shared.read().own.contains(&client) {
+            return Source::POD;
+        }
+        let index = routes::interface_towards(&self.netlink, client).await;
+        let state = self.shared.read();
+        let interface = state.interfaces.iter().find(|i| Some(i.index) == index);
+        match interface.and_then(|i| self.rule(&i.name)).map(InterfaceRule::role) {
+            Some(Role::Pod) => Source::POD,
+            _ => Source::ELSEWHERE,
+        }
+    }
+
+    /// The rule for an interface.
+    pub(super) fn rule(&self, name: &str) -> Option<&InterfaceRule> {
+        self.config.interfaces.iter().find(|rule| rule.matcher.is_match(name))
+    }
+
     /// Looks which interfaces and addresses the node has now, and does what follows.
     pub async fn look(&mut self) {
         if let Err(e) = self.look_at_addresses().await {
-            tracing::warn!("services at all of the node's addresses stay where they are: {e}");
+            tracing::warn!("what follows the node's addresses stays as it is: {e}");
         }
         self.attach().await;
     }
 
-    /// Services at all of the node's addresses are where those are now.
+    /// Services at the node's addresses, backends that are the node, and addresses for source NAT are what they are now.
     ///
     /// # Errors
     /// Netlink refuses.
     pub async fn look_at_addresses(&mut self) -> Result<(), DatapathError> {
-        let own = addresses::list(&self.netlink).await?;
+        let found = addresses::list(&self.netlink).await?;
+        self.follow_sources(&found).await?;
+        let own: OwnAddresses = found.into_iter().map(|(_, address)| address).collect();
         let concerned = {
             let mut state = self.shared.write();
             let due = state.own != own || state.problems.contains_key("addresses");
+            let changed: OwnAddresses = state.own.symmetric_difference(&own).copied().collect();
             state.own = own;
-            let follows = |s: &ServiceSpec| s.is_anywhere() || !s.sources.is_empty();
-            let any = state.desired.services().values().any(follows);
+            let any = state.desired.services().values().any(|spec| follows(spec, &changed));
             if !any {
                 state.problems.remove("addresses");
             }
@@ -130,8 +182,9 @@ impl Owner {
     /// Do forwarded IPv4 packets have addresses of the node's as their source: requests by source NAT, or answers of services that are
     /// reached at such addresses?
     fn sends_as_the_node(&self, state: &State) -> bool {
-        let at_own = |s: &ServiceSpec| s.vip.is_ipv4() && s.is_on_node(&state.own);
-        self.config.snat.of_family(false).next().is_some() || state.desired.services().values().any(at_own)
+        let sources = state.sources.iter().any(|sources| sources.of_family(false).next().is_some());
+        let as_it = |s: &ServiceSpec| s.has_family(false) && (sources || s.is_on_node(&state.own));
+        state.desired.services().values().any(as_it)
     }
 
     fn attach_to(&mut self, found: &[interfaces::Interface], direct: bool) {

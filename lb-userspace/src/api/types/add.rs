@@ -2,51 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::source::decl::{AffinityDecl, ForwardBySource, ForwardDecl, FrontendDecl, ServiceDecl};
+
 /// `POST /v1/services`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceAdd {
     /// Name.
     pub name: String,
-    /// VIP, as text: the server reports what is wrong with it.
-    pub vip: String,
-    /// Addresses of the node's to leave out, likewise, if the VIP is all of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub vip_except: Vec<String>,
-    /// Prefixes of clients; none: everybody.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub source_ranges: Vec<String>,
-    /// `5432/tcp`.
-    pub ports: Vec<String>,
-    /// Default: `least-connections`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub algorithm: Option<String>,
-    /// Affinity.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<AffinityAdd>,
+    /// The rest, as text: the server reports what is wrong with it.
+    #[serde(flatten)]
+    pub service: ServiceDecl,
 }
 
-/// Affinity as given on the command line.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct AffinityAdd {
-    /// By client address.
-    pub client_ip: bool,
-    /// `3h`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<String>,
-    /// Group.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    /// Bits of an IPv6 address that make a client; default 128.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ipv6_prefix: Option<i64>,
-    /// Open flows of a client beyond which further ones are balanced like any other's; default: no bound.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bound: Option<i64>,
-}
-
-/// `POST /v1/services/{name}/backends`. Adding a backend that the command line added before changes its weight and limit.
+/// `POST /v1/services/{name}/backends`. Adding a backend that the command line added before replaces its weight, limit and `local`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct BackendAdd {
@@ -58,6 +27,9 @@ pub struct BackendAdd {
     /// Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<i64>,
+    /// One of this node's, for frontends with scope `local`. What has an address of the node's own is anyway.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub local: bool,
 }
 
 /// `POST /v1/services/{name}/backends/{address}/drain`.

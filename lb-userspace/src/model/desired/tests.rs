@@ -1,29 +1,24 @@
 use super::*;
 use crate::model::{
-    AlgorithmKind, ForwardKind,
+    ForwardKind, Forwarding, Frontend,
     service::{check_name, make_backend, parse_backend},
 };
 
+/// The same service with its frontend changed.
+fn changed(mut service: ServiceSpec, change: impl FnOnce(&mut Frontend)) -> ServiceSpec {
+    change(&mut service.frontends[0]);
+    service
+}
+
 pub fn service(name: &str, vip: &str, ports: &[&str], backends: &[&str]) -> ServiceSpec {
-    let mut spec = ServiceSpec {
-        name: name.into(),
-        vip: vip.parse().unwrap(),
-        except: BTreeSet::new(),
-        sources: BTreeSet::new(),
+    let frontend = Frontend {
+        addresses: vec![vip.parse().unwrap()],
         ports: ports.iter().map(|p| p.parse().unwrap()).collect(),
-        algorithm: AlgorithmKind::LeastConnections,
-        forward: Default::default(),
-        affinity: None,
-        timeouts: Default::default(),
-        health: None,
-        slow_start: None,
-        fates: Default::default(),
-        backends: BTreeMap::new(),
-        from_file: true,
-        warnings: Vec::new(),
+        ..Frontend::default()
     };
+    let mut spec = ServiceSpec::new(name, vec![frontend], true);
     for b in backends {
-        spec.add(make_backend(name, b, None, None, true).unwrap()).unwrap();
+        spec.add(make_backend(name, b, None, None, false, true).unwrap()).unwrap();
     }
     spec
 }
@@ -62,7 +57,7 @@ fn overlapping_services() {
     ]);
     assert!(text.contains("\"a\" and \"b\" overlap at 10.96.0.10 port 8003/tcp"), "{text}");
     let text = refusal(vec![service("a", "10.96.0.10", &["1-9/tcp", "9/tcp"], &[])]);
-    assert!(text.contains("ports 1-9/tcp and 9/tcp overlap"), "{text}");
+    assert!(text.contains("ports 1-9/tcp and 9/tcp overlap at 10.96.0.10"), "{text}");
     let text = refusal(vec![
         service("wide", "10.96.0.10", &["1-9000/tcp"], &[]),
         service("x", "10.96.0.10", &["9001/tcp"], &[]),
@@ -76,18 +71,18 @@ fn backends() {
     let text = refusal(vec![service("a", "10.96.0.10", &["80/tcp"], &["fd00::1"])]);
     assert!(text.contains("fd00::1 is not of the VIP's family (10.96.0.10); use an IPv4 backend"), "{text}");
     for (weight, named) in [(0, "weight 0"), (65_536, "weight 65536"), (-1, "weight -1")] {
-        let text = make_backend("a", "10.0.0.1", Some(weight), None, true).unwrap_err().to_string();
+        let text = make_backend("a", "10.0.0.1", Some(weight), None, false, true).unwrap_err().to_string();
         assert!(text.contains(named) && text.contains("1 to 65535"), "{text}");
     }
-    assert!(make_backend("a", "10.0.0.1", Some(65_535), Some(1), true).is_ok());
+    assert!(make_backend("a", "10.0.0.1", Some(65_535), Some(1), false, true).is_ok());
     assert!(
-        make_backend("a", "10.0.0.1", None, Some(0), true)
+        make_backend("a", "10.0.0.1", None, Some(0), false, true)
             .unwrap_err()
             .to_string()
             .contains("max_connections 0")
     );
     let mut twice = service("a", "10.96.0.10", &["80/tcp"], &["10.0.0.1:80"]);
-    let again = make_backend("a", "10.0.0.1:80", Some(2), None, true).unwrap();
+    let again = make_backend("a", "10.0.0.1:80", Some(2), None, false, true).unwrap();
     assert!(twice.add(again).unwrap_err().to_string().contains("10.0.0.1:80 is declared twice"));
     let text = refusal(vec![service("a", "10.96.0.10", &["80/tcp"], &["10.96.0.10:8080"])]);
     assert!(text.contains("is the VIP of service \"a\""), "{text}");
@@ -111,9 +106,15 @@ fn vips_and_names() {
     ] {
         assert!(refusal(vec![service("a", vip, &["80/tcp"], &[])]).contains("can't be a VIP"), "{vip}");
     }
-    for name in ["", "a b", "a/b/c", "/a", "..", "a/", &"x".repeat(64)] {
+    for name in
+        ["", "a b", "/a", "..", "a/", "a//b", "a/../b", ":a", "a:", "a::b", "ä", "a%2Fb", &"x".repeat(254)]
+    {
         assert!(check_name(name).is_err(), "{name}");
     }
+    for name in ["a", "a/b/c", "ns/web:http", "a:b:c/d/e:f", "...", "1"] {
+        assert!(check_name(name).is_ok(), "{name}");
+    }
+    assert!(check_name(&"x".repeat(253)).is_ok());
     assert!(refusal(vec![service("a", "10.0.0.1", &[], &[])]).contains("no ports"));
     let twice = vec![service("a", "10.0.0.1", &["1/tcp"], &[]), service("a", "10.0.0.2", &["1/tcp"], &[])];
     assert!(refusal(twice).contains("\"a\" is declared twice"));
@@ -129,12 +130,12 @@ fn limits_are_named() {
     };
     assert!(Desired::new(many(10_000).collect()).is_ok());
     assert!(refusal(many(10_001).collect()).contains("10001 services are too many; the limit is 10000"));
-    let names: Vec<String> = (0..1025).map(|i| format!("10.0.{}.{}", i / 256, i % 256)).skip(1).collect();
+    let names: Vec<String> = (0..8193).map(|i| format!("10.0.{}.{}", i / 256, i % 256)).skip(1).collect();
     let mut big =
         service("big", "10.96.0.1", &["80/tcp"], &names.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(Desired::new(vec![big.clone()]).is_ok());
-    big.add(make_backend("big", "10.9.9.9", None, None, true).unwrap()).unwrap();
-    assert!(refusal(vec![big]).contains("has 1025 backends; the limit is 1024"));
+    big.add(make_backend("big", "10.9.9.9", None, None, false, true).unwrap()).unwrap();
+    assert!(refusal(vec![big]).contains("has 8193 backends; the limit is 8192"));
     let wide = |i: u32| service(&format!("w{i}"), &format!("10.96.0.{i}"), &["1-65535/tcp"], &[]);
     assert!(Desired::new((1..5).map(wide).collect()).is_ok());
     assert!(refusal((1..6).map(wide).collect()).contains("327675 ports in all"));
@@ -147,14 +148,94 @@ fn at_all_addresses_of_the_node() {
     assert!(Desired::new(vec![all("a", "0.0.0.0"), all("b", "::"), named.clone()]).is_ok());
     let text = refusal(vec![all("a", "0.0.0.0"), all("b", "0.0.0.0")]);
     assert!(text.contains("\"a\" and \"b\" overlap at 0.0.0.0 port 80/tcp"), "{text}");
-    let except = ["192.0.2.1".parse().unwrap()];
-    let text = refusal(vec![ServiceSpec { except: except.into(), ..named.clone() }]);
+    let except = BTreeSet::from(["192.0.2.1".parse().unwrap()]);
+    let text = refusal(vec![changed(named.clone(), |f| f.except = except.clone())]);
     assert!(text.contains("vip_except") && text.contains("192.0.2.1"), "{text}");
-    let text = refusal(vec![ServiceSpec { except: except.into(), ..all("b", "::") }]);
+    let text = refusal(vec![changed(all("b", "::"), |f| f.except = except)]);
     assert!(text.contains("192.0.2.1 is not of the VIP's family (::); use IPv6"), "{text}");
-    let sources = ["fd00::/64".parse().unwrap()];
-    let text = refusal(vec![ServiceSpec { sources: sources.into(), ..named }]);
+    let text = refusal(vec![changed(named, |f| f.sources = ["fd00::/64".parse().unwrap()].into())]);
     assert!(text.contains("fd00::/64 is not of the VIP's family (192.0.2.1); use IPv4"), "{text}");
-    let text = refusal(vec![ServiceSpec { forward: ForwardKind::DsrL2, ..all("a", "0.0.0.0") }]);
+    let dsr = Forwarding { pod: ForwardKind::DsrL2, elsewhere: ForwardKind::Nat };
+    let text = refusal(vec![changed(all("a", "0.0.0.0"), |f| f.forward = dsr)]);
     assert!(text.contains("use nat or snat"), "{text}");
+}
+
+#[test]
+fn frontends() {
+    let at = |addresses: &[&str], ports: &[&str]| Frontend {
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        ports: ports.iter().map(|p| p.parse().unwrap()).collect(),
+        ..Frontend::default()
+    };
+    let with = |frontends: Vec<Frontend>, backends: &[&str]| {
+        let mut spec = service("s", "10.96.0.1", &["80/tcp"], backends);
+        spec.frontends.extend(frontends);
+        spec
+    };
+    let several = [
+        at(&["10.96.0.1", "fd96::1"], &["81:8080/tcp"]),
+        at(&["0.0.0.0", "::"], &["30080:8080/tcp"]),
+        at(&["192.0.2.1"], &["30080/tcp"]),
+    ];
+    let good = with(several.to_vec(), &["10.0.0.1", "fd00::1"]);
+    assert!(Desired::new(vec![good.clone()]).is_ok());
+    assert_eq!(good.warnings(), Vec::<String>::new());
+    let half = with(several.to_vec(), &["10.0.0.1"]);
+    assert!(Desired::new(vec![half.clone()]).is_ok());
+    assert!(half.warnings()[0].contains("no backend is IPv6"), "{:?}", half.warnings());
+    let text = refusal(vec![with(vec![], &["10.0.0.1", "fd00::1"])]);
+    assert!(text.contains("fd00::1 is not of the VIP's family (10.96.0.1)"), "{text}");
+    let text = refusal(vec![with(vec![at(&["10.96.0.2", "10.96.0.1"], &["79-80/tcp"])], &[])]);
+    assert!(text.contains("79-80/tcp") && text.contains("overlap at 10.96.0.1"), "{text}");
+    let text = refusal(vec![good.clone(), service("t", "fd96::1", &["80-90/tcp"], &[])]);
+    assert!(text.contains("overlap at fd96::1 port 81:8080/tcp"), "{text}");
+    let text = refusal(vec![good.clone(), service("t", "10.9.9.9", &["80/tcp"], &["192.0.2.1:1"])]);
+    assert!(text.contains("192.0.2.1:1 is the VIP of service \"s\""), "{text}");
+    assert!(refusal(vec![with(vec![at(&[], &["1/tcp"])], &[])]).contains("no address"));
+    assert!(refusal(vec![with(vec![at(&["10.9.9.9"], &[])], &[])]).contains("no ports"));
+    // One family's source ranges shut the other out: that is a slip.
+    let mut one_sided = at(&["10.96.0.9", "fd96::9"], &["80/tcp"]);
+    one_sided.sources = ["10.0.0.0/8".parse().unwrap()].into();
+    let text = refusal(vec![with(vec![one_sided], &[])]);
+    assert!(text.contains("IPv6") && text.contains("fd96::9") && text.contains("::/0"), "{text}");
+    // Past the node ports can't be replaced, whichever frontend it is.
+    let mut direct = at(&["10.96.0.9"], &["80:8080/tcp"]);
+    direct.forward = Forwarding::all(ForwardKind::DsrIpip);
+    let text = refusal(vec![with(vec![direct.clone()], &[])]);
+    assert!(text.contains("80:8080/tcp") && text.contains("dsr-ipip"), "{text}");
+    direct.ports = vec!["80/tcp".parse().unwrap()];
+    assert!(Desired::new(vec![with(vec![direct.clone()], &["10.0.0.1:80"])]).is_ok(), "the port said twice");
+    let text = refusal(vec![with(vec![direct], &["10.0.0.1:8080"])]);
+    assert!(text.contains("10.0.0.1:8080"), "{text}");
+}
+
+#[test]
+fn one_after_the_other_is_as_all_at_once() {
+    let good = service("s", "10.96.0.1", &["80/tcp"], &["10.0.0.1"]);
+    let mut desired = Desired::new(vec![good.clone()]).unwrap();
+    let before = desired.clone();
+    let mut other = service("t", "10.96.0.2", &["80/tcp"], &["10.0.0.2"]);
+    other
+        .frontends
+        .push(Frontend { addresses: vec!["10.96.0.1".parse().unwrap()], ..good.frontends[0].clone() });
+    for bad in [
+        other,
+        service("t", "10.0.0.1", &["80/tcp"], &[]),
+        service("t", "10.96.0.3", &["80/tcp"], &["10.96.0.1:80"]),
+        service("t", "10.96.0.3", &["80/tcp"], &["10.96.0.3"]),
+    ] {
+        let at_once = refusal(vec![good.clone(), bad.clone()]);
+        assert_eq!(desired.replace("t", Some(bad)).unwrap_err().to_string(), at_once);
+        assert_eq!(desired, before);
+    }
+}
+
+#[test]
+fn where_backends_are_checked() {
+    let mut spec =
+        service("s", "10.96.0.1", &["53/udp", "80:8080/tcp"], &["10.0.0.1", "10.0.0.2:9", "fd00::1"]);
+    let six = service("s", "fd96::1", &["81/tcp"], &[]);
+    spec.frontends.extend(six.frontends);
+    let ports: Vec<_> = spec.backends.values().map(|b| spec.check_port(b)).collect();
+    assert_eq!(ports, [Some(8080), Some(9), Some(81)]);
 }

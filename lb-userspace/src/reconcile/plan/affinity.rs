@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_common::abi::{BackendId, PoolBlock, ServiceId};
 
-use super::{Planner, Stage};
+use super::{Member, Planner, Stage};
 use crate::{
     model::ServiceSpec,
     reconcile::{ActualService, Step},
@@ -17,8 +17,8 @@ impl Planner<'_> {
         let Some(spec) = spec else {
             let id = self.actual.services().get(&service).and_then(|s| s.blocks.first());
             let Some(before) = id.and_then(|id| self.actual.block(*id)) else { return block };
-            let PoolBlock { client_bits, group, remember, bound, .. } = *before;
-            return PoolBlock { client_bits, group, remember, bound, ..block };
+            let PoolBlock { client_bits, group, remember, bound, by_port, .. } = *before;
+            return PoolBlock { client_bits, group, remember, bound, by_port, ..block };
         };
         let Some(affinity) = &spec.affinity else { return block };
         PoolBlock {
@@ -26,6 +26,7 @@ impl Planner<'_> {
             group: affinity.number(&spec.name),
             remember: u32::try_from(affinity.timeout.as_millis()).unwrap_or(u32::MAX),
             bound: affinity.bound.unwrap_or(u32::MAX),
+            by_port: affinity.by_port.into(),
             ..block
         }
     }
@@ -35,11 +36,11 @@ impl Planner<'_> {
         service: ServiceId,
         before: &ActualService,
         spec: &ServiceSpec,
-        ids: &[(&String, BackendId, u32)],
+        members: &[Member<'_>],
     ) {
         let mut wanted: BTreeMap<IpAddr, BackendId> = BTreeMap::new();
         if spec.affinity.is_some() {
-            for (name, id, _) in ids {
+            for Member { name, id, .. } in members {
                 if let Some(backend) = spec.backends.get(*name) {
                     // Of several on one host the first, whatever their order.
                     wanted

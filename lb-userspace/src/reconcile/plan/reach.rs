@@ -1,49 +1,70 @@
-//! Where services are reached and by whom: ports, VIPs, source ranges.
+//! Where services are reached: ports and VIPs.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
-use lb_common::abi::{Algorithm, BlockId, Guard, PortBe, Service, ServiceId, Stray, limits};
+use lb_common::abi::{Algorithm, BlockId, Guard, PortBe, Proto, Service, ServiceId, Vip, limits};
 
 use super::{PlanError, Planner, Scope, Stage};
 use crate::{
-    model::{AlgorithmKind, ServiceSpec},
+    model::{AlgorithmKind, Frontend, OwnAddresses, PortRange, Scope as Backends, ServiceSpec},
     reconcile::{ActualService, Step, actual::PortKey},
 };
 
-/// May a change of this service alone change where others are reached? A VIP that is one of the node's addresses goes before services that
-/// are at all of them, and gives way to them.
-pub(super) fn touches_others(planner: &Planner<'_>, name: &str) -> bool {
-    let services = planner.desired.services();
-    if !planner.anywhere {
-        return false;
-    }
-    let empty = ActualService::default();
-    let before = &planner.actual.service(name).unwrap_or(&empty).ports;
-    let named = |vip: &IpAddr| planner.own.contains(vip);
-    let Some(spec) = services.get(name).filter(|spec| !spec.is_anywhere()) else {
-        return !services.contains_key(name) && before.keys().any(|key| named(&key.0));
-    };
-    let same =
-        before.len() == spec.port_count() && before.keys().all(|key| key.0 == spec.vip && has(spec, key));
-    !same && (named(&spec.vip) || before.keys().any(|key| named(&key.0)))
-}
+/// Entries that a service is to have: of which of its frontends each is, and of which range of ports there.
+pub(super) type Entries = BTreeMap<PortKey, (usize, PortRange)>;
 
-/// Services whose VIP is one of the node's addresses.
+/// Frontends that name an address of the node's, by address.
 pub(super) fn named<'a>(
     services: impl Iterator<Item = &'a ServiceSpec>,
-    own: &BTreeSet<IpAddr>,
-) -> Vec<&'a ServiceSpec> {
-    services.filter(|spec| own.contains(&spec.vip)).collect()
+    own: &OwnAddresses,
+) -> BTreeMap<IpAddr, Vec<&'a Frontend>> {
+    let mut named: BTreeMap<IpAddr, Vec<&Frontend>> = BTreeMap::new();
+    for frontend in services.flat_map(|spec| &spec.frontends) {
+        for vip in frontend.named().filter(|vip| own.contains(vip)) {
+            named.entry(vip).or_default().push(frontend);
+        }
+    }
+    named
 }
 
-fn has(spec: &ServiceSpec, key: &PortKey) -> bool {
-    let (_, proto, port) = *key;
-    spec.ports
-        .iter()
-        .any(|range| range.protocol().proto() == proto && (range.first()..=range.last()).contains(&port))
+fn serves(frontend: &Frontend, proto: Proto, port: u16) -> bool {
+    frontend.range(proto, port).is_some()
 }
 
 impl Planner<'_> {
+    /// May a change of this service alone change where others are reached? Who names an address of the node's goes before those that are at
+    /// all of them, and gives way to them.
+    pub(super) fn touches_others(&self, name: &str) -> bool {
+        if !self.anywhere {
+            return false;
+        }
+        let on_node = |key: &&PortKey| self.own.contains(&key.0);
+        let before = self.actual.service(name).map(|service| &service.ports);
+        let before = before.into_iter().flat_map(BTreeMap::keys).filter(on_node);
+        let entries = self.desired.services().get(name).map(|spec| self.entries(spec)).unwrap_or_default();
+        before.ne(entries.keys().filter(on_node))
+    }
+
+    /// Where a service is to be reached.
+    fn entries(&self, spec: &ServiceSpec) -> Entries {
+        let mut entries = Entries::new();
+        for (index, frontend) in spec.frontends.iter().enumerate() {
+            let all = frontend.anywhere(self.own).map(|vip| (vip, self.named.get(&vip)));
+            for (vip, others) in frontend.named().map(|vip| (vip, None)).chain(all) {
+                for range in &frontend.ports {
+                    let proto = range.protocol().proto();
+                    for port in range.iter() {
+                        let taken = others.into_iter().flatten().any(|other| serves(other, proto, port));
+                        if !taken {
+                            entries.insert((vip, proto, port), (index, *range));
+                        }
+                    }
+                }
+            }
+        }
+        entries
+    }
+
     pub(super) fn ports(
         &mut self,
         id: ServiceId,
@@ -51,92 +72,86 @@ impl Planner<'_> {
         spec: &ServiceSpec,
         first_block: BlockId,
     ) {
-        let (algorithm, stray) = match spec.algorithm {
-            AlgorithmKind::LeastConnections => (Algorithm::LEAST_CONNECTIONS, Stray::RESET),
-            AlgorithmKind::ConsistentHash => (Algorithm::CONSISTENT_HASH, Stray::FORWARD),
+        let entries = self.entries(spec);
+        let numbers = self.ranges(before, spec, &entries);
+        let algorithm = match spec.algorithm {
+            AlgorithmKind::LeastConnections => Algorithm::LEAST_CONNECTIONS,
+            AlgorithmKind::ConsistentHash => Algorithm::CONSISTENT_HASH,
         };
-        let value = Service {
+        let value = |(frontend, ranges): (&Frontend, u32)| Service {
             id,
             first_block,
-            ranges: id,
+            ranges,
             algorithm,
-            stray,
+            stray: spec.stray().code(),
             affine: spec.affinity.is_some().into(),
-            forward: [spec.forward.code(); 2],
-            guard: self.guard(spec),
+            guard: self.guard(frontend),
+            forward: frontend.forward.code(),
+            local: (frontend.scope == Backends::Local).into(),
             ..Service::default()
         };
-        let mut wanted = BTreeSet::new();
-        for vip in spec.addresses(self.own) {
-            for range in &spec.ports {
-                for port in range.iter() {
-                    let key = (vip, range.protocol().proto(), port);
-                    if spec.is_anywhere()
-                        && self.named.iter().any(|other| other.vip == vip && has(other, &key))
-                    {
-                        continue;
-                    }
-                    wanted.insert(key);
-                    if before.ports.get(&key) != Some(&value) {
-                        let (vip, proto, port) = (key.0, key.1, PortBe::new(port));
-                        self.push(Stage::AddPorts, Step::AddPort { vip, port, proto, value });
-                    }
-                }
+        let values: Vec<Service> = spec.frontends.iter().zip(numbers).map(value).collect();
+        for (key, (frontend, range)) in &entries {
+            let (vip, proto, port) = *key;
+            let target = PortBe::new(range.target(port).unwrap_or(0));
+            let value = Service { target, ..values[*frontend] };
+            if before.ports.get(key) != Some(&value) {
+                self.push(Stage::AddPorts, Step::AddPort { vip, port: PortBe::new(port), proto, value });
             }
         }
-        self.remove_ports(id, before, &wanted);
+        self.remove_ports(id, before, |key| entries.contains_key(key));
     }
 
-    fn guard(&self, spec: &ServiceSpec) -> Guard {
-        match spec.sources.is_empty() {
+    fn guard(&self, frontend: &Frontend) -> Guard {
+        match frontend.sources.is_empty() {
             true => Guard::OPEN,
-            false if self.own.iter().any(|address| spec.admits(*address)) => Guard::LISTED_AND_NODE,
+            false if self.own.iter().any(|address| frontend.admits(*address)) => Guard::LISTED_AND_NODE,
             false => Guard::LISTED,
         }
     }
 
     /// Takes out ports that the service has and should not, unless another service is getting them: that one's entry replaces
     /// this one's, without a moment between.
-    pub(super) fn remove_ports(&mut self, id: ServiceId, before: &ActualService, wanted: &BTreeSet<PortKey>) {
-        for key in before.ports.keys().filter(|key| !wanted.contains(key)) {
+    pub(super) fn remove_ports(
+        &mut self,
+        id: ServiceId,
+        before: &ActualService,
+        wanted: impl Fn(&PortKey) -> bool,
+    ) {
+        for key in before.ports.keys().filter(|key| !wanted(key)) {
             let (vip, proto, port) = *key;
+            let claims = |f: &Frontend| f.is_at(vip, self.own) && serves(f, proto, port);
             let mut others = self.desired.services().values();
             let claimed =
-                others.any(|s| s.is_at(vip, self.own) && self.actual.id(&s.name) != Some(id) && has(s, key));
+                others.any(|s| s.frontends.iter().any(claims) && self.actual.id(&s.name) != Some(id));
             if !claimed {
                 self.push(Stage::RemovePorts, Step::RemovePort { vip, port: PortBe::new(port), proto });
             }
         }
     }
 
-    /// Source ranges: the new ones before anybody is asked for them, the old ones when nobody is any more.
-    pub(super) fn sources(&mut self, service: ServiceId, before: &ActualService, spec: Option<&ServiceSpec>) {
-        let empty = BTreeSet::new();
-        let wanted = spec.map_or(&empty, |spec| &spec.sources);
-        for prefix in wanted.difference(&before.sources) {
-            self.push(Stage::AddSources, Step::Source { service, prefix: *prefix, admitted: true });
-        }
-        for prefix in before.sources.difference(wanted) {
-            self.push(Stage::RemoveSources, Step::Source { service, prefix: *prefix, admitted: false });
-        }
+    /// What an address that a frontend names is.
+    fn vip(&self, vip: IpAddr) -> Vip {
+        if self.own.contains(&vip) { Vip::SHARED } else { Vip::OWNED }
     }
 
-    /// Addresses of the node's are none of these: what is not a service's there is the node's.
+    /// Addresses that frontends name. Of those at all of the node's addresses none is one: what is not a service's there is the node's.
     pub(super) fn vips(&mut self, scope: Scope<'_>) {
         let actual = self.actual;
         if let Scope::Service(name) = scope
             && let Some(spec) = self.desired.services().get(name)
-            && actual.vips().contains(&spec.vip)
+            && spec.named().all(|vip| actual.vips().get(&vip) == Some(&self.vip(vip)))
             && self.stages[Stage::RemovePorts as usize].is_empty()
         {
             return;
         }
         let services = self.desired.services().values();
-        let wanted: BTreeSet<IpAddr> = services.filter(|s| !s.is_anywhere()).map(|s| s.vip).collect();
-        for vip in wanted.difference(actual.vips()) {
-            self.push(Stage::AddVips, Step::AddVip { vip: *vip });
+        let wanted: BTreeMap<IpAddr, Vip> =
+            services.flat_map(ServiceSpec::named).map(|vip| (vip, self.vip(vip))).collect();
+        for (vip, value) in wanted.iter().filter(|(vip, value)| actual.vips().get(vip) != Some(value)) {
+            self.push(Stage::AddVips, Step::AddVip { vip: *vip, value: *value });
         }
-        for vip in actual.vips().difference(&wanted) {
+        for vip in actual.vips().keys().filter(|vip| !wanted.contains_key(vip)) {
             self.push(Stage::RemoveVips, Step::RemoveVip { vip: *vip });
         }
     }
@@ -146,13 +161,15 @@ impl Planner<'_> {
         if !self.anywhere {
             return Ok(());
         }
-        for v6 in [false, true] {
-            let of_family = self.desired.services().values().filter(|s| s.vip.is_ipv6() == v6);
-            let ports: usize = of_family.map(|s| s.addresses(self.own).count() * s.port_count()).sum();
-            if ports > limits::MAX_PORTS as usize {
-                return Err(PlanError::TooManyPorts { ports, own: self.own.len() });
+        let mut ports = [0; 2];
+        for frontend in self.desired.services().values().flat_map(|spec| &spec.frontends) {
+            for vip in frontend.named().chain(frontend.anywhere(self.own)) {
+                ports[usize::from(vip.is_ipv6())] += frontend.port_count();
             }
         }
-        Ok(())
+        match ports.into_iter().find(|ports| *ports > limits::MAX_PORTS as usize) {
+            Some(ports) => Err(PlanError::TooManyPorts { ports, own: self.own.len() }),
+            None => Ok(()),
+        }
     }
 }

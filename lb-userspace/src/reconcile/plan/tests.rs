@@ -1,32 +1,33 @@
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-use lb_common::abi::Guard;
+use ipnet::IpNet;
+use lb_common::abi::{BLOCK_SLOTS, Guard, List, Service, Source, Vip};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::service::make_backend;
+use crate::{
+    model::{
+        AdminState, AlgorithmKind, BackendSpec, ForwardKind, Forwarding, Scope as Backends,
+        service::make_backend,
+    },
+    reconcile::actual::PortKey,
+};
+
+fn frontend(addresses: &[&str], ports: &[&str]) -> Frontend {
+    Frontend {
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        ports: ports.iter().map(|p| p.parse().unwrap()).collect(),
+        ..Frontend::default()
+    }
+}
 
 fn spec(name: &str, vip: &str, ports: &[&str], backends: &[(String, u16)], ch: bool) -> ServiceSpec {
-    let mut spec = ServiceSpec {
-        name: name.into(),
-        vip: vip.parse().unwrap(),
-        except: BTreeSet::new(),
-        sources: BTreeSet::new(),
-        ports: ports.iter().map(|p| p.parse().unwrap()).collect(),
-        algorithm: if ch { AlgorithmKind::ConsistentHash } else { AlgorithmKind::LeastConnections },
-        forward: Default::default(),
-        affinity: None,
-        timeouts: Default::default(),
-        health: None,
-        slow_start: None,
-        fates: Default::default(),
-        backends: BTreeMap::new(),
-        from_file: true,
-        warnings: Vec::new(),
-    };
+    let mut spec = ServiceSpec::new(name, vec![frontend(&[vip], ports)], true);
+    spec.algorithm = if ch { AlgorithmKind::ConsistentHash } else { AlgorithmKind::LeastConnections };
     for (address, weight) in backends {
         let draining = *weight == 0;
-        let mut b = make_backend(name, address, Some((*weight).max(1).into()), None, true).unwrap();
+        let weight = Some((*weight).max(1).into());
+        let mut b = make_backend(name, address, weight, None, address.ends_with('7'), true).unwrap();
         if draining {
             b.admin = AdminState::Draining { since: Default::default(), deadline: None };
         }
@@ -37,151 +38,311 @@ fn spec(name: &str, vip: &str, ports: &[&str], backends: &[(String, u16)], ch: b
 
 /// The node's addresses.
 fn own() -> OwnAddresses {
-    ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(|a| a.parse().unwrap()).into()
+    ["192.0.2.1", "192.0.2.2", "192.0.2.9", "2001:db8::1"].map(|a| a.parse().unwrap()).into()
 }
 
-/// Everything a packet could run into.
-fn consistent(actual: &Actual, pinned: &HashSet<BackendId>, at: &Step) {
-    for service in actual.services().values() {
-        for value in service.ports.values() {
-            let mut block = value.first_block;
-            let mut seen = 0;
-            let shut = value.guard != Guard::OPEN && service.sources.is_empty();
-            assert!(!shut, "{at:?}: nobody is let in");
-            while block != 0 {
-                let record = actual
-                    .block(block)
-                    .unwrap_or_else(|| panic!("{at:?}: chain leads to free block {block}"));
-                assert_eq!(record.service, value.id, "{at:?}: chain leads into another service");
-                for slot in 0..BLOCK_SLOTS {
-                    if record.weight[slot] > 0 {
-                        let backend = actual.backend(BackendId::new(block, slot as u32));
-                        assert_eq!(
-                            backend.map(|b| b.service),
-                            Some(value.id),
-                            "{at:?}: eligible slot without backend"
+/// Who is let in: prefixes; everybody is all that there are, and one more.
+type Clients = BTreeSet<IpNet>;
+
+fn everybody() -> Clients {
+    (0..4).flat_map(prefixes).chain(["::/0".parse().unwrap()]).collect()
+}
+
+/// Prefixes of both families.
+fn prefixes(i: u8) -> [IpNet; 2] {
+    [format!("10.{i}.0.0/16"), format!("fd0{i}::/16")].map(|text| text.parse().unwrap())
+}
+
+/// What each address and port is to lead to: to who names the address, or else to who is at all of them.
+fn wanted(desired: &Desired, own: &OwnAddresses) -> BTreeMap<PortKey, (String, Frontend)> {
+    let mut wanted = BTreeMap::new();
+    for named in [false, true] {
+        for (spec, frontend) in
+            desired.services().values().flat_map(|s| s.frontends.iter().map(move |f| (s, f)))
+        {
+            let vips: Vec<IpAddr> =
+                if named { frontend.named().collect() } else { frontend.anywhere(own).collect() };
+            for vip in vips {
+                for range in &frontend.ports {
+                    for port in range.iter() {
+                        wanted.insert(
+                            (vip, range.protocol().proto(), port),
+                            (spec.name.clone(), frontend.clone()),
                         );
                     }
                 }
-                block = record.next;
-                seen += 1;
-                assert!(seen <= limits::MAX_CHAIN);
             }
         }
-        for (_, id, _) in service.table.iter().flatten() {
-            assert!(actual.backend(*id).is_some(), "{at:?}: table names a free backend");
+    }
+    wanted
+}
+
+/// What holds from one state to the next.
+struct Change {
+    pinned: HashSet<BackendId>,
+    /// Who is let in where, before and after.
+    clients: [BTreeMap<PortKey, Clients>; 2],
+}
+
+impl Change {
+    fn new(pinned: HashSet<BackendId>, states: [(&Desired, &OwnAddresses); 2]) -> Self {
+        let clients = states.map(|(desired, own)| {
+            let all = wanted(desired, own).into_iter();
+            let of = |sources: Clients| if sources.is_empty() { everybody() } else { sources };
+            all.map(|(key, (_, frontend))| (key, of(frontend.sources))).collect()
+        });
+        Self { pinned, clients }
+    }
+
+    /// Everything a packet could run into.
+    fn consistent(&self, actual: &Actual, at: &Step) {
+        let [before, after] = &self.clients;
+        let mut found = BTreeSet::new();
+        for service in actual.services().values() {
+            for (key, value) in &service.ports {
+                found.insert(*key);
+                admits(actual, value, before.get(key), after.get(key), at);
+                chain(actual, value, at);
+            }
+            for (_, id, _) in service.tables.values().flatten() {
+                assert!(actual.backend(*id).is_some(), "{at:?}: table names a free backend");
+            }
+        }
+        for key in before.keys().filter(|key| after.contains_key(key)) {
+            assert!(found.contains(key), "{at:?}: {key:?} is nobody's for a moment");
+        }
+        for id in &self.pinned {
+            assert!(actual.backend(*id).is_some(), "{at:?}: {id:?} was freed under its flows");
         }
     }
-    for id in pinned {
-        assert!(actual.backend(*id).is_some(), "{at:?}: {id:?} was freed under its flows");
+
+    fn run(&self, actual: &mut Actual, plan: &Plan) {
+        for step in &plan.steps {
+            if let Step::Backend { id, value } = step
+                && let Some(before) = actual.backend(*id)
+                && value.family != Backend::FREE
+            {
+                let same = (before.addr, before.port) == (value.addr, value.port);
+                assert!(same, "an id in use is given to another backend");
+            }
+            actual.apply(step);
+            self.consistent(actual, step);
+        }
     }
 }
 
-fn run(actual: &mut Actual, plan: &Plan, pinned: &HashSet<BackendId>) {
-    for step in &plan.steps {
-        if let Step::Backend { id, value } = step
-            && let Some(before) = actual.backend(*id)
-            && value.family != Backend::FREE
-        {
-            assert_eq!(
-                (before.addr, before.port),
-                (value.addr, value.port),
-                "an id in use is given to another backend"
-            );
+/// Nobody is let in whom neither state lets in, nobody shut out whom both do.
+fn admits(actual: &Actual, value: &Service, before: Option<&Clients>, after: Option<&Clients>, at: &Step) {
+    let open = value.guard == Guard::OPEN;
+    let listed = || actual.ranges().get(&value.ranges).cloned().unwrap_or_default();
+    let let_in = if open { everybody() } else { listed() };
+    let (most, least) = match (before, after) {
+        (Some(a), Some(b)) => (a | b, a & b),
+        (Some(one), None) | (None, Some(one)) => (one.clone(), one.clone()),
+        (None, None) => panic!("{at:?}: an entry that neither state has"),
+    };
+    assert!(let_in.is_subset(&most), "{at:?}: {let_in:?} beyond {most:?}");
+    assert!(least.is_subset(&let_in), "{at:?}: {let_in:?} without {least:?}");
+}
+
+/// A pool is whole, whichever way it is entered.
+fn chain(actual: &Actual, value: &Service, at: &Step) {
+    let mut found = BTreeSet::new();
+    let mut block = value.first_block;
+    while block != 0 {
+        assert!(found.insert(block) && found.len() <= limits::MAX_CHAIN as usize, "{at:?}: a circle");
+        let record =
+            actual.block(block).unwrap_or_else(|| panic!("{at:?}: chain leads to free block {block}"));
+        assert_eq!(record.service, value.id, "{at:?}: chain leads into another service");
+        for slot in (0..BLOCK_SLOTS).filter(|slot| record.weight[*slot] > 0) {
+            let backend = actual.backend(BackendId::new(block, slot as u32));
+            assert_eq!(backend.map(|b| b.service), Some(value.id), "{at:?}: eligible slot without backend");
+            let v6 = backend.and_then(Backend::address).is_some_and(|address| address.is_ipv6());
+            let on = |list: List| record.lists[list.index()] & 1 << slot != 0;
+            assert!(on(List::new(v6, false)) && !on(List::new(!v6, false)) && !on(List::new(!v6, true)));
         }
-        actual.apply(step);
-        consistent(actual, pinned, step);
+        block = record.next;
+    }
+    if value.first_block != 0 && actual.block(value.first_block).is_some_and(|first| first.starts != 0) {
+        let starts = actual.starts(value.first_block).expect("a long pool has entry points");
+        assert_eq!(starts[0], value.first_block);
+        assert!(
+            starts.iter().all(|start| found.contains(start)),
+            "{at:?}: an entry point outside of the chain"
+        );
     }
 }
 
+/// From whatever is there to this.
 fn go(actual: &mut Actual, desired: &Desired, scope: Scope<'_>) {
     let steps = plan(desired, actual, &Standings::default(), &own(), scope).unwrap();
-    run(actual, &steps, &HashSet::new());
+    steps.steps.iter().for_each(|step| actual.apply(step));
 }
 
-/// One of them is at all of the node's addresses, two at one each.
+/// Five services that meet at the node's addresses: one is at all of them, two at one each; some have frontends more.
 fn state() -> impl Strategy<Value = Vec<ServiceSpec>> {
-    let vips = ["10.96.0.1", "10.96.0.2", "192.0.2.1", "192.0.2.2", "0.0.0.0"];
     let backends = prop::collection::btree_map(0u8..40, 0u16..4, 0..24);
-    let sources = prop::collection::btree_set(0u8..4, 0..3);
-    let service = (backends, any::<bool>(), 0u16..3, sources);
+    let sources = || prop::collection::btree_set(0u8..4, 0..3);
+    let more = prop::collection::vec((any::<bool>(), sources(), any::<bool>()), 3);
+    let service = (backends, any::<bool>(), 0u16..3, sources(), more);
     prop::collection::btree_map(0u8..5, service, 0..5).prop_map(move |services| {
-        services
-            .into_iter()
-            .map(|(n, (backends, ch, extra, sources))| {
-                let backends: Vec<_> =
-                    backends.into_iter().map(|(b, w)| (format!("10.0.0.{}", b + 1), w)).collect();
-                let range = format!("8000-{}/tcp", 8000 + extra);
-                let vip = vips[usize::from(n)];
-                let mut spec = spec(&format!("s{n}"), vip, &["80/tcp", &range], &backends, ch);
-                spec.sources = sources.iter().map(|i| format!("10.{i}.0.0/16").parse().unwrap()).collect();
-                spec
-            })
-            .collect()
+        let make = |(n, (backends, ch, extra, sources, more)): (u8, (_, _, _, _, Vec<_>))| {
+            make_service(n, &backends, ch, extra, &sources, &more)
+        };
+        services.into_iter().map(make).collect()
     })
 }
 
-/// Each address and port leads to the service that names the address, or else to the one that is at all of them.
-fn reached(actual: &Actual, desired: &Desired, own: &OwnAddresses) {
-    let vips = desired.services().values().map(|s| s.vip).chain(own.iter().copied());
-    let mut wanted = BTreeMap::new();
-    for vip in vips.filter(|vip| !vip.is_unspecified()) {
-        for port in [80, 8000, 8001, 8002] {
-            let at = |anywhere: bool| {
-                desired.services().values().find(|s| {
-                    s.is_anywhere() == anywhere
-                        && s.is_at(vip, own)
-                        && s.ports.iter().any(|r| r.iter().any(|p| p == port))
-                })
-            };
-            if let Some(service) = at(false).or_else(|| at(true)) {
-                wanted.insert((vip, port), service.name.clone());
+fn make_service(
+    n: u8,
+    backends: &BTreeMap<u8, u16>,
+    ch: bool,
+    extra: u16,
+    sources: &BTreeSet<u8>,
+    more: &[(bool, BTreeSet<u8>, bool)],
+) -> ServiceSpec {
+    let vips = ["10.96.0.1", "10.96.0.2", "192.0.2.1", "192.0.2.2", "0.0.0.0"];
+    let (range, node_port) = (format!("8000-{}/tcp", 8000 + extra), format!("{}/tcp", 9000 + u16::from(n)));
+    let (next, six) = (format!("{}:{}/tcp", 9000 + u16::from(n + 1) % 5, 7000 + extra), format!("fd96::{n}"));
+    let candidates = [
+        frontend(&[&format!("10.97.0.{n}"), &six], &["80:8080/tcp", "53/udp"]),
+        frontend(&["0.0.0.0", "::"], &[&node_port]),
+        // In the way of the next service's, at one of the node's addresses.
+        frontend(&["192.0.2.1", "2001:db8::1"], &[&next]),
+    ];
+    let mut spec = spec(&format!("s{n}"), vips[usize::from(n)], &["80/tcp", &range], &[], ch);
+    let among = |sources: &BTreeSet<u8>, f: &Frontend| -> Clients {
+        let all = sources.iter().flat_map(|i| prefixes(*i));
+        all.filter(|prefix| f.has_family(matches!(prefix, IpNet::V6(_)))).collect()
+    };
+    spec.frontends[0].sources = among(sources, &spec.frontends[0]);
+    for (mut frontend, (there, sources, local)) in candidates.into_iter().zip(more) {
+        if *there {
+            frontend.sources = among(sources, &frontend);
+            if *local {
+                frontend.scope = Backends::Local;
+                frontend.forward = Forwarding { pod: ForwardKind::Nat, elsewhere: ForwardKind::Snat };
             }
+            spec.frontends.push(frontend);
         }
     }
-    let found: BTreeMap<_, _> = actual
-        .services()
-        .values()
-        .flat_map(|s| s.ports.keys().map(move |(vip, _, port)| ((*vip, *port), s.name.clone())))
-        .collect();
-    assert_eq!(found, wanted);
+    for (b, weight) in backends {
+        let address = match b {
+            9 => "192.0.2.9".to_string(),
+            b if b % 3 == 0 && spec.has_family(true) => format!("fd00::{b}"),
+            b => format!("10.0.0.{}", b + 1),
+        };
+        let mut backend =
+            make_backend("s", &address, Some((*weight).max(1).into()), None, b % 5 == 0, true).unwrap();
+        if *weight == 0 {
+            backend.admin = AdminState::Draining { since: Default::default(), deadline: None };
+        }
+        spec.add(backend).unwrap();
+    }
+    spec
+}
+
+/// Everything is as declared.
+fn arrived(actual: &Actual, desired: &Desired, own: &OwnAddresses) {
+    let wanted = wanted(desired, own);
+    let found: BTreeMap<PortKey, Service> =
+        actual.services().values().flat_map(|s| s.ports.iter().map(|(key, value)| (*key, *value))).collect();
+    assert!(found.keys().eq(wanted.keys()), "{found:?} instead of {wanted:?}");
+    let mut numbers = BTreeSet::new();
+    for (key, (name, frontend)) in &wanted {
+        let value = &found[key];
+        let range = frontend.range(key.1, key.2).unwrap();
+        assert_eq!(Some(value.id), actual.id(name));
+        assert_eq!(value.target.get(), range.target(key.2).unwrap_or(0));
+        assert_eq!(value.forward(Source::ELSEWHERE), frontend.forward.elsewhere.code());
+        assert_eq!(value.list(Source::ELSEWHERE, false).is_local(), frontend.scope == Backends::Local);
+        assert_eq!(value.guard == Guard::OPEN, frontend.sources.is_empty());
+        if value.guard != Guard::OPEN {
+            numbers.insert(value.ranges);
+            assert_eq!(actual.ranges()[&value.ranges], frontend.sources);
+        }
+    }
+    assert!(actual.ranges().keys().eq(&numbers), "numbers that nobody has are freed");
+    let vip = |vip: IpAddr| (vip, if own.contains(&vip) { Vip::SHARED } else { Vip::OWNED });
+    let vips: BTreeMap<IpAddr, Vip> =
+        desired.services().values().flat_map(ServiceSpec::named).map(vip).collect();
+    assert_eq!(actual.vips(), &vips);
+    for (name, spec) in desired.services() {
+        let service = actual.service(name).unwrap();
+        let hashed = spec.algorithm == AlgorithmKind::ConsistentHash;
+        for list in (0..4).map(List) {
+            let v6 = list.0 & 1 != 0;
+            let on = |b: &&BackendSpec| {
+                let local = b.local || own.contains(&b.address);
+                weight(b) > 0 && b.address.is_ipv6() == v6 && (local || !list.is_local())
+            };
+            let asks = |f: &Frontend| f.has_family(v6) && (f.scope == Backends::Local || !list.is_local());
+            let asked = hashed && spec.frontends.iter().any(asks);
+            let members: Vec<String> = spec.backends.values().filter(on).map(BackendSpec::name).collect();
+            let table = service.tables.get(&list.0);
+            let names: Vec<String> = table.into_iter().flatten().map(|(name, ..)| name.clone()).collect();
+            assert_eq!(names, if asked { members.clone() } else { Vec::new() });
+            let listed = spec.backends.keys().filter(|name| {
+                let id = service.backends[*name];
+                actual.block(id.block()).unwrap().lists[list.index()] & 1 << id.slot() != 0
+            });
+            assert!(listed.eq(&members), "list {list:?}");
+        }
+        for (backend, spec) in &spec.backends {
+            let id = service.backends[backend];
+            assert_eq!(actual.block(id.block()).unwrap().weight[id.slot()], weight(spec));
+        }
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Whatever is declared after whatever, every moment of the way is one that packets may see, and the end is what was declared.
     #[test]
-    fn every_moment_is_correct(states in prop::collection::vec((state(), 0usize..4), 1..6), pin: u32) {
+    fn every_moment_is_correct(states in prop::collection::vec((state(), 0usize..5), 1..6), pin: u32) {
         let mut actual = Actual::default();
+        let mut last = (Desired::default(), OwnAddresses::new());
         for (i, (services, addresses)) in states.into_iter().enumerate() {
             let own: OwnAddresses = own().into_iter().take(addresses).collect();
             let pinned: HashSet<BackendId> = actual.backends().map(|(id, _)| id).filter(|id| (id.0 ^ pin).is_multiple_of(3)).collect();
             let desired = Desired::new(services).unwrap();
+            let change = Change::new(pinned, [(&last.0, &last.1), (&desired, &own)]);
             let step = plan(&desired, &actual, &Standings::default(), &own, Scope::All).unwrap();
-            run(&mut actual, &step, &pinned);
+            change.run(&mut actual, &step);
             prop_assert!(plan(&desired, &actual, &Standings::default(), &own, Scope::All).unwrap().steps.is_empty(), "not converged at state {i}");
-            let freed = collect(&desired, &actual, |id| pinned.contains(&id));
-            run(&mut actual, &freed, &pinned);
+            let freed = collect(&desired, &actual, |id| change.pinned.contains(&id));
+            change.run(&mut actual, &freed);
             prop_assert!(plan(&desired, &actual, &Standings::default(), &own, Scope::All).unwrap().steps.is_empty());
-            reached(&actual, &desired, &own);
-            for (name, spec) in desired.services() {
-                prop_assert_eq!(&actual.service(name).unwrap().sources, &spec.sources);
-                let service = actual.service(name).unwrap();
-                let hashed = spec.algorithm == AlgorithmKind::ConsistentHash;
-                let eligible = spec.backends.values().any(|b| weight(b) > 0);
-                prop_assert_eq!(service.table.is_some(), hashed && eligible);
-                for (backend, spec) in &spec.backends {
-                    let id = service.backends[backend];
-                    prop_assert_eq!(actual.block(id.block()).unwrap().weight[id.slot()], weight(spec));
-                }
-            }
+            arrived(&actual, &desired, &own);
+            last = (desired, own);
         }
         let nothing = Desired::default();
-        let end = plan(&nothing, &actual, &Standings::default(), &own(), Scope::All).unwrap();
-        run(&mut actual, &end, &HashSet::new());
+        let change = Change::new(HashSet::new(), [(&last.0, &last.1), (&nothing, &last.1)]);
+        let end = plan(&nothing, &actual, &Standings::default(), &last.1, Scope::All).unwrap();
+        change.run(&mut actual, &end);
         let end = collect(&nothing, &actual, |_| false);
-        run(&mut actual, &end, &HashSet::new());
+        change.run(&mut actual, &end);
         prop_assert_eq!(actual, Actual::default());
+    }
+
+    /// A change of one service alone leads to the same as a look at all of them.
+    #[test]
+    fn one_service_or_all(services in state(), changed in state(), index: prop::sample::Index) {
+        let Some(new) = (!changed.is_empty()).then(|| changed[index.index(changed.len())].clone()) else { return Ok(()) };
+        let mut desired = Desired::new(services).unwrap();
+        let mut actual = Actual::default();
+        go(&mut actual, &desired, Scope::All);
+        let before = desired.clone();
+        let name = new.name.clone();
+        desired.replace(&name, Some(new)).unwrap();
+        let change = Change::new(HashSet::new(), [(&before, &own()), (&desired, &own())]);
+        let step = plan(&desired, &actual, &Standings::default(), &own(), Scope::Service(&name)).unwrap();
+        change.run(&mut actual, &step);
+        arrived(&actual, &desired, &own());
+        desired.replace(&name, None).unwrap();
+        let step = plan(&desired, &actual, &Standings::default(), &own(), Scope::Service(&name)).unwrap();
+        step.steps.iter().for_each(|step| actual.apply(step));
+        arrived(&actual, &desired, &own());
     }
 }
 
@@ -194,7 +355,7 @@ fn a_port_changes_hands_without_a_gap() {
     go(&mut actual, &one, Scope::All);
     let moved = plan(&two, &actual, &Standings::default(), &own(), Scope::All).unwrap();
     assert!(!moved.steps.iter().any(|s| matches!(s, Step::RemovePort { .. } | Step::RemoveVip { .. })));
-    run(&mut actual, &moved, &HashSet::new());
+    Change::new(HashSet::new(), [(&one, &own()), (&two, &own())]).run(&mut actual, &moved);
     assert!(actual.service("a").unwrap().ports.is_empty());
     assert_eq!(actual.service("b").unwrap().ports.len(), 1);
 }
@@ -211,7 +372,7 @@ fn a_backend_that_returns_gets_its_slot_back() {
     assert_eq!(actual.backend(id).unwrap().retired, 1);
     let back = plan(&both, &actual, &Standings::default(), &own(), Scope::Service("a")).unwrap();
     assert!(!back.steps.iter().any(|s| matches!(s, Step::ZeroCounters { .. })), "its counters go on");
-    run(&mut actual, &back, &HashSet::new());
+    back.steps.iter().for_each(|step| actual.apply(step));
     assert_eq!(actual.service("a").unwrap().backends["10.0.0.2"], id);
 }
 
@@ -227,20 +388,20 @@ fn who_names_an_address_of_the_node_s_goes_first_and_gives_way() {
     let b = [("10.0.0.1".to_string(), 1)];
     let mut actual = Actual::default();
     let mut services = vec![spec("all", "0.0.0.0", &["80/tcp"], &b, false)];
-    services[0].except = ["192.0.2.2".parse().unwrap()].into();
+    services[0].frontends[0].except = ["192.0.2.2".parse().unwrap()].into();
     let alone = Desired::new(services.clone()).unwrap();
     services.push(spec("one", "192.0.2.1", &["80/tcp"], &b, false));
     let both = Desired::new(services).unwrap();
     go(&mut actual, &alone, Scope::All);
     assert!(actual.vips().is_empty(), "the node's addresses are its own for all else");
-    reached(&actual, &alone, &own());
+    arrived(&actual, &alone, &own());
     // By a change of the one alone: whose entries the other's are is seen to as well.
     go(&mut actual, &both, Scope::Service("one"));
-    reached(&actual, &both, &own());
+    arrived(&actual, &both, &own());
     let back = plan(&alone, &actual, &Standings::default(), &own(), Scope::Service("one")).unwrap();
     assert!(!back.steps.iter().any(|s| matches!(s, Step::RemovePort { .. })), "without a gap");
-    run(&mut actual, &back, &HashSet::new());
-    reached(&actual, &alone, &own());
+    Change::new(HashSet::new(), [(&both, &own()), (&alone, &own())]).run(&mut actual, &back);
+    arrived(&actual, &alone, &own());
 }
 
 #[test]
@@ -253,8 +414,81 @@ fn the_node_s_own_processes_are_clients_if_its_addresses_are() {
     ] {
         let mut actual = Actual::default();
         let mut service = spec("a", "10.96.0.1", &["80/tcp"], &b, false);
-        service.sources = source.map(|s| s.parse().unwrap()).into_iter().collect();
+        service.frontends[0].sources = source.map(|s| s.parse().unwrap()).into_iter().collect();
         go(&mut actual, &Desired::new(vec![service]).unwrap(), Scope::All);
         assert!(actual.service("a").unwrap().ports.values().all(|value| value.guard == guard), "{source:?}");
     }
+}
+
+#[test]
+fn source_ranges_change_under_their_number_if_nobody_else_has_it() {
+    let b = [("10.0.0.1".to_string(), 1)];
+    let state = |sources: [&str; 2]| {
+        let mut service = spec("a", "10.96.0.1", &["80/tcp"], &b, false);
+        service.frontends.push(frontend(&["10.96.0.2"], &["80/tcp"]));
+        for (frontend, source) in service.frontends.iter_mut().zip(sources) {
+            frontend.sources = [source.parse().unwrap()].into();
+        }
+        Desired::new(vec![service]).unwrap()
+    };
+    let mut actual = Actual::default();
+    let numbers = |actual: &Actual| -> Vec<u32> {
+        actual.service("a").unwrap().ports.values().map(|value| value.ranges).collect()
+    };
+    for (sources, expected) in [
+        (["10.1.0.0/16", "10.1.0.0/16"], [1, 1]),
+        (["10.1.0.0/16", "10.2.0.0/16"], [1, 2]),
+        (["10.3.0.0/16", "10.2.0.0/16"], [1, 2]),
+        (["10.2.0.0/16", "10.3.0.0/16"], [2, 1]),
+        (["10.2.0.0/16", "10.2.0.0/16"], [2, 2]),
+        (["10.3.0.0/16", "10.4.0.0/16"], [1, 3]),
+    ] {
+        go(&mut actual, &state(sources), Scope::All);
+        assert_eq!(numbers(&actual), expected, "{sources:?}");
+    }
+}
+
+#[test]
+fn long_pools_can_be_entered_along_their_chain() {
+    let backends = |n: usize| -> Vec<(String, u16)> {
+        (0..n).map(|i| (format!("10.1.{}.{}", i / 250, i % 250 + 1), 1)).collect()
+    };
+    let one = |n: usize| spec("a", "10.96.0.1", &["80/tcp"], &backends(n), false);
+    let mut actual = Actual::default();
+    // Blocks before its own become free: a later block is then the first of the chain.
+    let small = [("10.0.0.1".to_string(), 1)];
+    let other = spec("0", "10.96.0.2", &["80/tcp"], &small, false);
+    go(&mut actual, &Desired::new(vec![other, one(1024)]).unwrap(), Scope::All);
+    let first = |actual: &Actual| actual.service("a").unwrap().ports.values().next().unwrap().first_block;
+    let before = first(&actual);
+    assert!(actual.block(before).unwrap().starts == 0 && actual.starts(before).is_none());
+    let mut last = Desired::new(vec![one(1024)]).unwrap();
+    go(&mut actual, &last, Scope::All);
+    let freed = collect(&last, &actual, |_| false);
+    freed.steps.iter().for_each(|step| actual.apply(step));
+    for n in [1025, 1100, 8192, 10] {
+        let next = Desired::new(vec![one(n)]).unwrap();
+        let change = Change::new(HashSet::new(), [(&last, &own()), (&next, &own())]);
+        let steps = plan(&next, &actual, &Standings::default(), &own(), Scope::All).unwrap();
+        // Every moment is looked at where blocks and entry points are written; backends before that are many.
+        for step in &steps.steps {
+            actual.apply(step);
+            if !matches!(step, Step::Backend { .. } | Step::ZeroCounters { .. }) {
+                change.consistent(&actual, step);
+            }
+        }
+        arrived(&actual, &next, &own());
+        let first = first(&actual);
+        assert!(first < before, "{n}");
+        let starts = actual.starts(first).expect("a long pool");
+        assert_eq!(actual.block(first).unwrap().starts, 16);
+        assert!(starts.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(actual.starts(before).is_none());
+        last = next;
+    }
+    let nothing = Desired::default();
+    go(&mut actual, &nothing, Scope::All);
+    let freed = collect(&nothing, &actual, |_| false);
+    freed.steps.iter().for_each(|step| actual.apply(step));
+    assert_eq!(actual, Actual::default());
 }

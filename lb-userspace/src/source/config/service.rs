@@ -1,15 +1,13 @@
 //! `[[service]]`, as written and as understood.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{affinity, duration, within};
-use crate::model::{
-    AlgorithmKind, Fate, Fates, ForwardKind, HealthSpec, ModelError, Probe, Protocol, ServiceSpec,
-    TimeoutSpec,
-    reach::{parse_addresses, parse_prefixes},
-    service::make_backend,
+use super::{duration, within};
+use crate::{
+    model::{Fate, Fates, HealthSpec, ModelError, Probe, ServiceSpec, TimeoutSpec, service::make_backend},
+    source::decl::{AffinityDecl, ForwardDecl, FrontendDecl, ServiceDecl},
 };
 use lb_common::expiry::Timeouts;
 
@@ -17,21 +15,27 @@ use lb_common::expiry::Timeouts;
 #[serde(deny_unknown_fields)]
 pub struct RawService {
     name: String,
-    vip: String,
+    vip: Option<String>,
+    #[serde(default)]
+    vips: Vec<String>,
     #[serde(default)]
     vip_except: Vec<String>,
     #[serde(default)]
     source_ranges: Vec<String>,
     ports: Vec<String>,
+    scope: Option<String>,
+    forward: Option<ForwardDecl>,
+    stray: Option<String>,
     algorithm: Option<String>,
-    forward: Option<String>,
-    affinity: Option<RawAffinity>,
+    affinity: Option<AffinityDecl>,
     timeouts: Option<RawTimeouts>,
     health: Option<RawHealth>,
     slow_start: Option<String>,
     on_removal: Option<String>,
     on_unhealthy: Option<String>,
     on_deadline: Option<String>,
+    #[serde(default)]
+    frontend: Vec<FrontendDecl>,
     #[serde(default)]
     backend: Vec<RawBackend>,
 }
@@ -42,16 +46,8 @@ struct RawBackend {
     address: String,
     weight: Option<i64>,
     max_connections: Option<i64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawAffinity {
-    client_ip: bool,
-    timeout: Option<String>,
-    group: Option<String>,
-    ipv6_prefix: Option<i64>,
-    bound: Option<i64>,
+    #[serde(default)]
+    local: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -155,38 +151,30 @@ impl RawService {
             unhealthy: fate("on_unhealthy", self.on_unhealthy.as_deref())?,
             deadline: fate("on_deadline", self.on_deadline.as_deref())?,
         };
-        let affinity = match self.affinity {
-            Some(a) if a.client_ip => Some(affinity(a.timeout.as_deref(), a.group, a.ipv6_prefix, a.bound)?),
-            _ => None,
+        let decl = ServiceDecl {
+            vip: self.vip,
+            vips: self.vips,
+            vip_except: self.vip_except,
+            source_ranges: self.source_ranges,
+            ports: self.ports,
+            scope: self.scope,
+            forward: self.forward,
+            stray: self.stray,
+            algorithm: self.algorithm,
+            affinity: self.affinity,
+            frontends: self.frontend,
         };
         let mut spec = ServiceSpec {
-            vip: self.vip.parse().map_err(|_| ModelError::NotAnAddress { text: self.vip.clone() })?,
-            except: parse_addresses(&self.vip_except)?,
-            sources: parse_prefixes(&self.source_ranges)?,
-            ports: self.ports.iter().map(|p| p.parse()).collect::<Result<_, _>>()?,
-            algorithm: self
-                .algorithm
-                .as_deref()
-                .map_or(Ok(AlgorithmKind::LeastConnections), AlgorithmKind::parse)?,
-            forward: self.forward.as_deref().map_or(Ok(ForwardKind::Nat), ForwardKind::parse)?,
-            affinity,
             timeouts: self.timeouts.unwrap_or_default().into_spec()?,
             health: self.health.map(RawHealth::into_spec).transpose()?.flatten(),
             slow_start: self.slow_start.as_deref().map(|t| duration("slow_start", t)).transpose()?,
             fates,
-            backends: BTreeMap::new(),
-            from_file: true,
-            warnings: Vec::new(),
-            name: self.name,
+            ..decl.spec(&self.name, true)?
         };
         for b in self.backend {
-            spec.add(make_backend(&spec.name, &b.address, b.weight, b.max_connections, true)?)?;
+            spec.add(make_backend(&spec.name, &b.address, b.weight, b.max_connections, b.local, true)?)?;
         }
         spec.validate()?;
-        if spec.ports.iter().all(|p| p.protocol() == Protocol::Udp) {
-            let never = |name| format!("timeouts.{name} is TCP's, and the service has no TCP port");
-            spec.warnings.extend(spec.timeouts.only_tcp().map(never));
-        }
         Ok(spec)
     }
 }

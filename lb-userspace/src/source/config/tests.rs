@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{HealthSpec, Probe, TimeoutSpec};
+use crate::model::{ForwardKind, Forwarding, HealthSpec, Probe, TimeoutSpec};
 
 const CONTRACT: &str = r#"
 [agent]
@@ -54,7 +54,7 @@ fn every_key_is_taken() {
     assert_eq!(config.services[0].backends["10.0.1.11"].max_connections, Some(300));
     assert!(config.interfaces[1].matcher.is_match("veth12ab"));
     assert!(!config.interfaces[0].matcher.is_match("eth01"));
-    assert!(config.services[0].warnings.is_empty());
+    assert!(config.services[0].warnings().is_empty());
     let second = Duration::from_secs(1);
     assert_eq!(
         config.services[0].health,
@@ -126,19 +126,67 @@ fn ten_thousand_and_one_services() {
 }
 
 #[test]
-fn source_nat_needs_an_address_of_the_vips_family() {
+fn source_nat_needs_no_address_that_is_given() {
     let snat = with("slow_start", "forward = \"snat\"\nslow_start");
-    let error = refusal(&snat);
-    assert!(error.contains("\"app\"") && error.contains("IPv4 address"), "{error}");
-    let six = "[snat]\naddresses = [\"fd00::5\"]\n";
-    assert_eq!(refusal(&format!("{six}{snat}")), error);
-    let config =
-        parse(&format!("[snat]\naddresses = [\"10.0.0.5\"]\nports = \"2000-2999\"\n{snat}"), "f.toml");
-    let config = config.unwrap();
-    assert_eq!(config.services[0].forward, ForwardKind::Snat);
-    assert_eq!(config.snat.ports, 2000..=2999);
+    let config = parse(&snat, "f.toml").unwrap();
+    assert_eq!(config.services[0].frontends[0].forward, Forwarding::all(ForwardKind::Snat));
+    assert_eq!((config.snat.addresses.len(), config.snat.ports), (0, 1024..=29_999));
+    let given = format!("[snat]\naddresses = [\"10.0.0.5\"]\nports = \"2000-2999\"\n{snat}");
+    assert_eq!(parse(&given, "f.toml").unwrap().snat.ports, 2000..=2999);
     let error = refusal(&with("slow_start", "forward = \"dsr\"\nslow_start"));
     assert!(error.contains("forward \"dsr\" is not known; use nat, snat, dsr-l2 or dsr-ipip"), "{error}");
+}
+
+#[test]
+fn frontends_and_backends_of_both_families() {
+    let text = r#"
+        [[service]]
+        name = "shop/web:http"
+        vips = ["10.96.0.10", "fd96::10"]
+        ports = ["80:8080/tcp"]
+        scope = "all"
+        stray = "pass"
+        affinity = { by = "port" }
+        [[service.frontend]]
+        addresses = ["0.0.0.0", "::"]
+        ports = ["30080:8080/tcp"]
+        forward = "snat"
+        [[service.frontend]]
+        addresses = ["192.0.2.10"]
+        scope = "local"
+        source_ranges = ["198.51.100.0/24"]
+        forward = { pod = "snat" }
+        [[service.backend]]
+        address = "10.0.1.11"
+        local = true
+        [[service.backend]]
+        address = "fd00::11"
+    "#;
+    let config = parse(text, "f.toml").unwrap();
+    let service = &config.services[0];
+    assert!(service.affinity.as_ref().is_some_and(|affinity| affinity.by_port));
+    let shown: Vec<_> =
+        service.frontends.iter().map(|f| (f.addresses.len(), f.scope.name(), f.sources.len())).collect();
+    assert_eq!(shown, [(2, "all", 0), (2, "all", 0), (1, "local", 1)]);
+    assert_eq!(
+        service.frontends[2].forward,
+        Forwarding { pod: ForwardKind::Snat, elsewhere: ForwardKind::Nat }
+    );
+    assert_eq!(service.backends.values().map(|b| b.local).collect::<Vec<_>>(), [true, false]);
+    for (from, to, says) in [
+        ("scope = \"local\"", "scope = \"near\"", "scope \"near\" is not known; use all or local"),
+        ("scope = \"local\"", "scpoe = \"local\"", "unknown field `scpoe`"),
+        ("forward = { pod", "forward = { pods", "pod = \"nat\""),
+        ("addresses = [\"192.0.2.10\"]", "addresses = [\"10.96.0.10\"]", "overlap at 10.96.0.10"),
+        ("by = \"port\"", "by = \"port\", group = \"g\"", "not both"),
+        ("\"fd00::11\"", "\"127.0.0.1\"", "127.0.0.1 can't be reached"),
+        ("\"fd00::11\"", "\"::1\"", "::1 can't be reached"),
+        ("vips = [\"10.96.0.10\", \"fd96::10\"]", "", "no address"),
+    ] {
+        assert!(text.contains(from));
+        let error = refusal(&text.replacen(from, to, 1));
+        assert!(error.contains(says) && !error.contains('\n'), "{from} -> {to}: {error}");
+    }
 }
 
 #[test]

@@ -1,19 +1,33 @@
 use super::*;
+use crate::{
+    model::{AlgorithmKind, ForwardKind, Forwarding},
+    source::decl::{AffinityDecl, ForwardBySource, ForwardDecl, FrontendDecl},
+};
 
 fn sample() -> Runtime {
     let mut state = Runtime::default();
     state.services.insert(
         "app".into(),
-        RuntimeService {
-            vip: "10.96.0.10".parse().unwrap(),
-            vip_except: Vec::new(),
+        ServiceDecl {
+            vip: Some("10.96.0.10".into()),
             source_ranges: vec!["10.0.0.0/8".into()],
             ports: vec!["80/tcp".into()],
-            algorithm: "least-connections".into(),
-            affinity: None,
+            algorithm: Some("least-connections".into()),
+            affinity: Some(AffinityDecl { by: Some("port".into()), ..AffinityDecl::default() }),
+            frontends: vec![FrontendDecl {
+                addresses: vec!["0.0.0.0".into()],
+                ports: Some(vec!["30080:80/tcp".into()]),
+                scope: Some("local".into()),
+                source_ranges: Some(Vec::new()),
+                forward: Some(ForwardDecl::BySource(ForwardBySource {
+                    pod: None,
+                    elsewhere: Some("snat".into()),
+                })),
+            }],
+            ..ServiceDecl::default()
         },
     );
-    let backend = RuntimeBackend { weight: 2, max_connections: Some(9) };
+    let backend = RuntimeBackend { weight: 2, max_connections: Some(9), local: true };
     state.backends.entry("app".into()).or_default().insert("10.0.0.1".into(), backend);
     let drain = RuntimeDrain { since: 1.5, deadline: Some(60) };
     state.drains.entry("app".into()).or_default().insert("10.0.0.1".into(), drain);
@@ -60,4 +74,22 @@ fn forgetting() {
     assert!(state.backends.is_empty() && state.drains.is_empty());
     state.forget_service("app");
     assert_eq!(state, Runtime::default());
+}
+
+#[test]
+fn what_earlier_versions_wrote_is_read() {
+    let text = r#"{"version": 1, "services": {"app": {
+        "vip": "10.96.0.10", "vip_except": ["10.0.0.9"], "source_ranges": ["10.0.0.0/8"], "ports": ["80/tcp"],
+        "algorithm": "consistent-hash", "affinity": {"timeout": "1h", "group": "g", "ipv6_prefix": null, "bound": 7}}},
+        "backends": {"app": {"10.0.0.1": {"weight": 2, "max_connections": null}}}, "drains": {}}"#;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.json");
+    std::fs::write(&path, text).unwrap();
+    let (state, report) = Runtime::load(&path).unwrap();
+    assert_eq!(report, None);
+    let spec = state.services["app"].spec("app", false).unwrap();
+    assert_eq!(spec.algorithm, AlgorithmKind::ConsistentHash);
+    assert_eq!(spec.affinity.unwrap().bound, Some(7));
+    assert_eq!(spec.frontends[0].forward, Forwarding::all(ForwardKind::Nat));
+    assert!(!state.backends["app"]["10.0.0.1"].local);
 }

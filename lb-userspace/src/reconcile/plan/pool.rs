@@ -1,0 +1,168 @@
+//! A service's pool: slots, blocks with weights and lists, where long chains are entered, Maglev tables.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    vec::IntoIter,
+};
+
+use lb_common::abi::{BLOCK_SLOTS, BackendId, BlockId, List, PoolBlock, ServiceId, limits, pool::STARTS};
+
+use super::{PlanError, Planner, Stage};
+use crate::{
+    model::{AdminState, AlgorithmKind, Scope, ServiceSpec, health::ServiceStandings},
+    reconcile::{ActualService, Step},
+};
+
+/// What a backend may be given.
+#[derive(Clone, Copy)]
+pub(super) struct Share {
+    pub weight: u32,
+    pub limit: u32,
+    pub v6: bool,
+    pub local: bool,
+}
+
+impl Share {
+    /// Is the backend on a list, as long as it has a weight?
+    fn is_on(self, list: List) -> bool {
+        list.index() & 1 == usize::from(self.v6) && (self.local || !list.is_local())
+    }
+}
+
+/// A backend in its slot.
+pub(super) struct Member<'a> {
+    pub name: &'a String,
+    pub id: BackendId,
+    pub share: Share,
+}
+
+/// Are so few of a service's backends healthy that all are to be used?
+fn panics(service: &ServiceSpec, standings: ServiceStandings<'_>) -> bool {
+    let Some(health) = &service.health else { return false };
+    let open = || service.backends.iter().filter(|(_, b)| b.admin == AdminState::Active);
+    let healthy = open().filter(|(name, _)| standings.is_healthy(name)).count();
+    healthy * 100 < open().count() * usize::from(health.panic)
+}
+
+/// Blocks at even distances along a chain that is too long to be walked whole.
+fn starts(chain: &BTreeSet<BlockId>) -> Option<[BlockId; STARTS]> {
+    if chain.len() <= limits::MAX_WALK as usize {
+        return None;
+    }
+    let chain: Vec<BlockId> = chain.iter().copied().collect();
+    Some(std::array::from_fn(|i| chain[i * chain.len() / STARTS]))
+}
+
+fn in_block(block: BlockId) -> impl Iterator<Item = BackendId> {
+    (0..BLOCK_SLOTS as u32).map(move |slot| BackendId::new(block, slot))
+}
+
+impl Planner<'_> {
+    /// What each backend of a service may be given, in their order: none while draining or unhealthy, a part while it is starting slowly.
+    pub(super) fn shares(&self, spec: &ServiceSpec) -> Vec<Share> {
+        let standings = self.standings.of_service(&spec.name, spec.slow_start, self.now);
+        let panic = panics(spec, standings);
+        let share = |(name, backend): (&String, &crate::model::BackendSpec)| Share {
+            weight: match backend.admin {
+                AdminState::Active => standings.weight(name, backend.weight.into(), panic),
+                AdminState::Draining { .. } => 0,
+            },
+            limit: backend.max_connections.unwrap_or(u32::MAX),
+            v6: backend.address.is_ipv6(),
+            local: backend.local || self.own.contains(&backend.address),
+        };
+        spec.backends.iter().map(share).collect()
+    }
+
+    /// A slot that no backend has, in the service's blocks or in a new one. `free`: those that were found and not given yet; `None`: nobody
+    /// has looked.
+    pub(super) fn free_slot(
+        &mut self,
+        blocks: &mut BTreeSet<BlockId>,
+        free: &mut Option<IntoIter<BackendId>>,
+    ) -> Result<BackendId, PlanError> {
+        let actual = self.actual;
+        let free = free.get_or_insert_with(|| {
+            let slots = blocks.iter().flat_map(|block| in_block(*block));
+            slots.filter(|id| actual.backend(*id).is_none()).collect::<Vec<_>>().into_iter()
+        });
+        if let Some(id) = free.next() {
+            return Ok(id);
+        }
+        while actual.has_block(self.next_block) {
+            self.next_block += 1;
+        }
+        let block = self.next_block;
+        self.next_block += 1;
+        if block >= limits::MAX_BLOCKS || blocks.len() >= limits::MAX_CHAIN as usize {
+            return Err(PlanError::Exhausted { what: "block of backends" });
+        }
+        blocks.insert(block);
+        *free = in_block(block).skip(1).collect::<Vec<_>>().into_iter();
+        Ok(BackendId::new(block, 0))
+    }
+
+    pub(super) fn blocks(
+        &mut self,
+        empty: &PoolBlock,
+        blocks: &BTreeSet<BlockId>,
+        slots: &BTreeMap<BackendId, Share>,
+        stage: Stage,
+    ) {
+        let starts = starts(blocks);
+        let mut next = 0;
+        for block in blocks.iter().rev() {
+            let first = starts.filter(|_| blocks.first() == Some(block));
+            let mut value = PoolBlock { next, starts: first.map_or(0, |_| STARTS as u32), ..*empty };
+            for slot in 0..BLOCK_SLOTS {
+                if let Some(share) = slots.get(&BackendId::new(*block, slot as u32)) {
+                    value.put(slot, share.weight, share.limit, share.v6, share.local);
+                }
+            }
+            let value = value.summed_up();
+            if self.actual.starts(*block) != first.as_ref() {
+                let stage = if first.is_some() { stage } else { Stage::RemoveStarts };
+                self.push(stage, Step::Starts { block: *block, value: first });
+            }
+            if self.actual.block(*block) != Some(&value) {
+                self.push(stage, Step::Block { block: *block, value });
+            }
+            next = *block;
+        }
+    }
+
+    /// A table for each list that a frontend uses.
+    pub(super) fn tables(
+        &mut self,
+        service: ServiceId,
+        before: &ActualService,
+        spec: &ServiceSpec,
+        members: &[Member<'_>],
+    ) {
+        for index in 0..List::COUNT as u32 {
+            let list = List(index);
+            let v6 = list == List::new(true, list.is_local());
+            let used = spec.algorithm == AlgorithmKind::ConsistentHash
+                && spec
+                    .frontends
+                    .iter()
+                    .any(|f| f.has_family(v6) && (f.scope == Scope::Local || !list.is_local()));
+            let wanted: Vec<(String, BackendId, u32)> = members
+                .iter()
+                .filter(|m| used && m.share.weight > 0 && m.share.is_on(list))
+                .map(|m| (m.name.clone(), m.id, m.share.weight))
+                .collect();
+            let there = before.tables.get(&index);
+            if wanted.is_empty() && there.is_some() {
+                self.remove_table(service, index);
+            } else if !wanted.is_empty() && there != Some(&wanted) {
+                self.push(Stage::Tables, Step::Table { service, list, members: wanted });
+            }
+        }
+    }
+
+    pub(super) fn remove_table(&mut self, service: ServiceId, list: u32) {
+        let members = Vec::new();
+        self.push(Stage::RemoveTables, Step::Table { service, list: List(list), members });
+    }
+}
