@@ -38,10 +38,12 @@ const _: () = assert!(HUGE <= crate::abi::table::MAX_SLOTS);
 
 /// Slots of the table for `n` members.
 pub const fn table_size(n: usize) -> u32 {
-    match n {
-        0..=SMALL_POOL => SMALL,
-        ..=LARGE_POOL => LARGE,
-        _ => HUGE,
+    if n <= SMALL_POOL {
+        SMALL
+    } else if n <= LARGE_POOL {
+        LARGE
+    } else {
+        HUGE
     }
 }
 

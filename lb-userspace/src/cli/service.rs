@@ -34,7 +34,7 @@ one's where a frontend names none; \"source-range=\" is everybody.
 
 A service refuses connections (RST, port unreachable) until it has a backend: \
 add some with \"flowpin backend add\".")]
-    Add(Add),
+    Add(Box<Add>),
     /// List services
     #[command(
         visible_alias = "ls",
