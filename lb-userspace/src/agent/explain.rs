@@ -139,6 +139,14 @@ impl Asked {
         }
     }
 
+    /// The group in which the client is bound.
+    fn group(&self, block: &PoolBlock) -> u64 {
+        match block.by_port {
+            0 => block.group,
+            _ => affinity::group_at(block.group, PortBe::new(self.vip.port()), self.proto),
+        }
+    }
+
     /// Why a backend is not on the list.
     fn unlisted(&self, backend: Option<&Backend>) -> &'static str {
         let v6 = backend.and_then(Backend::address).is_some_and(|address| address.is_ipv6());
@@ -161,7 +169,7 @@ impl Asked {
             return (None, "nobody: no backend takes new connections; see the notes".into());
         }
         if let Some(block) = block.filter(|_| service.affine != 0)
-            && let Some((bond, _)) = shared.clients.get(block.group, self.client, block.client_bits)
+            && let Some((bond, _)) = shared.clients.get(self.group(block), self.client, block.client_bits)
         {
             let home = bond.home();
             if bond.open() >= block.bound {
@@ -216,7 +224,7 @@ impl Asked {
     ) -> (Option<BackendId>, String) {
         let hash = match (block.filter(|_| service.affine != 0), self.port) {
             (Some(block), _) => hash::client(&affinity::key(
-                block.group,
+                self.group(block),
                 crate::datapath::clients::wide(self.client),
                 block.client_bits,
             )),

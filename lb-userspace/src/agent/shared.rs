@@ -11,7 +11,8 @@ use std::{
 };
 
 use lb_common::{
-    abi::{BackendId, Reason, ServiceId},
+    abi::{BackendId, PortBe, Proto, Reason, ServiceId},
+    affinity::group_at,
     expiry::{Timeout, Timeouts},
 };
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -205,9 +206,21 @@ impl Shared {
     /// Affinity groups in use, and how long each remembers, in milliseconds: as the maps have it.
     pub fn groups(&self) -> HashMap<u64, u64> {
         let state = self.read();
-        let blocks = state.actual.services().values().flat_map(|s| s.blocks.iter());
-        let blocks = blocks.filter_map(|id| state.actual.block(*id)).filter(|block| block.group != 0);
-        blocks.map(|block| (block.group, block.remember.into())).collect()
+        let mut groups = HashMap::new();
+        for service in state.actual.services().values() {
+            let block = service.blocks.first().and_then(|id| state.actual.block(*id));
+            let Some(block) = block.filter(|block| block.group != 0) else { continue };
+            let remember = block.remember.into();
+            if block.by_port == 0 {
+                groups.insert(block.group, remember);
+                continue;
+            }
+            let ports: HashSet<(u16, Proto)> =
+                service.ports.keys().map(|(_, proto, port)| (*port, *proto)).collect();
+            let at = |(port, proto)| (group_at(block.group, PortBe::new(port), proto), remember);
+            groups.extend(ports.into_iter().map(at));
+        }
+        groups
     }
 
     /// Names of services by backend.

@@ -7,6 +7,7 @@ mod attach;
 mod balance;
 mod close;
 mod fallback;
+mod frontends;
 mod health;
 mod host;
 mod lifecycle;

@@ -250,7 +250,7 @@ fn sixty_thousand_flows_to_one_backend_and_then_no_more() {
     let peers = listen(&net.backends[0]);
     let crowd = Crowd::new(&net.client);
     let config = interfaces(&[("c0", "tc"), ("b0", "tc")])
-        + "[snat]\naddresses = [\"10.2.0.1\", \"10.2.0.9\"]\n"
+        + "[snat]\naddresses = [\"10.2.0.1\", \"10.2.0.9\"]\nports = \"1024-32767\"\n"
         + &service(
             "app",
             &V4.vip(0),
