@@ -164,21 +164,31 @@ fn text(what: &str, r: &Report) -> String {
         text.push_str(&format!("\n{table}"));
     }
     if !r.services.is_empty() {
-        let mut table = Table::new(&["SERVICE", "ALGORITHM", "FRONTEND", "BACKEND", ">WEIGHT", ">LIMIT"]);
+        let mut table = Table::new(&[
+            "SERVICE",
+            "ALGORITHM",
+            "FRONTEND",
+            "SCOPE",
+            "FORWARD",
+            "BACKEND",
+            ">WEIGHT",
+            ">LIMIT",
+        ]);
         for s in &r.services {
             // Frontends and backends beside each other; the service's own columns are filled in its first line only.
             for i in 0..s.frontends.len().max(s.backends.len()) {
-                let mut row = [const { String::new() }; 6];
+                let mut row = [const { String::new() }; 8];
                 if i == 0 {
                     (row[0], row[1]) = (s.name.clone(), s.algorithm.into());
-                    row[3] = "-".into();
+                    row[5] = "-".into();
                 }
                 if let Some(frontend) = s.frontends.get(i) {
                     row[2] = tables::place(frontend);
+                    (row[3], row[4]) = (frontend.scope.clone(), tables::way(&frontend.forward));
                 }
                 if let Some(b) = s.backends.get(i) {
                     let limit = or_dash(b.max_connections.map(|n| count(n.into())));
-                    (row[3], row[4], row[5]) = (b.address.clone(), b.weight.to_string(), limit);
+                    (row[5], row[6], row[7]) = (b.address.clone(), b.weight.to_string(), limit);
                 }
                 table.row(row);
             }

@@ -94,8 +94,8 @@ pub struct Add {
     /// Another frontend, as address=192.0.2.10,port=80:8080/tcp,scope=local; may be given several times
     #[arg(long = "frontend", value_name = "KEY=VALUE,...", value_parser = frontend)]
     frontends: Vec<FrontendDecl>,
-    /// What happens to a packet of a connection that isn't known: reset, forward (to a backend) or pass (to the stack) [default: reset; \
-    /// with consistent-hash forward]
+    /// What happens to a packet of a connection that isn't known: it is answered with a reset, or forwarded to a backend, or the stack gets it
+    /// [default: reset; with consistent-hash: forward]
     #[arg(long, value_parser = ["reset", "forward", "pass"])]
     stray: Option<String>,
     /// How a backend is chosen for a new connection

@@ -31,7 +31,7 @@ pub fn vip(service: &ServiceView) -> String {
 }
 
 /// How packets go: `snat`, or `nat from pods, snat from elsewhere`.
-fn way(forward: &ForwardDecl) -> String {
+pub fn way(forward: &ForwardDecl) -> String {
     match forward {
         ForwardDecl::Word(word) => word.clone(),
         ForwardDecl::BySource(by) => {
