@@ -21,9 +21,9 @@ pub struct Member<'a> {
 
 /// Slots of a table for up to [`SMALL_POOL`] members; a prime.
 ///
-/// A table's size must not change when a member comes or goes, or every flow is dealt anew; hence three sizes, not one per pool.
-/// When one of ten leaves, the others must keep 99 % of their slots: 3 % move with 100 slots each, 0.6 % with these (tested
-/// below); and 100 slots for each of 164 members keep the imbalance under 1 %. 64 KiB.
+/// A table's size must not change when a member comes or goes, or every flow is dealt anew; hence three sizes, not
+/// one per pool. When one of ten leaves, the others must keep 99 % of their slots: 3 % move with 100 slots each, 0.6
+/// % with these (tested below); and 100 slots for each of 164 members keep the imbalance under 1 %. 64 KiB.
 pub const SMALL: u32 = 16_411;
 /// Most members of a [`SMALL`] table.
 pub const SMALL_POOL: usize = 164;

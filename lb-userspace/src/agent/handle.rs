@@ -152,7 +152,8 @@ impl Handle {
             }
             Ok((_, false)) if weight.is_none() && max_connections.is_none() && !local => {
                 return Err(ApiError::Conflict(format!(
-                    "service \"{service}\" has backend {name} already; give --weight, --max-connections or --local to change it"
+                    "service \"{service}\" has backend {name} already; \
+                     give --weight, --max-connections or --local to change it"
                 )));
             }
             Ok(_) => {}

@@ -72,7 +72,8 @@ pub struct Add {
     /// Service
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     service: String,
-    /// Where it is: 10.0.1.11:5432, [fd00::11]:5432, or without port: then it is the one that the client used, or to which the service's port leads
+    /// Where it is: 10.0.1.11:5432, [fd00::11]:5432, or without port: then it is the one that the client used, or to
+    /// which the service's port leads
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     address: String,
     /// Its share compared with the others', 1 to 65535 [default: 1]

@@ -21,7 +21,8 @@ pub fn frontend(text: &str) -> Result<FrontendDecl, String> {
             "forward-elsewhere" => once(key, &mut by.elsewhere, value)?,
             _ => {
                 return Err(format!(
-                    "key \"{key}\" is not known; use address, port, scope, source-range, forward, forward-pod or forward-elsewhere"
+                    "key \"{key}\" is not known; use address, port, scope, source-range, forward, forward-pod or \
+                     forward-elsewhere"
                 ));
             }
         }
@@ -79,7 +80,8 @@ mod tests {
     fn what_is_written_is_understood() {
         let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         let read = frontend(
-            "address=192.0.2.10,address=2001:db8::10,port=80:8080/tcp,port=443/tcp,scope=local,source-range=10.0.0.0/8,forward-pod=snat",
+            "address=192.0.2.10,address=2001:db8::10,port=80:8080/tcp,port=443/tcp,scope=local,\
+             source-range=10.0.0.0/8,forward-pod=snat",
         );
         let read = read.unwrap();
         assert_eq!(read.addresses, texts(&["192.0.2.10", "2001:db8::10"]));

@@ -27,10 +27,10 @@ Examples:
       --frontend address=0.0.0.0,address=::,port=30080:8080/tcp,forward=snat \\
       --frontend address=192.0.2.10,scope=local,source-range=198.51.100.0/24
 
-All frontends of a service lead to the same backends, and a backend's connections are counted once, whichever way they came. --vip, --port, \
---scope, --source-range and --forward make the first one. Each --frontend is a list of KEY=VALUE with commas between: address, port and \
-source-range (these may be repeated), scope, and forward, or forward-pod and forward-elsewhere. Ports, source ranges and forward are the first \
-one's where a frontend names none; \"source-range=\" is everybody.
+All frontends of a service lead to the same backends, and a backend's connections are counted once, whichever way \
+they came. --vip, --port, --scope, --source-range and --forward make the first one. Each --frontend is a list of \
+KEY=VALUE with commas between: address, port and source-range (these may be repeated), scope, and forward, or \
+forward-pod and forward-elsewhere. Ports, source ranges and forward are the first one's where a frontend names none; \"source-range=\" is everybody.
 
 A service refuses connections (RST, port unreachable) until it has a backend: \
 add some with \"flowpin backend add\".")]
@@ -73,7 +73,8 @@ pub struct Add {
     /// A name for it, or namespace/name:port: 1 to 253 of a-z A-Z 0-9 . _ - with / or : between parts
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
-    /// Virtual address that clients connect to, IPv4 or IPv6; 0.0.0.0 or :: for all of the node's own; may be given several times
+    /// Virtual address that clients connect to, IPv4 or IPv6; 0.0.0.0 or :: for all of the node's own; may be given
+    /// several times
     #[arg(long = "vip", value_name = "ADDRESS", required = true)]
     vips: Vec<String>,
     /// An address of the node's to leave out of all; may be given several times
@@ -82,20 +83,22 @@ pub struct Add {
     /// Take connections from there only, as 10.0.0.0/8; may be given several times [default: from everywhere]
     #[arg(long = "source-range", value_name = "PREFIX")]
     source_ranges: Vec<String>,
-    /// Port or range with its protocol, as 5432/tcp, 53/udp or 8001-8003/tcp, or with the backends' port, as 80:8080/tcp; may be given several times
+    /// Port or range with its protocol, as 5432/tcp, 53/udp or 8001-8003/tcp, or with the backends' port, as
+    /// 80:8080/tcp; may be given several times
     #[arg(long = "port", value_name = "PORT[:TARGET]/PROTOCOL", required = true)]
     ports: Vec<String>,
     /// Which backends connections from elsewhere may go to: all, or those of this node [default: all]
     #[arg(long, value_parser = ["all", "local"])]
     scope: Option<String>,
-    /// How packets get to backends: nat, snat, dsr-l2 or dsr-ipip, or by where they come from, as pod=nat,elsewhere=snat [default: nat]
+    /// How packets get to backends: nat, snat, dsr-l2 or dsr-ipip, or by where they come from, as
+    /// pod=nat,elsewhere=snat [default: nat]
     #[arg(long, value_name = "HOW", value_parser = forward)]
     forward: Option<ForwardDecl>,
     /// Another frontend, as address=192.0.2.10,port=80:8080/tcp,scope=local; may be given several times
     #[arg(long = "frontend", value_name = "KEY=VALUE,...", value_parser = frontend)]
     frontends: Vec<FrontendDecl>,
-    /// What happens to a packet of a connection that isn't known: it is answered with a reset, or forwarded to a backend, or the stack gets it
-    /// [default: reset; with consistent-hash: forward]
+    /// What happens to a packet of a connection that isn't known: it is answered with a reset, or forwarded to a
+    /// backend, or the stack gets it [default: reset; with consistent-hash: forward]
     #[arg(long, value_parser = ["reset", "forward", "pass"])]
     stray: Option<String>,
     /// How a backend is chosen for a new connection

@@ -10,8 +10,8 @@ use rtnetlink::{
 
 use super::{DatapathError, interfaces::failed};
 
-/// All of this network namespace that others can send packets to: neither loopback's nor of a link's scope. With the index of the interface
-/// that each is on, in the kernel's order.
+/// All of this network namespace that others can send packets to: neither loopback's nor of a link's scope. With the
+/// index of the interface that each is on, in the kernel's order.
 ///
 /// # Errors
 /// Netlink refuses.

@@ -42,7 +42,8 @@ pub async fn towards(handle: &Handle, address: IpAddr) -> Hop {
 
 /// The node's address that packets have which go out by the default route. `None`: there is no such route.
 pub async fn default_source(handle: &Handle, v6: bool) -> Option<IpAddr> {
-    // Addresses to which nothing more specific leads: of RFC 3068's anycast prefix, withdrawn by RFC 7526, and of no assigned block.
+    // Addresses to which nothing more specific leads: of RFC 3068's anycast prefix, withdrawn by RFC 7526, and of no
+    // assigned block.
     let far: IpAddr = match v6 {
         false => Ipv4Addr::new(192, 88, 99, 1).into(),
         true => Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1).into(),

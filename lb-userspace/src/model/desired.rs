@@ -195,7 +195,8 @@ pub enum ModelError {
     #[error("port range {first}-{last} runs backwards; write {last}-{first}")]
     PortRangeReversed { first: u16, last: u16 },
     #[error(
-        "\"{text}\" is not a port; write 5432/tcp, 53/udp, 8001-8003/tcp or, with the backends' port, 80:8080/tcp; ports from 1 to 65535"
+        "\"{text}\" is not a port; write 5432/tcp, 53/udp, 8001-8003/tcp or, with the backends' port, 80:8080/tcp; \
+         ports from 1 to 65535"
     )]
     PortSyntax { text: String },
     #[error("{ports} are to lead to {target}; give as many ports as there are, like 8001-8003:9001-9003/tcp")]
@@ -231,12 +232,13 @@ pub enum ModelError {
     #[error("service \"{service}\" has no address; give it a vip, like 10.96.0.10")]
     NoAddress { service: String },
     #[error(
-        "service \"{service}\": source_ranges has no {family} prefix, and {address} is {family}: nobody could connect to it; add one, or {all} \
-         for everybody"
+        "service \"{service}\": source_ranges has no {family} prefix, and {address} is {family}: nobody could \
+         connect to it; add one, or {all} for everybody"
     )]
     NobodyAdmitted { service: String, address: IpAddr, family: &'static str, all: &'static str },
     #[error(
-        "frontend {addresses}: source_ranges of the service are all of the other IP version; give the frontend its own, or [] for everybody"
+        "frontend {addresses}: source_ranges of the service are all of the other IP version; give the frontend its \
+         own, or [] for everybody"
     )]
     NoneInherited { addresses: String },
     #[error("service \"{service}\" has no ports; give at least one, like 5432/tcp")]
@@ -252,7 +254,8 @@ pub enum ModelError {
     )]
     BadBackend { service: String, text: String },
     #[error(
-        "service \"{service}\": backend {backend} is not of the VIP's family ({vip}); use an {family} backend, or add a VIP of its family"
+        "service \"{service}\": backend {backend} is not of the VIP's family ({vip}); use an {family} backend, or \
+         add a VIP of its family"
     )]
     OtherFamily { service: String, backend: String, vip: IpAddr, family: &'static str },
     #[error("service \"{service}\": backend {backend} is declared twice; raise its weight instead")]
@@ -278,11 +281,13 @@ pub enum ModelError {
     )]
     NothingToCheck { service: String, backend: String },
     #[error(
-        "service \"{service}\": port {port} leads to another port, and with forward = \"{forward}\" none can be replaced; leave the second out"
+        "service \"{service}\": port {port} leads to another port, and with forward = \"{forward}\" none can be \
+         replaced; leave the second out"
     )]
     DirectTarget { service: String, port: PortRange, forward: &'static str },
     #[error(
-        "service \"{service}\": forward = \"snat\" needs an {family} address of the node's, and it has none; give it one, or name it in [snat]"
+        "service \"{service}\": forward = \"snat\" needs an {family} address of the node's, and it has none; give \
+         it one, or name it in [snat]"
     )]
     NoSource { service: String, family: &'static str },
     #[error(

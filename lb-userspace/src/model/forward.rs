@@ -99,15 +99,17 @@ impl Forwarding {
 /// The node's addresses that stand in for clients'.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnatSpec {
-    /// Addresses, of either family; at most [`MAX_SOURCES`] of each. None of a family: one of the node's own of that family.
+    /// Addresses, of either family; at most [`MAX_SOURCES`] of each. None of a family: one of the node's own of that
+    /// family.
     pub addresses: Vec<IpAddr>,
     /// Their ports.
     pub ports: RangeInclusive<u16>,
 }
 
 impl Default for SnatSpec {
-    /// No addresses, and ports below those of Kubernetes' NodePorts (30000 to 32767) and those that Linux gives to sockets of its own
-    /// (`net.ipv4.ip_local_port_range`, 32768 and up): an answer to one of those must not be taken for a flow's.
+    /// No addresses, and ports below those of Kubernetes' NodePorts (30000 to 32767) and those that Linux gives to
+    /// sockets of its own (`net.ipv4.ip_local_port_range`, 32768 and up): an answer to one of those must not be taken
+    /// for a flow's.
     fn default() -> Self {
         Self { addresses: Vec::new(), ports: 1024..=29_999 }
     }

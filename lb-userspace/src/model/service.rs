@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use lb_common::abi::{Stray, limits};
 
 use super::{
-    AdminState, AffinitySpec, BackendSpec, Frontend, HealthSpec, ModelError, OwnAddresses, PortRange,
+    AdminState, AffinitySpec, BackendSpec, Fates, Frontend, HealthSpec, ModelError, OwnAddresses, PortRange,
     Protocol, TimeoutSpec, backend_name, frontend::family,
 };
 
@@ -75,48 +75,6 @@ impl StrayKind {
             Self::Pass => Stray::PASS,
         }
     }
-}
-
-/// What becomes of a backend's open connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Fate {
-    /// They stay until they end by themselves.
-    #[default]
-    Keep,
-    /// They stay, and the operator sees how many are left.
-    Drain,
-    /// Both ends are reset.
-    Reset,
-}
-
-impl Fate {
-    /// From its name; `what` is for the error. `drain` is for a removal only: elsewhere the backend is shown anyway.
-    ///
-    /// # Errors
-    /// There are only three.
-    pub fn parse(what: &'static str, text: &str) -> Result<Self, ModelError> {
-        match text {
-            "keep" => Ok(Self::Keep),
-            "drain" if what == "on_removal" => Ok(Self::Drain),
-            "reset" => Ok(Self::Reset),
-            _ => Err(ModelError::NotKnown {
-                what,
-                text: text.into(),
-                known: if what == "on_removal" { "keep, drain or reset" } else { "keep or reset" },
-            }),
-        }
-    }
-}
-
-/// The same, by occasion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Fates {
-    /// The backend is no longer declared.
-    pub removal: Fate,
-    /// It fails its health checks.
-    pub unhealthy: Fate,
-    /// Its drain's deadline has passed.
-    pub deadline: Fate,
 }
 
 /// One service: a pool of backends, and the frontends that lead to it.
@@ -340,8 +298,8 @@ pub(super) fn usable(address: IpAddr) -> bool {
     !(special || address.is_unspecified() || address.is_multicast() || address.is_loopback())
 }
 
-/// A name that fits in maps, URLs and labels: at most [`limits::MAX_NAME`] bytes; parts of `[A-Za-z0-9._-]`, but not `.` and `..`, with
-/// `/` or `:` between them.
+/// A name that fits in maps, URLs and labels: at most [`limits::MAX_NAME`] bytes; parts of `[A-Za-z0-9._-]`, but not
+/// `.` and `..`, with `/` or `:` between them.
 ///
 /// # Errors
 /// It doesn't.

@@ -41,8 +41,8 @@ pub struct ActualService {
     pub backends: BTreeMap<String, BackendId>,
     /// Where hosts are in its pool, if it has affinity.
     pub hosts: BTreeMap<IpAddr, BackendId>,
-    /// Members of its Maglev tables as published, by [`List`](lb_common::abi::List). None: no table, or not known (adopted), in which case it
-    /// is rebuilt.
+    /// Members of its Maglev tables as published, by [`List`](lb_common::abi::List). None: no table, or not known
+    /// (adopted), in which case it is rebuilt.
     pub tables: BTreeMap<u32, Vec<(String, BackendId, u32)>>,
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Order, and why each moment between is correct:
 //! 1. names, counters, backends: nothing points at them yet;
-//! 2. blocks, last of the chain first: a backend's weight becomes positive when its record is there; a drain takes effect. Before the first
-//!    one, where a long chain is entered: all its other blocks are there;
+//! 2. blocks, last of the chain first: a backend's weight becomes positive when its record is there; a drain takes
+//!    effect. Before the first one, where a long chain is entered: all its other blocks are there;
 //! 3. hosts, tables: every backend in them has a record, and a weight;
-//! 4. source ranges, ports, VIPs: clients reach a pool that is whole, who is let in is known before anybody is asked, and a VIP refuses what
-//!    is no port's of it when its ports are there;
+//! 4. source ranges, ports, VIPs: clients reach a pool that is whole, who is let in is known before anybody is asked,
+//!    and a VIP refuses what is no port's of it when its ports are there;
 //! 5. what is no longer declared, in reverse: ports, VIPs, source ranges, hosts, tables, blocks.
 //!
 //! Freeing ids is another pass ([`collect`]), run a while later: a packet may be on its way with an id that it read just

@@ -13,7 +13,8 @@ use crate::model::{
     service::check_name,
 };
 
-/// Where a service is, whose clients it takes, how a backend is chosen. Text is checked when it becomes a [`ServiceSpec`].
+/// Where a service is, whose clients it takes, how a backend is chosen. Text is checked when it becomes a
+/// [`ServiceSpec`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceDecl {

@@ -80,7 +80,8 @@ fn every_refusal_has_the_same_shape() {
     assert!(ask(&agent, "POST", "/v1/services", twice).refused(409).contains("app"));
     let unknown = r#"{"name": "a", "vip": "10.0.0.7", "ports": ["1/tcp"], "weight": 3}"#;
     assert!(ask(&agent, "POST", "/v1/services", unknown).refused(400).contains("weight"));
-    let unknown = r#"{"name": "a", "vip": "10.0.0.7", "ports": ["1/tcp"], "frontends": [{"addresses": ["::"], "prot": []}]}"#;
+    let unknown = r#"{"name": "a", "vip": "10.0.0.7", "ports": ["1/tcp"],
+        "frontends": [{"addresses": ["::"], "prot": []}]}"#;
     assert!(ask(&agent, "POST", "/v1/services", unknown).refused(400).contains("prot"));
     assert!(ask(&agent, "POST", "/v1/services", r#"{"name": "#).refused(400).contains("JSON"));
     assert!(ask(&agent, "POST", "/v1/services", "").refused(400).contains("name"));

@@ -92,8 +92,8 @@ impl Owner {
         changed
     }
 
-    /// Where a client's packets come from, as far as it matters to services: by the way that leads to it. A process of the node's is treated
-    /// as a pod's.
+    /// Where a client's packets come from, as far as it matters to services: by the way that leads to it. A process
+    /// of the node's is treated as a pod's.
     pub async fn source_of(&self, client: IpAddr) -> Source {
         if self.shared.read().own.contains(&client) {
             return Source::POD;
@@ -120,7 +120,8 @@ impl Owner {
         self.attach().await;
     }
 
-    /// Services at the node's addresses, backends that are the node, and addresses for source NAT are what they are now.
+    /// Services at the node's addresses, backends that are the node, and addresses for source NAT are what they are
+    /// now.
     ///
     /// # Errors
     /// Netlink refuses.

@@ -9,7 +9,8 @@ use crate::{
 };
 
 impl Owner {
-    /// Brings into force what is due now; flows keep what they have. `found`: the node's addresses, by interface, in the kernel's order.
+    /// Brings into force what is due now; flows keep what they have. `found`: the node's addresses, by interface, in
+    /// the kernel's order.
     pub(super) async fn follow_sources(&mut self, found: &[(u32, IpAddr)]) -> Result<(), DatapathError> {
         let mut due = self.config.snat.clone();
         for v6 in [false, true] {

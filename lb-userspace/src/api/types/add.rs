@@ -15,7 +15,8 @@ pub struct ServiceAdd {
     pub service: ServiceDecl,
 }
 
-/// `POST /v1/services/{name}/backends`. Adding a backend that the command line added before replaces its weight, limit and `local`.
+/// `POST /v1/services/{name}/backends`. Adding a backend that the command line added before replaces its weight,
+/// limit and `local`.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct BackendAdd {

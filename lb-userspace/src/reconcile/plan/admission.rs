@@ -1,8 +1,9 @@
 //! Whose flows are taken: numbers of source ranges, and the prefixes under each.
 //!
-//! Frontends of a service that are for the same clients share a number. What a number means changes in place if the entries that have it are
-//! those that are to have what it will mean, all of them and no others; otherwise they get another one, so that nobody is let in for a
-//! moment whom neither the old nor the new declaration lets in, nor shut out whom both let in. Numbers in use are read off the entries, so they survive restarts.
+//! Frontends of a service that are for the same clients share a number. What a number means changes in place if the
+//! entries that have it are those that are to have what it will mean, all of them and no others; otherwise they get
+//! another one, so that nobody is let in for a moment whom neither the old nor the new declaration lets in, nor shut
+//! out whom both let in. Numbers in use are read off the entries, so they survive restarts.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -58,7 +58,8 @@ fn in_block(block: BlockId) -> impl Iterator<Item = BackendId> {
 }
 
 impl Planner<'_> {
-    /// What each backend of a service may be given, in their order: none while draining or unhealthy, a part while it is starting slowly.
+    /// What each backend of a service may be given, in their order: none while draining or unhealthy, a part while it
+    /// is starting slowly.
     pub(super) fn shares(&self, spec: &ServiceSpec) -> Vec<Share> {
         let standings = self.standings.of_service(&spec.name, spec.slow_start, self.now);
         let panic = panics(spec, standings);
@@ -74,8 +75,8 @@ impl Planner<'_> {
         spec.backends.iter().map(share).collect()
     }
 
-    /// A slot that no backend has, in the service's blocks or in a new one. `free`: those that were found and not given yet; `None`: nobody
-    /// has looked.
+    /// A slot that no backend has, in the service's blocks or in a new one. `free`: those that were found and not
+    /// given yet; `None`: nobody has looked.
     pub(super) fn free_slot(
         &mut self,
         blocks: &mut BTreeSet<BlockId>,

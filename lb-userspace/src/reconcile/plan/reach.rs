@@ -32,8 +32,8 @@ fn serves(frontend: &Frontend, proto: Proto, port: u16) -> bool {
 }
 
 impl Planner<'_> {
-    /// May a change of this service alone change where others are reached? Who names an address of the node's goes before those that are at
-    /// all of them, and gives way to them.
+    /// May a change of this service alone change where others are reached? Who names an address of the node's goes
+    /// before those that are at all of them, and gives way to them.
     pub(super) fn touches_others(&self, name: &str) -> bool {
         if !self.anywhere {
             return false;
@@ -135,7 +135,8 @@ impl Planner<'_> {
         if self.own.contains(&vip) { Vip::SHARED } else { Vip::OWNED }
     }
 
-    /// Addresses that frontends name. Of those at all of the node's addresses none is one: what is not a service's there is the node's.
+    /// Addresses that frontends name. Of those at all of the node's addresses none is one: what is not a service's
+    /// there is the node's.
     pub(super) fn vips(&mut self, scope: Scope<'_>) {
         let actual = self.actual;
         if let Scope::Service(name) = scope

@@ -1,5 +1,6 @@
-//! Promise: however many frontends a service has, of both families, its backends are given connections as if there were one; a frontend for
-//! this node's backends leads to no others; and packets go as the frontend says, by where they come from.
+//! Promise: however many frontends a service has, of both families, its backends are given connections as if there
+//! were one; a frontend for this node's backends leads to no others; and packets go as the frontend says, by where
+//! they come from.
 
 use std::{
     collections::BTreeSet,
@@ -45,7 +46,8 @@ fn interfaces(hook: &str) -> String {
     )
 }
 
-/// Two VIPs of each family, all of the node's addresses, and `more` frontends. Backends of `count` hosts, `local` of the first.
+/// Two VIPs of each family, all of the node's addresses, and `more` frontends. Backends of `count` hosts, `local` of
+/// the first.
 fn config(hook: &str, count: usize, local: bool, more: &str) -> String {
     let vips = [V4.vip(0), V4.vip(1), V6.vip(0), V6.vip(1)].map(|vip| format!("\"{vip}\"")).join(", ");
     let backends: String = (0..count)
@@ -163,7 +165,8 @@ fn a_frontend_for_backends_of_this_node() {
                 assert!((1..60).contains(&here), "a pod's connections go everywhere: {here}");
             }
         }
-        // Nobody is left here: the client hears nothing, so that whoever sent it here can be asked to send it elsewhere.
+        // Nobody is left here: the client hears nothing, so that whoever sent it here can be asked to send it
+        // elsewhere.
         for family in [V4, V6] {
             agent.done(&["backend", "drain", "shop/app:http", &family.backend(0)]);
         }

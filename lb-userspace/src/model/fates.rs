@@ -1,0 +1,45 @@
+//! What becomes of open connections of backends that are not to be used any more.
+
+use super::ModelError;
+
+/// What becomes of a backend's open connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Fate {
+    /// They stay until they end by themselves.
+    #[default]
+    Keep,
+    /// They stay, and the operator sees how many are left.
+    Drain,
+    /// Both ends are reset.
+    Reset,
+}
+
+impl Fate {
+    /// From its name; `what` is for the error. `drain` is for a removal only: elsewhere the backend is shown anyway.
+    ///
+    /// # Errors
+    /// There are only three.
+    pub fn parse(what: &'static str, text: &str) -> Result<Self, ModelError> {
+        match text {
+            "keep" => Ok(Self::Keep),
+            "drain" if what == "on_removal" => Ok(Self::Drain),
+            "reset" => Ok(Self::Reset),
+            _ => Err(ModelError::NotKnown {
+                what,
+                text: text.into(),
+                known: if what == "on_removal" { "keep, drain or reset" } else { "keep or reset" },
+            }),
+        }
+    }
+}
+
+/// The same, by occasion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Fates {
+    /// The backend is no longer declared.
+    pub removal: Fate,
+    /// It fails its health checks.
+    pub unhealthy: Fate,
+    /// Its drain's deadline has passed.
+    pub deadline: Fate,
+}
