@@ -24,6 +24,28 @@ pub enum Hop {
     Unknown,
 }
 
+/// Index of the interface by which packets to an address leave; `None`: it is the node's own, or there is no way.
+pub async fn interface(handle: &Handle, address: IpAddr) -> Option<u32> {
+    let route = get(handle, address).await.filter(|route| route.header.kind == RouteType::Unicast)?;
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
+/// The route that the kernel takes towards an address. A refusal is its word for "no route".
+async fn get(handle: &Handle, address: IpAddr) -> Option<RouteMessage> {
+    let mut message = RouteMessage::default();
+    let (family, length, destination) = match address {
+        IpAddr::V4(a) => (AddressFamily::Inet, 32, RouteAddress::Inet(a)),
+        IpAddr::V6(a) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(a)),
+    };
+    message.header.address_family = family;
+    message.header.destination_prefix_length = length;
+    message.attributes.push(RouteAttribute::Destination(destination));
+    handle.route().get(message).execute().try_next().await.ok().flatten()
+}
+
 /// The next hop towards an address.
 pub async fn towards(handle: &Handle, address: IpAddr) -> Hop {
     let Some(route) = get(handle, address).await else { return Hop::Unknown };
@@ -54,25 +76,4 @@ pub async fn default_source(handle: &Handle, v6: bool) -> Option<IpAddr> {
         RouteAttribute::PrefSource(RouteAddress::Inet6(a)) => Some(IpAddr::V6(*a)),
         _ => None,
     })
-}
-
-/// The interface by which packets go there.
-pub async fn interface_towards(handle: &Handle, address: IpAddr) -> Option<u32> {
-    get(handle, address).await?.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
-        _ => None,
-    })
-}
-
-/// The route that the kernel would take. A refusal is its word for "no route".
-async fn get(handle: &Handle, address: IpAddr) -> Option<RouteMessage> {
-    let mut message = RouteMessage::default();
-    let (family, length, destination) = match address {
-        IpAddr::V4(a) => (AddressFamily::Inet, 32, RouteAddress::Inet(a)),
-        IpAddr::V6(a) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(a)),
-    };
-    message.header.address_family = family;
-    message.header.destination_prefix_length = length;
-    message.attributes.push(RouteAttribute::Destination(destination));
-    handle.route().get(message).execute().try_next().await.ok().flatten()
 }

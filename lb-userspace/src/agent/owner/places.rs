@@ -98,7 +98,7 @@ impl Owner {
         if self.shared.read().own.contains(&client) {
             return Source::POD;
         }
-        let index = routes::interface_towards(&self.netlink, client).await;
+        let index = routes::interface(&self.netlink, client).await;
         let state = self.shared.read();
         let interface = state.interfaces.iter().find(|i| Some(i.index) == index);
         match interface.and_then(|i| self.rule(&i.name)).map(InterfaceRule::role) {
