@@ -3,7 +3,7 @@
 //! they come from.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpStream},
     time::Duration,
@@ -17,6 +17,7 @@ use flowpin_tests::harness::{
     topology::Family::{self, V4, V6},
 };
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// Where the backends listen, and where the service is at the node's addresses.
@@ -74,17 +75,16 @@ fn servers(net: &Net, count: usize) -> Vec<Server> {
     net.backends.iter().take(count).enumerate().map(start).collect()
 }
 
-/// Open connections by backend: those of IPv4, those of IPv6.
+/// Open connections by backend, in the order of addresses: those of IPv4, those of IPv6.
 fn counts(agent: &Agent) -> [Vec<u64>; 2] {
     let view = agent.json(&["service", "show", "shop/app:http"]);
     let backends = view["backends"].as_array().expect("backends");
-    [false, true].map(|v6| {
-        let of_family = backends.iter().filter(|b| {
-            let address: IpAddr = b["address"].as_str().expect("text").parse().expect("an address");
-            address.is_ipv6() == v6
-        });
-        of_family.map(|b| b["active_connections"].as_u64().expect("a count")).collect()
-    })
+    let count = |b: &Value| -> (IpAddr, u64) {
+        let address = b["address"].as_str().expect("text").parse().expect("an address");
+        (address, b["active_connections"].as_u64().expect("a count"))
+    };
+    let all: BTreeMap<IpAddr, u64> = backends.iter().map(count).collect();
+    [false, true].map(|v6| all.iter().filter(|(a, _)| a.is_ipv6() == v6).map(|(_, count)| *count).collect())
 }
 
 /// Whom a backend's server has connections with.
