@@ -180,6 +180,35 @@ fn a_frontend_for_backends_of_this_node() {
 }
 
 #[test]
+fn clients_are_bound_at_each_port_by_itself_if_that_is_declared() {
+    let net = Net::new(2);
+    let _servers = servers(&net, 2);
+    let declared = |by: &str| {
+        let ports = format!("ports = [\"80-81:{TARGET}-{}/tcp\"]\n{by}", TARGET + 1);
+        config("tc", 2, false, "").replacen(&format!("ports = [\"80:{TARGET}/tcp\"]\n"), &ports, 1)
+    };
+    let _more: Vec<Server> = (net.backends.iter().enumerate())
+        .map(|(i, ns)| Server::start(ns, &format!("b{i}"), [TARGET + 1]))
+        .collect();
+    for (by, apart) in [("by = \"port\"", true), ("by = \"service\"", false)] {
+        let agent = Agent::start(&net.node, &declared(&format!("affinity = {{ {by} }}\n")));
+        for family in [V4, V6] {
+            // The second port's client is a new one, and is given to who has fewer.
+            let [first, second] = [80, 81].map(|port| {
+                let to = at(&family.vip(0), port);
+                net.client.run(|| (0..3).map(|_| Conn::open(to).expect("answered")).collect::<Vec<_>>())
+            });
+            let home = |conns: &[Conn]| {
+                assert!(conns.iter().all(|conn| conn.backend == conns[0].backend), "{conns:?}");
+                conns[0].backend.clone()
+            };
+            assert_eq!(home(&first) != home(&second), apart, "{by}");
+        }
+        assert_eq!(agent.sweeps(2)["accounting_drift"], 0);
+    }
+}
+
+#[test]
 fn packets_go_as_the_frontend_says() {
     let net = Net::new(2);
     let _servers = servers(&net, 1);
