@@ -7,7 +7,7 @@
 //! **Removal.** Only a bond without open flows is removed, by whoever moved it to [`Bond::gone`]. The memory may be another client's a
 //! moment later; who still holds a pointer to it finds another key or, at the latest, fails its compare-and-swap by the tag.
 
-use crate::abi::{AffinityKey, BackendId};
+use crate::abi::{AffinityKey, BackendId, PortBe, Proto};
 
 const HOME_BITS: u32 = 18;
 const OPEN_BITS: u32 = 22;
@@ -67,6 +67,15 @@ pub const fn key(group: u64, (high, low): (u64, u64), bits: u32) -> AffinityKey 
         return AffinityKey { group, high, low };
     }
     AffinityKey { group, high: high & mask(bits), low: low & mask(bits.saturating_sub(64)) }
+}
+
+/// The group in which clients of one port are bound, where each port has bonds of its own: of the service's group, the VIP's port and protocol.
+#[inline(always)]
+pub const fn group_at(group: u64, port: PortBe, proto: Proto) -> u64 {
+    // Fibonacci hashing (Knuth, "The Art of Computer Programming", volume 3, section 6.4), odd, so that no port is lost.
+    let at = (proto.0 as u64) << 16 | port.0 as u64 | 1 << 24;
+    let mixed = (group ^ at).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 32) | 1
 }
 
 /// The first `bits` of 64; all of them from 64 on.

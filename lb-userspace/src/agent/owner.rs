@@ -55,7 +55,9 @@ impl Owner {
         netlink: Netlink,
     ) -> Result<Self, DatapathError> {
         let mut maps = Maps::open(pins)?;
-        shared.write().actual = maps.read_actual()?;
+        let mut destinations = shared.tables.destinations();
+        destinations.extend(&config.snat.addresses);
+        shared.write().actual = maps.read_actual(destinations)?;
         let mut sources = SourceMaps::open(pins)?;
         sources.set(&config.snat)?;
         let roles = Roles::open(pins)?;
@@ -201,6 +203,9 @@ impl Owner {
         self.enforce(desired).map_err(|e| e.to_string())?;
         self.note_settled(&config);
         if config.snat != self.config.snat {
+            for address in &config.snat.addresses {
+                self.maps.add_destination(*address).map_err(|e| e.to_string())?;
+            }
             self.sources.set(&config.snat).map_err(|e| e.to_string())?;
             self.config.snat = config.snat;
         }

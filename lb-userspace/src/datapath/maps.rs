@@ -1,17 +1,17 @@
 //! Typed handles on the maps, by their pins. Each task opens its own; only the owner's are written to.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use lb_common::abi::{
     Active, Addr4, Addr6, Backend, BackendCounters, BackendId, BlockId, DurationHistogram, HostKey, List,
-    PoolBlock, PortBe, Proto, Reason, Service, ServiceId, ServiceKey, ServiceName, limits, maps,
+    PoolBlock, PortBe, Proto, Reason, Service, ServiceId, ServiceKey, ServiceName, Vip, limits, maps,
 };
 
 use super::{
     DatapathError,
     admission::Admission,
-    filter::Filter,
+    filter::{Filter, Known},
     pin::PinDir,
     tables::{self, Tables, Wanted},
 };
@@ -21,8 +21,8 @@ use crate::reconcile::{Actual, Step};
 pub struct Maps {
     services4: HashMap<MapData, ServiceKey<Addr4>, Service>,
     services6: HashMap<MapData, ServiceKey<Addr6>, Service>,
-    vips4: HashMap<MapData, Addr4, u32>,
-    vips6: HashMap<MapData, Addr6, u32>,
+    vips4: HashMap<MapData, Addr4, Vip>,
+    vips6: HashMap<MapData, Addr6, Vip>,
     filter: Filter,
     pools: Array<MapData, PoolBlock>,
     active: Array<MapData, Active>,
@@ -109,7 +109,10 @@ impl Maps {
                 let name = name.as_deref().and_then(ServiceName::new).unwrap_or_default();
                 self.names.set(*service, name, 0).map_err(failed(maps::SERVICE_NAMES))
             }
-            Step::Backend { id, value } => self.backends.set(id.0, value, 0).map_err(failed(maps::BACKENDS)),
+            Step::Backend { id, value } => {
+                self.filter.set_backend(*id, value.address()).map_err(failed(maps::FILTER))?;
+                self.backends.set(id.0, value, 0).map_err(failed(maps::BACKENDS))
+            }
             Step::ZeroCounters { id } => {
                 let zeros = PerCpuValues::try_from(vec![BackendCounters::default(); self.cpus])
                     .map_err(DatapathError::io(maps::BACKEND_COUNTERS))?;
@@ -122,10 +125,12 @@ impl Maps {
             Step::Host { service, address, backend } => self.set_host(*service, *address, *backend),
             Step::Source { service, prefix, admitted } => self.admission.set(*service, *prefix, *admitted),
             Step::AddVip { vip: IpAddr::V4(vip) } => {
-                self.vips4.insert(Addr4::from(*vip), 1, 0).map_err(failed(maps::VIPS4))
+                self.add_destination((*vip).into())?;
+                self.vips4.insert(Addr4::from(*vip), Vip::SHARED, 0).map_err(failed(maps::VIPS4))
             }
             Step::AddVip { vip: IpAddr::V6(vip) } => {
-                self.vips6.insert(Addr6::from(*vip), 1, 0).map_err(failed(maps::VIPS6))
+                self.add_destination((*vip).into())?;
+                self.vips6.insert(Addr6::from(*vip), Vip::SHARED, 0).map_err(failed(maps::VIPS6))
             }
             Step::RemoveVip { vip: IpAddr::V4(vip) } => {
                 gone(self.vips4.remove(&Addr4::from(*vip)), maps::VIPS4).map(drop)
@@ -161,8 +166,9 @@ impl Maps {
         value: &Service,
     ) -> Result<(), DatapathError> {
         if self.lookup(vip, port.get(), proto).is_none() {
-            self.filter.add(vip, port, proto).map_err(failed(maps::FILTER))?;
+            self.filter.add_port(vip, port, proto).map_err(failed(maps::FILTER))?;
         }
+        self.add_destination(vip)?;
         match vip {
             IpAddr::V4(vip) => {
                 let key = ServiceKey::new(Addr4::from(vip), port, proto);
@@ -173,6 +179,14 @@ impl Maps {
                 self.services6.insert(key, value, 0).map_err(failed(maps::SERVICES6))
             }
         }
+    }
+
+    /// Packets of flows are sent to this address from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add_destination(&mut self, address: IpAddr) -> Result<(), DatapathError> {
+        self.filter.add_destination(address).map_err(failed(maps::FILTER))
     }
 
     fn remove_port(&mut self, vip: IpAddr, port: PortBe, proto: Proto) -> Result<(), DatapathError> {
@@ -187,17 +201,19 @@ impl Maps {
             }
         };
         if there {
-            self.filter.remove(vip, port, proto).map_err(failed(maps::FILTER))?;
+            self.filter.remove_port(vip, port, proto).map_err(failed(maps::FILTER))?;
         }
         Ok(())
     }
 
-    /// Reads back what a previous agent left, and makes the filter fit. For the owner.
+    /// Reads back what a previous agent left, and makes the filter fit. For the owner. `destinations`: where packets of the flows are sent that
+    /// there are.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn read_actual(&mut self) -> Result<Actual, DatapathError> {
+    pub fn read_actual(&mut self, destinations: BTreeSet<IpAddr>) -> Result<Actual, DatapathError> {
         let mut actual = Actual::default();
+        let mut known = Known { destinations: destinations.into_iter().collect(), ..Known::default() };
         for service in 0..limits::MAX_SERVICES {
             let name = self.names.get(&service, 0).map_err(failed(maps::SERVICE_NAMES))?;
             if let Some(name) = name.get() {
@@ -215,7 +231,8 @@ impl Maps {
             for slot in 0..lb_common::abi::BLOCK_SLOTS as u32 {
                 let id = BackendId::new(block, slot);
                 let value = self.backends.get(&id.0, 0).map_err(failed(maps::BACKENDS))?;
-                if value.family != Backend::FREE {
+                if let Some(address) = value.address() {
+                    known.backends.push((id, address));
                     actual.apply(&Step::Backend { id, value });
                 }
             }
@@ -230,26 +247,28 @@ impl Maps {
         for (service, prefix) in self.admission.read()? {
             actual.apply(&Step::Source { service, prefix, admitted: true });
         }
-        let mut ports = Vec::new();
         for entry in self.services4.iter() {
             let (key, value) = entry.map_err(failed(maps::SERVICES4))?;
             let vip = IpAddr::V4(key.vip.into());
-            ports.push((vip, key.port, key.proto));
+            known.ports.push((vip, key.port, key.proto));
+            known.destinations.push(vip);
             actual.apply(&Step::AddPort { vip, port: key.port, proto: key.proto, value });
         }
         for entry in self.services6.iter() {
             let (key, value) = entry.map_err(failed(maps::SERVICES6))?;
             let vip = IpAddr::V6(key.vip.into());
-            ports.push((vip, key.port, key.proto));
+            known.ports.push((vip, key.port, key.proto));
+            known.destinations.push(vip);
             actual.apply(&Step::AddPort { vip, port: key.port, proto: key.proto, value });
         }
-        self.filter.rebuild(ports.into_iter()).map_err(failed(maps::FILTER))?;
         for vip in self.vips4.keys() {
             actual.apply(&Step::AddVip { vip: IpAddr::V4(vip.map_err(failed(maps::VIPS4))?.into()) });
         }
         for vip in self.vips6.keys() {
             actual.apply(&Step::AddVip { vip: IpAddr::V6(vip.map_err(failed(maps::VIPS6))?.into()) });
         }
+        known.destinations.extend(actual.vips());
+        self.filter.rebuild(known).map_err(failed(maps::FILTER))?;
         Ok(actual)
     }
 

@@ -24,6 +24,7 @@ pub mod roles;
 pub mod routes;
 pub mod snat;
 pub mod sockets;
+pub mod steps;
 pub mod sweeper;
 mod tables;
 

@@ -1,6 +1,6 @@
 //! The BPF object: loaded over the maps that are pinned, or over new ones.
 
-use std::fs::File;
+use std::{fs::File, path::PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -12,7 +12,11 @@ use lb_common::{
     flow_table,
 };
 
-use super::{Clock, DatapathError, clock, pin::PinDir};
+use super::{
+    Clock, DatapathError, clock,
+    pin::PinDir,
+    steps::{self, Kind},
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowpin-bpf.o"));
 
@@ -42,6 +46,8 @@ pub struct Object {
     pub max_flows: u32,
     /// Seed of the flow tables' hash.
     pub seed: u32,
+    /// Pins of this agent's arrays of programs, and where those of all agents are.
+    arrays: (Vec<PathBuf>, PathBuf),
 }
 
 impl Object {
@@ -105,7 +111,8 @@ impl Object {
             map.set(0, Settings { layout: LAYOUT, max_flows, seed, max_clients, _pad: 0 }, 0)
                 .map_err(DatapathError::kernel("SETTINGS"))?;
         }
-        Ok(Self { ebpf, clock, adopted: settings.is_some(), max_flows, seed })
+        let arrays = (steps::pin(&ebpf, pins)?, pins.programs());
+        Ok(Self { ebpf, clock, adopted: settings.is_some(), max_flows, seed, arrays })
     }
 
     /// Loads nothing but the clock, to know the tick rate before the other programs need it.
@@ -128,11 +135,33 @@ impl Object {
             .map_err(DatapathError::kernel(name.to_string()))
     }
 
+    /// Loads what a program goes on with, if it isn't loaded yet.
+    fn load_steps(&mut self, name: &str) -> Result<(), DatapathError> {
+        let loaded = match self.ebpf.program(name) {
+            Some(Program::Xdp(program)) => program.fd().is_ok(),
+            Some(Program::SchedClassifier(program)) => program.fd().is_ok(),
+            _ => false,
+        };
+        match Kind::of(name) {
+            Some(kind) if !loaded => steps::load(&mut self.ebpf, kind),
+            _ => Ok(()),
+        }
+    }
+
+    /// All programs that are attached are this agent's by now: what those of earlier ones went on with may go.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn forget_earlier(&self) -> Result<(), DatapathError> {
+        steps::keep_only(&self.arrays.1, &self.arrays.0)
+    }
+
     /// An XDP program. Loaded when it is first wanted: the verifier takes the better part of a second for each.
     ///
     /// # Errors
     /// The object doesn't have it, or the kernel refuses it.
     pub fn xdp(&mut self, name: &str) -> Result<&mut Xdp, DatapathError> {
+        self.load_steps(name)?;
         let program = Self::xdp_in(&mut self.ebpf, name)?;
         if program.fd().is_err() {
             program.load().map_err(refused(name))?;
@@ -145,6 +174,7 @@ impl Object {
     /// # Errors
     /// As for [`Object::xdp`].
     pub fn tc(&mut self, name: &str) -> Result<&mut SchedClassifier, DatapathError> {
+        self.load_steps(name)?;
         let program: &mut SchedClassifier = self
             .ebpf
             .program_mut(name)
@@ -207,7 +237,7 @@ pub fn flow_log(object: &mut Object) -> Result<aya_log::EbpfLogger<FlowLog>, Dat
 }
 
 /// A permission problem gets its own words.
-fn refused<E: std::error::Error + 'static>(what: &str) -> impl FnOnce(E) -> DatapathError {
+pub(super) fn refused<E: std::error::Error + 'static>(what: &str) -> impl FnOnce(E) -> DatapathError {
     let what = what.to_string();
     move |error| {
         let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);

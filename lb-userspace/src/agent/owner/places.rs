@@ -208,8 +208,18 @@ impl Owner {
         if let Err(e) = self.roles.set(&roles) {
             tracing::warn!("what interfaces are: {e}");
         }
-        if let Err(e) = self.attachments.keep_only(&kept) {
-            tracing::warn!("detaching: {e}");
+        let attached = found.iter().filter(|i| kept.contains(&i.index)).count();
+        let replaced = views.iter().filter(|view| view.error.is_none()).count() == attached;
+        match self.attachments.keep_only(&kept) {
+            // What an earlier agent's programs go on with is needed for as long as one of them is attached.
+            Ok(()) if replaced => {
+                let object = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(e) = object.forget_earlier() {
+                    tracing::warn!("what earlier programs went on with: {e}");
+                }
+            }
+            Ok(()) => {}
+            Err(e) => tracing::warn!("detaching: {e}"),
         }
         let mut state = self.shared.write();
         state.interfaces = views;

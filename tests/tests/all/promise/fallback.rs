@@ -3,11 +3,14 @@
 
 use std::{os::unix::net::UnixDatagram, time::Duration};
 
-use flowpin::datapath::{
-    attach::{Attachments, Mode},
-    interfaces::Interface,
-    object::{Object, Wanted},
-    pin::PinDir,
+use flowpin::{
+    datapath::{
+        attach::{Attachments, Mode},
+        interfaces::Interface,
+        object::{Object, Wanted},
+        pin::PinDir,
+    },
+    source::Variant,
 };
 use flowpin_tests::harness::{
     Agent, Net,
@@ -45,7 +48,10 @@ fn clsact_where_there_is_no_tcx() {
                 xdp: None,
             };
             for mode in [Mode::Clsact, Mode::ClsactEgress] {
-                assert_eq!(attachments.attach_tc(&mut object, &interface, false, [mode]).unwrap(), mode);
+                assert_eq!(
+                    attachments.attach_tc(&mut object, &interface, Variant::Egress, [mode]).unwrap(),
+                    mode
+                );
             }
         }
     });
