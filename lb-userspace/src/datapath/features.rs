@@ -3,7 +3,10 @@
 use aya::{maps::MapType, programs::ProgramType, sys};
 use nix::sys::statfs::{self, BPF_FS_MAGIC};
 
-use super::interfaces::{self, Interface};
+use super::{
+    interfaces::{self, Interface},
+    trial,
+};
 
 /// Is a feature there?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,8 +15,10 @@ pub enum Status {
     Available,
     /// No, and something slower or less convenient takes its place.
     Fallback,
-    /// No, and Flowpin needs it.
+    /// No, and Flowpin needs it; or this kernel refuses it.
     Missing,
+    /// It is there, and may keep packets from arriving.
+    Warning,
 }
 
 impl Status {
@@ -23,6 +28,7 @@ impl Status {
             Self::Available => "available",
             Self::Fallback => "fallback",
             Self::Missing => "missing",
+            Self::Warning => "warning",
         }
     }
 }
@@ -54,7 +60,7 @@ fn sysctl_is_on(path: &str) -> bool {
     std::fs::read_to_string(path).is_ok_and(|v| v.trim() != "0")
 }
 
-/// Probes. Changes nothing. Interfaces come last.
+/// Probes. Changes nothing; takes seconds, in which all programs are loaded for trial. Interfaces come last.
 pub async fn probe() -> Vec<Feature> {
     use Status::{Fallback, Missing};
     let maps = [MapType::Hash, MapType::Array, MapType::PerCpuArray, MapType::ArrayOfMaps];
@@ -126,6 +132,11 @@ pub async fn probe() -> Vec<Feature> {
             "sysctl -w net.ipv6.conf.all.forwarding=1, if there are IPv6 services",
         ),
     ];
+    if permitted {
+        features.extend(trial::run().unwrap_or_else(|e| {
+            vec![Feature { name: "programs".into(), status: Missing, detail: e.to_string() }]
+        }));
+    }
     let listed = match interfaces::watch() {
         Ok((handle, _)) => interfaces::list(&handle).await.unwrap_or_default(),
         Err(_) => Vec::new(),

@@ -104,6 +104,16 @@ impl Owner {
         }
         let direct = has_direct(&self.shared.read().desired);
         self.attach_for(direct).await;
+        let refused = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner).refusals().clone();
+        self.shared.write().refused = refused;
+    }
+
+    /// Programs that the kernel refused are loaded once more when they are wanted.
+    pub(super) fn retry_refused(&self) {
+        let mut object = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(e) = object.retry_refused() {
+            tracing::error!("programs that were refused: {e}");
+        }
     }
 
     /// The same. `direct`: there are services whose backends answer past the node, or will be at once.
