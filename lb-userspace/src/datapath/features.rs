@@ -7,6 +7,7 @@ use super::{
     interfaces::{self, Interface},
     trial,
 };
+use crate::host::{self, Found, Hint, Setup};
 
 /// Is a feature there?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,12 +138,25 @@ pub async fn probe() -> Vec<Feature> {
             vec![Feature { name: "programs".into(), status: Missing, detail: e.to_string() }]
         }));
     }
-    let listed = match interfaces::watch() {
-        Ok((handle, _)) => interfaces::list(&handle).await.unwrap_or_default(),
+    let listed = match interfaces::connect() {
+        Ok(handle) => interfaces::list(&handle).await.unwrap_or_default(),
         Err(_) => Vec::new(),
     };
+    features.extend(of_host(&listed).await);
     features.extend(listed.iter().map(of_interface));
     features
+}
+
+/// What rules of the host's may get in the way of. Without a configuration to go by, it is said when they do.
+async fn of_host(interfaces: &[Interface]) -> Vec<Feature> {
+    let names = interfaces.iter().filter(|i| i.ethernet).map(|i| i.name.clone()).collect();
+    let hints = host::hints::hints(&Setup::unknown(names), &Found::look().await);
+    let of = |hint: Hint| Feature {
+        name: hint.about.into(),
+        status: Status::Warning,
+        detail: format!("with fast or reply = \"ingress\": {}; {}", hint.text, hint.remedy),
+    };
+    hints.into_iter().map(of).collect()
 }
 
 fn of_interface(interface: &Interface) -> Feature {
