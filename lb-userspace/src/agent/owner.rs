@@ -129,8 +129,8 @@ impl Owner {
         Ok(())
     }
 
-    /// Takes the steps, in order; what the kernel took is in the mirror even if a later one fails. A table that it refused is noted for
-    /// its service, and nothing else waits for it.
+    /// Takes the steps, in order; what the kernel took is in the mirror even if a later one fails. A table that it
+    /// refused is noted for its service, and nothing else waits for it.
     fn apply(&mut self, plan: Plan) -> Result<(), DatapathError> {
         let Applied { done, tables, result } = self.maps.apply(&plan.steps);
         let mut state = self.shared.write();
@@ -265,8 +265,9 @@ impl Owner {
         }
     }
 
-    /// Frees ids that nothing uses any more, unless a table that could not be replaced may name them: of backends that were `retired` before the last census began: no packet can be on
-    /// its way with one of those, and the census saw all their flows.
+    /// Frees ids that nothing uses any more, of backends that were `retired` before the last census began: no packet
+    /// can be on its way with one of those, and the census saw all their flows. A table that couldn't be replaced may
+    /// name them; as long as there is one, nothing is freed.
     pub fn collect(&mut self, retired: &HashSet<BackendId>) {
         let steps = {
             let state = self.shared.read();

@@ -42,7 +42,7 @@ pub struct Maps {
 pub struct Applied {
     /// How many of its steps were taken.
     pub done: usize,
-    /// Those among them that are tables which the kernel refused, by position. That is a matter of their services alone.
+    /// Those among them that are tables which the kernel refused, by position: a matter of their services alone.
     pub tables: Vec<(usize, DatapathError)>,
     /// Why no more.
     pub result: Result<(), DatapathError>,

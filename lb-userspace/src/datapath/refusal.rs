@@ -1,5 +1,5 @@
-//! Programs that this kernel refuses: each is tried once, its reason is logged once and kept, and whoever wants it later hears
-//! the same at once. The verifier may take seconds to refuse a program, on slow machines minutes.
+//! Programs that this kernel refuses: each is tried once, its reason is logged once and kept, and whoever wants it
+//! later hears the same at once. The verifier may take seconds to refuse a program, on slow machines minutes.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,9 @@ use lb_common::abi::programs;
 
 use super::{DatapathError, links};
 
-/// What the verifier is asked to say of a program that it refuses: its last words and its statistics. aya asks after a refusal only, and
-/// again with a longer buffer until all fits; with each instruction in the log that would be six more verifications.
+/// What the verifier is asked to say of a program that it refuses: its last words and its statistics. aya asks after
+/// a refusal only, and again with a longer buffer until all fits; with each instruction in the log that would be five
+/// more verifications instead of one.
 pub(super) const LOG: VerifierLogLevel = VerifierLogLevel::STATS;
 
 /// Longest reason, in characters.
@@ -66,7 +67,7 @@ impl Refusals {
     }
 }
 
-/// For the sweeper: what a refused program would have done stays undone; the refusal was said when the program was loaded.
+/// For the sweeper: what a refused program would have done stays undone. The refusal was said when it was loaded.
 ///
 /// # Errors
 /// Anything but a refusal.
@@ -127,7 +128,7 @@ mod tests {
         for (log, wanted) in [
             (
                 "BPF program is too large. Processed 1000001 insn\nverification time 812345 usec\nstack depth 64+32\n\
-                 processed 1000001 insns (limit 1000000) max_states_per_insn 24 total_states 9 peak_states 9 mark_read 3\n",
+                 processed 1000001 insns (limit 1000000) max_states_per_insn 24 total_states 9 peak_states 9\n",
                 "BPF program is too large. Processed 1000001 insn",
             ),
             (

@@ -135,7 +135,8 @@ impl Hooks {
         let names = || programs::SOCKET_ADDRESS.into_iter().chain([programs::SOCKET_RELEASE]);
         let before = names().all(|name| self.links.join(name).exists());
         if spec.scope != SocketScope::Off {
-            // All of them before the first is attached: a socket that only half of them know would be led and never counted off.
+            // All of them before the first is attached: a socket that only half of them know would be led, and
+            // counted for ever.
             names().try_for_each(|name| object.load_for_cgroup(name))?;
         }
         if spec.scope == SocketScope::Off || !before {

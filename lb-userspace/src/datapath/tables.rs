@@ -64,8 +64,8 @@ impl Tables {
         Some(BackendId(chunk.0[word as usize % table::CHUNK_WORDS])).filter(|_| slots > 0)
     }
 
-    /// Builds and publishes the tables of these services, [`BATCH`] at most. How it went, for each of them; a table that the kernel
-    /// refused leaves the one before in force.
+    /// Builds and publishes the tables of these services, [`BATCH`] at most. How it went, for each of them; a table
+    /// that the kernel refused leaves the one before in force.
     pub fn publish(&mut self, wanted: &[Wanted<'_>]) -> Vec<Result<(), DatapathError>> {
         let cpus = thread::available_parallelism().map_or(1, NonZero::get);
         let share = wanted.len().div_ceil(cpus).max(1);

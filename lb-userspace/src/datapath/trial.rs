@@ -1,5 +1,5 @@
-//! Every program of the object loaded for trial, and a table made: which features this kernel takes. Over small maps of the trial's own;
-//! nothing is pinned or attached, and all of it is gone afterwards.
+//! Every program of the object loaded for trial, and a table made: which features this kernel takes. Over small maps
+//! of the trial's own; nothing is pinned or attached, and all of it is gone afterwards.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +56,8 @@ const PARTS: [Part; 7] = [
     },
 ];
 
-/// Loads everything. A feature is missing if any program of its is refused; a program of no feature is one of its own then.
+/// Loads everything. A feature is missing if any program of its is refused; a refused program of no feature has its
+/// own line.
 ///
 /// # Errors
 /// The object isn't there or can't be loaded at all.

@@ -129,8 +129,8 @@ fn drops(setup: &Setup, found: &Found) -> Option<Hint> {
     Some(Hint {
         about: "netfilter",
         text: format!(
-            "answers that are translated as they come in (by {}) belong to no connection of conntrack's; those that the stack forwards \
-             {how}: {}",
+            "answers that are translated as they come in (by {}) belong to no connection of conntrack's; \
+             those that the stack forwards {how}: {}",
             list(setup.arrival.iter().map(String::as_str)),
             list(rules.iter().map(|r| r.text.as_str()))
         ),
@@ -154,11 +154,13 @@ fn replaces(setup: &Setup, found: &Found) -> Option<Hint> {
     Some(Hint {
         about: "netfilter",
         text: format!(
-            "answers by UDP that are translated as they come in (by {}) are new connections to conntrack, and get another source: {}",
+            "answers by UDP that are translated as they come in (by {}) are new connections to conntrack, and get \
+             another source: {}",
             list(setup.arrival.iter().map(String::as_str)),
             list(rules.iter().copied())
         ),
-        remedy: "leave out fast and reply = \"ingress\" there, or let packets from the VIPs RETURN before that rule".into(),
+        remedy: "leave out fast and reply = \"ingress\" there, or have packets from the VIPs RETURN before that rule"
+            .into(),
     })
 }
 
@@ -180,8 +182,8 @@ fn past_us(setup: &Setup) -> Vec<Hint> {
             hints.push(Hint {
                 about: "route",
                 text: format!(
-                    "the {family} default route leaves by {}, which no [[interface]] matches: answers to clients there keep the \
-                     backend's address",
+                    "the {family} default route leaves by {}, which no [[interface]] matches: answers to clients there \
+                     keep the backend's address",
                     way.interface
                 ),
                 remedy: add(&way.interface),
@@ -200,8 +202,8 @@ fn past_us(setup: &Setup) -> Vec<Hint> {
         hints.push(Hint {
             about: "route",
             text: format!(
-                "backends are reached by {interface}, which no [[interface]] matches, and their answers have to be translated as they \
-                 come in: {}",
+                "backends are reached by {interface}, which no [[interface]] matches, and their answers have to be \
+                 translated as they come in: {}",
                 list(backends.iter().map(String::as_str))
             ),
             remedy: add(interface),

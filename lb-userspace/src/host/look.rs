@@ -1,5 +1,5 @@
-//! Looks at the host: sysctls, and the rules that the tools of netfilter list. Tools that aren't there, or don't answer, are no error: then
-//! nothing is known of their rules.
+//! Looks at the host: sysctls, and the rules that the tools of netfilter list. Tools that aren't there, or don't
+//! answer, are no error: then nothing is known of their rules.
 
 use std::{collections::BTreeSet, path::Path, process::Stdio, time::Duration};
 
@@ -101,7 +101,7 @@ mod tests {
         let four = "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n";
         let nft = |family: &str, table: &str| {
             format!(
-                "table {family} {table} {{\n chain FORWARD {{\n  type filter hook forward priority filter; policy drop;\n }}\n}}\n"
+                "table {family} {table} {{\n chain FORWARD {{\n type filter hook forward priority 0; policy drop;\n }}\n}}\n"
             )
         };
         let both =

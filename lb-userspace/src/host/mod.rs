@@ -1,5 +1,5 @@
-//! Rules of the host that keep packets from arriving: reverse path filters, netfilter rules, routes past us. They are seen and said, never
-//! changed.
+//! Rules of the host that keep packets from arriving: reverse path filters, netfilter rules, routes past us. They are
+//! seen and said, never changed.
 //!
 //! ```text
 //! sysctl, iptables-save, nft ─▶ look ─▶ Found ─┐

@@ -129,7 +129,8 @@ fn of_table(table: &Table) -> Vec<Rule> {
     found
 }
 
-/// `ct state invalid drop`, `ct state { invalid, untracked } counter drop`, `ct state vmap { invalid : drop, ... }`, `ct state != { ... } drop`.
+/// `ct state invalid drop`, `ct state { invalid, untracked } counter drop`, `ct state vmap { invalid : drop, ... }`,
+/// `ct state != { ... } drop`.
 fn drops_invalid(rule: &str) -> bool {
     let Some((_, rest)) = rule.split_once("ct state ") else { return false };
     if let Some(map) = rest.strip_prefix("vmap ") {
@@ -302,9 +303,7 @@ table bridge b {
     fn nothing_to_find() {
         assert_eq!(rules(""), []);
         assert_eq!(
-            rules(
-                "table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority 0; policy accept;\n\t}\n}\n"
-            ),
+            rules("table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority 0;\n\t}\n}\n"),
             []
         );
     }

@@ -160,10 +160,12 @@ impl Owner {
         let mut object = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner);
         for (interface, how, fast) in wanted {
             kept.push(interface.index);
+            let mut refused = false;
             let result = if interface.ethernet {
-                self.attachments
-                    .attach(&mut object, interface, how, fast.is_on(), direct)
-                    .map_err(|e| e.to_string())
+                self.attachments.attach(&mut object, interface, how, fast.is_on(), direct).map_err(|e| {
+                    refused = matches!(e, DatapathError::Refused { .. });
+                    e.to_string()
+                })
             } else {
                 Err("it carries no Ethernet frames, which this version can't balance; leave it out"
                     .to_string())
@@ -182,6 +184,13 @@ impl Owner {
             };
             if !before.contains(&view) {
                 match (&view.error, &view.mode) {
+                    // Why was said when it was.
+                    (Some(_), _) if refused => {
+                        tracing::warn!(
+                            interface = view.name,
+                            "not attached: a program that it needs was refused"
+                        );
+                    }
                     (Some(e), _) => tracing::warn!(interface = view.name, "not attached as configured: {e}"),
                     (None, mode) => tracing::info!(interface = view.name, mode, "attached"),
                 }
