@@ -21,6 +21,9 @@ use crate::{
     service,
 };
 
+/// How often a port of a closed flow is looked for, among other ports each time.
+const REUSES: u32 = 4;
+
 /// See the module.
 #[inline(always)]
 pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
@@ -48,9 +51,12 @@ pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
     let opened = pin::<V>(parsed, service, source);
     if opened & REFUSED != 0 {
         let reason = opened & !REFUSED;
-        if parsed.again == 0
-            && (reason == Reason::PortConflict as u32 || reason == Reason::NoSourcePort as u32)
-        {
+        let retry = match reason {
+            _ if reason == Reason::PortConflict as u32 => parsed.again == 0,
+            _ if reason == Reason::NoSourcePort as u32 => parsed.again < REUSES,
+            _ => false,
+        };
+        if retry {
             parsed.because = reason;
             return go_on::<V, P>(packet, Step::Reuse);
         }

@@ -17,6 +17,6 @@ pub fn reuse<V: Family, P: Packet>(packet: P) -> P::Verdict {
     } else {
         snat::dismiss_lingering::<V>(&mut parsed.spare);
     }
-    parsed.again = 1;
+    parsed.again += 1;
     go_on::<V, P>(packet, Step::Open)
 }

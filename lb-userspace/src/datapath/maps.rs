@@ -38,6 +38,16 @@ pub struct Maps {
     cpus: usize,
 }
 
+/// What became of a plan.
+pub struct Applied {
+    /// How many of its steps were taken.
+    pub done: usize,
+    /// Those among them that are tables which the kernel refused, by position: a matter of their services alone.
+    pub tables: Vec<(usize, DatapathError)>,
+    /// Why no more.
+    pub result: Result<(), DatapathError>,
+}
+
 fn failed(what: &str) -> impl FnOnce(MapError) -> DatapathError {
     DatapathError::kernel(what.to_string())
 }
@@ -78,21 +88,19 @@ impl Maps {
         })
     }
 
-    /// Takes the steps, in order. How many were taken, and why no more.
-    pub fn apply(&mut self, steps: &[Step]) -> (usize, Result<(), DatapathError>) {
-        let mut done = 0;
-        while done < steps.len() {
-            match self.take(&steps[done..]) {
-                Ok(taken) => done += taken,
-                Err(e) => return (done, Err(e)),
-            }
+    /// Takes the steps, in order.
+    pub fn apply(&mut self, steps: &[Step]) -> Applied {
+        let mut applied = Applied { done: 0, tables: Vec::new(), result: Ok(()) };
+        while applied.done < steps.len() && applied.result.is_ok() {
+            applied.result = self.take(steps, &mut applied);
         }
-        (done, Ok(()))
+        applied
     }
 
-    /// Takes the first step, and with a table the tables that follow it. How many were taken.
-    fn take(&mut self, steps: &[Step]) -> Result<usize, DatapathError> {
-        let Some(step) = steps.first() else { return Ok(0) };
+    /// Takes the next step, and with a table the tables that follow it.
+    fn take(&mut self, steps: &[Step], applied: &mut Applied) -> Result<(), DatapathError> {
+        let steps = &steps[applied.done..];
+        let Some(step) = steps.first() else { return Ok(()) };
         match step {
             Step::Table { .. } => {
                 let run: Vec<Wanted<'_>> = steps
@@ -103,7 +111,11 @@ impl Maps {
                     })
                     .take(tables::BATCH)
                     .collect();
-                return self.tables.publish(&run).map(|()| run.len());
+                for result in self.tables.publish(&run) {
+                    applied.tables.extend(result.err().map(|e| (applied.done, e)));
+                    applied.done += 1;
+                }
+                return Ok(());
             }
             Step::Name { service, name } => {
                 let name = name.as_deref().and_then(ServiceName::new).unwrap_or_default();
@@ -141,7 +153,7 @@ impl Maps {
             Step::AddPort { vip, port, proto, value } => self.add_port(*vip, *port, *proto, value),
             Step::RemovePort { vip, port, proto } => self.remove_port(*vip, *port, *proto),
         }
-        .map(|()| 1)
+        .map(|()| applied.done += 1)
     }
 
     fn set_host(

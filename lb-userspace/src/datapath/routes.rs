@@ -24,8 +24,17 @@ pub enum Hop {
     Unknown,
 }
 
-/// The next hop towards an address.
-pub async fn towards(handle: &Handle, address: IpAddr) -> Hop {
+/// Index of the interface by which packets to an address leave; `None`: it is the node's own, or there is no way.
+pub async fn interface(handle: &Handle, address: IpAddr) -> Option<u32> {
+    let route = get(handle, address).await.filter(|route| route.header.kind == RouteType::Unicast)?;
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
+/// The route that the kernel takes towards an address. A refusal is its word for "no route".
+async fn get(handle: &Handle, address: IpAddr) -> Option<RouteMessage> {
     let mut message = RouteMessage::default();
     let (family, length, destination) = match address {
         IpAddr::V4(a) => (AddressFamily::Inet, 32, RouteAddress::Inet(a)),
@@ -34,8 +43,12 @@ pub async fn towards(handle: &Handle, address: IpAddr) -> Hop {
     message.header.address_family = family;
     message.header.destination_prefix_length = length;
     message.attributes.push(RouteAttribute::Destination(destination));
-    // A refusal is the kernel's word for "no route".
-    let Ok(Some(route)) = handle.route().get(message).execute().try_next().await else { return Hop::Unknown };
+    handle.route().get(message).execute().try_next().await.ok().flatten()
+}
+
+/// The next hop towards an address.
+pub async fn towards(handle: &Handle, address: IpAddr) -> Hop {
+    let Some(route) = get(handle, address).await else { return Hop::Unknown };
     match route.header.kind {
         RouteType::Local => return Hop::Own,
         RouteType::Unicast => {}

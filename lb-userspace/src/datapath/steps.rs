@@ -12,7 +12,7 @@ use aya::{
 };
 use lb_common::abi::{maps, programs};
 
-use super::{DatapathError, pin::PinDir};
+use super::{DatapathError, pin::PinDir, refusal::Refusals};
 
 /// Which programs call each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,10 +57,10 @@ impl Kind {
 ///
 /// # Errors
 /// The object doesn't have one, or the kernel refuses it.
-pub fn load(ebpf: &mut Ebpf, kind: Kind) -> Result<(), DatapathError> {
+pub fn load(ebpf: &mut Ebpf, kind: Kind, refusals: &mut Refusals) -> Result<(), DatapathError> {
     let (map, steps) = kind.steps();
     let loaded = steps
-        .map(|(index, name)| Ok((index, load_one(ebpf, name)?)))
+        .map(|(index, name)| Ok((index, load_one(ebpf, name, refusals)?)))
         .collect::<Result<Vec<(u32, ProgramFd)>, DatapathError>>()?;
     let failed = || DatapathError::kernel(map);
     let array = ebpf.map_mut(map).ok_or(DatapathError::NoObject)?;
@@ -68,7 +68,7 @@ pub fn load(ebpf: &mut Ebpf, kind: Kind) -> Result<(), DatapathError> {
     loaded.iter().try_for_each(|(index, program)| array.set(*index, program, 0).map_err(failed()))
 }
 
-fn load_one(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd, DatapathError> {
+fn load_one(ebpf: &mut Ebpf, name: &str, refusals: &mut Refusals) -> Result<ProgramFd, DatapathError> {
     let failed = || super::object::refused(name);
     let clone = |fd: Result<&ProgramFd, aya::programs::ProgramError>| {
         fd.map_err(failed())?.try_clone().map_err(DatapathError::io(name))
@@ -76,13 +76,13 @@ fn load_one(ebpf: &mut Ebpf, name: &str) -> Result<ProgramFd, DatapathError> {
     match ebpf.program_mut(name).ok_or(DatapathError::NoObject)? {
         Program::Xdp(program) => {
             if program.fd().is_err() {
-                program.load().map_err(failed())?;
+                refusals.attempt(name, || program.load())?;
             }
             clone(program.fd())
         }
         Program::SchedClassifier(program) => {
             if program.fd().is_err() {
-                program.load().map_err(failed())?;
+                refusals.attempt(name, || program.load())?;
             }
             clone(program.fd())
         }

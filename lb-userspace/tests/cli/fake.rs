@@ -13,7 +13,7 @@ use flowpin::api::{
     types::{
         BackendAdd, BackendView, Candidate, Closed, ConnectionClose, ConnectionFilter, ConnectionQuery,
         ConnectionView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, InterfaceView, ServiceAdd,
-        ServiceView, StatsView, StatusView,
+        ServiceView, StatsView, StatusView, WarningView,
     },
 };
 use futures::{
@@ -281,6 +281,11 @@ impl Control for Fake {
             sweeps: 3,
             generation: 7,
             problems,
+            warnings: vec![WarningView {
+                about: "rp_filter".into(),
+                text: "answers that come in by eth1 are dropped".into(),
+                remedy: "sysctl -w net.ipv4.conf.eth1.rp_filter=2".into(),
+            }],
         })
     }
     async fn stats(&self) -> Result<StatsView, ApiError> {

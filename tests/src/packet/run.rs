@@ -7,7 +7,7 @@ use aya::{
     Ebpf,
     programs::{ProgramFd, SchedClassifier, Xdp},
 };
-use flowpin::datapath::steps;
+use flowpin::datapath::{refusal::Refusals, steps};
 use lb_common::abi::programs;
 
 const BPF_PROG_TEST_RUN: i32 = 10;
@@ -146,7 +146,7 @@ impl Runner {
     pub fn load(ebpf: &mut Ebpf, hook: Hook) -> Result<Self> {
         let name = hook.program();
         if let Some(kind) = steps::Kind::of(name) {
-            steps::load(ebpf, kind)?;
+            steps::load(ebpf, kind, &mut Refusals::default())?;
         }
         let fd = if hook.is_xdp() { load_xdp(ebpf, name)? } else { load_tc(ebpf, name)? };
         Ok(Self { hook, fd })
