@@ -1,7 +1,5 @@
 //! Promise: what others have on the node stays and goes on working beside Flowpin.
 
-use std::process::Stdio;
-
 use aya::{
     EbpfLoader,
     programs::{SchedClassifier, TcAttachType},
@@ -10,6 +8,7 @@ use flowpin_tests::harness::{
     Agent, Net,
     agent::{interfaces, service},
     client::{Conn, at},
+    netfilter::load,
     paths::object,
     server::Server,
     topology::Family::V4,
@@ -33,18 +32,6 @@ const KUBE: &str = "*nat\n\
     -A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
     COMMIT\n";
 
-fn restore(net: &Net, rules: &str) {
-    let mut child = net
-        .node
-        .command("iptables-restore")
-        .arg("--noflush")
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("iptables-restore; scripts/setup installs it");
-    std::io::Write::write_all(&mut child.stdin.take().expect("stdin"), rules.as_bytes()).expect("rules");
-    assert!(child.wait().expect("wait").success());
-}
-
 /// Both kinds of services, from a client and from the node, and the others' counters say that they were at work.
 fn beside_kube_proxy(how: &str) {
     let net = Net::new(2);
@@ -52,7 +39,7 @@ fn beside_kube_proxy(how: &str) {
         net.backends.iter().enumerate().map(|(i, ns)| Server::start(ns, &format!("b{i}"), [80])).collect();
     // As every node has one; without, the node's own connections to a service end before any rule sees them.
     net.node.ip("route add default via 10.1.0.2");
-    restore(&net, KUBE);
+    load(&net.node, V4, KUBE);
     let targets = [V4.backend(0), V4.backend(1)];
     let config = "[sockets]\nscope = \"host\"\n".to_string()
         + &interfaces(&[("c0", how), ("b*", how)])
