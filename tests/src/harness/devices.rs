@@ -66,7 +66,7 @@ pub fn connect(kind: Kind, node: &Ns, name: &str, far: &Ns, number: u8) -> Resul
             node.ip(&format!("addr add {near_address}/24 dev {lower}"));
             far.ip(&format!("addr add {far_address}/24 dev lower"));
             let ends = |dev: &str, local: &str, remote: &str| {
-                format!("type vxlan id 7 dev {dev} local {local} remote {remote} dstport 4789")
+                format!("type vxlan id {number} dev {dev} local {local} remote {remote} dstport 4789")
             };
             add(node, &format!("name {upper} {}", ends(&lower, &near_address, &far_address)))?;
             add(far, &format!("name eth0 {}", ends("lower", &far_address, &near_address)))?;
@@ -81,6 +81,8 @@ pub fn connect(kind: Kind, node: &Ns, name: &str, far: &Ns, number: u8) -> Resul
         }
         Kind::Macvlan | Kind::Ipvlan => {
             pair(node, &lower, far, "eth0");
+            // Else the lower device answers for the upper one's address.
+            node.must(&format!("sysctl -qw net.ipv4.conf.{lower}.arp_ignore=1"));
             let kind = if kind == Kind::Macvlan { "macvlan mode bridge" } else { "ipvlan mode l2" };
             add(node, &format!("{on} type {kind}"))?;
         }

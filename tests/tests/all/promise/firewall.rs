@@ -65,8 +65,7 @@ fn names(family: Family) -> Names {
 fn config(more: &str) -> String {
     let services = [V4, V6].map(|family| {
         let targets = names(family).backends;
-        let more = format!("timeouts = {{ udp = \"2s\" }}\n{more}");
-        service(&format!("{family:?}"), &family.vip(0), "\"80/tcp\", \"53/udp\"", &targets, &more)
+        service(&format!("{family:?}"), &family.vip(0), "\"80/tcp\", \"53/udp\"", &targets, more)
     });
     interfaces(&[("c0", "tc"), ("b2", "xdp"), ("b0", "tc"), ("b1", "tc")]) + &services.concat()
 }
@@ -134,14 +133,22 @@ impl World {
         }
     }
 
-    fn close(&self, talks: Vec<Talk>) {
-        drop(talks);
+    fn count(&self, family: Family, wanted: u64) {
+        eventually("what is open counts", LIMIT, || {
+            match self.agent.active(&format!("{family:?}")).iter().sum::<u64>() {
+                n if n == wanted => Ok(()),
+                n => Err(format!("{family:?}: {n}, not {wanted}")),
+            }
+        });
+    }
+
+    /// Ends TCP by the clients, then UDP, which would be forgotten in time, by the operator.
+    fn close(&self, mut talks: Vec<Talk>) {
+        talks.iter_mut().for_each(|talk| talk.conns.clear());
         for family in [V4, V6] {
-            let service = format!("{family:?}");
-            eventually("closed connections don't count", LIMIT, || match self.agent.active(&service) {
-                counts if counts.iter().sum::<u64>() == 0 => Ok(()),
-                counts => Err(format!("{counts:?}")),
-            });
+            self.count(family, (CLIENTS.len() * SOCKETS) as u64);
+            self.agent.done(&["connection", "close", "--service", &format!("{family:?}")]);
+            self.count(family, 0);
         }
     }
 }
@@ -308,7 +315,7 @@ fn closed_by_the_operator_behind_a_firewall() {
                 n => Err(format!("{n} are open")),
             }
         });
-        world.close(talks);
+        [V4, V6].into_iter().for_each(|family| world.count(family, 0));
     }
     // And at a drain's deadline.
     world.agent.end(Signal::SIGTERM);
