@@ -5,10 +5,9 @@ use std::{
     io::{self, PipeWriter, Read, Write},
     os::fd::AsRawFd,
     process::Stdio,
-    time::Duration,
 };
 
-use super::{Ns, eventually};
+use super::{Ns, topology::can_solicit};
 
 /// What a link is made of, on the node's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,12 +93,7 @@ pub fn connect(kind: Kind, node: &Ns, name: &str, far: &Ns, number: u8) -> Resul
     }
     far.ip(&format!("route add default via 10.{number}.0.1"));
     far.ip(&format!("route add default via fd0{number}::1"));
-    for (ns, link) in [(node, upper.as_str()), (far, "eth0")] {
-        eventually("a link-local address", Duration::from_secs(10), || {
-            let found = ns.ip(&format!("-o -6 addr show dev {link} scope link -tentative"));
-            if found.is_empty() { Err(format!("{link} in {}", ns.name)) } else { Ok(()) }
-        });
-    }
+    [node, far].into_iter().for_each(can_solicit);
     Ok(Link { attach: if kind == Kind::BridgePort { lower } else { upper }, _carrier: carrier })
 }
 
