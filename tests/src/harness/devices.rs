@@ -34,7 +34,8 @@ pub enum Kind {
     Tap,
 }
 
-/// A link from the node to a neighbour, which has its default route there. The node is 10.N.0.1 and fd0N::1, the neighbour 10.N.0.2 and fd0N::2.
+/// A link from the node to a neighbour, which has its default route there. The node is 10.N.0.1 and fd0N::1, the
+/// neighbour 10.N.0.2 and fd0N::2.
 #[derive(Debug)]
 pub struct Link {
     /// The node's interface to attach to.

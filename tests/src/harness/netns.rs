@@ -4,10 +4,16 @@ use std::{
     fs::File,
     os::unix::process::CommandExt,
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -43,7 +49,9 @@ impl Ns {
         let name = format!("fp{}-{}-{tag}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         must(&format!("ip netns add {name}"));
         let ns = Self { name };
-        must(&format!("ip -n {} link set lo up", ns.name));
+        // In a group of its own, so that all other devices can be removed at once.
+        must(&format!("ip -n {} link set lo up group 1", ns.name));
+        raise_file_limit();
         ns
     }
 
@@ -111,8 +119,20 @@ impl Ns {
     }
 }
 
+/// Tests run side by side in one process, and both ends of their connections are in it.
+fn raise_file_limit() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
+        setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("the limit of open files");
+    });
+}
+
 impl Drop for Ns {
     fn drop(&mut self) {
+        // Servers' sockets keep a namespace for as long as the process lives. Its devices and their
+        // neighbours, of which a machine has 1,024 in all, need not stay.
+        let _ = Command::new("ip").args(["-n", &self.name, "link", "del", "group", "default"]).status();
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
 }

@@ -1,7 +1,7 @@
 //! Rule sets as hosts have them, for iptables and ip6tables alike.
 //!
-//! A line is repeated for each value of what it names in braces: `{client}` and `{backend}` are addresses, `{uplink}` and `{pods}` the
-//! interfaces to them. `{icmp}` and `{reject}` are what the family calls them.
+//! A line is repeated for each value of what it names in braces: `{client}` and `{backend}` are addresses,
+//! `{uplink}` and `{pods}` the interfaces to them. `{icmp}` and `{reject}` are what the family calls them.
 
 use super::topology::Family;
 
@@ -10,7 +10,8 @@ use super::topology::Family;
 pub struct RuleSet {
     /// In the form of `iptables-save`, with names in braces.
     pub text: &'static str,
-    /// Do connections that conntrack first sees in their middle survive it? Where not, this is so without a balancer as well.
+    /// Do connections that conntrack first sees in their middle survive it? Where not, this is so without a
+    /// balancer as well.
     pub picks_up: bool,
 }
 
@@ -74,7 +75,8 @@ pub const FORWARD_DROP: RuleSet = RuleSet {
     picks_up: true,
 };
 
-/// Policies on real addresses, in both directions, without a state. What conntrack can't place is looked for, so that it is at work.
+/// Policies on real addresses, in both directions, without a state. What conntrack can't place is looked for, so
+/// that it is at work.
 pub const POLICIES: RuleSet = RuleSet {
     text: "*filter\n\
         :FORWARD DROP [0:0]\n\

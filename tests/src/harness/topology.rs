@@ -94,8 +94,9 @@ impl Net {
 
 static NEXT: AtomicU16 = AtomicU16::new(0x1000);
 
-/// Gives every Ethernet interface that is up a link-local address. Without one a router solicits no neighbour for what it forwards
-/// (`ndisc_send_ns`), and the kernel makes one only when it has noticed the carrier, which it looks for once a second.
+/// Gives every Ethernet interface that is up a link-local address. Without one a router solicits no neighbour for
+/// what it forwards (`ndisc_send_ns`), and the kernel makes one only when it has noticed the carrier, which it
+/// looks for once a second.
 pub fn can_solicit(ns: &Ns) {
     for line in ns.ip("-o link show up").lines().filter(|l| l.contains("link/ether")) {
         let name = line.split([':', '@']).nth(1).expect("number: name").trim();

@@ -1,4 +1,5 @@
-//! Promise: whatever kind of device leads to clients or to backends, it carries their data, or is refused with a reason.
+//! Promise: whatever kind of device leads to clients or to backends, it carries their data, or is refused with a
+//! reason.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Promise: a firewall of the host's sees client and backend in both directions, and nothing that it allows is refused or broken, whether it was there
-//! first or is loaded while connections are open.
+//! Promise: a firewall of the host's sees client and backend in both directions, and nothing that it allows is
+//! refused or broken, whether it was there first or is loaded while connections are open.
 //!
 //! ```text
 //! client 10.1.0.2 ─ c0 (TC) ┐          ┌ b0 ─ 10.2.0.2 backend

@@ -1,4 +1,5 @@
-//! Promise: a client may use one port of its own for several services, and for a backend past them; nothing that is open is broken by it.
+//! Promise: a client may use one port of its own for several services, and for a backend past them; nothing that
+//! is open is broken by it.
 
 use std::{
     io::{self, ErrorKind},
@@ -191,8 +192,8 @@ fn past_the_vip_while_a_connection_is_open_through_it_by_xdp() {
     the_vip_first("xdp");
 }
 
-/// A connection past the VIP, then one through it from the same port: the first isn't ours, and the second gets another port towards the backend.
-/// `watched`: nf_conntrack knows the first.
+/// A connection past the VIP, then one through it from the same port: the first isn't ours, and the second gets
+/// another port towards the backend. `watched`: nf_conntrack knows the first.
 fn past_the_vip_first(hook: &str, watched: bool) {
     let world = World::new(1, hook, "least-connections");
     for family in [V4, V6] {

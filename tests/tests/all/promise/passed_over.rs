@@ -1,4 +1,5 @@
-//! Promise: a backend that can't take a flow is passed over, or takes it under an address of the node's; nobody is refused while another could serve.
+//! Promise: a backend that can't take a flow is passed over, or takes it under an address of the node's; nobody
+//! is refused while another could serve.
 
 use std::{net::UdpSocket, time::Duration};
 

@@ -1,4 +1,5 @@
-//! Promise: with source NAT a backend may answer by whatever way it has; a backend reaches itself through the VIP; ports are used to the last.
+//! Promise: with source NAT a backend may answer by whatever way it has; a backend reaches itself through the
+//! VIP; ports are used to the last.
 
 use std::{
     collections::HashSet,
@@ -163,7 +164,8 @@ fn other_ports_for_new_connections_and_nothing_kept_of_old_ones() {
     });
 }
 
-/// Eight ports, four of which are held: as many connections one after the other as anybody wants get through by the rest.
+/// Eight ports, four of which are held: as many connections one after the other as anybody wants get through by
+/// the rest.
 fn again_and_again(family: Family, hook: &str, end: fn(Conn)) {
     let net = Net::new(1);
     let _server = Server::start(&net.backends[0], "b", [80]);

@@ -1,4 +1,5 @@
-//! Promise: what is for a VIP of ours and no service's is refused or dropped at once and counted; it never goes round between node and router.
+//! Promise: what is for a VIP of ours and no service's is refused or dropped at once and counted; it never goes
+//! round between node and router.
 //!
 //! ```text
 //! far 10.9.0.2 ─ r0 [router] eth0 ─ c0 [node] b0 ─ backend          the node's default route is the router
