@@ -49,8 +49,7 @@ impl Ns {
         let name = format!("fp{}-{}-{tag}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         must(&format!("ip netns add {name}"));
         let ns = Self { name };
-        // In a group of its own, so that all other devices can be removed at once.
-        must(&format!("ip -n {} link set lo up group 1", ns.name));
+        must(&format!("ip -n {} link set lo up", ns.name));
         raise_file_limit();
         ns
     }
@@ -132,7 +131,17 @@ impl Drop for Ns {
     fn drop(&mut self) {
         // Servers' sockets keep a namespace for as long as the process lives. Its devices and their
         // neighbours, of which a machine has 1,024 in all, need not stay.
-        let _ = Command::new("ip").args(["-n", &self.name, "link", "del", "group", "default"]).status();
+        let listed = Command::new("ip").args(["-n", &self.name, "-o", "link", "show"]).output();
+        let listed = listed.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
+        for name in listed.lines().filter_map(|line| line.split([':', '@']).nth(1)).map(str::trim) {
+            if name != "lo" {
+                // One may have gone with another, over which it was.
+                let _ = Command::new("ip")
+                    .args(["-n", &self.name, "link", "del", name])
+                    .stderr(Stdio::null())
+                    .status();
+            }
+        }
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
 }

@@ -1,5 +1,7 @@
 //! Promise: what others have on the node stays and goes on working beside Flowpin.
 
+use std::time::Duration;
+
 use aya::{
     EbpfLoader,
     programs::{SchedClassifier, TcAttachType},
@@ -8,6 +10,7 @@ use flowpin_tests::harness::{
     Agent, Net,
     agent::{interfaces, service},
     client::{Conn, at},
+    eventually,
     netfilter::load,
     paths::object,
     server::Server,
@@ -53,6 +56,10 @@ fn beside_kube_proxy(how: &str) {
                 (0..20).map(|_| Conn::open(at("10.96.0.99", 80)).expect("the others'")).collect();
             ours.iter_mut().chain(&mut others).for_each(|c| c.exchange(100_000).expect("its own bytes"));
             assert_eq!(agent.active("app"), [10, 10], "and none of the others'");
+        });
+        eventually("closed connections don't count", Duration::from_secs(60), || match agent.active("app") {
+            counts if counts == [0, 0] => Ok(()),
+            counts => Err(format!("{counts:?}")),
         });
     }
     let rules = net.node.must("iptables -t nat -nvxL KUBE-SERVICES");
