@@ -267,6 +267,7 @@ impl Control for Fake {
                 index: 2,
                 attach: "xdp".into(),
                 fast: false,
+                reply_on_arrival: false,
                 peer: false,
                 mode: attached.then(|| "xdp-native".into()),
                 error: problems.first().cloned(),

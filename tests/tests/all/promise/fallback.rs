@@ -117,7 +117,7 @@ fn systemd_is_told_and_flows_are_logged() {
     agent.spawn(&[]);
     assert!(heard().contains("READY=1"));
     net.client.run(|| Conn::open(at(&V4.vip(0), 80)).unwrap());
-    eventually("the flow is logged", Duration::from_secs(5), || {
+    eventually("the flow is logged", Duration::from_secs(60), || {
         let log = agent.log();
         if log.contains("new flow: service 0, client port ") { Ok(()) } else { Err(log) }
     });
