@@ -146,30 +146,12 @@ extern "C" fn flowpin_ended(backend: u32, created: u32) -> u32 {
     0
 }
 
-/// A flow was pinned.
+/// A flow, or a process's socket, was pinned. Packets may interrupt who counts.
 #[inline(always)]
 pub fn pinned(backend: BackendId) {
     if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend.0) {
-        // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
-        unsafe { (*counters).connections += 1 };
-    }
-}
-
-/// A process's socket was pinned. Packets may interrupt it.
-#[inline(always)]
-pub fn pinned_by_process(backend: BackendId) {
-    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend.0) {
         // SAFETY: this CPU's own slot, which only it writes; in one instruction, so that nothing comes between.
         unsafe { add_u64(&raw mut (*counters).connections, 1) };
-    }
-}
-
-/// A process's socket was refused.
-#[inline(always)]
-pub fn reason_by_process(reason: u32) {
-    if let Some(count) = REASONS.get_ptr_mut(reason) {
-        // SAFETY: as above.
-        unsafe { add_u64(count, 1) };
     }
 }
 
@@ -221,7 +203,7 @@ pub fn packet<A: Addr>(flow: Entry<A>, packets: u64, bytes: u64, segment: &Segme
 #[inline(always)]
 pub fn reason(reason: u32) {
     if let Some(count) = REASONS.get_ptr_mut(reason) {
-        // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
-        unsafe { *count += 1 };
+        // SAFETY: this CPU's own slot, which only it writes; in one instruction, since packets may interrupt who counts.
+        unsafe { add_u64(count, 1) };
     }
 }

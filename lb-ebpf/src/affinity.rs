@@ -7,10 +7,10 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_jiffies64};
 use lb_common::{
     abi::{
-        Addr, AffinityEntry, AffinityKey, Algorithm, BLOCK_SLOTS, BackendId, HostKey, Reason, Service,
-        ServiceId,
+        AffinityEntry, AffinityKey, Algorithm, BLOCK_SLOTS, BackendId, HostKey, PoolBlock, PortBe, Proto,
+        Reason, ServiceId,
     },
-    affinity::{Bond, key},
+    affinity::{Bond, group_at, key},
     expiry::idle,
     hash,
 };
@@ -18,9 +18,9 @@ use lb_common::{
 use crate::{
     account,
     atomic::compare_exchange_u64,
-    choose::{self, flowpin_choose},
+    choose::{self, Pick},
     conntrack::REFUSED,
-    maps::{AFFINITY, BACKENDS, BINDING, HOSTS, POOLS, TICK_HZ},
+    maps::{AFFINITY, BACKENDS, HOSTS, POOLS, TICK_HZ},
     packet::opaque,
 };
 
@@ -39,88 +39,30 @@ const ANEW: u32 = u32::MAX - 1;
 /// A backend is to be chosen, for this flow only.
 const OVER: u32 = u32::MAX - 2;
 
-/// A backend with a place taken on it, for a flow of this client. As [`choose::backend`](crate::choose::backend), but [`BOUND`].
+/// Who is being bound, and where it knocked. On its maker's stack, as a [`Pick`] is.
+#[repr(C)]
+pub struct Client {
+    entry: AffinityEntry,
+    port: PortBe,
+    proto: Proto,
+    _pad: [u8; 5],
+}
+
+impl Client {
+    /// `address`: as [`Addr::wide`](lb_common::abi::Addr::wide).
+    #[inline(always)]
+    pub const fn new((high, low): (u64, u64), port: PortBe, proto: Proto) -> Self {
+        let key = AffinityKey { group: 0, high, low };
+        Self { entry: AffinityEntry { key, bond: 0, last: 0, _pad: 0 }, port, proto, _pad: [0; 5] }
+    }
+}
+
+/// A backend with a place taken on it, for a flow of this client. As [`choose::backend`], but [`BOUND`].
 #[inline(always)]
-pub fn choose<A: Addr>(service: &Service, client: A, flow_hash: u32, chance: u32) -> u32 {
-    let (high, low) = client.wide();
-    choose_for(service, high, low, flow_hash, chance)
-}
-
-/// [`choose`]. Not inlined, for the sake of the stack.
-#[inline(never)]
-fn choose_for(service: &Service, high: u64, low: u64, flow_hash: u32, chance: u32) -> u32 {
-    rounds(&mut OfCpu, service, (high, low), flow_hash, chance)
-}
-
-/// The same for a socket of a process's, whom packets may interrupt.
-#[inline(always)]
-pub fn choose_for_process(service: &Service, client: (u64, u64), flow_hash: u32, chance: u32) -> u32 {
-    rounds(&mut AffinityEntry::default(), service, client, flow_hash, chance)
-}
-
-/// Where a client that is being bound is noted meanwhile.
-trait Desk {
-    /// As [`known`].
-    fn known(&mut self, service: ServiceId, first: u32, client: (u64, u64)) -> u32;
-    /// The client's hash.
-    fn hash(&self) -> u32;
-    /// As [`bind`].
-    fn bind(&mut self, chosen: u32, only: bool, chance: u32) -> u32;
-}
-
-/// This CPU's slot of `BINDING`, and global functions.
-struct OfCpu;
-
-impl Desk for OfCpu {
-    #[inline(always)]
-    fn known(&mut self, service: ServiceId, first: u32, (high, low): (u64, u64)) -> u32 {
-        flowpin_known(service, first, high, low)
-    }
-    #[inline(always)]
-    fn hash(&self) -> u32 {
-        let Some(own) = BINDING.get_ptr(0) else { return 0 };
-        // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
-        hash::client(unsafe { &(*own).key })
-    }
-    #[inline(always)]
-    fn bind(&mut self, chosen: u32, only: bool, chance: u32) -> u32 {
-        flowpin_bind(chosen, only as u32, chance)
-    }
-}
-
-impl Desk for AffinityEntry {
-    #[inline(always)]
-    fn known(&mut self, service: ServiceId, first: u32, (high, low): (u64, u64)) -> u32 {
-        known_process(self, service, first, high, low)
-    }
-    #[inline(always)]
-    fn hash(&self) -> u32 {
-        hash::client(&self.key)
-    }
-    #[inline(always)]
-    fn bind(&mut self, chosen: u32, only: bool, chance: u32) -> u32 {
-        bind_process(self, chosen, only as u32, chance)
-    }
-}
-
-/// [`known`], with a frame of its own: there are 512 bytes of stack for a program and whom it calls.
-#[inline(never)]
-fn known_process(own: &mut AffinityEntry, service: ServiceId, first: u32, high: u64, low: u64) -> u32 {
-    known(own, service, first, (high, low))
-}
-
-/// [`bind`], likewise.
-#[inline(never)]
-fn bind_process(own: &mut AffinityEntry, chosen: u32, only: u32, chance: u32) -> u32 {
-    bind(own, chosen, only != 0, chance)
-}
-
-#[inline(always)]
-fn rounds<D: Desk>(desk: &mut D, service: &Service, client: (u64, u64), flow_hash: u32, chance: u32) -> u32 {
-    let mut lot = chance;
+pub fn choose(algorithm: Algorithm, client: &mut Client, pick: &mut Pick, flow_hash: u32) -> u32 {
     for _ in 0..opaque(TRIES) {
-        lot = hash::mix(lot);
-        let known = desk.known(service.id, service.first_block, client);
+        pick.chance = hash::mix(pick.chance);
+        let known = flowpin_known(client, pick);
         if known == AGAIN {
             continue;
         }
@@ -128,50 +70,42 @@ fn rounds<D: Desk>(desk: &mut D, service: &Service, client: (u64, u64), flow_has
             return known;
         }
         let chosen = if known == OVER {
-            choose::backend(service, flow_hash, lot)
+            choose::backend(algorithm, pick, flow_hash)
+        } else if algorithm == Algorithm::LEAST_CONNECTIONS {
+            choose::backend(Algorithm::LEAST_CLIENTS, pick, 0)
         } else {
-            spread(service, desk.hash(), lot)
+            choose::backend(algorithm, pick, hash::client(&client.entry.key))
         };
         if chosen & REFUSED != 0 {
             return chosen;
         }
-        let outcome = desk.bind(chosen, known == OVER, lot);
+        let outcome = flowpin_bind(client, chosen, (known == OVER) as u32, pick.chance);
         if outcome != AGAIN {
             return outcome;
         }
     }
     // Rather without a bond than not at all.
-    choose::backend(service, flow_hash, lot)
+    choose::backend(algorithm, pick, flow_hash)
 }
 
-/// A backend for a client, other than for a flow: by how many clients there are, or by the client's hash.
+/// A flow of this client, at this backend, counts no longer. `port`, `proto`: where it knocked.
 #[inline(always)]
-fn spread(service: &Service, hash: u32, chance: u32) -> u32 {
-    let algorithm = if service.algorithm == Algorithm::LEAST_CONNECTIONS {
-        Algorithm::LEAST_CLIENTS
-    } else {
-        service.algorithm
-    };
-    flowpin_choose(algorithm.0 as u32, service.first_block, service.id, hash, chance)
+pub fn left((high, low): (u64, u64), port: PortBe, proto: Proto, backend: BackendId) {
+    flowpin_left(backend.0, (proto.0 as u32) << 16 | port.0 as u32, high, low);
 }
 
-/// A flow of this client, at this backend, counts no longer.
+/// The group in which a pool's clients are bound at a port.
 #[inline(always)]
-pub fn left<A: Addr>(client: A, backend: BackendId) {
-    let (high, low) = client.wide();
-    flowpin_left(backend.0, high, low);
-}
-
-/// The same of a process's socket, whom packets may interrupt.
-#[inline(always)]
-pub fn left_by_process(client: (u64, u64), backend: BackendId) {
-    loosen(&mut AffinityKey::default(), backend.0, client);
+const fn group(block: &PoolBlock, port: PortBe, proto: Proto) -> u64 {
+    if block.by_port != 0 { group_at(block.group, port, proto) } else { block.group }
 }
 
 /// An entry and its bond. `None`: it isn't this client's, or is being removed.
 #[inline(always)]
 fn bond(client: &AffinityKey) -> Option<(*mut AffinityEntry, Bond)> {
-    let entry = AFFINITY.get_ptr_mut(client)?;
+    // On the stack: up to Linux 6.1 or so a key may not lie where a caller's pointer leads.
+    let key = AffinityKey { ..*client };
+    let entry = AFFINITY.get_ptr_mut(&key)?;
     // SAFETY: the memory of a map's value stays readable while the program runs, whoever has it. Volatile: a whole word that other CPUs
     // write; read before the key, see `lb_common::affinity`.
     let (bond, owner) = unsafe {
@@ -206,33 +140,27 @@ fn here(service: ServiceId, home: BackendId) -> BackendId {
     unsafe { HOSTS.get(host) }.copied().unwrap_or_default()
 }
 
-/// Takes a place on a backend, if it may take new flows. False: it may not, or is full.
+/// Takes a place on a backend, if it may take this flow. False: it may not, or is full.
 #[inline(always)]
-fn place(backend: BackendId) -> bool {
+fn place(pick: &Pick, backend: BackendId) -> bool {
     let Some(block) = POOLS.get(backend.block()) else { return false };
-    let slot = backend.slot() & (BLOCK_SLOTS - 1);
-    block.weight[slot] != 0 && account::reserve(backend, block.limit[slot])
+    pick.may_take(block, backend)
+        && account::reserve(backend, block.limit[backend.slot() & (BLOCK_SLOTS - 1)])
 }
 
-// Global functions for the kernel: nothing but numbers in and out, so that the verifier looks at each once. Whom they are about lies in
-// this CPU's slot of `BINDING`.
-
-/// Where a client's bond leads: a backend with a place taken, and [`BOUND`]; or why to nobody. Notes client and bond (0: none).
+/// Where a client's bond leads: a backend with a place taken, and [`BOUND`]; or why to nobody. Notes the client's key and bond (0: none).
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn flowpin_known(service: ServiceId, first: u32, high: u64, low: u64) -> u32 {
-    let Some(own) = BINDING.get_ptr_mut(0) else { return REFUSED | Reason::Internal as u32 };
-    // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
-    known(unsafe { &mut *own }, service, first, (high, low))
-}
-
-/// [`flowpin_known`], noted in `own`.
-#[inline(always)]
-fn known(own: &mut AffinityEntry, service: ServiceId, first: u32, client: (u64, u64)) -> u32 {
-    let Some(block) = POOLS.get(first) else { return REFUSED | Reason::Internal as u32 };
-    own.key = key(block.group, client, block.client_bits);
+extern "C" fn flowpin_known(client: *mut Client, pick: *const Pick) -> u32 {
+    // SAFETY: the kernel's verifier vouches for memory of that size, or null.
+    let (Some(client), Some(pick)) = (unsafe { (client.as_mut(), pick.as_ref()) }) else {
+        return REFUSED | Reason::Internal as u32;
+    };
+    let Some(block) = POOLS.get(pick.first) else { return REFUSED | Reason::Internal as u32 };
+    let own = &mut client.entry;
+    own.key = key(group(block, client.port, client.proto), (own.key.high, own.key.low), block.client_bits);
     own.bond = 0;
-    if first == 0 {
+    if pick.first == 0 {
         return REFUSED | Reason::NoBackend as u32;
     }
     let Some((entry, seen)) = bond(&own.key) else { return ANEW };
@@ -246,26 +174,21 @@ fn known(own: &mut AffinityEntry, service: ServiceId, first: u32, client: (u64, 
     if seen.open() >= block.bound {
         return OVER;
     }
-    let home = here(service, seen.home());
-    if home.0 == 0 || !place(home) {
+    let home = here(pick.service, seen.home());
+    if home.0 == 0 || !place(pick, home) {
         return ANEW;
     }
     let Some(new) = seen.more(seen.home()) else { return home.0 };
     settle(entry, seen, new, home)
 }
 
-/// Binds the client to a chosen backend, unless it is for this flow only; its place is given back if it comes to nothing.
+/// Binds the client to a chosen backend, unless it is for this flow only (`only`); its place is given back if it comes to nothing.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn flowpin_bind(chosen: u32, only: u32, chance: u32) -> u32 {
-    let Some(own) = BINDING.get_ptr_mut(0) else { return chosen };
-    // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
-    bind(unsafe { &mut *own }, chosen, only != 0, chance)
-}
-
-/// [`flowpin_bind`], of whom is noted in `own`.
-#[inline(always)]
-fn bind(own: &mut AffinityEntry, chosen: u32, only: bool, chance: u32) -> u32 {
+extern "C" fn flowpin_bind(client: *mut Client, chosen: u32, only: u32, chance: u32) -> u32 {
+    // SAFETY: the kernel's verifier vouches for memory of that size, or null.
+    let Some(client) = (unsafe { client.as_mut() }) else { return chosen };
+    let own = &mut client.entry;
     let backend = BackendId(chosen);
     if own.bond == 0 {
         return first_flow(own, backend, chance);
@@ -273,7 +196,7 @@ fn bind(own: &mut AffinityEntry, chosen: u32, only: bool, chance: u32) -> u32 {
     let seen = Bond(own.bond);
     match bond(&own.key) {
         Some((entry, now)) if now == seen => {
-            let home = if only { seen.home() } else { backend };
+            let home = if only != 0 { seen.home() } else { backend };
             let Some(new) = seen.more(home) else { return chosen };
             settle(entry, seen, new, backend)
         }
@@ -307,9 +230,9 @@ fn first_flow(own: &mut AffinityEntry, home: BackendId, chance: u32) -> u32 {
     own.bond = Bond::new(home, chance).0;
     // SAFETY: the helper has no preconditions.
     own.last = unsafe { bpf_jiffies64() } as u32;
-    // By reference: the stack has no room for copies.
-    let (client, entry): (&AffinityKey, &AffinityEntry) = (&own.key, own);
-    match AFFINITY.insert(client, entry, BPF_NOEXIST as u64) {
+    // On the stack, as in `bond`.
+    let entry = AffinityEntry { ..*own };
+    match AFFINITY.insert(&entry.key, &entry, BPF_NOEXIST as u64) {
         Ok(()) => {
             account::client_came(home);
             home.0 | BOUND
@@ -328,22 +251,14 @@ fn first_flow(own: &mut AffinityEntry, home: BackendId, chance: u32) -> u32 {
 /// There is one already (include/uapi/asm-generic/errno-base.h).
 const EEXIST: i32 = -17;
 
-/// [`left`], as a global function.
+/// [`left`], as a global function. `at`: protocol and port.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn flowpin_left(backend: u32, high: u64, low: u64) -> u32 {
-    let Some(own) = BINDING.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
-    loosen(unsafe { &mut (*own).key }, backend, (high, low))
-}
-
-/// [`flowpin_left`], the key put together in `own`.
-#[inline(always)]
-fn loosen(own: &mut AffinityKey, backend: u32, client: (u64, u64)) -> u32 {
+extern "C" fn flowpin_left(backend: u32, at: u32, high: u64, low: u64) -> u32 {
     let Some(block) = POOLS.get(BackendId(backend).block()) else { return 0 };
-    *own = key(block.group, client, block.client_bits);
+    let own = key(group(block, PortBe(at as u16), Proto((at >> 16) as u8)), (high, low), block.client_bits);
     for _ in 0..opaque(2 * TRIES) {
-        let Some((entry, seen)) = bond(own) else { return 0 };
+        let Some((entry, seen)) = bond(&own) else { return 0 };
         let new = seen.less();
         if new == seen {
             return 0;

@@ -1,125 +1,279 @@
 //! Chooses a backend for a new flow and takes a place on it.
 
-use core::ffi::c_void;
-
-use aya_ebpf::helpers::generated::bpf_loop;
 use lb_common::{
     abi::{
-        Active, Algorithm, BLOCK_SLOTS, BackendId, BlockId, Reason, Service, ServiceId, limits::MAX_CHAIN,
-        table::CHUNK_WORDS,
+        Active, Algorithm, BLOCK_SLOTS, BackendId, BlockId, List, PoolBlock, Reason, Service, ServiceId,
+        limits::MAX_WALK,
+        pool::STARTS as STARTING_POINTS,
+        table::{self, CHUNK_WORDS},
     },
     hash,
-    pick::{Least, any16},
+    pick::{Least, fewest16, with_fewest16},
 };
 
 use crate::{
     account,
     conntrack::REFUSED,
-    maps::{ACTIVE, CLIENTS, POOLS, TABLES},
+    maps::{ACTIVE, CLIENTS, POOLS, STARTS, TABLES},
     packet::opaque,
 };
 
 /// Choices made anew when the chosen backend got another connection in the meantime.
-const ATTEMPTS: u32 = 6;
+const ATTEMPTS: usize = 6;
 /// Slots of a Maglev table tried when backends are full or just ceased to be eligible.
-const PROBES: u32 = 16;
+const PROBES: usize = 16;
+/// Backends passed over at most, since they can't take a flow.
+pub const SKIPS: usize = 4;
 
-/// A backend with a place taken on it. `flow_hash`: the flow's, for consistent hashing; `chance`: random, to break ties.
+/// A choice: among whom, and how far it has got. It lies on its maker's stack, whoever that is, a packet or a process, and is handed to global functions
+/// by pointer: the verifier then knows nothing of what is in it, and looks at each function once.
+#[repr(C)]
+pub struct Pick {
+    least: Least,
+    /// Whose pool.
+    pub service: ServiceId,
+    /// Its first block.
+    pub first: BlockId,
+    /// Random bits.
+    pub chance: u32,
+    list: u8,
+    /// 1: somebody was passed over only for being full.
+    full: u8,
+    skips: u8,
+    _pad: u8,
+    skip: [BackendId; SKIPS],
+}
+
+impl Pick {
+    /// Among a service's backends on a list.
+    #[inline(always)]
+    pub const fn new(service: &Service, list: List, chance: u32) -> Self {
+        Self {
+            least: Least::NONE,
+            service: service.id,
+            first: service.first_block,
+            chance,
+            list: list.0 as u8,
+            full: 0,
+            skips: 0,
+            _pad: 0,
+            skip: [BackendId(0); SKIPS],
+        }
+    }
+
+    /// Which of its backends.
+    #[inline(always)]
+    const fn list(&self) -> List {
+        List(self.list as u32)
+    }
+
+    /// Not this one, whatever it has: it can't take the flow. False: too many are passed over already.
+    #[inline(always)]
+    pub fn pass_over(&mut self, backend: BackendId) -> bool {
+        let at = self.skips as usize;
+        if at >= SKIPS {
+            return false;
+        }
+        self.skip[at & (SKIPS - 1)] = backend;
+        self.skips += 1;
+        self.chance = hash::mix(self.chance);
+        true
+    }
+
+    /// Is this one passed over?
+    #[inline(always)]
+    pub fn passes_over(&self, backend: BackendId) -> bool {
+        self.skips != 0 && self.skip.iter().any(|skip| skip.0 == backend.0)
+    }
+
+    /// May this one take new flows of the choice?
+    #[inline(always)]
+    pub fn may_take(&self, block: &PoolBlock, backend: BackendId) -> bool {
+        block.lists[self.list().index()] >> (backend.slot() & (BLOCK_SLOTS - 1)) & 1 != 0
+            && !self.passes_over(backend)
+    }
+
+    /// Nobody, and why.
+    #[inline(always)]
+    fn nobody(&self) -> u32 {
+        let reason = match (self.full, self.list().is_local()) {
+            (0, true) => Reason::NoLocalBackend,
+            (0, false) => Reason::NoBackend,
+            _ => Reason::BackendsFull,
+        };
+        REFUSED | reason as u32
+    }
+}
+
+/// A backend with a place taken on it. `flow_hash`: the flow's, for consistent hashing.
 ///
 /// Returns a [`BackendId`], or a [`Reason`] with [`REFUSED`] set.
 #[inline(always)]
-pub fn backend(service: &Service, flow_hash: u32, chance: u32) -> u32 {
-    flowpin_choose(service.algorithm.0 as u32, service.first_block, service.id, flow_hash, chance)
+pub fn backend(algorithm: Algorithm, pick: &mut Pick, flow_hash: u32) -> u32 {
+    flowpin_choose(pick, algorithm.0 as u32, flow_hash)
 }
 
-/// [`backend`], with nothing but numbers in and out and its name kept: a global function for the kernel (Linux 5.6), which is
-/// verified once by itself. As a part of its callers it would be verified anew for each way that leads there, which is
-/// beyond the verifier's limit.
+/// [`backend`], as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn flowpin_choose(
-    algorithm: u32,
-    first: BlockId,
-    service: ServiceId,
-    flow_hash: u32,
-    chance: u32,
-) -> u32 {
-    if Algorithm(algorithm as u8) == Algorithm::CONSISTENT_HASH {
-        return consistent_hash(service, flow_hash);
-    }
-    if Algorithm(algorithm as u8) == Algorithm::LEAST_CLIENTS {
-        return least::<true>(first, chance);
-    }
-    match fewest(first, chance) {
-        UNEVEN => least::<false>(first, chance),
-        chosen => chosen,
+extern "C" fn flowpin_choose(pick: *mut Pick, algorithm: u32, flow_hash: u32) -> u32 {
+    // SAFETY: the kernel's verifier vouches for memory of that size, or null.
+    let Some(pick) = (unsafe { pick.as_mut() }) else { return REFUSED | Reason::Internal as u32 };
+    pick.full = 0;
+    match Algorithm(algorithm as u8) {
+        Algorithm::CONSISTENT_HASH => consistent_hash(pick, flow_hash),
+        by => least(pick, by == Algorithm::LEAST_CLIENTS),
     }
 }
 
-/// Not an outcome of [`backend`]: look at the backends' weights and limits.
-const UNEVEN: u32 = u32::MAX;
+// What the global functions below return, besides a backend: it isn't had, again please.
+const AGAIN: u32 = u32::MAX;
 
-/// Least-connections among backends that are all alike, which is the usual pool: then only the counts need be read, and the
-/// fewest are the best. [`UNEVEN`] if they aren't alike, or if another CPU was faster.
-///
-/// Ties are broken by lot between blocks and again within the block.
+/// The fewest active connections, or clients, per weight among the eligible: exactly, if the pool has up to [`MAX_WALK`] blocks; else among as many,
+/// starting anywhere.
 #[inline(always)]
-fn fewest(first: BlockId, chance: u32) -> u32 {
-    let Some(head) = POOLS.get(first) else { return UNEVEN };
-    let (weight, limit) = (head.even_weight, head.even_limit);
-    let (mut best, mut winner, mut id) = (u64::MAX, 0, first);
-    for _ in 0..MAX_CHAIN {
-        let (Some(block), Some(active)) = (POOLS.get(id), ACTIVE.get_ptr(id)) else { return UNEVEN };
-        if block.even == 0 || block.even_weight != weight || block.even_limit != limit {
-            return UNEVEN;
+fn least(pick: &mut Pick, clients: bool) -> u32 {
+    for attempt in 0..opaque(ATTEMPTS) {
+        walk(pick, clients as u32);
+        // At last whoever it is will do; and how many clients there are is not what is taken here.
+        let any = clients || attempt == ATTEMPTS - 1;
+        let taken = flowpin_take(pick, any as u32);
+        if taken != AGAIN {
+            return taken;
         }
-        let mut least = u32::MAX;
-        if block.even == BLOCK_SLOTS as u32 {
-            let mut slot = 0;
-            while slot < BLOCK_SLOTS {
-                let count = active_at(active, slot);
-                if count < least {
-                    least = count;
-                }
-                slot += 1;
-            }
-        } else {
-            for slot in 0..opaque(BLOCK_SLOTS) {
-                if slot >= BLOCK_SLOTS || slot as u32 >= block.even {
-                    break;
-                }
-                let count = active_at(active, slot);
-                if count < least {
-                    least = count;
-                }
-            }
-        }
-        let lot = hash::mix(chance.wrapping_add(id));
-        let rank = (least as u64) << 32 | lot as u64;
-        if rank < best {
-            (best, winner) = (rank, id);
-        }
-        id = block.next;
+    }
+    REFUSED | Reason::BackendsFull as u32
+}
+
+/// Takes a place on the backend that a walk has found, unless it has got another connection since; or, if it may be `any`, unless it is full. A backend,
+/// or [`AGAIN`], or why it is nobody.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flowpin_take(pick: *mut Pick, any: u32) -> u32 {
+    // SAFETY: the kernel's verifier vouches for memory of that size, or null.
+    let Some(pick) = (unsafe { pick.as_mut() }) else { return REFUSED | Reason::Internal as u32 };
+    let Some((group, slot)) = pick.least.best(pick.chance) else { return pick.nobody() };
+    let Some(block) = POOLS.get(group) else { return REFUSED | Reason::Internal as u32 };
+    let (id, limit) = (BackendId::new(group, slot), block.limit[slot as usize & (BLOCK_SLOTS - 1)]);
+    if account::reserve_as(id, if any != 0 { limit } else { pick.least.count() }, limit) {
+        return id.0;
+    }
+    pick.chance = hash::mix(pick.chance);
+    AGAIN
+}
+
+/// Walks along a pool's chain of blocks, and offers the backends of each.
+#[inline(always)]
+fn walk(pick: &mut Pick, clients: u32) {
+    pick.least = Least::NONE;
+    let first = pick.first;
+    let long = POOLS.get(first).is_some_and(|block| block.starts != 0);
+    let mut id = if long { start(first, pick.chance) } else { first };
+    for _ in 0..opaque(MAX_WALK as usize) {
         if id == 0 {
             break;
         }
+        let next = flowpin_scan_even(pick, id, clients);
+        id = if next & UNEVEN != 0 { flowpin_scan_each(pick, id, clients, next & !UNEVEN) } else { next };
+        if id == 0 && long {
+            id = first;
+        }
     }
-    let least = best >> 32;
-    if least >= limit as u64 {
-        return REFUSED | Reason::BackendsFull as u32;
+}
+
+/// Any of a long pool's starting points.
+#[inline(always)]
+fn start(first: BlockId, chance: u32) -> BlockId {
+    // SAFETY: the map isn't preallocated, so that a replaced value lives on until the program is done; nobody writes in place.
+    match unsafe { STARTS.get(first) } {
+        Some(starts) => starts[hash::mix(chance) as usize & (STARTING_POINTS - 1)],
+        None => first,
     }
-    let (Some(block), Some(active)) = (POOLS.get(winner), ACTIVE.get_ptr(winner)) else { return UNEVEN };
-    let mut set = 0u32;
-    let mut slot = 0;
-    while slot < BLOCK_SLOTS {
-        // The sign of count - least - 1.
-        let fewer = (active_at(active, slot) as u64).wrapping_sub(least + 1) >> 63;
-        set |= (fewer as u32) << slot;
-        slot += 1;
+}
+
+/// With this not a block, but slots: they are to be looked at one by one.
+const UNEVEN: u32 = 1 << 31;
+
+/// Those of a block's slots that may take the flow, a bit each.
+#[inline(always)]
+fn eligible(pick: &Pick, block: &PoolBlock, id: BlockId) -> u32 {
+    let mut set = block.lists[pick.list().index()] as u32;
+    if pick.skips != 0 {
+        for skip in pick.skip {
+            if skip.block() == id {
+                set &= !(1 << skip.slot());
+            }
+        }
     }
-    set &= (1 << (block.even & 0x1f)) - 1;
-    let id = BackendId::new(winner, any16(set, hash::mix(chance)));
-    if set != 0 && account::reserve_as(id, least as u32, limit) { id.0 } else { UNEVEN }
+    set
+}
+
+/// Whose counts are compared.
+#[inline(always)]
+fn compared(id: BlockId, clients: u32) -> Option<*const Active> {
+    if clients != 0 { CLIENTS.get_ptr(id) } else { ACTIVE.get_ptr(id) }
+}
+
+/// Offers the backends of one block to a choice, if they are all alike, as in the usual pool: only the counts need be read, and the fewest are the best.
+/// Returns the next block, 0: there is none; or [`UNEVEN`] and those that may take the flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flowpin_scan_even(pick: *mut Pick, id: BlockId, clients: u32) -> u32 {
+    // SAFETY: the kernel's verifier vouches for memory of that size, or null.
+    let Some(pick) = (unsafe { pick.as_mut() }) else { return 0 };
+    let (Some(block), Some(counts)) = (POOLS.get(id), compared(id, clients)) else { return 0 };
+    let set = eligible(pick, block, id);
+    if set == 0 {
+        return block.next;
+    }
+    if block.even == 0 || (clients != 0 && block.even_limit != u32::MAX) {
+        return UNEVEN | set;
+    }
+    let count = |slot| active_at(counts, slot);
+    // With all 16 there is nobody to be left out of account.
+    let least = if set == 0xffff { fewest16(0xffff, count) } else { fewest16(set, count) };
+    if least >= block.even_limit {
+        pick.full = 1;
+    } else if pick.least.may_win(least, block.even_weight) {
+        let tie = if set == 0xffff {
+            with_fewest16(0xffff, least, count)
+        } else {
+            with_fewest16(set, least, count)
+        };
+        // Others come and go meanwhile.
+        if tie != 0 {
+            pick.least.offer(id, tie, least, block.even_weight, pick.chance);
+        }
+    }
+    block.next
+}
+
+/// The same for a `set` of backends of different weights or limits.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flowpin_scan_each(pick: *mut Pick, id: BlockId, clients: u32, set: u32) -> u32 {
+    // SAFETY: the kernel's verifier vouches for memory of that size, or null.
+    let Some(pick) = (unsafe { pick.as_mut() }) else { return 0 };
+    let (Some(block), Some(active), Some(counts)) =
+        (POOLS.get(id), ACTIVE.get_ptr(id), compared(id, clients))
+    else {
+        return 0;
+    };
+    for slot in 0..opaque(BLOCK_SLOTS) {
+        if slot >= BLOCK_SLOTS {
+            break;
+        }
+        let (weight, limit) = (block.weight[slot], block.limit[slot]);
+        if set >> slot & 1 == 0 || weight == 0 {
+            continue;
+        }
+        if active_at(active, slot) >= limit {
+            pick.full = 1;
+            continue;
+        }
+        pick.least.offer(id, 1 << slot, active_at(counts, slot), weight, pick.chance);
+    }
+    block.next
 }
 
 /// A count of a block.
@@ -130,150 +284,46 @@ fn active_at(active: *const Active, slot: usize) -> u32 {
     unsafe { (&raw const (*active).count).cast::<u32>().add(slot).read_volatile() }
 }
 
-/// Fewest active connections, or clients (`C`), per weight among the eligible, exactly: the whole pool is scanned.
+/// The flow's slot in the Maglev table of the service's list, or the next whose backend takes it.
 #[inline(always)]
-fn least<const C: bool>(first: BlockId, chance: u32) -> u32 {
-    let mut choice = Choice { first, chance, chosen: REFUSED | Reason::BackendsFull as u32 };
-    // SAFETY: the callback has the signature that the helper wants, and the context outlives the call.
-    unsafe {
-        let attempt = attempt::<C> as unsafe extern "C" fn(u64, *mut Choice) -> i64;
-        bpf_loop(ATTEMPTS, attempt as *mut c_void, (&raw mut choice).cast(), 0);
-    }
-    choice.chosen
-}
-
-/// A choice by the least.
-#[repr(C)]
-struct Choice {
-    first: BlockId,
-    chance: u32,
-    chosen: u32,
-}
-
-/// Finds the minimum and takes a place there. Returns 0 if somebody was faster: again, please.
-unsafe extern "C" fn attempt<const C: bool>(index: u64, choice: *mut Choice) -> i64 {
-    // SAFETY: the helper hands over what `least` gave it.
-    let choice = unsafe { &mut *choice };
-    let (winner, count, full) = scan::<C>(choice.first, choice.chance);
-    if winner == 0 {
-        choice.chosen = REFUSED | if full != 0 { Reason::BackendsFull } else { Reason::NoBackend } as u32;
-        return 1;
-    }
-    let id = BackendId(winner);
-    let Some(block) = POOLS.get(id.block()) else { return 1 };
-    let limit = block.limit[id.slot() & (BLOCK_SLOTS - 1)];
-    // At last whoever it is will do; and how many clients there are is not what is taken here.
-    let any = C || index as u32 == ATTEMPTS - 1;
-    if account::reserve_as(id, if any { limit } else { count }, limit) {
-        choice.chosen = winner;
-        return 1;
-    }
-    choice.chance = hash::mix(choice.chance);
-    0
-}
-
-/// A walk along a pool's chain of blocks.
-#[repr(C)]
-struct Scan {
-    least: Least,
-    block: BlockId,
-    /// Somebody was passed over only for being full.
-    full: u32,
-}
-
-/// The winner (0: none), what it has, and whether somebody was passed over only for being full.
-///
-/// A helper does the walking (`bpf_loop`, Linux 5.17), so that the verifier looks at one block instead of the longest chain,
-/// which is beyond its limit.
-#[inline(always)]
-fn scan<const C: bool>(first: BlockId, chance: u32) -> (u32, u32, u32) {
-    let mut scan = Scan { least: Least::new(chance), block: first, full: 0 };
-    // SAFETY: the callback has the signature that the helper wants, and the context outlives the call.
-    unsafe {
-        bpf_loop(
-            MAX_CHAIN,
-            scan_block::<C> as unsafe extern "C" fn(u64, *mut Scan) -> i64 as *mut c_void,
-            (&raw mut scan).cast(),
-            0,
-        );
-    }
-    (scan.least.best().unwrap_or(0), scan.least.count(), scan.full)
-}
-
-/// Offers the backends of one block. Returns 1 at the end of the chain.
-unsafe extern "C" fn scan_block<const C: bool>(_index: u64, scan: *mut Scan) -> i64 {
-    // SAFETY: the helper hands over what `scan` gave it.
-    let scan = unsafe { &mut *scan };
-    let id = scan.block;
-    if id == 0 {
-        return 1;
-    }
-    let (Some(block), Some(active)) = (POOLS.get(id), ACTIVE.get_ptr(id)) else { return 1 };
-    let Some(compared) = (if C { CLIENTS.get_ptr(id) } else { Some(active) }) else { return 1 };
-    let mut least = scan.least;
-    let mut full = 0;
-    let mut slot = 0;
-    while slot < BLOCK_SLOTS {
-        let (count, weight) = (active_at(active, slot), block.weight[slot]);
-        // 1 if it has a place; without a branch, which the verifier would follow both ways for each slot.
-        let fits = ((count as u64).wrapping_sub(block.limit[slot] as u64) >> 63) as u32;
-        full |= weight * (1 - fits);
-        least.offer(id * BLOCK_SLOTS as u32 + slot as u32, active_at(compared, slot), weight * fits);
-        slot += 1;
-    }
-    scan.least = least;
-    scan.full |= full;
-    scan.block = block.next;
-    0
-}
-
-/// A walk along a Maglev table.
-#[repr(C)]
-struct Probe {
-    service: ServiceId,
-    slots: u32,
-    slot: u32,
-    chosen: u32,
-}
-
-/// The flow's slot in the service's Maglev table, or the next whose backend takes it.
-#[inline(always)]
-fn consistent_hash(service: ServiceId, flow_hash: u32) -> u32 {
-    let slots = match TABLES.get(service) {
-        Some(table) => table.get(0).map_or(0, |head| head.0[0]),
+fn consistent_hash(pick: &mut Pick, flow_hash: u32) -> u32 {
+    let index = table::index(pick.service, pick.list());
+    let slots = match TABLES.get(index) {
+        Some(table) => table.get(0).map_or(0, |head| head[0]),
         None => 0,
     };
-    let slot = hash::reduce(flow_hash, slots);
-    let mut walk = Probe { service, slots, slot, chosen: REFUSED | Reason::NoBackend as u32 };
-    if slots != 0 {
-        // SAFETY: the callback has the signature that the helper wants, and the context outlives the call.
-        unsafe {
-            let probe = probe as unsafe extern "C" fn(u64, *mut Probe) -> i64;
-            bpf_loop(PROBES, probe as *mut c_void, (&raw mut walk).cast(), 0);
-        }
+    if slots == 0 {
+        return pick.nobody();
     }
-    walk.chosen
+    let mut slot = hash::reduce(flow_hash, slots);
+    for _ in 0..opaque(PROBES) {
+        let taken = flowpin_probe(pick, index, slot);
+        if taken != AGAIN {
+            return taken;
+        }
+        slot = if slot + 1 < slots { slot + 1 } else { 0 };
+    }
+    pick.nobody()
 }
 
-/// Tries one slot. Returns 0 if its backend takes nothing: the next, please.
-unsafe extern "C" fn probe(_index: u64, walk: *mut Probe) -> i64 {
-    // SAFETY: the helper hands over what `consistent_hash` gave it.
-    let walk = unsafe { &mut *walk };
-    let Some(table) = TABLES.get(walk.service) else { return 1 };
-    let word = walk.slot + 1;
+/// Takes a place on the backend of a slot of a Maglev table. A backend, or [`AGAIN`], or why it is nobody.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flowpin_probe(pick: *mut Pick, index: u32, slot: u32) -> u32 {
+    // SAFETY: the kernel's verifier vouches for memory of that size, or null.
+    let Some(pick) = (unsafe { pick.as_mut() }) else { return REFUSED | Reason::Internal as u32 };
+    let Some(table) = TABLES.get(index) else { return pick.nobody() };
+    let word = slot + 1;
     // A table published in the meantime may be shorter: then there is no such chunk, or the slot is empty.
-    let Some(chunk) = table.get(word / CHUNK_WORDS as u32) else { return 1 };
-    let id = BackendId(chunk.0[word as usize & (CHUNK_WORDS - 1)]);
-    let Some(block) = POOLS.get(id.block()) else { return 1 };
-    let slot = id.slot() & (BLOCK_SLOTS - 1);
+    let Some(chunk) = table.get(word / CHUNK_WORDS as u32) else { return pick.nobody() };
+    let id = BackendId(chunk[word as usize & (CHUNK_WORDS - 1)]);
+    let Some(block) = POOLS.get(id.block()) else { return pick.nobody() };
     // A backend that has just been drained is still in the table for the instant until the next one is published.
-    if block.weight[slot] != 0 {
-        if account::reserve(id, block.limit[slot]) {
-            walk.chosen = id.0;
-            return 1;
+    if pick.may_take(block, id) {
+        if account::reserve(id, block.limit[id.slot() & (BLOCK_SLOTS - 1)]) {
+            return id.0;
         }
-        walk.chosen = REFUSED | Reason::BackendsFull as u32;
+        pick.full = 1;
     }
-    walk.slot = if walk.slot + 1 < walk.slots { walk.slot + 1 } else { 0 };
-    0
+    AGAIN
 }

@@ -6,21 +6,36 @@
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
-    abi::{Addr, Flow, FlowKey, Proto, V4, V6, What},
+    abi::{Addr, FlowKey, Proto, What},
     flow_state::{Phase, Segment, Word, flags, moves_open, next, next_one_sided},
 };
 
 mod pin;
 
-pub use self::pin::{Opening, chance, make_room, pin};
-pub use crate::table::{Entry, entry, find, put_key, same, visit, visit_scratch, visit_twin};
+pub use self::pin::{Opening, Pin, chance, pin, tell_opened};
+pub use crate::table::{Entry, entry, entry_of, find, same, visit, visit_twin};
 use crate::{
     account::{self, Sign},
-    affinity, events,
-    maps::Tables,
-    snat,
-    table::{self, exchange},
+    affinity,
+    events::{self, Tell},
+    family::global_functions,
+    packet::copy,
+    snat::{self, Ports, Reuse},
+    table::{self, Claim, Locate, exchange},
 };
+
+/// What following flows stands on, of an IP version.
+pub trait Tracked: Locate + Claim + Ports + Reuse + Tell + Unlink {}
+impl<V: Locate + Claim + Ports + Reuse + Tell + Unlink> Tracked for V {}
+
+global_functions! {
+    /// Removing flows, as a global function.
+    pub trait Unlink: Locate, Ports {
+        /// Takes both entries of a flow out of the table, which the caller owns; gives its port back if it has one of ours. `forward`: where its forward
+        /// entry lies; `state`: a word of the flow's; `spare`: room for a key.
+        fn unlink(spare: FlowKey; forward: u32, state: u64) = take_out;
+    }
+}
 
 /// Tries at moving a state word on before giving up. Each failure means that another CPU moved it; a connection has a handful of
 /// moves in its life.
@@ -32,12 +47,24 @@ const MOVES: usize = 8;
 pub enum Step {
     /// The packet belongs to the flow.
     Belongs = 0,
-    /// A port used again: the old flow is gone, a new one is to be made.
+    /// A port used again: the old flow is to go, and a new one to be made.
     Anew = 1,
     /// The flow is being removed at this instant.
     Busy = 2,
     /// The operator has closed the connection: the sender is to be told.
     Closed = 3,
+}
+
+/// A flow that has stopped counting and is to be told of, by whoever calls [`tell`]: not where it is found out, deep down in the stack.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Ending {
+    /// Its state until then; 0: there is none.
+    word: u64,
+    /// Where its forward entry lies.
+    place: u32,
+    /// What became of it: [`What`].
+    what: u32,
 }
 
 /// Is there nothing to track in a segment? True for nearly every packet of an open connection.
@@ -51,9 +78,16 @@ pub fn settled<A: Addr>(flow: Entry<A>, segment: &Segment) -> bool {
     if direction.is_forward() { flow.seen.phase() == Phase::ESTABLISHED } else { !direction.is_tracked() }
 }
 
-/// Moves the state on as a TCP segment says. `flow` is the entry that was found; the other direction's is visited.
+/// Moves the state on as a TCP segment says. `flow` is the entry that was found; the other direction's is visited. `spare`: room for its key. Who
+/// calls this [tells](tell) of what is `ending`.
 #[inline(never)]
-pub fn track<V: Tables>(flow: Entry<V::Addr>, segment: &Segment) -> Step {
+pub fn track<V: Tracked>(
+    flow: Entry<V::Addr>,
+    segment: &Segment,
+    spare: &mut FlowKey<V::Addr>,
+    ending: &mut Ending,
+) -> Step {
+    ending.word = 0;
     // SAFETY: the pointer comes from a search in this run.
     let direction = unsafe { (*flow.at()).direction };
     if !same(flow) {
@@ -68,7 +102,7 @@ pub fn track<V: Tables>(flow: Entry<V::Addr>, segment: &Segment) -> Step {
         }
         if segment.opens() && !flow.seen.alive() {
             // The old connection is over, for the client at least; the new one is chosen for anew.
-            return if remove::<V>(flow, flow.seen) { Step::Anew } else { Step::Busy };
+            return Step::Anew;
         }
         if segment.opens() && flow.seen.phase() == Phase::SYN_SENT && !flow.seen.answered() {
             // SAFETY: as above; a whole word.
@@ -77,11 +111,11 @@ pub fn track<V: Tables>(flow: Entry<V::Addr>, segment: &Segment) -> Step {
         }
     }
     if direction.is_direct() {
-        one_sided::<V>(flow, segment);
+        one_sided::<V>(flow, segment, ending);
         return Step::Belongs;
     }
     // Without its other half a flow is being made or removed at this instant; the sender will say it again.
-    let Some(other) = visit_twin::<V>(flow.at()) else { return Step::Belongs };
+    let Some(other) = visit_twin::<V>(flow.at(), spare) else { return Step::Belongs };
     if other.seen.tag() != flow.seen.tag() {
         return Step::Belongs;
     }
@@ -90,7 +124,7 @@ pub fn track<V: Tables>(flow: Entry<V::Addr>, segment: &Segment) -> Step {
     }
     let from_client = direction.is_forward();
     let (forward, reply) = if from_client { (flow, other) } else { (other, flow) };
-    if advance::<V>(forward, reply, segment, from_client) {
+    if advance::<V>(forward, reply, segment, from_client, ending) {
         // From now on replies visit the forward entry: their acknowledgements matter.
         // SAFETY: the pointer comes from a search in this run; one byte, only ever set.
         unsafe { (*reply.at()).direction = (*reply.at()).direction.tracked() };
@@ -109,14 +143,19 @@ fn closed<A: Addr>(forward: Entry<A>, client: bool, segment: &Segment) -> Step {
 /// Closes a TCP connection: whoever says something from now on is answered with a RST. `state`: its word, of which only the
 /// tag counts. True if this call closed it.
 #[inline(never)]
-pub fn close<V: Tables>(forward: Entry<V::Addr>, state: u64) -> bool {
+pub fn close<V: Tracked>(
+    forward: Entry<V::Addr>,
+    state: u64,
+    spare: &mut FlowKey<V::Addr>,
+    ending: &mut Ending,
+) -> bool {
     // SAFETY: the pointer comes from a search in this run.
     let proto = unsafe { (*forward.at()).proto };
     if proto != Proto::TCP || forward.seen.tag() != Word(state).tag() || !forward.seen.counted() {
         return false;
     }
     // First, so that no reply is let through unseen once the state says that it is over.
-    if let Some(reply) = visit_twin::<V>(forward.at())
+    if let Some(reply) = visit_twin::<V>(forward.at(), spare)
         && reply.seen.tag() == forward.seen.tag()
     {
         // SAFETY: the pointer comes from a search in this run; one byte, only ever set.
@@ -128,7 +167,7 @@ pub fn close<V: Tables>(forward: Entry<V::Addr>, state: u64) -> bool {
             Ok(()) => {
                 // SAFETY: as above; the stamp is a whole word: it lingers from now on. The helper has no preconditions.
                 unsafe { (*forward.at()).last_seen = bpf_jiffies64() as u32 };
-                ended::<V>(forward.at(), old.0, What::CLOSED);
+                *ending = ended(forward, old.0, What::CLOSED);
                 return true;
             }
             Err(now) if now.tag() == old.tag() && now.counted() => old = now,
@@ -140,11 +179,12 @@ pub fn close<V: Tables>(forward: Entry<V::Addr>, state: u64) -> bool {
 
 /// Moves a forward entry's state on. True if the connection has just begun to close.
 #[inline(always)]
-fn advance<V: Tables>(
+fn advance<V: Tracked>(
     forward: Entry<V::Addr>,
     reply: Entry<V::Addr>,
     segment: &Segment,
     from_client: bool,
+    ending: &mut Ending,
 ) -> bool {
     if segment.flags & flags::FIN != 0 {
         let from = if from_client { forward } else { reply };
@@ -173,7 +213,7 @@ fn advance<V: Tables>(
                         (true, true) => What::CLIENT_RESET,
                         (true, false) => What::BACKEND_RESET,
                     };
-                    ended::<V>(forward.at(), old.0, what);
+                    *ending = ended(forward, old.0, what);
                 }
                 return new.phase() == Phase::CLOSING && old.phase() != Phase::CLOSING;
             }
@@ -186,7 +226,7 @@ fn advance<V: Tables>(
 
 /// Moves the state on of a flow whose backend answers past the node.
 #[inline(always)]
-fn one_sided<V: Tables>(forward: Entry<V::Addr>, segment: &Segment) {
+fn one_sided<V: Tracked>(forward: Entry<V::Addr>, segment: &Segment, ending: &mut Ending) {
     let old = forward.seen;
     let new = next_one_sided(old, segment);
     // Should another packet be at it at this instant: it is the same client's, who says it again if it matters.
@@ -199,89 +239,100 @@ fn one_sided<V: Tables>(forward: Entry<V::Addr>, segment: &Segment) {
     }
     if old.counted() && !new.counted() {
         let reset = segment.flags & flags::RST != 0;
-        ended::<V>(forward.at(), old.0, if reset { What::CLIENT_RESET } else { What::FINISHED });
+        *ending = ended(forward, old.0, if reset { What::CLIENT_RESET } else { What::FINISHED });
     }
 }
 
-/// A flow has stopped counting: what follows from it. `forward`: its forward entry, found in this run; `word`: its state until now. Called
-/// by whoever moved the state, once.
-#[inline(never)]
-fn ended<V: Tables>(forward: *const Flow<V::Addr>, word: u64, what: What) {
+/// A flow has stopped counting: its place, and what its client's bond counts, are given back. Called by whoever moved the state, once. `word`: its state
+/// until then.
+#[inline(always)]
+fn ended<A: Addr>(forward: Entry<A>, word: u64, what: What) -> Ending {
     // SAFETY: the pointer comes from a search in this run; these are written before the entry is made and never after.
-    let (client, backend, created) = unsafe { ((*forward).src, (*forward).backend, (*forward).created) };
-    account::ended(backend, created);
-    if Word(word).bound() {
-        affinity::left(client, backend);
+    unsafe {
+        let flow = forward.at();
+        account::ended((*flow).backend, (*flow).created);
+        if Word(word).bound() {
+            affinity::left((*flow).src.wide(), (*flow).dport, (*flow).proto, (*flow).backend);
+        }
     }
-    if events::followed() {
-        events::tell::<V>(forward, what);
+    Ending { word, place: forward.place, what: what.0 as u32 }
+}
+
+/// Tells of a flow that has stopped counting, if anybody follows. `spare`: room for a key.
+#[inline(always)]
+pub fn tell<V: Tracked>(ending: &Ending, spare: &mut FlowKey<V::Addr>) {
+    if ending.word != 0 && events::followed() {
+        V::tell(spare, ending.place, ending.word, ending.what);
     }
 }
 
 /// Moves the state to `GONE` if it is still `old`, and if so removes both entries. True if this call removed the flow.
-#[inline(never)]
-pub fn remove<V: Tables>(forward: Entry<V::Addr>, old: Word) -> bool {
+#[inline(always)]
+pub fn remove<V: Tracked>(forward: Entry<V::Addr>, old: Word, spare: &mut FlowKey<V::Addr>) -> bool {
     if exchange(forward, old, old.with(Phase::GONE)).is_err() {
         return false;
     }
     if old.counted() {
-        ended::<V>(forward.at(), old.0, What::REMOVED);
+        tell::<V>(&ended(forward, old.0, What::REMOVED), spare);
     }
-    unlink::<V>(forward.at());
+    V::unlink(spare, forward.place, old.0);
     true
 }
 
-/// Takes a flow's entries out of the table, and gives its port back if it has one of ours. The caller owns them.
 #[inline(always)]
-fn unlink<V: Tables>(forward: *const Flow<V::Addr>) {
-    if table::put_own::<V>(forward).is_some() {
-        V::unlink();
+fn take_out<V: Locate + Ports>(spare: *mut FlowKey<V::Addr>, place: u32, state: u64) -> u32 {
+    // SAFETY: the kernel's verifier vouches for memory of that size, or null.
+    let Some(reply) = (unsafe { spare.as_mut() }) else { return 0 };
+    let Some(forward) = entry_of::<V>(place, Word(state)) else { return 0 };
+    // The reply entry is this flow's unless its tag says otherwise.
+    let twin = visit_twin::<V>(forward.at(), reply).filter(|twin| twin.seen.tag() == forward.seen.tag());
+    if let Some(twin) = twin {
+        table::take_out::<V>(twin.place);
     }
-}
-
-/// [`unlink`], of the flow whose forward entry has the first scratch entry's key.
-#[inline(always)]
-fn take_out<V: Tables>() {
-    let Some(forward) = visit_scratch::<V>() else { return };
     // SAFETY: the pointer comes from a search in this run.
-    let ours =
-        unsafe { (*forward.at()).direction }.is_full() && table::note_twin::<V>(forward.at()).is_some();
-    table::remove::<V>(forward.at(), forward.seen);
+    let ours = unsafe { (*forward.at()).direction }.is_full();
+    table::take_out::<V>(place);
     // Only now: who is given the port next must find no entry with it.
-    if ours {
-        snat::give_back::<V>();
+    if twin.is_some() && ours {
+        snat::give_back::<V>(reply);
     }
+    1
 }
 
-/// [`unlink`], as a global function for the kernel, IPv4.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn flowpin_unlink4() -> u32 {
-    take_out::<V4>();
-    0
-}
-
-/// [`unlink`], IPv6.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn flowpin_unlink6() -> u32 {
-    take_out::<V6>();
-    0
-}
-
-/// The 5-tuple with which packets of an entry leave; `None`: it is being removed.
+/// Writes the 5-tuple with which packets of an entry leave. False: it is being removed.
 #[inline(always)]
-pub fn translated<V: Tables>(flow: Entry<V::Addr>) -> Option<FlowKey<V::Addr>> {
+pub fn translated<V: Locate>(flow: Entry<V::Addr>, key: &mut FlowKey<V::Addr>) -> bool {
     // SAFETY: the pointers come from searches in this run.
     unsafe {
-        if !(*flow.at()).direction.is_full() {
-            return Some((*flow.at()).translated());
+        if (*flow.at()).direction.is_full() {
+            let Some(twin) = table::placed_twin::<V>(flow) else { return false };
+            copy(&raw mut key.src, &raw const (*twin).dst);
+            copy(&raw mut key.dst, &raw const (*twin).src);
+            (key.sport, key.dport, key.proto) = ((*twin).dport, (*twin).sport, (*twin).proto);
+            // Whose key it was that was read.
+            return table::tagged(twin, flow.seen);
         }
-        let twin = table::placed_twin::<V>(flow)?;
-        let key = (*twin).key().turned();
-        // Whose key it was that was read.
-        if table::tagged(twin, flow.seen) { Some(key) } else { None }
+        let forward = (*flow.at()).direction.is_forward();
+        key.src = if forward { (*flow.at()).src } else { (*flow.at()).nat_addr };
+        key.dst = if forward { (*flow.at()).nat_addr } else { (*flow.at()).dst };
+        key.sport = if forward { (*flow.at()).sport } else { (*flow.at()).nat_port };
+        key.dport = if forward { (*flow.at()).nat_port } else { (*flow.at()).dport };
+        key.proto = (*flow.at()).proto;
     }
+    true
+}
+
+/// Would answers to a packet with this 5-tuple be taken for those of a flow of ours, which it doesn't belong to?
+#[inline(always)]
+pub fn answers_to<V: Locate>(key: &FlowKey<V::Addr>, spare: &mut FlowKey<V::Addr>) -> bool {
+    // SAFETY: two keys.
+    unsafe {
+        copy(&raw mut spare.src, &raw const key.dst);
+        copy(&raw mut spare.dst, &raw const key.src);
+    }
+    (spare.sport, spare.dport, spare.proto) = (key.dport, key.sport, key.proto);
+    // SAFETY: the pointer comes from a search in this run.
+    visit::<V>(spare).is_some_and(|flow| !unsafe { (*flow.at()).direction }.is_forward())
 }
 
 /// Set in what [`pin`] returns if the rest is a [`Reason`].

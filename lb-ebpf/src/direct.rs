@@ -6,12 +6,10 @@ use lb_common::abi::Reason;
 use crate::{
     account,
     conntrack::{self, Entry},
-    maps::Tables,
     packet::{Packet, get},
     parse::{Header, Parsed},
     reset::Answer,
     rewrite::Rewrite,
-    unreachable,
 };
 
 /// Where a packet is to go that stays as it is.
@@ -28,45 +26,29 @@ pub struct Direct<A> {
     pub bytes: usize,
 }
 
-/// Sends a packet of such a flow.
+/// Sends a packet of such a flow. `Err`: the packet again, and why it can't be sent.
 #[inline(never)]
-pub fn send<V: Tables + Answer + Header, P: Packet>(
-    mut packet: P,
-    parsed: &Parsed<V::Addr>,
+pub fn send<V: Answer + Header, P: Packet>(
+    packet: &mut P,
+    parsed: &mut Parsed<V::Addr>,
     flow: Entry<V::Addr>,
-) -> P::Verdict {
-    if !P::DIRECT {
-        // TC sees to it.
-        return packet.pass();
-    }
-    let Some(ip) = packet.bytes(parsed.l3(), V::LEN) else { return packet.drop() };
+) -> Result<P::Verdict, u32> {
+    let Some(ip) = packet.bytes(parsed.l3(), V::LEN) else { return Err(Reason::Internal as u32) };
     // SAFETY: the fixed IP header at `ip` was just bounds-checked.
     if unsafe { get::<u8>(ip, <V as Rewrite>::HOPS) } <= 1 {
         // The stack tells the sender.
-        return packet.pass();
+        return Ok(packet.let_pass());
     }
     // SAFETY: the pointer comes from a search in this run.
     let (to, tunnel) = unsafe { ((*flow.at()).nat_addr, (*flow.at()).direction.is_tunnel()) };
     if !conntrack::same(flow) {
-        account::reason(Reason::FlowBusy as u32);
-        return packet.drop();
+        return Err(Reason::FlowBusy as u32);
     }
     account::packet(flow, packet.segments(), parsed.bytes as u64, &parsed.segment);
     let direct =
         Direct { to, tunnel, l3: parsed.l3(), headers: parsed.headers(), bytes: parsed.bytes as usize };
-    match packet.direct::<V>(&direct) {
-        Ok(verdict) => verdict,
-        Err(0) => {
-            account::reason(Reason::NoWay as u32);
-            packet.drop()
-        }
-        Err(mtu) => {
-            account::reason(Reason::TooBig as u32);
-            if parsed.l4() != 0 && unreachable::too_big::<V, P>(&mut packet, parsed, mtu) {
-                return packet.send_back();
-            }
-            account::reason(Reason::Unanswered as u32);
-            packet.drop()
-        }
-    }
+    packet.direct::<V>(&direct).map_err(|mtu| {
+        parsed.mtu = mtu;
+        if mtu == 0 { Reason::NoWay as u32 } else { Reason::TooBig as u32 }
+    })
 }

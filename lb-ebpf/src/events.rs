@@ -1,11 +1,24 @@
 //! Records of flows that open and end, for those who follow. If nobody does, a flow's life costs one look at a number more.
 
-use lb_common::abi::{Addr, Event, Flow, V4, V6, What};
+use lb_common::{
+    abi::{Addr, Event, FlowKey, What},
+    flow_state::Word,
+};
 
 use crate::{
-    maps::{EVENTS, LISTEN, Tables},
-    table::{both, put_own},
+    family::global_functions,
+    maps::{EVENTS, LISTEN},
+    table::{Locate, entry_of, visit_twin},
 };
+
+global_functions! {
+    /// Telling, as a global function.
+    pub trait Tell: Locate {
+        /// Tells what became of a flow. `forward`: where its forward entry lies; `state`: a word of the flow's; `spare`: room for
+        /// a key.
+        fn tell(spare: FlowKey; forward: u32, state: u64, what: u32) = record;
+    }
+}
 
 /// Does anybody follow?
 #[inline(always)]
@@ -13,19 +26,13 @@ pub fn followed() -> bool {
     LISTEN.get(0).is_some_and(|listeners| *listeners != 0)
 }
 
-/// Tells of a flow, given its forward entry.
+/// What can't be told for want of room is lost; who follows misses a record, no packet waits.
 #[inline(always)]
-pub fn tell<V: Tables>(forward: *const Flow<V::Addr>, what: What) {
-    if put_own::<V>(forward).is_some() {
-        V::tell(what.0 as u32);
-    }
-}
-
-/// Tells of the flow whose forward entry has the first scratch entry's key. What can't be told for want of room is lost; who follows
-/// misses a record, no packet waits.
-#[inline(always)]
-fn record<V: Tables>(what: u32) {
-    let Some((forward, reply)) = both::<V>() else { return };
+fn record<V: Locate>(spare: *mut FlowKey<V::Addr>, place: u32, state: u64, what: u32) -> u32 {
+    // SAFETY: the kernel's verifier vouches for memory of that size, or null.
+    let Some(spare) = (unsafe { spare.as_mut() }) else { return 0 };
+    let Some(forward) = entry_of::<V>(place, Word(state)) else { return 0 };
+    let reply = visit_twin::<V>(forward.at(), spare);
     let forward = forward.at();
     let (target, target_port, bytes_out) = match reply {
         // SAFETY: the pointer comes from a search in this run.
@@ -33,7 +40,7 @@ fn record<V: Tables>(what: u32) {
         // SAFETY: as above. Who answers past the node has an entry only here.
         None => unsafe { ((*forward).nat_addr, (*forward).nat_port, 0) },
     };
-    let Some(mut record) = EVENTS.reserve(0) else { return };
+    let Some(mut record) = EVENTS.reserve(0) else { return 0 };
     let to: *mut Event = record.as_mut_ptr();
     // SAFETY: the pointer comes from a search in this run; what another flow has become of it by now is only read. The record is this
     // run's own. Field by field: the stack has no room for a second one.
@@ -54,20 +61,5 @@ fn record<V: Tables>(what: u32) {
         (*to)._pad = 0;
     }
     record.submit(0);
-}
-
-/// [`tell`], as a global function for the kernel, IPv4.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn flowpin_tell4(what: u32) -> u32 {
-    record::<V4>(what);
-    0
-}
-
-/// [`tell`], IPv6.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn flowpin_tell6(what: u32) -> u32 {
-    record::<V6>(what);
-    0
+    1
 }

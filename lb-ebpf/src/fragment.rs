@@ -4,18 +4,23 @@
 
 use lb_common::abi::{FirstFragment, FragmentKey};
 
-use crate::{conntrack, maps::Tables, parse::Parsed, service};
+use crate::{
+    maps::Maps,
+    parse::Parsed,
+    service,
+    table::{self, Locate},
+};
 
 #[inline(always)]
-fn key<V: Tables>(parsed: &Parsed<V::Addr>) -> FragmentKey<V::Addr> {
+fn key<V: Maps>(parsed: &Parsed<V::Addr>) -> FragmentKey<V::Addr> {
     let proto = if V::IS_V6 { Default::default() } else { parsed.key.proto };
     FragmentKey { src: parsed.key.src, dst: parsed.key.dst, id: parsed.fragment, proto, _pad: [0; 3] }
 }
 
 /// A first fragment, which is parsed like a whole packet. If it is of a flow, or for a service, it is remembered; `false`: it isn't ours.
 #[inline(never)]
-pub fn first<V: Tables>(parsed: &Parsed<V::Addr>) -> bool {
-    if service::lookup::<V>(&parsed.key).is_none() && conntrack::visit::<V>(&parsed.key).is_none() {
+pub fn first<V: Locate>(parsed: &Parsed<V::Addr>) -> bool {
+    if service::lookup::<V>(&parsed.key).is_none() && table::visit::<V>(&parsed.key).is_none() {
         return false;
     }
     let first = FirstFragment {
@@ -31,7 +36,7 @@ pub fn first<V: Tables>(parsed: &Parsed<V::Addr>) -> bool {
 
 /// Another fragment: gives it the ports that its first had. `false`: that hasn't come, or wasn't ours.
 #[inline(never)]
-pub fn later<V: Tables>(parsed: &mut Parsed<V::Addr>) -> bool {
+pub fn later<V: Locate>(parsed: &mut Parsed<V::Addr>) -> bool {
     let Some(first) = V::fragments().get_ptr(key::<V>(parsed)) else { return false };
     // SAFETY: an element of a map, which is preallocated: it may be given to another datagram meanwhile, and this fragment go astray, as
     // one does whose identification is used again too soon.

@@ -5,18 +5,18 @@
 //! turned round as its key: what that entry does to packets is what is to be done to the error, and the reverse of it to the quotation.
 
 use lb_common::{
-    abi::{Addr4, Addr6, FlowKey, PortBe, Proto, V4, V6},
+    abi::{Addr4, Addr6, PortBe, Proto, V4, V6},
     checksum,
 };
 
 use crate::{
     conntrack,
-    maps::Tables,
     packet::{L4Fix, Packet, get, put},
     parse::Parsed,
     reset::{Answer, TTL, turn_ethernet},
     rewrite::{TCP_CHECK, UDP_CHECK, addr_delta, port_delta},
     service,
+    table::{self, Locate},
 };
 
 /// Bytes of an ICMP header.
@@ -25,7 +25,7 @@ const HEADER: usize = 8;
 const CHECK: usize = 2;
 
 /// What ICMP is in an IP version.
-pub trait Icmp: Tables + Answer {
+pub trait Icmp: Locate + Answer {
     /// Type of an echo request.
     const ECHO: u8;
     /// Type of an echo reply.
@@ -104,7 +104,7 @@ pub enum Meant {
 
 /// An ICMP packet. `echo`: pings are answered.
 #[inline(never)]
-pub fn meet<V: Icmp, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>, echo: bool) -> Meant {
+pub fn meet<V: Icmp, P: Packet>(packet: &mut P, parsed: &mut Parsed<V::Addr>, echo: bool) -> Meant {
     if parsed.room() < HEADER {
         return Meant::Onward;
     }
@@ -113,14 +113,14 @@ pub fn meet<V: Icmp, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>, echo: 
     let kind: u8 = unsafe { get(p, 0) };
     if V::is_error(kind) {
         return match about::<V, P>(packet, parsed) {
-            Some((proto, len)) => match translate::<V, P>(packet, parsed, proto, len) {
+            Some(len) => match translate::<V, P>(packet, parsed, len) {
                 Some(()) => Meant::Onward,
                 None => Meant::Spoilt,
             },
             None => Meant::Onward,
         };
     }
-    if !echo || kind != V::ECHO || !service::is_vip::<V>(parsed.key.dst) {
+    if !echo || kind != V::ECHO || !service::vip::<V>(parsed.key.dst).is_some() {
         return Meant::Onward;
     }
     if answer::<V, P>(packet, parsed).is_some() { Meant::Answer } else { Meant::Spoilt }
@@ -148,9 +148,9 @@ fn answer<V: Icmp, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>) -> Optio
     fix::<V, P>(packet, parsed, 0, checksum::delta(old as u32, new as u32))
 }
 
-/// Protocol and IP header length of the packet that an error is about. Its 5-tuple, turned round, is then the first scratch entry's key.
+/// IP header length of the packet that an error is about. Its 5-tuple, reversed, is then in `parsed`.
 #[inline(always)]
-fn about<V: Icmp, P: Packet>(packet: &P, parsed: &Parsed<V::Addr>) -> Option<(Proto, usize)> {
+fn about<V: Icmp, P: Packet>(packet: &P, parsed: &mut Parsed<V::Addr>) -> Option<usize> {
     let at = parsed.l4() + HEADER;
     let ip = packet.bytes(at, V::LEN)?;
     // SAFETY: the fixed IP header at `ip` was just bounds-checked.
@@ -168,26 +168,20 @@ fn about<V: Icmp, P: Packet>(packet: &P, parsed: &Parsed<V::Addr>) -> Option<(Pr
     let p = packet.bytes(at + len, 4)?;
     // SAFETY: 4 bytes at `p` were just bounds-checked.
     let (sport, dport) = unsafe { (PortBe(get(p, 0)), PortBe(get(p, 2))) };
-    conntrack::put_key::<V>(&FlowKey::new(dst, src, dport, sport, proto))?;
-    Some((proto, len))
+    (parsed.quoted.src, parsed.quoted.dst) = (dst, src);
+    (parsed.quoted.sport, parsed.quoted.dport, parsed.quoted.proto) = (dport, sport, proto);
+    Some(len)
 }
 
-/// Translates an error about a packet of this protocol, whose IP header is `len` bytes long, if it is of a flow: that of the first scratch
-/// entry's key.
+/// Translates an error about the packet that it quotes, whose IP header is `len` bytes long, if that is of a flow.
 #[inline(always)]
-fn translate<V: Icmp, P: Packet>(
-    packet: &mut P,
-    parsed: &Parsed<V::Addr>,
-    proto: Proto,
-    len: usize,
-) -> Option<()> {
-    let Some(flow) = conntrack::visit_scratch::<V>() else { return Some(()) };
-    // SAFETY: the pointer comes from a search in this run.
-    let old = unsafe { (*flow.at()).key() };
-    let Some(new) = conntrack::translated::<V>(flow) else { return Some(()) };
-    if !conntrack::same(flow) {
+fn translate<V: Icmp, P: Packet>(packet: &mut P, parsed: &mut Parsed<V::Addr>, len: usize) -> Option<()> {
+    let Some(flow) = table::visit::<V>(&parsed.quoted) else { return Some(()) };
+    if !conntrack::translated::<V>(flow, &mut parsed.spare) || !conntrack::same(flow) {
         return Some(());
     }
+    let (old, new) = (&parsed.quoted, &parsed.spare);
+    let proto = old.proto;
     let (source, destination) = (addr_delta(old.src, new.src), addr_delta(old.dst, new.dst));
     let ip = packet.bytes(parsed.l3(), V::LEN)?;
     let mut pseudo = destination;

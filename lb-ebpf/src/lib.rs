@@ -24,6 +24,7 @@ pub mod choose;
 pub mod conntrack;
 pub mod direct;
 pub mod events;
+mod family;
 pub mod fragment;
 pub mod icmp;
 pub mod maps;

@@ -5,7 +5,10 @@ use lb_common::{
     flow_state::{Segment, flags},
 };
 
-use crate::packet::{Packet, get};
+use crate::{
+    conntrack::Ending,
+    packet::{Packet, get},
+};
 
 const ETH_LEN: usize = 14;
 const ETH_P_IP: u16 = 0x0800u16.to_be();
@@ -69,6 +72,22 @@ pub struct Parsed<A> {
     pub first: u32,
     /// TCP: what it says. UDP: nothing.
     pub segment: Segment,
+    /// What the step of a flow is to tell of.
+    pub ending: Ending,
+    /// Room for another 5-tuple, which steps work with.
+    pub spare: FlowKey<A>,
+    /// Of the packet that an ICMP error quotes, reversed.
+    pub quoted: FlowKey<A>,
+    /// For further steps: where it was met, a [`Hook`](crate::packet::Hook).
+    pub hook: u32,
+    /// 1: the step that opens a flow is at it for the second time.
+    pub again: u32,
+    /// For the steps of a flow: where its entry lies.
+    pub place: u32,
+    /// For the step that answers one that is too big: how large it may be.
+    pub mtu: u32,
+    /// For the step that answers: why it is refused, a [`Reason`](lb_common::abi::Reason). For the one of what has no ports: which [`Why`].
+    pub because: u32,
 }
 
 impl<A> Parsed<A> {
@@ -125,6 +144,20 @@ pub enum Why {
     Fragment,
     /// A first fragment, which has ports.
     FirstFragment,
+}
+
+impl Why {
+    /// From what it is as a number.
+    #[inline(always)]
+    pub const fn of(number: u32) -> Self {
+        match number {
+            1 => Self::Icmp,
+            2 => Self::Malformed,
+            3 => Self::Fragment,
+            4 => Self::FirstFragment,
+            _ => Self::Foreign,
+        }
+    }
 }
 
 /// What parsing needs to know of an IP version.

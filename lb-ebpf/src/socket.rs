@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        BackendId, CREATED_SHIFT, Guard, PortBe, Proto, Reason, Service, SocketPin,
+        Backend, BackendId, CREATED_SHIFT, Guard, List, PortBe, Proto, Reason, Service, SocketPin,
         socket::SocketRequest,
         sweep::{BATCH, HEADER, RESET},
     },
@@ -26,10 +26,12 @@ use self::{
     pins::{Sockets, flowpin_make_room, flowpin_release, flowpin_release_all},
 };
 use crate::{
-    account, affinity, choose,
+    account, affinity,
+    choose::{self, Pick},
     conntrack::{REFUSED, chance},
     maps::{BACKENDS, NODE_NETNS, SOCKET_PINS, SOCKETS_OF_ALL},
     packet::{Packet, XdpPacket, get, opaque},
+    pipeline::backend_port,
 };
 
 /// Verdict of a hook: the call goes on.
@@ -110,7 +112,7 @@ fn concerns_us(ctx: &SockAddrContext) -> bool {
 #[inline(always)]
 fn fail(refused: u32) -> i32 {
     let reason = refused & !REFUSED;
-    account::reason_by_process(reason);
+    account::reason(reason);
     let error = if reason == Reason::SourceNotAllowed as u32 { EPERM } else { ECONNREFUSED };
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_set_retval(-error) };
@@ -235,42 +237,58 @@ fn open_if_admitted(
 #[inline(always)]
 fn open(cookie: u64, service: &Service, peer: &mut Peer, connected: bool) -> u32 {
     let chance = chance();
-    let chosen = choose(cookie, service, peer.family, chance);
+    let chosen = choose(cookie, service, peer, chance);
     if chosen & REFUSED != 0 {
         return chosen;
     }
-    if !pin(cookie, peer, chosen, chance, connected) {
-        give_back(chosen, peer.family);
+    let port = peer.port;
+    if !pin(cookie, peer, &Opening { target: service.target, chosen, chance, connected }) {
+        give_back(chosen, peer.family, port, peer.proto);
         return REFUSED | Reason::TableFull as u32;
     }
-    account::pinned_by_process(BackendId(chosen & !affinity::BOUND));
+    account::pinned(BackendId(chosen & !affinity::BOUND));
     LED
 }
 
-/// A backend with a place taken on it: the outcome of `choose` or `affinity`.
+/// A backend with a place taken on it: the outcome of `choose` or `affinity`. A process of the node's is no client from elsewhere: all backends are
+/// its to use.
 #[inline(never)]
-fn choose(cookie: u64, service: &Service, family: u8, chance: u32) -> u32 {
+fn choose(cookie: u64, service: &Service, peer: &Peer, chance: u32) -> u32 {
     let flow = hash::mix(hash::mix(cookie as u32) ^ (cookie >> 32) as u32);
-    if service.affine != 0 {
-        affinity::choose_for_process(service, node(family), flow, chance)
-    } else {
-        choose::backend(service, flow, chance)
+    let mut pick = Pick::new(service, List::new(peer.family == Backend::V6, false), chance);
+    if service.affine == 0 {
+        return choose::backend(service.algorithm, &mut pick, flow);
     }
+    let mut client = affinity::Client::new(node(peer.family), peer.port, peer.proto);
+    affinity::choose(service.algorithm, &mut client, &mut pick, flow)
 }
 
 /// Gives that back.
 #[inline(never)]
-fn give_back(chosen: u32, family: u8) {
+fn give_back(chosen: u32, family: u8, port: PortBe, proto: Proto) {
     let backend = BackendId(chosen & !affinity::BOUND);
     account::release(backend);
     if chosen & affinity::BOUND != 0 {
-        affinity::left_by_process(node(family), backend);
+        affinity::left(node(family), port, proto, backend);
     }
+}
+
+/// What a socket's new pin is to be.
+struct Opening {
+    /// Port of backends that name none; 0: the one that was asked for.
+    target: PortBe,
+    /// The outcome of [`choose`].
+    chosen: u32,
+    /// Random bits.
+    chance: u32,
+    /// Until the socket is closed.
+    connected: bool,
 }
 
 /// Pins the socket to the backend that was chosen, which becomes the destination. False: there is no room for another socket.
 #[inline(never)]
-fn pin(cookie: u64, peer: &mut Peer, chosen: u32, chance: u32, connected: bool) -> bool {
+fn pin(cookie: u64, peer: &mut Peer, opening: &Opening) -> bool {
+    let Opening { target, chosen, chance, connected } = *opening;
     let backend = BackendId(chosen & !affinity::BOUND);
     let Some(record) = BACKENDS.get(backend.0) else { return false };
     if !connected {
@@ -278,7 +296,7 @@ fn pin(cookie: u64, peer: &mut Peer, chosen: u32, chance: u32, connected: bool) 
     }
     let at = socket_table::claim(&Sockets, cookie);
     let Some(pin) = SOCKET_PINS.get_ptr_mut(at) else { return false };
-    let port = if record.port == PortBe(0) { peer.port } else { record.port };
+    let port = backend_port(record, target, peer.port);
     // SAFETY: within a map's value, and nobody else writes a pin whose place is claimed. The helper has no preconditions.
     unsafe {
         let now = bpf_jiffies64();
@@ -313,7 +331,7 @@ pub fn closed(ctx: SockContext) -> i32 {
 /// Lets go of the pins that the agent names; returns how many there were.
 #[inline(always)]
 pub fn sweep(ctx: XdpContext) -> u32 {
-    let packet = XdpPacket::<false, false>::new(ctx);
+    let packet = XdpPacket::<false>::bare(ctx);
     let mut released = 0;
     let Some(p) = packet.bytes(0, HEADER) else { return 0 };
     // SAFETY: the bytes at `p` were just bounds-checked.

@@ -4,7 +4,7 @@
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
     abi::{
-        Addr, V4, V6,
+        Addr, FlowKey,
         affinity::ForgetRequest,
         sweep::{BATCH, HEADER, REMOVE, RESET, Request},
     },
@@ -14,16 +14,24 @@ use lb_common::{
 
 use crate::{
     affinity,
-    conntrack::{self, Entry},
-    maps::Tables,
+    conntrack::{self, Ending, Entry, Tracked},
+    family::global_functions,
     packet::{Packet, XdpPacket, get},
-    table::{put_key, visit_scratch},
+    table::visit,
 };
+
+global_functions! {
+    /// Serving a request, as a global function.
+    pub trait Serve: Tracked {
+        /// Serves a request about the flow whose forward entry has this key, in whose place others are put then. 1: it was done.
+        fn serve(forward: FlowKey; what: u32, state: u64, seen_forward: u32, seen_reply: u32) = serve;
+    }
+}
 
 /// Serves the requests in the "packet"; returns how many flows it removed or closed.
 #[inline(always)]
-pub fn run<V: Tables>(ctx: XdpContext) -> u32 {
-    let packet = XdpPacket::<false, false>::new(ctx);
+pub fn run<V: Serve>(ctx: XdpContext) -> u32 {
+    let packet = XdpPacket::<false>::bare(ctx);
     let mut removed = 0;
     let Some(p) = packet.bytes(0, HEADER) else { return 0 };
     // SAFETY: the bytes at `p` were just bounds-checked.
@@ -33,11 +41,12 @@ pub fn run<V: Tables>(ctx: XdpContext) -> u32 {
         else {
             break;
         };
-        // SAFETY: the bytes at `p` were just bounds-checked; any bits are a request.
-        let request: Request<V::Addr> = unsafe { get(p, 0) };
-        if put_key::<V>(&request.key).is_some() {
-            removed += V::serve(what as u32, request.state, request.seen_forward, request.seen_reply);
-        }
+        let request = p.cast::<Request<V::Addr>>();
+        // SAFETY: the bytes at `p` were just bounds-checked; any bits are a request. Field by field: the stack has no room for it.
+        removed += unsafe {
+            let key = &raw mut (*request).key;
+            V::serve(key, what as u32, (*request).state, (*request).seen_forward, (*request).seen_reply)
+        };
     }
     removed
 }
@@ -45,7 +54,7 @@ pub fn run<V: Tables>(ctx: XdpContext) -> u32 {
 /// Forgets the clients in the "packet"; returns how many there were.
 #[inline(always)]
 pub fn forget(ctx: XdpContext) -> u32 {
-    let packet = XdpPacket::<false, false>::new(ctx);
+    let packet = XdpPacket::<false>::bare(ctx);
     let mut forgotten = 0;
     let Some(p) = packet.bytes(0, HEADER) else { return 0 };
     // SAFETY: the bytes at `p` were just bounds-checked.
@@ -62,40 +71,37 @@ pub fn forget(ctx: XdpContext) -> u32 {
     forgotten
 }
 
-/// Serves one request, about the flow whose forward entry has the first scratch entry's key. Was it done?
 #[inline(always)]
-fn serve<V: Tables>(what: u32, state: u64, seen_forward: u32, seen_reply: u32) -> bool {
-    let Some(forward) = visit_scratch::<V>() else { return false };
+fn serve<V: Tracked>(
+    key: *mut FlowKey<V::Addr>,
+    what: u32,
+    state: u64,
+    seen_forward: u32,
+    seen_reply: u32,
+) -> u32 {
+    // SAFETY: the kernel's verifier vouches for memory of that size, or null.
+    let Some(key) = (unsafe { key.as_mut() }) else { return 0 };
+    let Some(forward) = visit::<V>(key) else { return 0 };
     if what != RESET as u32 {
         if stamp(forward) != seen_forward {
-            return false;
+            return 0;
         }
-        if let Some(reply) = conntrack::visit_twin::<V>(forward.at())
+        if let Some(reply) = conntrack::visit_twin::<V>(forward.at(), key)
             && stamp(reply) != seen_reply
             && reply.seen.tag() == Word(state).tag()
         {
-            return false;
+            return 0;
         }
     }
-    if what == REMOVE as u32 {
-        conntrack::remove::<V>(forward, Word(state))
+    let done = if what == REMOVE as u32 {
+        conntrack::remove::<V>(forward, Word(state), key)
     } else {
-        conntrack::close::<V>(forward, state)
-    }
-}
-
-/// [`serve`], as a global function for the kernel, IPv4.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn flowpin_serve4(what: u32, state: u64, seen_forward: u32, seen_reply: u32) -> u32 {
-    serve::<V4>(what, state, seen_forward, seen_reply) as u32
-}
-
-/// [`serve`], IPv6.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn flowpin_serve6(what: u32, state: u64, seen_forward: u32, seen_reply: u32) -> u32 {
-    serve::<V6>(what, state, seen_forward, seen_reply) as u32
+        let mut ending = Ending::default();
+        let closed = conntrack::close::<V>(forward, state, key, &mut ending);
+        conntrack::tell::<V>(&ending, key);
+        closed
+    };
+    done as u32
 }
 
 #[inline(always)]

@@ -10,29 +10,22 @@
 //! bucket after their own claim, which is a full barrier: at least one sees the other and takes its claim back.
 
 mod insert;
-mod scratch;
 
 use lb_common::{
-    abi::{Addr, Flow, FlowKey, V4, V6},
+    abi::{Addr, Flow, FlowKey},
     flow_state::Word,
     flow_table::{LANES, Place, lowest, place, rest, with_tag, without},
 };
 
-pub(crate) use self::scratch::put_own;
-use self::scratch::put_twin;
-pub use self::{
-    insert::{claim, give_back, publish},
-    scratch::{
-        Pair, both, link, note_twin, placed_twin, put_key, scratch, visit_reply, visit_scratch, visit_twin,
-    },
-};
+pub use self::insert::{Claim, claim, give_back, publish, scratch};
 use crate::{
     atomic::{compare_exchange_u64, fetch_and_u64},
-    maps::Tables,
-    packet::opaque,
+    family::global_functions,
+    maps::{FLOW_BUCKETS, FLOW_SEED, Maps},
+    packet::{copy, opaque},
 };
 
-/// The scratch entry of a new flow's forward direction, and of searches.
+/// The scratch entry of a new flow's forward direction.
 pub const FORWARD: u32 = 0;
 /// The scratch entry of a new flow's replies.
 pub const REPLY: u32 = 1;
@@ -52,6 +45,8 @@ pub const BUSY: u32 = NOWHERE + 3;
 /// be given to another flow at any time: what is read of it holds only if the state still [bears the same tag](same).
 pub struct Entry<A: Addr> {
     at: *mut Flow<A>,
+    /// Where that is, as a number.
+    pub place: u32,
     /// Its state when it was found, not 0.
     pub seen: Word,
 }
@@ -82,7 +77,7 @@ fn state<A: Addr>(flow: *const Flow<A>) -> Word {
 /// Is it still the flow that was found?
 #[inline(always)]
 pub fn same<A: Addr>(flow: Entry<A>) -> bool {
-    state(flow.at).tag() == flow.seen.tag()
+    tagged(flow.at, flow.seen)
 }
 
 /// Does the lane hold an entry of the flow that a word is of?
@@ -107,8 +102,8 @@ fn swap<A: Addr>(flow: *mut Flow<A>, old: Word, new: Word) -> Result<(), Word> {
 }
 
 #[inline(always)]
-fn places<V: Tables>(key: &FlowKey<V::Addr>) -> Place {
-    place(key, V::seed(), V::buckets())
+fn places<V: Maps>(key: &FlowKey<V::Addr>) -> Place {
+    place(key, FLOW_SEED.load(), FLOW_BUCKETS.load())
 }
 
 /// Is this the key's entry? Every field is compared, so that there is one branch.
@@ -122,23 +117,15 @@ fn is<A: Addr>(flow: *const Flow<A>, key: &FlowKey<A>) -> bool {
     }
 }
 
-/// Have two entries the same key?
+/// The same key, about which the optimiser knows nothing: it would keep all its words on the stack for a loop to compare with.
 #[inline(always)]
-fn alike<A: Addr>(flow: *const Flow<A>, scratch: *const Flow<A>) -> bool {
-    // SAFETY: one comes from a search in this run, the other is this CPU's own. A key that is being written is told by the state.
-    unsafe {
-        let ports = ((*flow).sport.0 ^ (*scratch).sport.0) | ((*flow).dport.0 ^ (*scratch).dport.0);
-        let proto = (*flow).proto.0 ^ (*scratch).proto.0;
-        (*flow).src.differs((*scratch).src)
-            | (*flow).dst.differs((*scratch).dst)
-            | ports as u32
-            | proto as u32
-            == 0
-    }
+fn afresh<A>(key: &FlowKey<A>) -> &FlowKey<A> {
+    // SAFETY: the same reference.
+    unsafe { &*(opaque((&raw const *key).addr()) as *const FlowKey<A>) }
 }
 
 #[inline(always)]
-fn head<V: Tables>(bucket: u32) -> Option<*mut u64> {
+fn head<V: Maps>(bucket: u32) -> Option<*mut u64> {
     V::heads().get_ptr_mut(bucket)
 }
 
@@ -150,7 +137,7 @@ fn read(head: *mut u64) -> u64 {
 
 /// An entry of a bucket. `None`: there is no such lane.
 #[inline(always)]
-fn lane<V: Tables>(bucket: u32, lane: usize) -> Option<*mut Flow<V::Addr>> {
+fn lane<V: Maps>(bucket: u32, lane: usize) -> Option<*mut Flow<V::Addr>> {
     let lanes = V::flows().get_ptr_mut(bucket)?;
     // One value, checked and used as it is, so that the verifier sees the bound where it matters.
     let lane = opaque(lane);
@@ -163,17 +150,21 @@ fn lane<V: Tables>(bucket: u32, lane: usize) -> Option<*mut Flow<V::Addr>> {
 
 /// This lane's entry, if it is the key's.
 #[inline(always)]
-fn matching<V: Tables>(key: &FlowKey<V::Addr>, bucket: u32, number: usize) -> Option<Entry<V::Addr>> {
+fn matching<V: Maps>(key: &FlowKey<V::Addr>, bucket: u32, number: usize) -> Option<Entry<V::Addr>> {
     let at = lane::<V>(bucket, number)?;
     let seen = state(at);
     // One flow's state on both sides of comparing, and not 0: see the module.
-    if is(at, key) && seen.0 != 0 && state(at).tag() == seen.tag() { Some(Entry { at, seen }) } else { None }
+    if is(at, key) && seen.0 != 0 && state(at).tag() == seen.tag() {
+        Some(Entry { at, place: bucket << 3 | number as u32, seen })
+    } else {
+        None
+    }
 }
 
 /// The entry with this key. Written into its callers, which are those that every packet meets: what is usual is decided there,
 /// the rest is left to [`visit`].
 #[inline(always)]
-pub fn find<V: Tables>(key: &FlowKey<V::Addr>) -> Option<Entry<V::Addr>> {
+pub fn find<V: Locate>(key: &FlowKey<V::Addr>) -> Option<Entry<V::Addr>> {
     let place = places::<V>(key);
     let (mut bucket, mut set) = (place.first, with_tag(read(head::<V>(place.first)?), place.tag));
     if set == 0 {
@@ -190,35 +181,43 @@ pub fn find<V: Tables>(key: &FlowKey<V::Addr>) -> Option<Entry<V::Addr>> {
 
 /// The same for those who visit another entry than the packet's own: a call.
 #[inline(always)]
-pub fn visit<V: Tables>(key: &FlowKey<V::Addr>) -> Option<Entry<V::Addr>> {
-    put_key::<V>(key)?;
-    visit_scratch::<V>()
+pub fn visit<V: Locate>(key: &FlowKey<V::Addr>) -> Option<Entry<V::Addr>> {
+    entry::<V>(key, V::locate((&raw const *key).cast_mut()))
 }
 
 /// The entry with this key, which lies there.
 #[inline(always)]
-pub fn entry<V: Tables>(key: &FlowKey<V::Addr>, place: u32) -> Option<Entry<V::Addr>> {
+pub fn entry<V: Maps>(key: &FlowKey<V::Addr>, place: u32) -> Option<Entry<V::Addr>> {
     matching::<V>(key, place >> 3, place as usize & 7)
 }
 
-/// Where the entry with a scratch entry's key lies; [`FORWARD`] only.
-#[inline(always)]
-pub fn locate_scratch<V: Tables>() -> u32 {
-    V::locate()
+global_functions! {
+    /// Searching, as a global function.
+    pub trait Locate: Maps {
+        /// Where the entry with this key lies; [`NOWHERE`] if there is none.
+        fn locate(key: FlowKey;) = locate;
+    }
 }
 
-/// Where the entry with the first scratch entry's key lies; [`NOWHERE`] if there is none.
 #[inline(always)]
-fn locate<V: Tables>() -> u32 {
-    let Some(scratch) = scratch::<V>(FORWARD) else { return NOWHERE };
-    // SAFETY: this CPU's own entry; programs on it don't preempt each other in softirq.
-    let place = places::<V>(&unsafe { (*scratch).key() });
-    let found = locate_in::<V>(scratch, place.first, place.tag);
-    if found == NOWHERE { locate_in::<V>(scratch, place.second, place.tag) } else { found }
+fn locate<V: Maps>(key: *mut FlowKey<V::Addr>) -> u32 {
+    // SAFETY: the kernel's verifier vouches for memory of that size, or null.
+    let Some(key) = (unsafe { key.as_ref() }) else { return NOWHERE };
+    let place = places::<V>(key);
+    let mut bucket = place.first;
+    // Not unrolled, for the sake of the stack.
+    for _ in 0..opaque(2) {
+        let found = locate_in::<V>(key, bucket, place.tag);
+        if found != NOWHERE {
+            return found;
+        }
+        bucket = place.second;
+    }
+    NOWHERE
 }
 
-#[inline(never)]
-fn locate_in<V: Tables>(scratch: *const Flow<V::Addr>, bucket: u32, tag: u8) -> u32 {
+#[inline(always)]
+fn locate_in<V: Maps>(key: &FlowKey<V::Addr>, bucket: u32, tag: u8) -> u32 {
     let Some(head) = head::<V>(bucket) else { return NOWHERE };
     let mut set = with_tag(read(head), tag);
     // Not unrolled, for the sake of the stack.
@@ -227,7 +226,7 @@ fn locate_in<V: Tables>(scratch: *const Flow<V::Addr>, bucket: u32, tag: u8) -> 
             break;
         }
         let Some(flow) = lane::<V>(bucket, lowest(set)) else { break };
-        if state(flow).0 != 0 && alike(flow, scratch) {
+        if state(flow).0 != 0 && is(flow, afresh(key)) {
             return bucket << 3 | lowest(set) as u32;
         }
         set = rest(set);
@@ -237,7 +236,7 @@ fn locate_in<V: Tables>(scratch: *const Flow<V::Addr>, bucket: u32, tag: u8) -> 
 
 /// The lane at a place.
 #[inline(always)]
-fn at<V: Tables>(place: u32) -> Option<*mut Flow<V::Addr>> {
+fn at<V: Maps>(place: u32) -> Option<*mut Flow<V::Addr>> {
     lane::<V>(place >> 3, place as usize & 7)
 }
 
@@ -248,76 +247,77 @@ fn free_lane(head: *mut u64, lane: usize) {
     unsafe { fetch_and_u64(head, without(lane)) };
 }
 
-/// Removes both entries of a flow, the reply's first, given the forward entry, whose owner the caller is, and a word of the flow's.
+/// Writes the key of the other direction's entry, given an entry that was found in this run. False: it isn't the same flow's any more.
 #[inline(always)]
-pub fn remove<V: Tables>(forward: *const Flow<V::Addr>, word: Word) {
-    // The reply entry is this flow's unless its tag says otherwise.
-    if let Some(reply) = visit_twin::<V>(forward)
-        && reply.seen.tag() == word.tag()
-        && put_twin::<V>(forward).is_some()
-    {
-        V::remove();
+pub fn twin_key<V: Maps>(flow: *const Flow<V::Addr>, key: &mut FlowKey<V::Addr>) -> bool {
+    // SAFETY: the pointer comes from a search in this run.
+    unsafe {
+        if (*flow).direction.is_full() {
+            let Some(twin) = placed::<V>(flow) else { return false };
+            copy(&raw mut key.src, &raw const (*twin).src);
+            copy(&raw mut key.dst, &raw const (*twin).dst);
+            (key.sport, key.dport, key.proto) = ((*twin).sport, (*twin).dport, (*twin).proto);
+            return true;
+        }
+        let forward = (*flow).direction.is_forward();
+        // As `FlowKey::twin`: the reply comes from where the forward packet goes, and goes to where it comes from.
+        key.src = if forward { (*flow).nat_addr } else { (*flow).dst };
+        key.dst = if forward { (*flow).src } else { (*flow).nat_addr };
+        key.sport = if forward { (*flow).nat_port } else { (*flow).dport };
+        key.dport = if forward { (*flow).sport } else { (*flow).nat_port };
+        key.proto = (*flow).proto;
     }
-    if put_own::<V>(forward).is_some() {
-        V::remove();
-    }
+    true
 }
 
-/// Removes the entry with the scratch entry's key.
+/// The other direction's entry, given a full one that was found in this run, by where it lies. Whether it is (still) the same flow's says its tag.
 #[inline(always)]
-fn remove_scratch<V: Tables>() {
-    let found = locate::<V>();
-    let (bucket, number) = (found >> 3, found as usize & 7);
+fn placed<V: Maps>(flow: *const Flow<V::Addr>) -> Option<*mut Flow<V::Addr>> {
+    // SAFETY: the pointer comes from a search in this run.
+    let twin = at::<V>(unsafe { (*flow).nat_addr }.place())?;
+    if state(twin).tag() == state(flow).tag() { Some(twin) } else { None }
+}
+
+/// The other direction's entry, given a full one.
+#[inline(always)]
+pub fn placed_twin<V: Maps>(flow: Entry<V::Addr>) -> Option<*mut Flow<V::Addr>> {
+    placed::<V>(flow.at)
+}
+
+/// The other direction's entry, given one that was found in this run. `spare`: room for its key, since the stack has none.
+#[inline(always)]
+pub fn visit_twin<V: Locate>(
+    flow: *const Flow<V::Addr>,
+    spare: &mut FlowKey<V::Addr>,
+) -> Option<Entry<V::Addr>> {
+    if !twin_key::<V>(flow, spare) {
+        return None;
+    }
+    visit::<V>(spare)
+}
+
+/// The entry at a place, whosever it is.
+#[inline(always)]
+pub fn entry_at<V: Maps>(place: u32) -> Option<Entry<V::Addr>> {
+    let at = at::<V>(place)?;
+    let seen = state(at);
+    if seen.0 != 0 { Some(Entry { at, place, seen }) } else { None }
+}
+
+/// The entry at a place, if it is of the flow that a word is of.
+#[inline(always)]
+pub fn entry_of<V: Maps>(place: u32, word: Word) -> Option<Entry<V::Addr>> {
+    let at = at::<V>(place)?;
+    let seen = state(at);
+    if seen.tag() == word.tag() { Some(Entry { at, place, seen }) } else { None }
+}
+
+/// Takes an entry out that lies there, and that the caller owns.
+#[inline(always)]
+pub fn take_out<V: Maps>(place: u32) {
+    let (bucket, number) = (place >> 3, place as usize & 7);
     let (Some(head), Some(flow)) = (head::<V>(bucket), lane::<V>(bucket, number)) else { return };
     // SAFETY: a word of an array map. Volatile: other CPUs read meanwhile.
     unsafe { (&raw mut (*flow).state).write_volatile(0) };
     free_lane(head, number);
-}
-
-// Global functions for the kernel (Linux 5.6): nothing but numbers in and out and their names kept, so that the verifier looks
-// at each once. As parts of their callers they would be verified anew for each way that leads there, which is beyond its
-// limit. What they are about lies in the scratch entries.
-
-/// [`claim`], IPv4.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn flowpin_claim4(which: u32) -> u32 {
-    insert::attempt::<V4>(which)
-}
-
-/// [`claim`], IPv6.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn flowpin_claim6(which: u32) -> u32 {
-    insert::attempt::<V6>(which)
-}
-
-/// [`remove`], IPv4.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn flowpin_remove4() -> u32 {
-    remove_scratch::<V4>();
-    0
-}
-
-/// [`remove`], IPv6.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn flowpin_remove6() -> u32 {
-    remove_scratch::<V6>();
-    0
-}
-
-/// [`visit`], IPv4.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn flowpin_locate4() -> u32 {
-    locate::<V4>()
-}
-
-/// [`visit`], IPv6.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn flowpin_locate6() -> u32 {
-    locate::<V6>()
 }

@@ -89,7 +89,8 @@ fn build<V: Answer + Header, P: Packet>(
     if partial {
         // Whoever transmits will complete the quoted checksum over what is left of the packet it belonged to. Its value is
         // known beforehand: make the ICMP checksum right for what will be there.
-        let at = l3 + V::LEN + ICMP_LEN + quoted - header;
+        // Counted from what has a lower bound for the verifier, too.
+        let at = parsed.l4() + V::LEN + ICMP_LEN;
         let (mut own, mut word) = (0, 0);
         while word < TCP_LEN / 4 {
             if word * 4 < header {

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod conntrack;
 pub mod datapath;
 pub mod health;
+pub mod host;
 pub mod model;
 pub mod observe;
 pub mod reconcile;

@@ -1,5 +1,5 @@
-//! Everything that must hold; stops at the first thing that doesn't. What costs nothing comes first, then the build, which the
-//! agent's lints and tests need, and what takes minutes last.
+//! Everything that must hold; stops at the first thing that doesn't. What costs nothing comes first, then the
+//! build, which the agent's lints and tests need, and what takes minutes last.
 
 use std::process::Command;
 
@@ -36,14 +36,50 @@ pub fn run() -> anyhow::Result<()> {
     }
     let host = ["test", "--package", "lb-common", "--package", "lb-ebpf", "--package", "flowpin"];
     stage("unit and property tests", cargo().args(host))?;
-    // One after the other: some of them count milliseconds, and all of them share two or more CPUs with real servers.
-    let traffic = ["test", "--release", "--package", "flowpin-tests", "--", "--test-threads=1"];
-    stage("packets and traffic", cargo().args(traffic))?;
-    stage("traffic past the IP stack", cargo().args(traffic).args(FORWARDING).env("FLOWPIN_TEST_FAST", "1"))
+    traffic("packets and traffic", &[], &ALONE, &[])?;
+    let alone: Vec<&str> = FORWARDING.into_iter().filter(|name| ALONE.contains(name)).collect();
+    traffic("traffic past the IP stack", &FORWARDING, &alone, &[("FLOWPIN_TEST_FAST", "1")])
 }
 
-/// Promises about what happens to packets, which have to hold as well when every interface has `fast = true`. Left out are those that are about the
-/// agent alone, and those that go every way by themselves.
+/// Runs the tests whose names contain one of `names`, side by side but for [`ALONE`]; then those of `alone`, one
+/// after the other.
+fn traffic(what: &str, names: &[&str], alone: &[&str], env: &[(&str, &str)]) -> anyhow::Result<()> {
+    let tests = |threads: usize| {
+        let mut command = cargo();
+        command.args(["test", "--release", "--package", "flowpin-tests", "--"]);
+        command.arg(format!("--test-threads={threads}")).envs(env.iter().copied());
+        command
+    };
+    let skipped = ALONE.iter().flat_map(|name| ["--skip", *name]);
+    stage(&format!("{what}, side by side"), tests(SIDE_BY_SIDE).args(names).args(skipped))?;
+    stage(&format!("{what}, alone"), tests(1).args(alone))
+}
+
+/// Tests at a time, each with namespaces, pins and an agent of its own. A world waits for the kernel's verifier
+/// and for time-outs more than it computes.
+const SIDE_BY_SIDE: usize = 3;
+
+/// Tests that run alone: those that count milliseconds or rates, that fill the machine, and that move the whole
+/// process to another cgroup.
+const ALONE: [&str; 14] = [
+    "promise::accounting",
+    "promise::close",
+    "promise::health",
+    "promise::host",
+    "promise::lifecycle::ten_thousand_services",
+    "promise::matrix",
+    "promise::million",
+    "promise::persistent",
+    "promise::programs",
+    "promise::refusal",
+    "promise::sight::durations",
+    "promise::sockets",
+    "promise::stick",
+    "promise::timeouts",
+];
+
+/// Promises about what happens to packets, which have to hold as well when every interface has `fast = true`.
+/// Left out are those that are about the agent alone, and those that go every way by themselves.
 const FORWARDING: [&str; 9] = [
     "promise::accounting",
     "promise::affinity",

@@ -31,7 +31,7 @@ impl<A: Addr> FlowKey<A> {
 
     /// The 5-tuple of packets that go the other way.
     #[inline(always)]
-    pub const fn turned(&self) -> Self {
+    pub const fn reversed(&self) -> Self {
         Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, ..*self }
     }
     /// The key of the other direction's entry, given this entry, which isn't [full](Direction::is_full).
@@ -67,10 +67,18 @@ impl Direction {
     const DIRECT: u8 = 8;
     /// A bit besides: they are put in other packets.
     const TUNNEL: u8 = 16;
+    /// A bit besides `FULL`: the address put in the client's place is its own, and only its port is another, since the backend knows a flow of the
+    /// client's by that port already. The stack carries such packets on, as it does those of which only the destination is replaced.
+    const PORTED: u8 = 32;
     /// Client to backend?
     #[inline(always)]
     pub const fn is_forward(self) -> bool {
         self.0 & Self::REPLY.0 == 0
+    }
+    /// Backend to client, and no address of ours in the packet: it can be translated wherever it is met on its way.
+    #[inline(always)]
+    pub const fn is_plain_reply(self) -> bool {
+        self.0 & Self::REPLY.0 != 0 && (self.0 & Self::FULL == 0 || self.0 & Self::PORTED != 0)
     }
     /// Must a packet without SYN, FIN and RST visit the other entry?
     #[inline(always)]
@@ -87,6 +95,16 @@ impl Direction {
     pub const fn is_full(self) -> bool {
         self.0 & Self::FULL != 0
     }
+    /// Are both addresses replaced, the client's by itself with another port?
+    #[inline(always)]
+    pub const fn is_ported(self) -> bool {
+        self.0 & Self::PORTED != 0
+    }
+    /// The same, and they are.
+    #[inline(always)]
+    pub const fn ported(self) -> Self {
+        Self(self.0 | Self::FULL | Self::PORTED)
+    }
     /// Do replies go past the node?
     #[inline(always)]
     pub const fn is_direct(self) -> bool {
@@ -96,6 +114,11 @@ impl Direction {
     #[inline(always)]
     pub const fn is_tunnel(self) -> bool {
         self.0 & Self::TUNNEL != 0
+    }
+    /// Of the reply entry of a flow whose forward entry has this one.
+    #[inline(always)]
+    pub const fn reversed(self) -> Self {
+        Self(Self::REPLY.0 | self.0 & (Self::FULL | Self::PORTED))
     }
     /// Is something else done with packets than to replace one side's address?
     #[inline(always)]
@@ -182,6 +205,13 @@ impl<A: Addr> Flow<A> {
         FlowKey::new(self.src, self.dst, self.sport, self.dport, self.proto)
     }
 
+    /// The key it lies under, where it is: for those who have no room for a copy. What fills it up is other fields of the entry.
+    #[inline(always)]
+    pub const fn key_in_place(flow: *const Self) -> *const FlowKey<A> {
+        // An offset that is within the entry.
+        flow.cast::<u8>().wrapping_add(core::mem::offset_of!(Self, src)).cast()
+    }
+
     /// The 5-tuple with which its packets leave; not of a [full](Direction::is_full) entry, which doesn't know.
     #[inline(always)]
     pub fn translated(&self) -> FlowKey<A> {
@@ -196,6 +226,20 @@ impl<A: Addr> Flow<A> {
         (self.packets_high as u64) << 32 | self.packets_low as u64
     }
 }
+
+/// An entry's key lies in it as a [`FlowKey`] does by itself, but for what fills that up: see [`Flow::key_in_place`].
+const _: () = {
+    use core::mem::offset_of;
+    const fn same<A: Addr>() {
+        let start = offset_of!(Flow<A>, src);
+        assert!(offset_of!(Flow<A>, dst) - start == offset_of!(FlowKey<A>, dst));
+        assert!(offset_of!(Flow<A>, sport) - start == offset_of!(FlowKey<A>, sport));
+        assert!(offset_of!(Flow<A>, dport) - start == offset_of!(FlowKey<A>, dport));
+        assert!(offset_of!(Flow<A>, proto) - start == offset_of!(FlowKey<A>, proto));
+    }
+    same::<super::Addr4>();
+    same::<super::Addr6>();
+};
 
 /// As many entries as a bucket has lanes: 448 bytes for IPv4, 728 for IPv6.
 #[repr(C)]

@@ -116,6 +116,10 @@ pub mod maps {
     /// Entry points of pools that are too long to be walked whole: first block → [`super::pool::STARTS`] blocks. Hash, not preallocated. Written by the
     /// agent only.
     pub const STARTS: &str = "STARTS";
+    /// Programs of further steps by XDP: index in [`XDP_STEPS`](super::programs::XDP_STEPS) → program. Pinned for each build by itself.
+    pub const XDP_TAILS: &str = "TAILS_XDP";
+    /// The same by TC: index in [`TC_STEPS`](super::programs::TC_STEPS).
+    pub const TC_TAILS: &str = "TAILS_TC";
     /// All that are pinned.
     pub const ALL: [&str; 33] = [
         FLOWS4,
@@ -177,6 +181,59 @@ pub mod programs {
     pub const TC_FAST: &str = "flowpin_tc_fast";
     /// TC egress: answers of backends, and the node's own ICMP errors.
     pub const EGRESS: &str = "flowpin_egress";
+    /// What a packet's further steps are, in the order of the program arrays.
+    ///
+    /// A program of a hook sees to established flows, and hands everything else on by a tail call: `flow`, a packet that changes or may change a flow's
+    /// state; `open`, a packet of no flow; `past`, one of no service either; `reuse`, one whose port a closed flow still has; `carry`, one that goes on, but not simply; `answer`, one that is refused; `aside`, one without ports.
+    pub const STEPS: u32 = 7;
+    /// Steps by XDP, a pair for each, IPv4 and IPv6: as [`XDP_TAILS`](super::maps::XDP_TAILS) has them. The second half is for veth, tun and tap.
+    pub const XDP_STEPS: [&str; 28] = [
+        "flowpin_xdp_flow4",
+        "flowpin_xdp_flow6",
+        "flowpin_xdp_open4",
+        "flowpin_xdp_open6",
+        "flowpin_xdp_past4",
+        "flowpin_xdp_past6",
+        "flowpin_xdp_reuse4",
+        "flowpin_xdp_reuse6",
+        "flowpin_xdp_carry4",
+        "flowpin_xdp_carry6",
+        "flowpin_xdp_answer4",
+        "flowpin_xdp_answer6",
+        "flowpin_xdp_aside4",
+        "flowpin_xdp_aside6",
+        "flowpin_xdp_virt_flow4",
+        "flowpin_xdp_virt_flow6",
+        "flowpin_xdp_virt_open4",
+        "flowpin_xdp_virt_open6",
+        "flowpin_xdp_virt_past4",
+        "flowpin_xdp_virt_past6",
+        "flowpin_xdp_virt_reuse4",
+        "flowpin_xdp_virt_reuse6",
+        "flowpin_xdp_virt_carry4",
+        "flowpin_xdp_virt_carry6",
+        "flowpin_xdp_virt_answer4",
+        "flowpin_xdp_virt_answer6",
+        "flowpin_xdp_virt_aside4",
+        "flowpin_xdp_virt_aside6",
+    ];
+    /// Steps by TC, likewise: as [`TC_TAILS`](super::maps::TC_TAILS) has them.
+    pub const TC_STEPS: [&str; 14] = [
+        "flowpin_tc_flow4",
+        "flowpin_tc_flow6",
+        "flowpin_tc_open4",
+        "flowpin_tc_open6",
+        "flowpin_tc_past4",
+        "flowpin_tc_past6",
+        "flowpin_tc_reuse4",
+        "flowpin_tc_reuse6",
+        "flowpin_tc_carry4",
+        "flowpin_tc_carry6",
+        "flowpin_tc_answer4",
+        "flowpin_tc_answer6",
+        "flowpin_tc_aside4",
+        "flowpin_tc_aside6",
+    ];
     /// Removes flows the agent found to be over, IPv4. Never attached: the agent runs it with `BPF_PROG_TEST_RUN`.
     pub const SWEEP4: &str = "flowpin_sweep4";
     /// The same for IPv6.

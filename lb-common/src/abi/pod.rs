@@ -22,7 +22,7 @@ const _: () = {
     exact::<Sources<Addr6>>(4 + 2 + 2 + 16 * MAX_SOURCES, 4);
     exact::<SourceKey<Addr4>>(4 + 4 + 2 + 1 + 1, 4);
     exact::<SourceKey<Addr6>>(16 + 16 + 2 + 1 + 1, 4);
-    exact::<SourcePorts>(4096, 8);
+    exact::<SourcePorts>(4096 + 8, 8);
     exact::<FragmentKey<Addr4>>(4 + 4 + 4 + 1 + 3, 4);
     exact::<FragmentKey<Addr6>>(16 + 16 + 4 + 1 + 3, 4);
     exact::<FirstFragment>(2 + 2 + 1 + 3, 2);

@@ -49,7 +49,7 @@ pub struct SourceKey<A> {
     pub _pad: u8,
 }
 
-/// Which of an address's ports are taken, a bit each. 4 KiB. Made and written by the datapath, bit by bit, atomically.
+/// Which of an address's ports are taken, a bit each. 4 KiB and a word. Made and written by the datapath, bit by bit, atomically.
 ///
 /// A hint, which makes a free port quick to find however few are left: what decides is whether a reply entry with that port can be made.
 #[repr(C)]
@@ -57,4 +57,6 @@ pub struct SourceKey<A> {
 pub struct SourcePorts {
     /// Bit `n`: the port `n` after the first.
     pub taken: [u64; MAX_SOURCE_PORTS / 64],
+    /// Where closed flows were last looked for, so that their ports can be used again: a port, counted from the first.
+    pub next: u64,
 }

@@ -2,21 +2,18 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use lb_common::{
-    abi::{Backend, BackendId, CREATED_SHIFT, Direction, FlowKey, PortBe, Reason, What},
+    abi::{Addr as _, BackendId, CREATED_SHIFT, Direction, FlowKey, PortBe, Reason, What},
     flow_state::{Phase, Word, further},
 };
 
-use super::{REFUSED, unlink};
-use crate::{
-    account, affinity, events,
-    maps::Tables,
-    parse::Parsed,
-    snat,
-    table::{self, entry, exchange, visit_reply, visit_twin},
-};
+use super::{REFUSED, Tracked};
+use crate::{account, affinity, events, family::global_functions, maps::OPENING, packet::copy, snat, table};
 
 /// What a new flow starts as.
+#[repr(C)]
 pub struct Opening {
+    /// The backend's address, as [`Addr::words`](lb_common::abi::Addr::words).
+    pub addr: [u32; 4],
     /// First phase.
     pub phase: Phase,
     /// The backend, with a place taken on it.
@@ -27,6 +24,10 @@ pub struct Opening {
     pub hash: u32,
     /// It counts in its client's bond.
     pub bound: bool,
+    /// Port of the backend.
+    pub port: PortBe,
+    /// What may be in the way and only lingers has been removed.
+    pub again: bool,
     /// The forward entry's direction, with what is done to packets.
     pub way: Direction,
 }
@@ -38,83 +39,139 @@ pub fn chance() -> u32 {
     unsafe { bpf_get_prandom_u32() }
 }
 
-/// Pins a flow. Takes over the place on the backend: whatever the outcome, it is accounted for.
+global_functions! {
+    /// Pinning, as a global function.
+    pub trait Pin: Tracked {
+        /// See [`pin`].
+        fn pin(;) = make;
+    }
+}
+
+/// Pins a flow: that of the packet at hand, as [`OPENING`] says. Takes over the place on the backend: whatever the outcome, it is accounted for.
 ///
 /// Returns where the forward entry to go by is (see [`table`]): the new one, or that of another CPU which pinned the same flow
 /// first; or a [`Reason`] with [`REFUSED`] set (a subprogram returns one register).
-#[inline(never)]
-pub fn pin<V: Tables>(parsed: &Parsed<V::Addr>, backend: &Backend, opening: &Opening) -> u32 {
+#[inline(always)]
+pub fn pin<V: Pin>(opening: Opening) -> u32 {
+    let Some(own) = OPENING.get_ptr_mut(0) else { return REFUSED | Reason::Internal as u32 };
+    // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
+    unsafe { *own = opening };
+    V::pin()
+}
+
+#[inline(always)]
+fn make<V: Tracked>() -> u32 {
+    let (Some(parsed), Some(opening)) = (V::parsed().get_ptr_mut(0), OPENING.get_ptr(0)) else {
+        return REFUSED | Reason::Internal as u32;
+    };
+    // SAFETY: this CPU's own slots; programs on it don't preempt each other in softirq.
+    let (parsed, opening) = unsafe { (&mut *parsed, &*opening) };
     let key = &parsed.key;
-    let addr = V::address(backend);
-    let port = if backend.port == PortBe(0) { key.dport } else { backend.port };
-    let full = opening.way.is_full();
+    if !put_together::<V>(key, parsed.segment.ack, opening) {
+        back_out::<V>(key, opening);
+        return REFUSED | Reason::Internal as u32;
+    }
+    let forward = table::claim::<V>(table::FORWARD);
+    if forward & REFUSED != 0 {
+        back_out::<V>(key, opening);
+        // Another CPU was first: its choice stands.
+        let found = if forward == table::EXISTS { V::locate((&raw const *key).cast_mut()) } else { forward };
+        return if found & REFUSED == 0 { found } else { refusal(found) };
+    }
+    // Who answers past the node has no other entry.
+    let reply = if opening.way.is_direct() { forward } else { claim_reply::<V>(opening) };
+    if reply & REFUSED != 0 {
+        table::give_back::<V>(forward);
+        back_out::<V>(key, opening);
+        return refusal(reply);
+    }
+    if !table::publish::<V>(forward, reply) {
+        back_out::<V>(key, opening);
+        return REFUSED | Reason::Internal as u32;
+    }
+    account::pinned(opening.backend);
+    forward
+}
+
+/// Tells of a flow that was just pinned, if anybody follows. `place`: what [`pin`] has returned.
+#[inline(always)]
+pub fn tell_opened<V: Tracked>(place: u32, spare: &mut FlowKey<V::Addr>) {
+    if events::followed()
+        && let Some(scratch) = table::scratch::<V>(table::FORWARD)
+    {
+        // SAFETY: this CPU's own entry; programs on it don't preempt each other in softirq.
+        V::tell(spare, place, unsafe { (*scratch).state }, What::OPENED.0 as u32);
+    }
+}
+
+/// Puts a flow's entries together in the scratch entries. `acked`: the acknowledgement number of the packet that opens it. False: there are none.
+#[inline(never)]
+fn put_together<V: Tracked>(key: &FlowKey<V::Addr>, acked: u32, opening: &Opening) -> bool {
+    let (Some(to), Some(back)) = (table::scratch::<V>(table::FORWARD), table::scratch::<V>(table::REPLY))
+    else {
+        return false;
+    };
+    // SAFETY: this CPU's own entries; programs on it don't preempt each other in softirq.
+    let (to, back) = unsafe { (&mut *to, &mut *back) };
+    let (addr, port) = (V::Addr::from_words(opening.addr), opening.port);
     let word = Word::new(opening.phase, (opening.chance as u64) << 16 | (opening.hash & 0xffff) as u64)
         .bound_if(opening.bound);
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_jiffies64() };
-    let (Some(to), Some(back)) = (table::scratch::<V>(table::FORWARD), table::scratch::<V>(table::REPLY))
-    else {
-        back_out::<V>(key, opening);
-        return REFUSED | Reason::Internal as u32;
-    };
-    // SAFETY: this CPU's own entries; programs on it don't preempt each other in softirq.
-    let (to, back) = unsafe { (&mut *to, &mut *back) };
     to.state = word.0;
-    (to.src, to.dst, to.sport, to.dport) = (key.src, key.dst, key.sport, key.dport);
+    // SAFETY: the entries, the key and what is to be opened lie in different maps.
+    unsafe {
+        copy(&raw mut to.src, &raw const key.src);
+        copy(&raw mut to.dst, &raw const key.dst);
+        copy(&raw mut back.dst, &raw const key.src);
+        copy(&raw mut back.nat_addr, &raw const key.dst);
+    }
+    (to.sport, to.dport) = (key.sport, key.dport);
     (to.proto, to.direction) = (key.proto, opening.way);
     (to.nat_addr, to.nat_port) = (addr, port);
     back.state = Word::new(Phase(0), word.tag()).0;
-    (back.src, back.dst, back.sport, back.dport) = (addr, key.src, port, key.sport);
-    (back.proto, back.direction) = (key.proto, Direction::REPLY.full_if(full));
-    (back.nat_addr, back.nat_port) = (key.dst, key.dport);
+    (back.src, back.sport, back.dport) = (addr, port, key.sport);
+    (back.proto, back.direction) = (key.proto, opening.way.reversed());
+    back.nat_port = key.dport;
     // Pinned in the middle of a connection: it has been asked and answered, as far as anybody knows.
-    let asked = if opening.phase == Phase::ESTABLISHED { parsed.segment.ack } else { 0 };
+    let asked = if opening.phase == Phase::ESTABLISHED { acked } else { 0 };
     to.mark = asked;
     back.mark = if asked == 0 { 0 } else { further(asked, asked.wrapping_add(1)) };
     for flow in [to, back] {
         (flow.last_seen, flow.created) = (now as u32, (now >> CREATED_SHIFT) as u32);
         flow.backend = opening.backend;
     }
-    let forward = table::claim::<V>(table::FORWARD);
-    if forward & REFUSED != 0 {
-        back_out::<V>(key, opening);
-        // Another CPU was first: its choice stands.
-        let found = if forward == table::EXISTS { table::locate_scratch::<V>() } else { forward };
-        return if found & REFUSED == 0 { found } else { refusal(found) };
+    true
+}
+
+/// Claims a lane for the reply entry. As [`table::claim`], or [`snat::NONE_LEFT`].
+#[inline(always)]
+fn claim_reply<V: Tracked>(opening: &Opening) -> u32 {
+    if opening.way.is_full() && !opening.way.is_ported() {
+        return snat::claim::<V>(opening.hash);
     }
-    let reply = if opening.way.is_direct() {
-        // There is none.
-        forward
-    } else if full {
-        snat::claim::<V>(opening.hash)
-    } else {
-        table::claim::<V>(table::REPLY)
+    if !opening.way.is_ported() {
+        let place = table::claim::<V>(table::REPLY);
+        if place != table::EXISTS || !opening.again {
+            return place;
+        }
+    }
+    // The backend knows a flow of the client's by this port: by another one then.
+    let (Some(to), Some(back)) = (table::scratch::<V>(table::FORWARD), table::scratch::<V>(table::REPLY))
+    else {
+        return table::BUSY;
     };
-    if reply & REFUSED != 0 {
-        table::give_back::<V>(forward);
-        back_out::<V>(key, opening);
-        return refusal(reply);
-    }
-    let linked = !full || table::link::<V>(forward, reply).is_some();
-    if !linked || !table::publish::<V>(forward, reply) {
-        back_out::<V>(key, opening);
-        return REFUSED | Reason::Internal as u32;
-    }
-    account::pinned(opening.backend);
-    if events::followed()
-        && let Some(entry) = entry::<V>(key, forward)
-    {
-        events::tell::<V>(entry.at(), What::OPENED);
-    }
-    forward
+    // SAFETY: this CPU's own entries; programs on it don't preempt each other in softirq.
+    unsafe { ((*to).direction, (*back).direction) = (opening.way.ported(), Direction::REPLY.ported()) };
+    snat::claim_another_port::<V>(opening.chance)
 }
 
 /// Gives back what was taken for a flow that isn't pinned.
 #[inline(never)]
-fn back_out<V: Tables>(key: &FlowKey<V::Addr>, opening: &Opening) {
+fn back_out<V: Tracked>(key: &FlowKey<V::Addr>, opening: &Opening) {
     account::release(opening.backend);
     if opening.bound {
-        affinity::left(key.src, opening.backend);
+        affinity::left(key.src.wide(), key.dport, key.proto, opening.backend);
     }
 }
 
@@ -128,27 +185,4 @@ fn refusal(why: u32) -> u32 {
         _ => Reason::FlowBusy,
     };
     REFUSED | reason as u32
-}
-
-/// After [`pin`] said `PortConflict`: the client has used this port towards this backend by way of another VIP. If that flow
-/// is closed and only lingers, it goes. True if it went, so that pinning may be tried again.
-#[inline(never)]
-pub fn make_room<V: Tables>(key: &FlowKey<V::Addr>, backend: &Backend) -> bool {
-    let port = if backend.port == PortBe(0) { key.dport } else { backend.port };
-    let Some(reply) = visit_reply::<V>(key, V::address(backend), port) else { return true };
-    // SAFETY: the pointer comes from a lookup in this run.
-    if unsafe { (*reply.at()).direction }.is_forward() {
-        return false;
-    }
-    let Some(forward) = visit_twin::<V>(reply.at()) else {
-        // A flow that is being made or removed at this instant.
-        return false;
-    };
-    let over = forward.seen.phase() == Phase::CLOSED || forward.seen.phase() == Phase::RESET;
-    // It doesn't count any more: nothing follows from its removal.
-    if !over || exchange(forward, forward.seen, forward.seen.with(Phase::GONE)).is_err() {
-        return false;
-    }
-    unlink::<V>(forward.at());
-    true
 }

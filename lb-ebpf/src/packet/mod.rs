@@ -10,9 +10,47 @@ pub use slice::SlicePacket;
 pub use tc::TcPacket;
 pub use xdp::XdpPacket;
 
-use lb_common::abi::FlowKey;
+use lb_common::abi::{FlowKey, programs::STEPS};
 
 use crate::{direct::Direct, reset::Answer, rewrite::Rewrite};
+
+/// Where a packet is met, and what is seen to there.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Hook(pub u32);
+
+impl Hook {
+    /// It comes in, and the stack carries it on. Answers of backends are left to [`OUT`](Self::OUT).
+    pub const IN: Self = Self(0);
+    /// It comes in, and the stack carries it on. Answers of backends are translated here.
+    pub const ARRIVAL: Self = Self(1);
+    /// It comes in, and is sent on past the stack once it is translated.
+    pub const FAST: Self = Self(2);
+    /// It leaves.
+    pub const OUT: Self = Self(3);
+}
+
+/// A further step of a packet, by a program of its own.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// It may change its flow's state.
+    Flow = 0,
+    /// It belongs to no flow.
+    Open = 1,
+    /// It belongs to no flow and is for no service.
+    Past = 2,
+    /// A flow that is closed may have the port that its own is to have.
+    Reuse = 3,
+    /// It goes on, but not simply.
+    Carry = 4,
+    /// It is refused.
+    Answer = 5,
+    /// It has no ports: ICMP, a fragment, or broken.
+    Aside = 6,
+}
+
+const _: () = assert!(Step::Aside as u32 + 1 == STEPS);
 
 /// What a change of address and port does to a layer-4 checksum.
 #[derive(Clone, Copy)]
@@ -40,12 +78,17 @@ pub trait Packet: Sized {
     type Context: aya_ebpf::EbpfContext;
     /// Can the length in the IP header be 0 because the packet is a GSO packet over 64 KiB (BIG TCP)?
     const BIG: bool;
-    /// Are translated packets sent on past the IP stack?
-    const FAST: bool;
     /// Can packets be [sent](Packet::direct) as they are?
     const DIRECT: bool;
     /// May the layer-4 checksum be partial, and is it up to the packet path to notice?
     const MAY_BE_PARTIAL: bool;
+
+    /// Where it is met.
+    fn hook(&self) -> Hook;
+    /// Index of the interface.
+    fn interface(&self) -> u32;
+    /// Goes on with the program of a further step. Comes back only if there is none, which is a bug.
+    fn tail(&self, step: Step, v6: bool);
 
     /// Pointer to `len` bytes at offset `at`; `None` if they are not all in the linear part of the packet.
     ///
@@ -66,7 +109,7 @@ pub trait Packet: Sized {
     fn truncate(&mut self, len: usize) -> Option<()>;
     /// Inserts `room` bytes between a layer-2 header of `l2` bytes and what follows.
     fn insert(&mut self, l2: usize, room: usize) -> Option<()>;
-    /// Verdict: send it out of the interface it came in by.
+    /// Verdict: send it to where it came from: out of the interface it came in by, or, where it leaves, back into the stack as if it had come in there.
     fn send_back(self) -> Self::Verdict;
     /// Verdict: on to where it is addressed by now, past the IP stack if that is possible. `l3`: offset of the IP header; `headers`:
     /// bytes from there to the payload; `key`: its 5-tuple.
@@ -74,7 +117,12 @@ pub trait Packet: Sized {
     /// Verdict: to a backend as it is, but for the time to live. `Err`: it is larger than this, a packet's bytes from its IP header on, or there is no way (0).
     fn direct<V: Answer>(&mut self, direct: &Direct<V::Addr>) -> Result<Self::Verdict, u32>;
     /// Verdict: on to the next program and the IP stack.
-    fn pass(self) -> Self::Verdict;
+    fn let_pass(&self) -> Self::Verdict;
+    /// The same, as the last word on it.
+    #[inline(always)]
+    fn pass(self) -> Self::Verdict {
+        self.let_pass()
+    }
     /// Verdict: drop.
     fn drop(self) -> Self::Verdict;
     /// For log records.
@@ -117,6 +165,16 @@ pub unsafe fn put<T: Copy>(p: *mut u8, at: usize, value: T) {
     unsafe {
         (p.add(at) as *mut T).write_unaligned(value);
     }
+}
+
+/// Copies a value from one place to another, of which the optimiser couldn't tell that they are two: it would call a function that copies bytes.
+///
+/// # Safety
+/// Both must be valid, and not overlap.
+#[inline(always)]
+pub(crate) unsafe fn copy<T>(to: *mut T, from: *const T) {
+    // SAFETY: the caller vouches for both.
+    unsafe { core::ptr::copy_nonoverlapping(from, to, 1) };
 }
 
 /// The same value, about which the optimiser knows nothing. It knows that `data` and `data_end` are 32-bit fields of the context and

@@ -8,17 +8,18 @@ use aya_ebpf::{
     },
     helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh, bpf_redirect_peer},
 };
-use lb_common::abi::{Addr, FlowKey, PortBe, Proto};
+use lb_common::abi::{Addr, FlowKey, Proto};
 
-use super::put;
-use crate::{direct::Direct, maps::PEERS, rewrite::Rewrite};
+use super::{opaque, put};
+use crate::{direct::Direct, maps::INTERFACES, rewrite::Rewrite};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// `struct bpf_fib_lookup` (include/uapi/linux/bpf.h). Addresses: the first word for IPv4.
+/// What the kernel is asked, and answers in place: `struct bpf_fib_lookup` (include/uapi/linux/bpf.h). Addresses: the first word for IPv4. It is 64
+/// bytes, and the stack has no room for a second one.
 #[repr(C)]
-struct Fib {
+pub struct Fib {
     family: u8,
     proto: u8,
     sport: u16,
@@ -33,61 +34,52 @@ struct Fib {
     macs: [u32; 3],
 }
 
-/// `struct bpf_redir_neigh`.
-#[repr(C)]
-struct NextHop {
-    family: u32,
-    addr: [u32; 4],
-}
-
-/// An interface and the next hop there.
-pub struct Way {
-    ifindex: u32,
-    hop: NextHop,
-    /// The MAC addresses of a frame to it, if `across`.
-    pub macs: Macs,
-    /// Does the interface's other end take packets directly?
-    pub across: bool,
-}
-
 impl Fib {
-    /// The way that the kernel has answered.
+    /// The MAC addresses of a frame to the next hop, once the kernel has answered.
     #[inline(always)]
-    const fn way(&self) -> Way {
-        Way {
-            ifindex: self.ifindex,
-            hop: NextHop { family: self.family as u32, addr: self.dst },
-            macs: self.macs(),
-            across: false,
-        }
-    }
-
-    /// The MAC addresses of a frame to the next hop.
-    #[inline(always)]
-    const fn macs(&self) -> Macs {
+    pub const fn macs(&self) -> Macs {
         // `smac` comes before `dmac` there; a frame has them the other way round.
         let [a, b, c] = self.macs;
         [b >> 16 | c << 16, a << 16 | c >> 16, b << 16 | a >> 16]
     }
+
+    /// The node's address on the way, if it was asked for.
+    #[inline(always)]
+    pub fn source<A: Addr>(&self) -> A {
+        A::from_words(self.src)
+    }
 }
 
-/// What the kernel is asked about packets with this 5-tuple that come in where this one does. `len`: their bytes from the IP header on; 0: the
+/// The question about packets of this protocol from and to these addresses that come in by an interface. `len`: their bytes from the IP header on; 0: the
 /// kernel is to compare this one with the interface's MTU.
 #[inline(always)]
-fn question<V: Rewrite>(ifindex: u32, key: &FlowKey<V::Addr>, len: u16) -> Fib {
+fn about<V: Rewrite>(ifindex: u32, src: [u32; 4], dst: V::Addr, proto: Proto, len: u16) -> Fib {
+    // Out of the optimiser's sight, which would make a call of writing several zeros.
+    let zero = opaque(0) as u32;
+    let dst = dst.words();
     Fib {
         family: if V::IS_V6 { AF_INET6 } else { AF_INET },
-        proto: key.proto.0,
-        sport: key.sport.0,
-        dport: key.dport.0,
+        proto: proto.0,
+        sport: zero as u16,
+        dport: zero as u16,
         len,
         ifindex,
-        info: 0,
-        src: key.src.words(),
-        dst: key.dst.words(),
-        vlan: 0,
-        macs: [0; 3],
+        info: zero,
+        src,
+        dst: if V::IS_V6 { dst } else { [dst[0], zero, zero, zero] },
+        vlan: zero,
+        macs: [zero, zero, zero],
     }
+}
+
+/// The question about packets with this 5-tuple.
+#[inline(always)]
+pub fn question<V: Rewrite>(ifindex: u32, key: &FlowKey<V::Addr>, len: u16) -> Fib {
+    let (zero, src) = (opaque(0) as u32, key.src.words());
+    let src = if V::IS_V6 { src } else { [src[0], zero, zero, zero] };
+    let mut fib = about::<V>(ifindex, src, key.dst, key.proto, len);
+    (fib.sport, fib.dport) = (key.sport.0, key.dport.0);
+    fib
 }
 
 /// Has it answered, in place: by reference, since the stack has no room for a second one.
@@ -103,13 +95,12 @@ const fn leads_on(found: i64) -> bool {
     found == BPF_FIB_LKUP_RET_SUCCESS as i64 || found == BPF_FIB_LKUP_RET_NO_NEIGH as i64
 }
 
-/// The way for packets with this 5-tuple that come in where this one does. `None`: the stack is to see to it, since there is none, or it
-/// isn't for others, or the packet is too large for it. `headers`: bytes from the IP header to the payload.
+/// Finds the way for packets of a [`question`] that come in where this one does. `None`: the stack is to see to it, since there is none, or it
+/// isn't for others, or the packet is too large for it; true: the other end of the interface takes packets directly. `headers`: bytes from the
+/// IP header to the payload.
 #[inline(always)]
-pub fn find<V: Rewrite>(skb: *mut __sk_buff, headers: usize, key: &FlowKey<V::Addr>) -> Option<Way> {
-    // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
-    let mut fib = question::<V>(unsafe { (*skb).ifindex }, key, 0);
-    let found = ask(skb.cast(), &mut fib, 0);
+pub fn find(fib: &mut Fib, skb: *mut __sk_buff, headers: usize) -> Option<bool> {
+    let found = ask(skb.cast(), fib, 0);
     if !leads_on(found) {
         return None;
     }
@@ -119,63 +110,45 @@ pub fn find<V: Rewrite>(skb: *mut __sk_buff, headers: usize, key: &FlowKey<V::Ad
     if segment != 0 && segment + headers > fib.len as usize {
         return None;
     }
-    let across = found == BPF_FIB_LKUP_RET_SUCCESS as i64 && PEERS.get_ptr(fib.ifindex).is_some();
-    Some(Way { across, ..fib.way() })
+    Some(found == BPF_FIB_LKUP_RET_SUCCESS as i64 && is_peer(fib.ifindex))
+}
+
+/// A length as the kernel wants it.
+#[inline(always)]
+pub const fn shortened(len: usize) -> u16 {
+    if len > u16::MAX as usize { u16::MAX } else { len as u16 }
+}
+
+/// Does an interface's other end take packets directly?
+#[inline(always)]
+fn is_peer(ifindex: u32) -> bool {
+    // SAFETY: a whole word that only the agent writes, by replacing the element.
+    unsafe { INTERFACES.get(ifindex) }.is_some_and(|interface| interface.is_peer())
 }
 
 /// MAC addresses of a frame: destination and source, as they lie in it.
 pub type Macs = [u32; 3];
 
-/// The way back, for an XDP packet of `len` bytes from its IP header on. `None`: it leads elsewhere, or the next hop isn't known, or the packet is too
-/// large: the stack is to see to it.
+/// Finds the way back, for an XDP packet. False: it leads elsewhere, or the next hop isn't known, or the packet is
+/// too large: the stack is to see to it.
 #[inline(always)]
-pub fn back<V: Rewrite>(ctx: *mut xdp_md, len: usize, key: &FlowKey<V::Addr>) -> Option<Macs> {
-    // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
-    let ifindex = unsafe { (*ctx).ingress_ifindex };
-    let len = if len > u16::MAX as usize { u16::MAX } else { len as u16 };
-    let mut fib = question::<V>(ifindex, key, len);
-    if ask(ctx.cast(), &mut fib, 0) != BPF_FIB_LKUP_RET_SUCCESS as i64 || fib.ifindex != ifindex {
-        return None;
-    }
-    Some(fib.macs())
+pub fn back(fib: &mut Fib, ctx: *mut xdp_md) -> bool {
+    let ifindex = fib.ifindex;
+    ask(ctx.cast(), fib, 0) == BPF_FIB_LKUP_RET_SUCCESS as i64 && fib.ifindex == ifindex
 }
 
-/// The way to a host, and the node's address there.
-pub struct Straight {
-    fib: Fib,
-}
-
-impl Straight {
-    /// The node's address.
-    #[inline(always)]
-    pub fn source<A: Addr>(&self) -> A {
-        A::from_words(self.fib.src)
-    }
-    /// The way.
-    #[inline(always)]
-    pub const fn way(&self) -> Way {
-        self.fib.way()
-    }
-}
-
-/// The way to a backend for a packet that stays as it is, or is put in another one whose header is `outer` bytes long. `Err`: the packet is larger
+/// Finds the way to a backend for a packet that stays as it is, or is put in another one whose header is `outer` bytes long. `Err`: the packet is larger
 /// than this, or there is no way (0).
 #[inline(always)]
-pub fn straight<V: Rewrite>(
-    skb: *mut __sk_buff,
-    direct: &Direct<V::Addr>,
-    outer: usize,
-) -> Result<Straight, u32> {
-    // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
-    let segment = unsafe { (*skb).gso_size } as usize;
+pub fn straight<V: Rewrite>(skb: *mut __sk_buff, direct: &Direct<V::Addr>, outer: usize) -> Result<Fib, u32> {
+    // SAFETY: the context is the one the kernel gave this program; the fields may be read by this program type.
+    let (segment, ifindex) = unsafe { ((*skb).gso_size as usize, (*skb).ifindex) };
     let len = if segment != 0 { segment + direct.headers } else { direct.bytes } + outer;
-    let len = if len > u16::MAX as usize { u16::MAX } else { len as u16 };
     let proto = Proto(if V::IS_V6 { 41 } else { 4 });
-    let key = FlowKey::new(Default::default(), direct.to, PortBe(0), PortBe(0), proto);
+    let zero = opaque(0) as u32;
+    let mut fib = about::<V>(ifindex, [zero, zero, zero, zero], direct.to, proto, shortened(len));
     // The node's address is wanted only where it is sent.
     let flags = if outer != 0 { BPF_FIB_LOOKUP_SRC } else { 0 };
-    // SAFETY: as above.
-    let mut fib = question::<V>(unsafe { (*skb).ifindex }, &key, len);
     let found = ask(skb.cast(), &mut fib, flags);
     if found == BPF_FIB_LKUP_RET_FRAG_NEEDED as i64 {
         return Err((fib.len as u32).saturating_sub(outer as u32));
@@ -187,7 +160,7 @@ pub fn straight<V: Rewrite>(
     if !leads_on(found) || (outer == 0 && router != 0) {
         return Err(0);
     }
-    Ok(Straight { fib })
+    Ok(fib)
 }
 
 /// The node's address on the way is asked for (Linux 6.7, include/uapi/linux/bpf.h).
@@ -210,21 +183,22 @@ pub unsafe fn address(frame: *mut u8, macs: &Macs) {
 /// The verdict that hands the packet to the other end of a veth on the way, as if it had come in there: past this end's queues and programs,
 /// and past the CPU's backlog.
 #[inline(always)]
-pub fn cross(way: &Way) -> i32 {
+pub fn cross(fib: &Fib) -> i32 {
     // SAFETY: the helper only notes where to send.
-    unsafe { bpf_redirect_peer(way.ifindex, 0) as i32 }
+    unsafe { bpf_redirect_peer(fib.ifindex, 0) as i32 }
 }
 
-/// The verdict that sends the packet that way.
+/// Bytes of `struct bpf_redir_neigh`: a family, and an address of either.
+const NEXT_HOP: i32 = 20;
+
+/// The verdict that sends the packet that way. The next hop is told where it lies: its address is in its place, and what is before it, the end of the
+/// source address, gives way to its family.
 #[inline(always)]
-pub fn follow(way: &Way) -> i32 {
+pub fn follow(fib: &mut Fib) -> i32 {
+    fib.src[3] = fib.family as u32;
+    let hop = (&raw mut fib.src[3]).cast();
     // SAFETY: the next hop is as long as is said, and laid out as the helper wants it.
-    unsafe {
-        bpf_redirect_neigh(
-            way.ifindex,
-            (&raw const way.hop).cast_mut().cast(),
-            size_of::<NextHop>() as i32,
-            0,
-        ) as i32
-    }
+    unsafe { bpf_redirect_neigh(fib.ifindex, hop, NEXT_HOP, 0) as i32 }
 }
+
+const _: () = assert!(core::mem::offset_of!(Fib, dst) == core::mem::offset_of!(Fib, src) + 16);

@@ -3,7 +3,7 @@
 use aya_ebpf::programs::XdpContext;
 use lb_common::{abi::FlowKey, checksum};
 
-use super::{L4Fix, Packet, get, put};
+use super::{Hook, L4Fix, Packet, Step, get, put};
 use crate::{direct::Direct, reset::Answer, rewrite::Rewrite};
 
 /// What became of a [`SlicePacket`].
@@ -33,10 +33,16 @@ impl Packet for SlicePacket<'_> {
     type Verdict = Fate;
     type Context = XdpContext;
     const BIG: bool = false;
-    const FAST: bool = false;
     const DIRECT: bool = false;
     const MAY_BE_PARTIAL: bool = false;
 
+    fn hook(&self) -> Hook {
+        Hook::ARRIVAL
+    }
+    fn interface(&self) -> u32 {
+        0
+    }
+    fn tail(&self, _step: Step, _v6: bool) {}
     fn bytes(&self, at: usize, len: usize) -> Option<*mut u8> {
         self.frame.get(at..at.checked_add(len)?).map(|s| s.as_ptr().cast_mut())
     }
@@ -79,7 +85,7 @@ impl Packet for SlicePacket<'_> {
     fn direct<V: Answer>(&mut self, _direct: &Direct<V::Addr>) -> Result<Fate, u32> {
         Err(0)
     }
-    fn pass(self) -> Fate {
+    fn let_pass(&self) -> Fate {
         Fate::Pass
     }
     fn drop(self) -> Fate {

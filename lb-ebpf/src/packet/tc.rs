@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO,
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS,
         BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC,
         bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
@@ -19,8 +19,8 @@ use lb_common::{
     checksum,
 };
 
-use super::{L4Fix, Packet, get, opaque, put, route};
-use crate::{direct::Direct, reset::Answer, rewrite::Rewrite};
+use super::{Hook, L4Fix, Packet, Step, get, opaque, put, route};
+use crate::{direct::Direct, maps::TAILS_TC, reset::Answer, rewrite::Rewrite};
 
 /// Tells `bpf_l4_csum_replace` that the address change is not balanced by an IPv4 header checksum, which matters when the
 /// device has summed the packet. Since Linux 6.16; older kernels refuse the flag.
@@ -30,22 +30,29 @@ const BPF_F_IPV6: u64 = 1 << 7;
 /// IPv6 with extensions.
 const HEADERS: u32 = 192;
 
-/// A TC packet. `ONWARD`: what is translated is sent on past the IP stack.
-pub struct TcPacket<const ONWARD: bool> {
+/// A TC packet.
+pub struct TcPacket {
     ctx: TcContext,
+    hook: Hook,
 }
 
-impl<const ONWARD: bool> TcPacket<ONWARD> {
+impl TcPacket {
     /// Wraps a context; pulls the headers into the linear part if they aren't there.
     #[inline(always)]
-    pub fn new(ctx: TcContext) -> Self {
+    pub fn new(ctx: TcContext, hook: Hook) -> Self {
         let want = ctx.len().min(HEADERS);
         if ctx.data() + want as usize > ctx.data_end() {
             // SAFETY: the context is the one the kernel gave this program. If it fails, parsing finds less and the packet
             // passes or is counted as malformed.
             unsafe { bpf_skb_pull_data(ctx.skb.skb, want) };
         }
-        Self { ctx }
+        Self { ctx, hook }
+    }
+
+    /// The same for a further step.
+    #[inline(always)]
+    pub const fn resumed(ctx: TcContext, hook: Hook) -> Self {
+        Self { ctx, hook }
     }
 
     #[inline(always)]
@@ -55,13 +62,29 @@ impl<const ONWARD: bool> TcPacket<ONWARD> {
     }
 }
 
-impl<const ONWARD: bool> Packet for TcPacket<ONWARD> {
+impl Packet for TcPacket {
     type Verdict = i32;
     type Context = TcContext;
     const BIG: bool = true;
-    const FAST: bool = ONWARD;
     const DIRECT: bool = true;
     const MAY_BE_PARTIAL: bool = false;
+
+    #[inline(always)]
+    fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
+        unsafe { (*self.ctx.skb.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn tail(&self, step: Step, v6: bool) {
+        // SAFETY: the context is the one the kernel gave this program, and nothing is left to be cleared up.
+        unsafe { TAILS_TC.tail_call(&self.ctx, step as u32 * 2 + v6 as u32) };
+    }
 
     #[inline(always)]
     fn bytes(&self, at: usize, len: usize) -> Option<*mut u8> {
@@ -155,36 +178,36 @@ impl<const ONWARD: bool> Packet for TcPacket<ONWARD> {
 
     #[inline(always)]
     fn send_back(self) -> i32 {
-        // SAFETY: the context is the one the kernel gave this program; the helper only notes where to send.
-        unsafe { bpf_redirect((*self.ctx.skb.skb).ifindex, 0) as i32 }
+        let flags = if self.hook == Hook::OUT { BPF_F_INGRESS as u64 } else { 0 };
+        // SAFETY: the helper only notes where to send.
+        unsafe { bpf_redirect(self.interface(), flags) as i32 }
     }
     #[inline(always)]
     fn onward<V: Rewrite>(self, l3: usize, headers: usize, key: &FlowKey<V::Addr>) -> i32 {
         let Some(ip) = self.bytes(l3, V::LEN) else { return TC_ACT_SHOT };
         // SAFETY: the fixed IP header at `ip` was just bounds-checked.
         let hops: u8 = unsafe { get(ip, V::HOPS) };
-        let Some(way) = (if hops > 1 { route::find::<V>(self.ctx.skb.skb, headers, key) } else { None })
-        else {
-            return TC_ACT_UNSPEC;
-        };
+        let mut fib = route::question::<V>(self.interface(), key, 0);
+        let found = if hops > 1 { route::find(&mut fib, self.ctx.skb.skb, headers) } else { None };
+        let Some(across) = found else { return TC_ACT_UNSPEC };
         // SAFETY: as above.
         unsafe { V::hops(ip, hops - 1) };
         // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
         let untagged = l3 == 14 && unsafe { (*self.ctx.skb.skb).vlan_present } == 0;
-        if way.across
+        if across
             && untagged
             && let Some(frame) = self.bytes(0, 14)
         {
             // SAFETY: the Ethernet header at `frame` was just bounds-checked.
-            unsafe { route::address(frame, &way.macs) };
-            return route::cross(&way);
+            unsafe { route::address(frame, &fib.macs()) };
+            return route::cross(&fib);
         }
-        route::follow(&way)
+        route::follow(&mut fib)
     }
     #[inline(always)]
     fn direct<V: Answer>(&mut self, direct: &Direct<V::Addr>) -> Result<i32, u32> {
         let outer = if direct.tunnel { V::LEN } else { 0 };
-        let way = route::straight::<V>(self.ctx.skb.skb, direct, outer)?;
+        let mut fib = route::straight::<V>(self.ctx.skb.skb, direct, outer)?;
         let ip = self.bytes(direct.l3, V::LEN).ok_or(0u32)?;
         // SAFETY: the fixed IP header at `ip` was just bounds-checked.
         unsafe { V::hops(ip, get::<u8>(ip, V::HOPS).wrapping_sub(1)) };
@@ -205,12 +228,12 @@ impl<const ONWARD: bool> Packet for TcPacket<ONWARD> {
             let ip = self.bytes(14, V::LEN).ok_or(0u32)?;
             let proto = Proto(if V::IS_V6 { 41 } else { 4 });
             // SAFETY: the bytes at `ip` were just bounds-checked.
-            unsafe { V::header(ip, way.source(), direct.to, proto, direct.bytes) };
+            unsafe { V::header(ip, fib.source(), direct.to, proto, direct.bytes) };
         }
-        Ok(route::follow(&way.way()))
+        Ok(route::follow(&mut fib))
     }
     #[inline(always)]
-    fn pass(self) -> i32 {
+    fn let_pass(&self) -> i32 {
         TC_ACT_UNSPEC
     }
     #[inline(always)]

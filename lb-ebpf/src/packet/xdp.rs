@@ -5,36 +5,63 @@ use aya_ebpf::{
     helpers::generated::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
     programs::XdpContext,
 };
-use lb_common::{abi::FlowKey, checksum};
+use lb_common::{
+    abi::{FlowKey, programs::STEPS},
+    checksum,
+};
 
-use super::{L4Fix, Packet, get, opaque, put, route};
-use crate::{direct::Direct, reset::Answer, rewrite::Rewrite};
+use super::{Hook, L4Fix, Packet, Step, get, opaque, put, route};
+use crate::{direct::Direct, maps::TAILS_XDP, reset::Answer, rewrite::Rewrite};
 
 /// An XDP packet. `VIRTUAL`: it came by a veth, tun or tap, where a local sender leaves the checksum partial: the field holds
 /// the pseudo-header's sum, and whoever transmits adds the rest. XDP isn't told, so such a field is recognised by its value. A
 /// complete checksum equals that sum by chance once in 65,536 packets, and is then spoilt; on real devices, where nothing is
-/// partial, the test isn't made. `ONWARD`: what is translated is sent back past the IP stack, where its way leads there.
-pub struct XdpPacket<const VIRTUAL: bool, const ONWARD: bool> {
+/// partial, the test isn't made.
+pub struct XdpPacket<const VIRTUAL: bool> {
     ctx: XdpContext,
+    hook: Hook,
     /// Its checksum was found to be partial.
     partial: bool,
 }
 
-impl<const VIRTUAL: bool, const ONWARD: bool> XdpPacket<VIRTUAL, ONWARD> {
+impl<const VIRTUAL: bool> XdpPacket<VIRTUAL> {
     /// Wraps a context.
     #[inline(always)]
-    pub fn new(ctx: XdpContext) -> Self {
-        Self { ctx, partial: false }
+    pub const fn new(ctx: XdpContext, hook: Hook) -> Self {
+        Self { ctx, hook, partial: false }
+    }
+
+    /// Bytes from userspace, which come in nowhere.
+    #[inline(always)]
+    pub const fn bare(ctx: XdpContext) -> Self {
+        Self::new(ctx, Hook::ARRIVAL)
     }
 }
 
-impl<const VIRTUAL: bool, const ONWARD: bool> Packet for XdpPacket<VIRTUAL, ONWARD> {
+impl<const VIRTUAL: bool> Packet for XdpPacket<VIRTUAL> {
     type Verdict = u32;
     type Context = XdpContext;
     const BIG: bool = false;
-    const FAST: bool = ONWARD;
     const DIRECT: bool = false;
     const MAY_BE_PARTIAL: bool = VIRTUAL;
+
+    #[inline(always)]
+    fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the context is the one the kernel gave this program.
+        unsafe { (*self.ctx.ctx).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn tail(&self, step: Step, v6: bool) {
+        let half = if VIRTUAL { STEPS * 2 } else { 0 };
+        // SAFETY: the context is the one the kernel gave this program, and nothing is left to be cleared up.
+        unsafe { TAILS_XDP.tail_call(&self.ctx, half + step as u32 * 2 + v6 as u32) };
+    }
 
     #[inline(always)]
     fn bytes(&self, at: usize, len: usize) -> Option<*mut u8> {
@@ -120,26 +147,27 @@ impl<const VIRTUAL: bool, const ONWARD: bool> Packet for XdpPacket<VIRTUAL, ONWA
         }
         // veth (drivers/net/veth.c) puts what XDP_TX sends into its peer's ring, but wakes the peer only if that has an XDP
         // program as well; for what is redirected it always does.
-        // SAFETY: the context is the one the kernel gave this program; the helper only notes where to send.
-        unsafe { bpf_redirect((*self.ctx.ctx).ingress_ifindex, 0) as u32 }
+        // SAFETY: the helper only notes where to send.
+        unsafe { bpf_redirect(self.interface(), 0) as u32 }
     }
     #[inline(always)]
     fn onward<V: Rewrite>(self, l3: usize, _headers: usize, key: &FlowKey<V::Addr>) -> u32 {
         // A partial checksum is the stack's to complete. The way of a tagged frame would be another interface's.
-        if !ONWARD || self.partial || l3 != 14 {
+        if self.hook != Hook::FAST || self.partial || l3 != 14 {
             return xdp_action::XDP_PASS;
         }
         let Some(ip) = self.bytes(14, V::LEN) else { return xdp_action::XDP_DROP };
         // SAFETY: the fixed IP header at `ip` was just bounds-checked.
         let hops: u8 = unsafe { get(ip, V::HOPS) };
         let len = self.frame_len() - 14;
-        let Some(macs) = (if hops > 1 { route::back::<V>(self.ctx.ctx, len, key) } else { None }) else {
+        let mut fib = route::question::<V>(self.interface(), key, route::shortened(len));
+        if hops <= 1 || !route::back(&mut fib, self.ctx.ctx) {
             return xdp_action::XDP_PASS;
-        };
+        }
         let Some(frame) = self.bytes(0, 14 + V::LEN) else { return xdp_action::XDP_DROP };
         // SAFETY: both headers at `frame` were just bounds-checked.
         unsafe {
-            route::address(frame, &macs);
+            route::address(frame, &fib.macs());
             V::hops(frame.add(14), hops - 1);
         }
         self.send_back()
@@ -149,7 +177,7 @@ impl<const VIRTUAL: bool, const ONWARD: bool> Packet for XdpPacket<VIRTUAL, ONWA
         Err(0)
     }
     #[inline(always)]
-    fn pass(self) -> u32 {
+    fn let_pass(&self) -> u32 {
         xdp_action::XDP_PASS
     }
     #[inline(always)]

@@ -78,12 +78,13 @@ pub extern "C" fn flowpin_release(at: u32, state: u64) -> u32 {
     }
     // Not written while the state is what it is.
     let (backend, created, bound, family) = (pin.backend, pin.created, pin.bound, pin.family);
+    let (port, proto) = (pin.vip_port, pin.proto);
     if !free(&Sockets, at, state) {
         return 0;
     }
     account::ended(backend, created);
     if bound != 0 {
-        affinity::left_by_process(node(family), backend);
+        affinity::left(node(family), port, proto, backend);
     }
     1
 }

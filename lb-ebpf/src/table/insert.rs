@@ -1,16 +1,21 @@
 //! A new flow's entries: lanes are claimed, then filled, then published together. What makes it safe is said in [`super`].
 
 use lb_common::{
-    abi::{Addr, Flow},
+    abi::{Addr, Flow, FlowKey},
     flow_state::Word,
     flow_table::{LANES, claimed, free, lowest, prefers_second, rest, with_tag},
 };
 
 use super::{
-    BUSY, EXISTS, FORWARD, FULL, NOWHERE, REPLY, alike, at, free_lane, head, lane, places, read, scratch,
-    state, swap,
+    BUSY, EXISTS, FORWARD, FULL, NOWHERE, REPLY, afresh, at, free_lane, head, is, lane, places, read, state,
+    swap,
 };
-use crate::{atomic::compare_exchange_u64, maps::Tables, packet::opaque};
+use crate::{
+    atomic::compare_exchange_u64,
+    family::global_functions,
+    maps::Maps,
+    packet::{copy, opaque},
+};
 
 /// Tries at an insertion. Each failure means that another CPU has just come to or gone from one of the two buckets.
 const TRIES: u32 = 8;
@@ -31,7 +36,7 @@ enum Lanes {
 }
 
 #[inline(never)]
-fn look<V: Tables>(scratch: *const Flow<V::Addr>, bucket: u32, set: u64) -> Lanes {
+fn look<V: Maps>(key: &FlowKey<V::Addr>, bucket: u32, set: u64) -> Lanes {
     let mut set = set;
     // Not unrolled, for the sake of the stack.
     for _ in 0..opaque(LANES) {
@@ -42,7 +47,7 @@ fn look<V: Tables>(scratch: *const Flow<V::Addr>, bucket: u32, set: u64) -> Lane
         if state(flow).0 == 0 {
             return Lanes::Unknown;
         }
-        if alike(flow, scratch) {
+        if is(flow, afresh(key)) {
             return Lanes::This;
         }
         set = rest(set);
@@ -50,13 +55,27 @@ fn look<V: Tables>(scratch: *const Flow<V::Addr>, bucket: u32, set: u64) -> Lane
     Lanes::Others
 }
 
+global_functions! {
+    /// Claiming, as a global function.
+    pub trait Claim: Maps {
+        /// One try at claiming a lane for a scratch entry.
+        fn try_claim(; which: u32) = attempt;
+    }
+}
+
+/// A scratch entry: [`FORWARD`] or [`REPLY`].
+#[inline(always)]
+pub fn scratch<V: Maps>(which: u32) -> Option<*mut Flow<V::Addr>> {
+    V::scratch().get_ptr_mut(which)
+}
+
 /// Claims a lane for a scratch entry, if there is no entry with its key. Where it is, or [`EXISTS`], [`FULL`] or [`BUSY`].
 ///
 /// Until it is [published](publish) nobody sees the entry. Who tries to make another one with this key is told `BUSY`.
 #[inline(always)]
-pub fn claim<V: Tables>(which: u32) -> u32 {
-    for _ in 0..TRIES {
-        let outcome = V::claim(which);
+pub fn claim<V: Claim>(which: u32) -> u32 {
+    for _ in 0..opaque(TRIES as usize) {
+        let outcome = V::try_claim(which);
         if outcome != AGAIN {
             return outcome;
         }
@@ -64,19 +83,19 @@ pub fn claim<V: Tables>(which: u32) -> u32 {
     BUSY
 }
 
-/// One try at claiming a lane.
 #[inline(always)]
-pub fn attempt<V: Tables>(which: u32) -> u32 {
+fn attempt<V: Maps>(which: u32) -> u32 {
     let Some(scratch) = scratch::<V>(which) else { return BUSY };
     // SAFETY: this CPU's own entry; programs on it don't preempt each other in softirq.
-    let place = places::<V>(&unsafe { (*scratch).key() });
+    let key = unsafe { &*Flow::key_in_place(scratch) };
+    let place = places::<V>(key);
     let (Some(first), Some(second)) = (head::<V>(place.first), head::<V>(place.second)) else {
         return BUSY;
     };
     let (here, there) = (read(first), read(second));
-    let mut seen = look::<V>(scratch, place.first, with_tag(here, place.tag));
+    let mut seen = look::<V>(key, place.first, with_tag(here, place.tag));
     if seen == Lanes::Others {
-        seen = look::<V>(scratch, place.second, with_tag(there, place.tag));
+        seen = look::<V>(key, place.second, with_tag(there, place.tag));
     }
     match seen {
         Lanes::Unknown => return AGAIN,
@@ -98,7 +117,7 @@ pub fn attempt<V: Tables>(which: u32) -> u32 {
     }
     if let Some(other) = head::<V>(besides)
         && bucket != besides
-        && look::<V>(scratch, besides, with_tag(read(other), place.tag)) != Lanes::Others
+        && look::<V>(key, besides, with_tag(read(other), place.tag)) != Lanes::Others
     {
         free_lane(own, number);
         return BUSY;
@@ -109,9 +128,18 @@ pub fn attempt<V: Tables>(which: u32) -> u32 {
 /// Makes the two scratch entries the entries of a new flow, in lanes that were claimed for them: for others they appear whole,
 /// the reply entry first. If both have the same place there is only the forward entry. False: there are no such lanes.
 #[inline(always)]
-pub fn publish<V: Tables>(forward: u32, reply: u32) -> bool {
+pub fn publish<V: Maps>(forward: u32, reply: u32) -> bool {
     let (Some(to), Some(back)) = (at::<V>(forward), at::<V>(reply)) else { return false };
     let (Some(first), Some(second)) = (scratch::<V>(FORWARD), scratch::<V>(REPLY)) else { return false };
+    // SAFETY: this CPU's own entries; programs on it don't preempt each other in softirq.
+    if unsafe { (*first).direction }.is_full() {
+        // Each says where the other lies.
+        // SAFETY: as above.
+        unsafe {
+            (*first).nat_addr = V::Addr::from_place(reply);
+            (*second).nat_addr = V::Addr::from_place(forward);
+        }
+    }
     let word = fill(to, first);
     if forward == reply {
         let _ = swap(to, Word(0), word);
@@ -132,15 +160,15 @@ fn fill<A: Addr>(entry: *mut Flow<A>, scratch: *const Flow<A>) -> Word {
     // SAFETY: this CPU's own entry, and a lane that nobody else reads or writes while its state is 0.
     unsafe {
         let flow = &*scratch;
-        (*entry).src = flow.src;
-        (*entry).dst = flow.dst;
+        copy(&raw mut (*entry).src, &raw const flow.src);
+        copy(&raw mut (*entry).dst, &raw const flow.dst);
+        copy(&raw mut (*entry).nat_addr, &raw const flow.nat_addr);
         (*entry).sport = flow.sport;
         (*entry).dport = flow.dport;
         (*entry).proto = flow.proto;
         (*entry).direction = flow.direction;
         (*entry).asked_at = 0;
         (*entry).mark = flow.mark;
-        (*entry).nat_addr = flow.nat_addr;
         (*entry).nat_port = flow.nat_port;
         (*entry).packets_high = 0;
         (*entry).packets_low = 0;
@@ -155,7 +183,7 @@ fn fill<A: Addr>(entry: *mut Flow<A>, scratch: *const Flow<A>) -> Word {
 
 /// Gives a lane back that was claimed and not published.
 #[inline(always)]
-pub fn give_back<V: Tables>(place: u32) {
+pub fn give_back<V: Maps>(place: u32) {
     if let Some(head) = head::<V>(place >> 3) {
         free_lane(head, place as usize & 7);
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! config file, state file ─▶ Owner ─▶ maps, links          HUP ─▶ reload
 //! netlink ─▶ Owner::look                                   TERM, INT ─▶ out; the datapath stays
+//! host's rules, routes ─▶ hints ─▶ State::warnings, every minute
 //! health (a task a backend) ─▶ Owner::set_health      Owner::ramp, every second
 //! sweeper (thread) ─▶ census ─▶ Owner::collect             API, metrics ─▶ Handle ─▶ Owner
 //! ```
@@ -13,6 +14,7 @@ pub mod events;
 mod explain;
 mod fates;
 pub mod handle;
+mod hints;
 pub mod owner;
 pub mod shared;
 mod socket;
@@ -28,7 +30,7 @@ use anyhow::{Context, bail};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Notify, watch},
     time::MissedTickBehavior,
 };
 
@@ -139,6 +141,8 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     let fates = tokio::spawn(fates::run(handle.clone(), stopped.clone()));
     let told = tokio::spawn(events::run(handle.clone(), Events::open(&pins)?, stopped.clone()));
     let checks = tokio::spawn(health::run(handle.clone(), stopped.clone()));
+    let host = Arc::new(Notify::new());
+    let hints = tokio::spawn(hints::run(handle.shared.clone(), host.clone(), stopped.clone()));
     let sweeper = tokio::spawn(sweep_forever(handle.clone(), stopped));
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready");
@@ -156,6 +160,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
             _ = hup.recv() => {
                 notify(&[sd_notify::NotifyState::Reloading]);
                 handle.owner().lock().await.reload().await;
+                host.notify_one();
                 notify(&[sd_notify::NotifyState::Ready]);
             }
             Some(()) = changes.recv() => handle.owner().lock().await.look().await,
@@ -173,6 +178,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     let _ = checks.await;
     let _ = fates.await;
     let _ = told.await;
+    let _ = hints.await;
     // Before the lock goes: then the next agent's socket may be there.
     drop(socket);
     if options.detach_on_exit {

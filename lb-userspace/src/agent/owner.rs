@@ -6,7 +6,12 @@
 mod places;
 mod sources;
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use lb_common::abi::BackendId;
 use rtnetlink::Handle as Netlink;
@@ -19,7 +24,8 @@ use super::{
 use crate::{
     api::error::ApiError,
     datapath::{
-        DatapathError, Maps, attach::Attachments, pin::PinDir, roles::Roles, snat::SourceMaps, sockets::Hooks,
+        DatapathError, Maps, attach::Attachments, maps::Applied, pin::PinDir, roles::Roles, snat::SourceMaps,
+        sockets::Hooks,
     },
     model::{Desired, ServiceSpec},
     reconcile::{Plan, PlanError, Scope, collect, plan},
@@ -41,7 +47,12 @@ pub struct Owner {
     hooks: Hooks,
     netlink: Netlink,
     config_path: Option<PathBuf>,
+    /// When tables that the kernel refused are tried again.
+    tables_due: Instant,
 }
+
+/// How often tables that the kernel refused are tried again: it may have lacked memory.
+const TABLES: Duration = Duration::from_secs(60);
 
 impl Owner {
     /// Reads back what the maps hold. Nothing is changed yet.
@@ -56,12 +67,27 @@ impl Owner {
         netlink: Netlink,
     ) -> Result<Self, DatapathError> {
         let mut maps = Maps::open(pins)?;
-        shared.write().actual = maps.read_actual()?;
+        let mut destinations = shared.tables.destinations();
+        destinations.extend(&config.snat.addresses);
+        shared.write().actual = maps.read_actual(destinations)?;
         let sources = SourceMaps::open(pins)?;
         let roles = Roles::open(pins)?;
         let config_path = shared.config_path.clone();
         let (attachments, hooks) = (Attachments::new(pins), Hooks::new(pins));
-        Ok(Self { shared, config, runtime, maps, sources, roles, attachments, hooks, netlink, config_path })
+        let tables_due = Instant::now() + TABLES;
+        Ok(Self {
+            shared,
+            config,
+            runtime,
+            maps,
+            sources,
+            roles,
+            attachments,
+            hooks,
+            netlink,
+            config_path,
+            tables_due,
+        })
     }
 
     /// Brings the whole desired state into force.
@@ -105,11 +131,21 @@ impl Owner {
         Ok(())
     }
 
-    /// Takes the steps, in order; what the kernel took is in the mirror even if a later one fails.
+    /// Takes the steps, in order; what the kernel took is in the mirror even if a later one fails. A table that it
+    /// refused is noted for its service, and nothing else waits for it.
     fn apply(&mut self, plan: Plan) -> Result<(), DatapathError> {
-        let (done, result) = self.maps.apply(&plan.steps);
+        let Applied { done, tables, result } = self.maps.apply(&plan.steps);
         let mut state = self.shared.write();
-        plan.steps[..done].iter().for_each(|step| state.actual.apply(step));
+        let mut refused = tables.into_iter().peekable();
+        for (at, step) in plan.steps[..done].iter().enumerate() {
+            match refused.next_if(|(refused, _)| *refused == at) {
+                Some((_, error)) => state.note_table(step, Err(error)),
+                None => {
+                    state.actual.apply(step);
+                    state.note_table(step, Ok(()));
+                }
+            }
+        }
         state.generation += 1;
         match &result {
             Ok(()) => state.problems.remove("reconcile"),
@@ -134,7 +170,10 @@ impl Owner {
         self.shared.write().desired.replace(service, spec).map_err(|e| ApiError::Invalid(e.to_string()))?;
         let undo = |owner: &Self, error: String| {
             // What was valid a moment ago is valid again.
-            let _ = owner.shared.write().desired.replace(service, before.clone());
+            let mut state = owner.shared.write();
+            let _ = state.desired.replace(service, before.clone());
+            state.tables.remove(service);
+            drop(state);
             ApiError::Failed(error)
         };
         {
@@ -154,7 +193,8 @@ impl Owner {
         let applied = self
             .planned(service)
             .map_err(|e| e.to_string())
-            .and_then(|steps| self.apply(steps).map_err(|e| e.to_string()));
+            .and_then(|steps| self.apply(steps).map_err(|e| e.to_string()))
+            .and_then(|()| self.shared.read().table_refused(service).map_or(Ok(()), |e| Err(e.into())));
         let took = start.elapsed();
         let kept = applied.and_then(|()| runtime.save(&self.config.state_file).map_err(|e| e.to_string()));
         if let Err(error) = kept {
@@ -171,8 +211,9 @@ impl Owner {
         Ok(())
     }
 
-    /// Re-reads the config file. An error changes nothing.
+    /// Re-reads the config file. An error changes nothing. Programs that the kernel refused are tried once more.
     pub async fn reload(&mut self) {
+        self.retry_refused();
         let result = self.try_reload().await;
         let mut state = self.shared.write();
         match result {
@@ -223,11 +264,15 @@ impl Owner {
         }
     }
 
-    /// Frees ids that nothing uses any more, of backends that were `retired` before the last census began: no packet can be on
-    /// its way with one of those, and the census saw all their flows.
+    /// Frees ids that nothing uses any more, of backends that were `retired` before the last census began: no packet
+    /// can be on its way with one of those, and the census saw all their flows. A table that couldn't be replaced may
+    /// name them; as long as there is one, nothing is freed.
     pub fn collect(&mut self, retired: &HashSet<BackendId>) {
         let steps = {
             let state = self.shared.read();
+            if state.has_old_table() {
+                return;
+            }
             let census = self.shared.census();
             let busy =
                 |id| !retired.contains(&id) || census.pinned.contains_key(&id) || self.maps.active(id) != 0;
@@ -293,7 +338,11 @@ impl Owner {
 
     /// Tries again what the kernel refused.
     pub fn retry(&mut self) {
-        if self.shared.read().problems.contains_key("reconcile")
+        let tables = self.tables_due <= Instant::now() && self.shared.read().lacks_table();
+        if tables {
+            self.tables_due = Instant::now() + TABLES;
+        }
+        if (tables || self.shared.read().problems.contains_key("reconcile"))
             && let Err(e) = self.reconcile_all()
         {
             tracing::warn!("still refused: {e}");

@@ -19,20 +19,28 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::events::Log;
 use crate::{
-    api::types::{ConnectionFilter, ConnectionView, InterfaceView, ServiceView, StatsView, StatusView},
+    api::types::{
+        ConnectionFilter, ConnectionView, InterfaceView, ServiceView, StatsView, StatusView, WarningView,
+    },
     conntrack::Census,
     datapath::{
-        Clock, DatapathError, Maps, clients::Clients, flows::FlowTables, object::Object, pin::PinDir,
+        Clock, DatapathError, Maps,
+        clients::Clients,
+        flows::FlowTables,
+        object::Object,
+        pin::PinDir,
+        refusal::{Refusals, missed},
         sockets::SocketPins,
     },
     model::{
-        Desired, ForwardKind, Forwarding, ModelError, OwnAddresses, SnatSpec, Standings, frontend::family,
+        AlgorithmKind, Desired, ForwardKind, Forwarding, ModelError, OwnAddresses, ServiceSpec, SnatSpec,
+        Standings, frontend::family,
     },
     observe::{
         connections::{self, Order, Place, Victims},
         metrics, views,
     },
-    reconcile::Actual,
+    reconcile::{Actual, Step},
 };
 
 /// Desired and actual, always of the same moment for a reader.
@@ -56,6 +64,12 @@ pub struct State {
     pub interfaces: Vec<InterfaceView>,
     /// What is wrong, by what it is about.
     pub problems: HashMap<&'static str, String>,
+    /// Tables that the kernel refused, and why: by service.
+    pub tables: BTreeMap<String, String>,
+    /// Programs that the kernel refused.
+    pub refused: Refusals,
+    /// What the host's own rules get in the way of.
+    pub warnings: Vec<WarningView>,
     /// Plans applied.
     pub generation: u64,
 }
@@ -83,6 +97,58 @@ impl State {
             Ok(()) => self.problems.remove(about),
             Err(e) => self.problems.insert(about, e.to_string()),
         };
+    }
+}
+
+impl State {
+    /// Notes how the kernel took a table; other steps are none of its business. A new refusal is logged.
+    pub fn note_table(&mut self, step: &Step, result: Result<(), DatapathError>) {
+        let Step::Table { service, .. } = step else { return };
+        let Some(name) = self.actual.services().get(service).map(|s| s.name.clone()) else { return };
+        let Err(error) = result else {
+            self.tables.remove(&name);
+            return;
+        };
+        let problem = format!("service \"{name}\": its table for consistent hashing isn't in force: {error}");
+        if self.tables.insert(name, problem.clone()).as_ref() != Some(&problem) {
+            tracing::error!("{problem}");
+        }
+    }
+
+    /// Why a service lacks the table that it is to have.
+    pub fn table_refused(&self, service: &str) -> Option<&str> {
+        let hashed = |s: &ServiceSpec| s.algorithm == AlgorithmKind::ConsistentHash;
+        let wanted = self.desired.services().get(service).is_some_and(hashed);
+        self.tables.get(service).map(String::as_str).filter(|_| wanted)
+    }
+
+    /// Does any service lack one?
+    pub fn lacks_table(&self) -> bool {
+        self.tables.keys().any(|name| self.table_refused(name).is_some())
+    }
+
+    /// Is a table in force that couldn't be replaced?
+    pub fn has_old_table(&self) -> bool {
+        self.tables.keys().any(|name| self.actual.service(name).is_some_and(|s| !s.tables.is_empty()))
+    }
+
+    /// What is wrong, a sentence each.
+    fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.problems.values().cloned().collect();
+        problems.sort();
+        problems.extend(self.tables.keys().filter_map(|name| self.table_refused(name)).map(String::from));
+        let of = |i: &InterfaceView| Some(format!("interface {}: {}", i.name, i.error.as_ref()?));
+        problems.extend(self.interfaces.iter().filter_map(of));
+        // Those of the agent's own that no interface speaks of.
+        for (program, reason) in self.refused.iter() {
+            if !problems.iter().any(|p| p.contains(&format!("program {program} "))) {
+                problems.push(format!(
+                    "program {program} is refused by this kernel: {reason}; {}",
+                    missed(program)
+                ));
+            }
+        }
+        problems
     }
 }
 
@@ -268,14 +334,7 @@ impl Shared {
     pub fn status(&self) -> StatusView {
         let census = self.census();
         let state = self.read();
-        let mut problems: Vec<String> = state.problems.values().cloned().collect();
-        problems.sort();
-        problems.extend(
-            state
-                .interfaces
-                .iter()
-                .filter_map(|i| Some(format!("interface {}: {}", i.name, i.error.as_ref()?))),
-        );
+        let mut problems = state.problems();
         problems.extend(state.sourceless());
         if census.drift != 0 {
             problems.push(format!("accounting drift {}: report it, with the kernel's version", census.drift));
@@ -296,6 +355,7 @@ impl Shared {
             sweeps: census.generation,
             generation: state.generation,
             problems,
+            warnings: state.warnings.clone(),
         }
     }
 

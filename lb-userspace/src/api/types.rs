@@ -333,6 +333,20 @@ pub struct StatusView {
     pub generation: u64,
     /// What is wrong, one sentence each.
     pub problems: Vec<String>,
+    /// What rules of the host's own get in the way of; not part of `state`.
+    #[serde(default)]
+    pub warnings: Vec<WarningView>,
+}
+
+/// Something of the host's that keeps packets from arriving.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct WarningView {
+    /// What it is about: `rp_filter`, `netfilter`, `route`.
+    pub about: String,
+    /// What it keeps from working.
+    pub text: String,
+    /// What would help.
+    pub remedy: String,
 }
 
 /// An interface that the configuration matches.
@@ -346,6 +360,9 @@ pub struct InterfaceView {
     pub attach: String,
     /// Is what was translated sent on past the IP stack?
     pub fast: bool,
+    /// Are answers of backends translated where they come in by it, and not where they leave?
+    #[serde(default)]
+    pub reply_on_arrival: bool,
     /// Is what goes out by it handed to its other end at once?
     #[serde(default)]
     pub peer: bool,

@@ -15,8 +15,10 @@ Examples:
   sudo flowpin doctor
   sudo flowpin doctor -o json | jq '.[] | select(.status == \"missing\")'
 
-available: there. fallback: not there, something slower or simpler does its work. missing: needed and not there; the \
-last column says what to do. Exit code 1 if anything is missing. Without root the kernel hides what it can do.")]
+available: there. fallback: not there, something slower or simpler does its work. missing: needed and not there, \
+or refused by this kernel; the last column says what to do, or which program was refused and why. warning: a rule of \
+the host's that may keep packets from arriving; `flowpin status` says which do. Exit code 1 if anything is missing. \
+All programs are loaded for trial, which takes some seconds. Without root the kernel hides what it can do.")]
 pub struct Args {}
 
 #[derive(Serialize)]

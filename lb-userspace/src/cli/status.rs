@@ -13,7 +13,8 @@ Examples:
   flowpin status
   flowpin status -o json | jq -r '.problems[]'
 
-Exit code 0: all is as it should be. 1: degraded; what is wrong is listed. 3: no agent answers.")]
+Exit code 0: all is as it should be. 1: degraded; what is wrong is listed. 3: no agent answers. Warnings, of rules of \
+the host's own that get in the way, change neither state nor exit code.")]
 pub struct Args {}
 
 impl Args {
@@ -50,6 +51,9 @@ fn text(s: &StatusView) -> String {
     );
     for problem in &s.problems {
         text.push_str(&format!("Problem:     {problem}\n"));
+    }
+    for warning in &s.warnings {
+        text.push_str(&format!("Warning:     {}: {}; {}\n", warning.about, warning.text, warning.remedy));
     }
     if s.interfaces.is_empty() {
         return text

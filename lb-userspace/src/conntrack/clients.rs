@@ -7,7 +7,9 @@ use std::{
 
 use lb_common::{abi::affinity::ForgetRequest, affinity::Bond, expiry::idle};
 
-use crate::datapath::{Clock, DatapathError, clients::Clients, object::Object, sweeper};
+use crate::datapath::{
+    Clock, DatapathError, clients::Clients, object::Object, refusal::unless_refused, sweeper,
+};
 
 /// Looks at every client. `groups`: how long each group remembers, in milliseconds; clients of other groups are forgotten whatever
 /// they have open, since no flow asks for them any more. How many there were.
@@ -37,8 +39,8 @@ pub fn sweep(
     }
     if !over.is_empty() || !orphans.is_empty() {
         let object = object.lock().unwrap_or_else(PoisonError::into_inner);
-        sweeper::forget(&object, false, &over)?;
-        sweeper::forget(&object, true, &orphans)?;
+        unless_refused(sweeper::forget(&object, false, &over))?;
+        unless_refused(sweeper::forget(&object, true, &orphans))?;
     }
     Ok(count)
 }

@@ -21,6 +21,7 @@ use crate::datapath::{
     flows::{FlowTable, FlowTables},
     object::Object,
     provoke::Provoker,
+    refusal::unless_refused,
     sockets::{self, SocketPins},
     sweeper::{self, Sweep},
 };
@@ -197,15 +198,15 @@ impl Pass<'_> {
             return Ok(());
         }
         let object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
-        sockets::release(&object, &silent).map(drop)
+        unless_refused(sockets::release(&object, &silent)).map(drop)
     }
 
     fn act<A: Sweep>(&self, table: &FlowTable<A>, due: &Due<A>) -> Result<(), DatapathError> {
         if !due.remove.is_empty() || !due.closing.is_empty() {
             let object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
-            sweeper::remove(&object, &due.remove)?;
-            sweeper::expire(&object, &due.expire)?;
-            sweeper::close(&object, &due.end)?;
+            unless_refused(sweeper::remove(&object, &due.remove))?;
+            unless_refused(sweeper::expire(&object, &due.expire))?;
+            unless_refused(sweeper::close(&object, &due.end))?;
         }
         if !(due.closing.is_empty() && due.untold.is_empty())
             && let Ok(provoker) = Provoker::open()

@@ -144,7 +144,7 @@ impl Attachments {
     /// answer past the node; XDP leaves their packets to TC, which is attached besides.
     ///
     /// # Errors
-    /// Another program has the hook, or the kernel refuses. What was attached before stays.
+    /// Another program has the hook, or the kernel refuses a program or the hook. What was attached before stays.
     pub fn attach(
         &mut self,
         object: &mut Object,
@@ -166,6 +166,15 @@ impl Attachments {
                 tracing::warn!(interface = interface.name, "the program was taken off; putting it back");
             }
             self.attached.remove(&interface.index);
+        }
+        // All of them before the first is attached: with half of them, packets would be translated one way only.
+        match how {
+            Attach::Xdp => object.xdp(xdp_program(interface, variant)).map(drop)?,
+            Attach::Tc => object.tc(tc_program(Mode::Tcx, variant)).map(drop)?,
+        }
+        object.tc(tc_program(Mode::TcxEgress, variant))?;
+        if direct {
+            object.tc(tc_program(Mode::Tcx, variant))?;
         }
         let ingress = match how {
             Attach::Xdp => self.attach_xdp(object, interface, variant)?,

@@ -3,7 +3,11 @@
 use aya::{maps::MapType, programs::ProgramType, sys};
 use nix::sys::statfs::{self, BPF_FS_MAGIC};
 
-use super::interfaces::{self, Interface};
+use super::{
+    interfaces::{self, Interface},
+    trial,
+};
+use crate::host::{self, Found, Hint, Setup};
 
 /// Is a feature there?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,8 +16,10 @@ pub enum Status {
     Available,
     /// No, and something slower or less convenient takes its place.
     Fallback,
-    /// No, and Flowpin needs it.
+    /// No, and Flowpin needs it; or this kernel refuses it.
     Missing,
+    /// It is there, and may keep packets from arriving.
+    Warning,
 }
 
 impl Status {
@@ -23,6 +29,7 @@ impl Status {
             Self::Available => "available",
             Self::Fallback => "fallback",
             Self::Missing => "missing",
+            Self::Warning => "warning",
         }
     }
 }
@@ -54,7 +61,7 @@ fn sysctl_is_on(path: &str) -> bool {
     std::fs::read_to_string(path).is_ok_and(|v| v.trim() != "0")
 }
 
-/// Probes. Changes nothing. Interfaces come last.
+/// Probes. Changes nothing; takes seconds, in which all programs are loaded for trial. Interfaces come last.
 pub async fn probe() -> Vec<Feature> {
     use Status::{Fallback, Missing};
     let maps = [MapType::Hash, MapType::Array, MapType::PerCpuArray, MapType::ArrayOfMaps];
@@ -126,12 +133,30 @@ pub async fn probe() -> Vec<Feature> {
             "sysctl -w net.ipv6.conf.all.forwarding=1, if there are IPv6 services",
         ),
     ];
-    let listed = match interfaces::watch() {
-        Ok((handle, _)) => interfaces::list(&handle).await.unwrap_or_default(),
+    if permitted {
+        features.extend(trial::run().unwrap_or_else(|e| {
+            vec![Feature { name: "programs".into(), status: Missing, detail: e.to_string() }]
+        }));
+    }
+    let listed = match interfaces::connect() {
+        Ok(handle) => interfaces::list(&handle).await.unwrap_or_default(),
         Err(_) => Vec::new(),
     };
+    features.extend(of_host(&listed).await);
     features.extend(listed.iter().map(of_interface));
     features
+}
+
+/// What rules of the host's may get in the way of. Without a configuration to go by, it is said when they do.
+async fn of_host(interfaces: &[Interface]) -> Vec<Feature> {
+    let names = interfaces.iter().filter(|i| i.ethernet).map(|i| i.name.clone()).collect();
+    let hints = host::hints::hints(&Setup::unknown(names), &Found::look().await);
+    let of = |hint: Hint| Feature {
+        name: hint.about.into(),
+        status: Status::Warning,
+        detail: format!("with fast or reply = \"ingress\": {}; {}", hint.text, hint.remedy),
+    };
+    hints.into_iter().map(of).collect()
 }
 
 fn of_interface(interface: &Interface) -> Feature {

@@ -1,42 +1,77 @@
-//! The bits of what may be a service's: set before a service's port can be found, cleared when no port needs them any more.
+//! The bits of what may be a service's or a flow's: set before anything can be found that needs them, cleared when nothing needs them any more. What they
+//! are: `lb_common::filter`.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use aya::maps::{Array, MapData, MapError};
 use lb_common::{
-    abi::{Addr4, Addr6, PortBe, Proto},
-    filter::{WORDS, bit},
+    abi::{Addr4, Addr6, BackendId, PortBe, Proto},
+    filter::{self, WORDS},
 };
 
-/// The map, and how many ports need which bit. Ports that are added twice must be removed twice.
+/// A word, and a bit of it.
+type Bit = (u32, u32);
+
+/// The map, and how many need which bit. Ports that are added twice must be removed twice.
 pub struct Filter {
     map: Array<MapData, u64>,
     words: Vec<u64>,
-    users: HashMap<(u32, u32), u32>,
+    users: HashMap<Bit, u32>,
+    backends: BTreeMap<BackendId, Bit>,
 }
 
-fn of(vip: IpAddr, port: PortBe, proto: Proto) -> (u32, u32) {
+fn of_port((vip, port, proto): (IpAddr, PortBe, Proto)) -> Bit {
     match vip {
-        IpAddr::V4(vip) => bit(Addr4::from(vip), port, proto),
-        IpAddr::V6(vip) => bit(Addr6::from(vip), port, proto),
+        IpAddr::V4(vip) => filter::bit(Addr4::from(vip), port, proto),
+        IpAddr::V6(vip) => filter::bit(Addr6::from(vip), port, proto),
     }
+}
+
+fn of_destination(address: IpAddr) -> Bit {
+    match address {
+        IpAddr::V4(address) => filter::destination(Addr4::from(address)),
+        IpAddr::V6(address) => filter::destination(Addr6::from(address)),
+    }
+}
+
+fn of_backend(address: IpAddr) -> Bit {
+    match address {
+        IpAddr::V4(address) => filter::backend(Addr4::from(address)),
+        IpAddr::V6(address) => filter::backend(Addr6::from(address)),
+    }
+}
+
+/// All that the map is to know of.
+#[derive(Default)]
+pub struct Known {
+    /// Ports of frontends.
+    pub ports: Vec<(IpAddr, PortBe, Proto)>,
+    /// Addresses that packets of flows are sent to: VIPs, and addresses for source NAT.
+    pub destinations: Vec<IpAddr>,
+    /// Backends that flows may be pinned to.
+    pub backends: Vec<(BackendId, IpAddr)>,
 }
 
 impl Filter {
-    /// Over the map; nothing is known of the ports yet, and nothing written.
+    /// Over the map; nothing is known yet, and nothing written.
     pub fn over(map: Array<MapData, u64>) -> Self {
-        Self { map, words: vec![0; WORDS], users: HashMap::new() }
+        Self { map, words: vec![0; WORDS], users: HashMap::new(), backends: BTreeMap::new() }
     }
 
-    /// Makes the map say that there are these ports, whatever it said before.
+    /// Makes the map say this, whatever it said before. No bit is ever missing meanwhile that is needed before and after.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn rebuild(&mut self, ports: impl Iterator<Item = (IpAddr, PortBe, Proto)>) -> Result<(), MapError> {
+    pub fn rebuild(&mut self, known: Known) -> Result<(), MapError> {
         self.users.clear();
         self.words.fill(0);
-        for (vip, port, proto) in ports {
-            let (word, bit) = of(vip, port, proto);
+        self.backends = known.backends.into_iter().map(|(id, address)| (id, of_backend(address))).collect();
+        let destinations = known.destinations.into_iter().map(of_destination);
+        let bits = known.ports.into_iter().map(of_port).chain(destinations);
+        for (word, bit) in bits.chain(self.backends.values().copied()) {
             *self.users.entry((word, bit)).or_default() += 1;
             if let Some(value) = self.words.get_mut(word as usize) {
                 *value |= 1 << bit;
@@ -54,8 +89,47 @@ impl Filter {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn add(&mut self, vip: IpAddr, port: PortBe, proto: Proto) -> Result<(), MapError> {
-        let (word, bit) = of(vip, port, proto);
+    pub fn add_port(&mut self, vip: IpAddr, port: PortBe, proto: Proto) -> Result<(), MapError> {
+        self.add(of_port((vip, port, proto)))
+    }
+
+    /// A port is no longer there.
+    ///
+    /// # Errors
+    /// The kernel refuses; the bit stays, which does no harm.
+    pub fn remove_port(&mut self, vip: IpAddr, port: PortBe, proto: Proto) -> Result<(), MapError> {
+        self.remove(of_port((vip, port, proto)))
+    }
+
+    /// Packets of flows are about to be sent to this address. It stays: flows outlive what is declared.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add_destination(&mut self, address: IpAddr) -> Result<(), MapError> {
+        let bit = of_destination(address);
+        if self.users.contains_key(&bit) { Ok(()) } else { self.add(bit) }
+    }
+
+    /// An id is about to be a backend's there; `None`: it is nobody's any more, and no flow is pinned to it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_backend(&mut self, id: BackendId, address: Option<IpAddr>) -> Result<(), MapError> {
+        let new = address.map(of_backend);
+        let old = match new {
+            Some(bit) => self.backends.insert(id, bit),
+            None => self.backends.remove(&id),
+        };
+        if old == new {
+            return Ok(());
+        }
+        if let Some(bit) = new {
+            self.add(bit)?;
+        }
+        old.map_or(Ok(()), |bit| self.remove(bit))
+    }
+
+    fn add(&mut self, (word, bit): Bit) -> Result<(), MapError> {
         let users = self.users.entry((word, bit)).or_default();
         *users += 1;
         if *users > 1 {
@@ -64,12 +138,7 @@ impl Filter {
         self.write(word, |value| value | 1 << bit)
     }
 
-    /// A port is no longer there.
-    ///
-    /// # Errors
-    /// The kernel refuses; the bit stays, which does no harm.
-    pub fn remove(&mut self, vip: IpAddr, port: PortBe, proto: Proto) -> Result<(), MapError> {
-        let (word, bit) = of(vip, port, proto);
+    fn remove(&mut self, (word, bit): Bit) -> Result<(), MapError> {
         let Some(users) = self.users.get_mut(&(word, bit)) else { return Ok(()) };
         *users -= 1;
         if *users > 0 {

@@ -1,6 +1,10 @@
 //! The flow tables, read where they lie.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::atomic::{AtomicU64, Ordering, fence},
+};
 
 use aya::maps::MapData;
 use lb_common::{
@@ -41,6 +45,21 @@ impl FlowTables {
             v6: FlowTable::over(&pins.data(maps::FLOW_HEADS6)?, &pins.data(maps::FLOWS6)?, seed)?,
         })
     }
+}
+
+impl FlowTables {
+    /// Addresses that packets of the flows are sent to before they are translated.
+    pub fn destinations(&self) -> BTreeSet<IpAddr> {
+        let mut all = BTreeSet::new();
+        self.v4.walk(|flows| all.extend(flows.iter().filter_map(destination)), || {});
+        self.v6.walk(|flows| all.extend(flows.iter().filter_map(destination)), || {});
+        all
+    }
+}
+
+/// Where an entry's packets are sent, if that is an address of ours: a VIP, or one for source NAT.
+fn destination<A: Addr>(flow: &Flow<A>) -> Option<IpAddr> {
+    (!flow.direction.is_plain_reply()).then(|| flow.dst.to_ip())
 }
 
 impl<A: Addr> FlowTable<A> {
@@ -118,7 +137,7 @@ impl<A: Addr> FlowTable<A> {
     /// The 5-tuple with which a forward entry's packets reach the backend; `None`: it has just been removed.
     pub fn beyond(&self, flow: &Flow<A>) -> Option<FlowKey<A>> {
         if flow.direction.is_full() {
-            self.reply(flow).map(|reply| reply.key().turned())
+            self.reply(flow).map(|reply| reply.key().reversed())
         } else {
             Some(flow.translated())
         }

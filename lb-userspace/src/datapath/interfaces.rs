@@ -78,13 +78,22 @@ pub async fn list(handle: &Handle) -> Result<Vec<Interface>, DatapathError> {
     Ok(found)
 }
 
-/// A connection for [`list`], and a channel that gets a word whenever an interface or an address may have come, gone or changed.
+/// A connection for [`list`] and for questions about routes.
+///
+/// # Errors
+/// Netlink refuses.
+pub fn connect() -> Result<Handle, DatapathError> {
+    let (connection, handle, _) = new_connection().map_err(failed)?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+/// The same, and a channel that gets a word whenever an interface or an address may have come, gone or changed.
 ///
 /// # Errors
 /// Netlink refuses.
 pub fn watch() -> Result<(Handle, mpsc::Receiver<()>), DatapathError> {
-    let (connection, handle, _) = new_connection().map_err(failed)?;
-    tokio::spawn(connection);
+    let handle = connect()?;
     let (connection, _, mut messages) = new_multicast_connection(&[
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,

@@ -1,6 +1,6 @@
 //! Typed handles on the maps, by their pins. Each task opens its own; only the owner's are written to.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use lb_common::abi::{
@@ -12,7 +12,7 @@ use lb_common::abi::{
 use super::{
     DatapathError,
     admission::Admission,
-    filter::Filter,
+    filter::{Filter, Known},
     pin::PinDir,
     tables::{self, Tables, Wanted},
 };
@@ -38,6 +38,16 @@ pub struct Maps {
     durations: Array<MapData, DurationHistogram>,
     names: Array<MapData, ServiceName>,
     cpus: usize,
+}
+
+/// What became of a plan.
+pub struct Applied {
+    /// How many of its steps were taken.
+    pub done: usize,
+    /// Those among them that are tables which the kernel refused, by position: a matter of their services alone.
+    pub tables: Vec<(usize, DatapathError)>,
+    /// Why no more.
+    pub result: Result<(), DatapathError>,
 }
 
 fn failed(what: &str) -> impl FnOnce(MapError) -> DatapathError {
@@ -81,21 +91,19 @@ impl Maps {
         })
     }
 
-    /// Takes the steps, in order. How many were taken, and why no more.
-    pub fn apply(&mut self, steps: &[Step]) -> (usize, Result<(), DatapathError>) {
-        let mut done = 0;
-        while done < steps.len() {
-            match self.take(&steps[done..]) {
-                Ok(taken) => done += taken,
-                Err(e) => return (done, Err(e)),
-            }
+    /// Takes the steps, in order.
+    pub fn apply(&mut self, steps: &[Step]) -> Applied {
+        let mut applied = Applied { done: 0, tables: Vec::new(), result: Ok(()) };
+        while applied.done < steps.len() && applied.result.is_ok() {
+            applied.result = self.take(steps, &mut applied);
         }
-        (done, Ok(()))
+        applied
     }
 
-    /// Takes the first step, and with a table the tables that follow it. How many were taken.
-    fn take(&mut self, steps: &[Step]) -> Result<usize, DatapathError> {
-        let Some(step) = steps.first() else { return Ok(0) };
+    /// Takes the next step, and with a table the tables that follow it.
+    fn take(&mut self, steps: &[Step], applied: &mut Applied) -> Result<(), DatapathError> {
+        let steps = &steps[applied.done..];
+        let Some(step) = steps.first() else { return Ok(()) };
         match step {
             Step::Table { .. } => {
                 let run: Vec<Wanted<'_>> = steps
@@ -106,13 +114,20 @@ impl Maps {
                     })
                     .take(tables::BATCH)
                     .collect();
-                return self.tables.publish(&run).map(|()| run.len());
+                for result in self.tables.publish(&run) {
+                    applied.tables.extend(result.err().map(|e| (applied.done, e)));
+                    applied.done += 1;
+                }
+                return Ok(());
             }
             Step::Name { service, name } => {
                 let name = name.as_deref().and_then(ServiceName::new).unwrap_or_default();
                 self.names.set(*service, name, 0).map_err(failed(maps::SERVICE_NAMES))
             }
-            Step::Backend { id, value } => self.backends.set(id.0, value, 0).map_err(failed(maps::BACKENDS)),
+            Step::Backend { id, value } => {
+                self.filter.set_backend(*id, value.address()).map_err(failed(maps::FILTER))?;
+                self.backends.set(id.0, value, 0).map_err(failed(maps::BACKENDS))
+            }
             Step::ZeroCounters { id } => {
                 let zeros = PerCpuValues::try_from(vec![BackendCounters::default(); self.cpus])
                     .map_err(DatapathError::io(maps::BACKEND_COUNTERS))?;
@@ -129,9 +144,11 @@ impl Maps {
             Step::Starts { block, value: None } => gone(self.starts.remove(block), maps::STARTS).map(drop),
             Step::Admit { ranges, prefix, admitted } => self.admission.set(*ranges, *prefix, *admitted),
             Step::AddVip { vip: IpAddr::V4(vip), value } => {
+                self.add_destination((*vip).into())?;
                 self.vips4.insert(Addr4::from(*vip), value, 0).map_err(failed(maps::VIPS4))
             }
             Step::AddVip { vip: IpAddr::V6(vip), value } => {
+                self.add_destination((*vip).into())?;
                 self.vips6.insert(Addr6::from(*vip), value, 0).map_err(failed(maps::VIPS6))
             }
             Step::RemoveVip { vip: IpAddr::V4(vip) } => {
@@ -143,7 +160,7 @@ impl Maps {
             Step::AddPort { vip, port, proto, value } => self.add_port(*vip, *port, *proto, value),
             Step::RemovePort { vip, port, proto } => self.remove_port(*vip, *port, *proto),
         }
-        .map(|()| 1)
+        .map(|()| applied.done += 1)
     }
 
     fn set_host(
@@ -168,8 +185,9 @@ impl Maps {
         value: &Service,
     ) -> Result<(), DatapathError> {
         if self.lookup(vip, port.get(), proto).is_none() {
-            self.filter.add(vip, port, proto).map_err(failed(maps::FILTER))?;
+            self.filter.add_port(vip, port, proto).map_err(failed(maps::FILTER))?;
         }
+        self.add_destination(vip)?;
         match vip {
             IpAddr::V4(vip) => {
                 let key = ServiceKey::new(Addr4::from(vip), port, proto);
@@ -180,6 +198,14 @@ impl Maps {
                 self.services6.insert(key, value, 0).map_err(failed(maps::SERVICES6))
             }
         }
+    }
+
+    /// Packets of flows are sent to this address from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add_destination(&mut self, address: IpAddr) -> Result<(), DatapathError> {
+        self.filter.add_destination(address).map_err(failed(maps::FILTER))
     }
 
     fn remove_port(&mut self, vip: IpAddr, port: PortBe, proto: Proto) -> Result<(), DatapathError> {
@@ -194,17 +220,19 @@ impl Maps {
             }
         };
         if there {
-            self.filter.remove(vip, port, proto).map_err(failed(maps::FILTER))?;
+            self.filter.remove_port(vip, port, proto).map_err(failed(maps::FILTER))?;
         }
         Ok(())
     }
 
-    /// Reads back what a previous agent left, and makes the filter fit. For the owner.
+    /// Reads back what a previous agent left, and makes the filter fit. For the owner. `destinations`: where packets of the flows are sent that
+    /// there are.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn read_actual(&mut self) -> Result<Actual, DatapathError> {
+    pub fn read_actual(&mut self, destinations: BTreeSet<IpAddr>) -> Result<Actual, DatapathError> {
         let mut actual = Actual::default();
+        let mut known = Known { destinations: destinations.into_iter().collect(), ..Known::default() };
         for service in 0..limits::MAX_SERVICES {
             let name = self.names.get(&service, 0).map_err(failed(maps::SERVICE_NAMES))?;
             if let Some(name) = name.get() {
@@ -222,7 +250,8 @@ impl Maps {
             for slot in 0..lb_common::abi::BLOCK_SLOTS as u32 {
                 let id = BackendId::new(block, slot);
                 let value = self.backends.get(&id.0, 0).map_err(failed(maps::BACKENDS))?;
-                if value.family != Backend::FREE {
+                if let Some(address) = value.address() {
+                    known.backends.push((id, address));
                     actual.apply(&Step::Backend { id, value });
                 }
             }
@@ -241,20 +270,20 @@ impl Maps {
         for (ranges, prefix) in self.admission.read()? {
             actual.apply(&Step::Admit { ranges, prefix, admitted: true });
         }
-        let mut ports = Vec::new();
         for entry in self.services4.iter() {
             let (key, value) = entry.map_err(failed(maps::SERVICES4))?;
             let vip = IpAddr::V4(key.vip.into());
-            ports.push((vip, key.port, key.proto));
+            known.ports.push((vip, key.port, key.proto));
+            known.destinations.push(vip);
             actual.apply(&Step::AddPort { vip, port: key.port, proto: key.proto, value });
         }
         for entry in self.services6.iter() {
             let (key, value) = entry.map_err(failed(maps::SERVICES6))?;
             let vip = IpAddr::V6(key.vip.into());
-            ports.push((vip, key.port, key.proto));
+            known.ports.push((vip, key.port, key.proto));
+            known.destinations.push(vip);
             actual.apply(&Step::AddPort { vip, port: key.port, proto: key.proto, value });
         }
-        self.filter.rebuild(ports.into_iter()).map_err(failed(maps::FILTER))?;
         for entry in self.vips4.iter() {
             let (vip, value) = entry.map_err(failed(maps::VIPS4))?;
             actual.apply(&Step::AddVip { vip: IpAddr::V4(vip.into()), value });
@@ -263,6 +292,8 @@ impl Maps {
             let (vip, value) = entry.map_err(failed(maps::VIPS6))?;
             actual.apply(&Step::AddVip { vip: IpAddr::V6(vip.into()), value });
         }
+        known.destinations.extend(actual.vips().keys());
+        self.filter.rebuild(known).map_err(failed(maps::FILTER))?;
         Ok(actual)
     }
 

@@ -20,12 +20,15 @@ pub mod object;
 pub mod pin;
 mod privileges;
 pub mod provoke;
+pub mod refusal;
 pub mod roles;
 pub mod routes;
 pub mod snat;
 pub mod sockets;
+pub mod steps;
 pub mod sweeper;
 mod tables;
+mod trial;
 
 pub use clock::Clock;
 pub use maps::Maps;
@@ -65,6 +68,8 @@ pub enum DatapathError {
          to start afresh (open connections are cut), or run the version that made them"
     )]
     Layout { path: String, found: u64, wanted: u64 },
+    #[error("program {program} is refused by this kernel: {reason}")]
+    Refused { program: String, reason: String },
     #[error("{what}: {error}")]
     Io { what: String, error: std::io::Error },
     #[error("{what}: {error}")]

@@ -1,6 +1,6 @@
 //! The BPF object: loaded over the maps that are pinned, or over new ones.
 
-use std::fs::File;
+use std::{fs::File, path::PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -12,7 +12,12 @@ use lb_common::{
     flow_table,
 };
 
-use super::{Clock, DatapathError, clock, pin::PinDir};
+use super::{
+    Clock, DatapathError, clock, links,
+    pin::PinDir,
+    refusal::{self, Refusals},
+    steps::{self, Kind},
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowpin-bpf.o"));
 
@@ -42,7 +47,13 @@ pub struct Object {
     pub max_flows: u32,
     /// Seed of the flow tables' hash.
     pub seed: u32,
+    /// Pins of this agent's arrays of programs, and where those of all agents are.
+    arrays: (Vec<PathBuf>, PathBuf),
+    refusals: Refusals,
 }
+
+/// The agent's own programs. Without one of them the others do their work.
+const OWN: [&str; 4] = [programs::SWEEP4, programs::SWEEP6, programs::SWEEP_SOCKETS, programs::FORGET];
 
 impl Object {
     /// Loads the agent's own programs, and makes the maps. Maps that a previous agent left are adopted if their layout is this
@@ -80,6 +91,7 @@ impl Object {
         let level: u8 = if wanted.log { aya_log::Level::Debug as u8 } else { 0 };
         let mut loader = EbpfLoader::new();
         loader
+            .verifier_log_level(refusal::LOG)
             .override_global("FLOW_BUCKETS", &buckets, true)
             .override_global("FLOW_SEED", &seed, true)
             .override_global(aya_log::LEVEL, &level, true)
@@ -93,28 +105,45 @@ impl Object {
         for name in maps::ALL {
             loader.map_pin_path(name, pins.map(name));
         }
-        let mut ebpf = loader.load(OBJECT).map_err(refused("loading the BPF object"))?;
-        for name in
-            [programs::SWEEP4, programs::SWEEP6, programs::SWEEP_SOCKETS, programs::FORGET, programs::CLOCK]
-        {
-            Self::xdp_in(&mut ebpf, name)?.load().map_err(refused(name))?;
-        }
+        let ebpf = loader.load(OBJECT).map_err(refused("loading the BPF object"))?;
+        let refusals = Refusals::default();
+        let adopted = settings.is_some();
+        let arrays = (steps::pin(&ebpf, pins)?, pins.programs());
+        let mut object = Self { ebpf, clock, adopted, max_flows, seed, arrays, refusals };
+        object.load_own()?;
         if settings.is_none() {
             let mut map: Array<_, Settings> = pins.open_as(maps::SETTINGS, aya::maps::Map::Array)?;
             // Last: maps without a layout are those of a first start that didn't get here.
             map.set(0, Settings { layout: LAYOUT, max_flows, seed, max_clients, _pad: 0 }, 0)
                 .map_err(DatapathError::kernel("SETTINGS"))?;
         }
-        Ok(Self { ebpf, clock, adopted: settings.is_some(), max_flows, seed })
+        Ok(object)
+    }
+
+    /// Loads the agent's own programs, as far as they aren't and the kernel takes them.
+    fn load_own(&mut self) -> Result<(), DatapathError> {
+        OWN.into_iter().try_for_each(|name| refusal::unless_refused(self.xdp(name).map(drop)))
+    }
+
+    /// The programs that this kernel refused.
+    pub const fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Tries refused programs once more: the agent's own now, others when they are wanted.
+    ///
+    /// # Errors
+    /// This process may not load programs.
+    pub fn retry_refused(&mut self) -> Result<(), DatapathError> {
+        self.refusals.clear();
+        self.load_own()
     }
 
     /// Loads nothing but the clock, to know the tick rate before the other programs need it.
     fn read_clock() -> Result<Clock, DatapathError> {
         let mut loader = EbpfLoader::new();
-        for name in maps::ALL {
-            // The program uses none of them. A ring buffer's length is in pages.
-            loader.map_max_entries(name, if name == maps::EVENTS { limits::EVENT_BYTES } else { 1 });
-        }
+        loader.verifier_log_level(refusal::LOG);
+        shrink(&mut loader);
         let mut ebpf = loader.load(OBJECT).map_err(refused("loading the BPF object"))?;
         let program = Self::xdp_in(&mut ebpf, programs::CLOCK)?;
         program.load().map_err(refused(programs::CLOCK))?;
@@ -128,14 +157,36 @@ impl Object {
             .map_err(DatapathError::kernel(name.to_string()))
     }
 
+    /// Loads what a program goes on with, if it isn't loaded yet.
+    fn load_steps(&mut self, name: &str) -> Result<(), DatapathError> {
+        let loaded = match self.ebpf.program(name) {
+            Some(Program::Xdp(program)) => program.fd().is_ok(),
+            Some(Program::SchedClassifier(program)) => program.fd().is_ok(),
+            _ => false,
+        };
+        match Kind::of(name) {
+            Some(kind) if !loaded => steps::load(&mut self.ebpf, kind, &mut self.refusals),
+            _ => Ok(()),
+        }
+    }
+
+    /// All programs that are attached are this agent's by now: what those of earlier ones went on with may go.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn forget_earlier(&self) -> Result<(), DatapathError> {
+        steps::keep_only(&self.arrays.1, &self.arrays.0)
+    }
+
     /// An XDP program. Loaded when it is first wanted: the verifier takes the better part of a second for each.
     ///
     /// # Errors
     /// The object doesn't have it, or the kernel refuses it.
     pub fn xdp(&mut self, name: &str) -> Result<&mut Xdp, DatapathError> {
+        self.load_steps(name)?;
         let program = Self::xdp_in(&mut self.ebpf, name)?;
         if program.fd().is_err() {
-            program.load().map_err(refused(name))?;
+            self.refusals.attempt(name, || program.load())?;
         }
         Ok(program)
     }
@@ -145,6 +196,7 @@ impl Object {
     /// # Errors
     /// As for [`Object::xdp`].
     pub fn tc(&mut self, name: &str) -> Result<&mut SchedClassifier, DatapathError> {
+        self.load_steps(name)?;
         let program: &mut SchedClassifier = self
             .ebpf
             .program_mut(name)
@@ -152,9 +204,25 @@ impl Object {
             .try_into()
             .map_err(DatapathError::kernel(name.to_string()))?;
         if program.fd().is_err() {
-            program.load().map_err(refused(name))?;
+            self.refusals.attempt(name, || program.load())?;
         }
         Ok(program)
+    }
+
+    /// Loads a program for processes' sockets, likewise.
+    ///
+    /// # Errors
+    /// As for [`Object::xdp`].
+    pub fn load_for_cgroup(&mut self, name: &str) -> Result<(), DatapathError> {
+        match self.ebpf.program_mut(name).ok_or(DatapathError::NoObject)? {
+            Program::CgroupSockAddr(program) if program.fd().is_err() => {
+                self.refusals.attempt(name, || program.load())
+            }
+            Program::CgroupSock(program) if program.fd().is_err() => {
+                self.refusals.attempt(name, || program.load())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Attaches a program for processes' sockets to a cgroup.
@@ -162,21 +230,16 @@ impl Object {
     /// # Errors
     /// The object doesn't have it, or the kernel refuses it.
     pub fn attach_to_cgroup(&mut self, name: &str, cgroup: &File) -> Result<FdLink, DatapathError> {
+        self.load_for_cgroup(name)?;
         // A link shares its hook with others by itself, and doesn't take the flag that says so (`cgroup_bpf_link_attach`).
         let multiple = CgroupAttachMode::Single;
         let failed = || refused(name);
         match self.ebpf.program_mut(name).ok_or(DatapathError::NoObject)? {
             Program::CgroupSockAddr(program) => {
-                if program.fd().is_err() {
-                    program.load().map_err(failed())?;
-                }
                 let id = program.attach(cgroup, multiple).map_err(failed())?;
                 program.take_link(id).map_err(failed())?.try_into().map_err(refused(name))
             }
             Program::CgroupSock(program) => {
-                if program.fd().is_err() {
-                    program.load().map_err(failed())?;
-                }
                 let id = program.attach(cgroup, multiple).map_err(failed())?;
                 program.take_link(id).map_err(failed())?.try_into().map_err(refused(name))
             }
@@ -187,13 +250,29 @@ impl Object {
     /// Runs a program on a packet of the agent's making; returns its verdict.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel refuses it, or refused the program.
     pub fn run(&self, name: &str, packet: &[u8]) -> Result<u32, DatapathError> {
+        self.refusals.check(name)?;
         let Some(Program::Xdp(program)) = self.ebpf.program(name) else {
             return Err(DatapathError::NoObject);
         };
         let options = TestRunOptions { data_in: Some(packet), ..TestRunOptions::new() };
         Ok(program.test_run(options).map_err(DatapathError::kernel(name.to_string()))?.return_value)
+    }
+}
+
+/// The object's bytes.
+///
+/// # Errors
+/// The binary was built without.
+pub(super) const fn bytes() -> Result<&'static [u8], DatapathError> {
+    if OBJECT.is_empty() { Err(DatapathError::NoObject) } else { Ok(OBJECT) }
+}
+
+/// For programs that are loaded to be looked at: makes maps as small as possible. A ring buffer's length is in pages.
+pub(super) fn shrink(loader: &mut EbpfLoader<'_>) {
+    for name in maps::ALL {
+        loader.map_max_entries(name, if name == maps::EVENTS { limits::EVENT_BYTES } else { 1 });
     }
 }
 
@@ -207,17 +286,11 @@ pub fn flow_log(object: &mut Object) -> Result<aya_log::EbpfLogger<FlowLog>, Dat
 }
 
 /// A permission problem gets its own words.
-fn refused<E: std::error::Error + 'static>(what: &str) -> impl FnOnce(E) -> DatapathError {
+pub(super) fn refused<E: std::error::Error + 'static>(what: &str) -> impl FnOnce(E) -> DatapathError {
     let what = what.to_string();
     move |error| {
-        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-        while let Some(cause) = source {
-            if let Some(io) = cause.downcast_ref::<std::io::Error>()
-                && io.raw_os_error() == Some(libc::EPERM)
-            {
-                return DatapathError::NoPermission;
-            }
-            source = cause.source();
+        if links::errno(&error) == Some(libc::EPERM) {
+            return DatapathError::NoPermission;
         }
         DatapathError::kernel(what)(error)
     }

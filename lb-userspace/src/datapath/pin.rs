@@ -3,6 +3,7 @@
 //! ```text
 //! pin_dir/maps/NAME            every map of lb_common::abi::maps
 //! pin_dir/links/IFINDEX-HOOK   every link; hook is xdp or tcx
+//! pin_dir/programs/AGENT-NAME   arrays of programs that those of links call
 //! ```
 
 use std::{
@@ -43,7 +44,7 @@ impl PinDir {
         if kind.filesystem_type() != BPF_FS_MAGIC {
             return Err(DatapathError::NotBpffs { path: shown() });
         }
-        for dir in [path.to_path_buf(), path.join("maps"), path.join("links")] {
+        for dir in [path.to_path_buf(), path.join("maps"), path.join("links"), path.join("programs")] {
             DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|e| match e.kind() {
                 std::io::ErrorKind::PermissionDenied => DatapathError::NoPermission,
                 _ => DatapathError::io(dir.display().to_string())(e),
@@ -87,6 +88,11 @@ impl PinDir {
     ) -> Result<M, DatapathError> {
         kind(self.data(name)?).try_into().map_err(DatapathError::kernel(name))
     }
+    /// Where arrays of programs are.
+    pub fn programs(&self) -> PathBuf {
+        self.path.join("programs")
+    }
+
     /// Where links are.
     pub fn links(&self) -> PathBuf {
         self.path.join("links")
@@ -108,7 +114,7 @@ impl PinDir {
 
     /// Removes the directories if nothing is in them, as after a start that failed.
     pub fn remove_empty(&self) {
-        for dir in [self.links(), self.path.join("maps"), self.path.clone()] {
+        for dir in [self.programs(), self.links(), self.path.join("maps"), self.path.clone()] {
             // What isn't empty stays.
             let _ = std::fs::remove_dir(dir);
         }

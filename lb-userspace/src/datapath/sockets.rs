@@ -122,7 +122,7 @@ impl Hooks {
     /// Attaches the programs, if they are wanted; takes them off, if not. Does nothing once that is done.
     ///
     /// # Errors
-    /// There is no cgroup2, or the kernel refuses. Tried again by the next call.
+    /// There is no cgroup2, or the kernel refuses. Tried again by the next call, but for a program that was refused.
     pub fn keep(
         &mut self,
         object: &mut Object,
@@ -134,6 +134,11 @@ impl Hooks {
         }
         let names = || programs::SOCKET_ADDRESS.into_iter().chain([programs::SOCKET_RELEASE]);
         let before = names().all(|name| self.links.join(name).exists());
+        if spec.scope != SocketScope::Off {
+            // All of them before the first is attached: a socket that only half of them know would be led, and
+            // counted for ever.
+            names().try_for_each(|name| object.load_for_cgroup(name))?;
+        }
         if spec.scope == SocketScope::Off || !before {
             for name in names() {
                 links::remove(&self.links.join(name))?;

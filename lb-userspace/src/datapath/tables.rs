@@ -64,35 +64,41 @@ impl Tables {
         Some(BackendId(chunk.0[word as usize % table::CHUNK_WORDS])).filter(|_| slots > 0)
     }
 
-    /// Builds and publishes the tables of these services, [`BATCH`] at most.
-    ///
-    /// # Errors
-    /// The kernel refuses; some may be in force then.
-    pub fn publish(&mut self, wanted: &[Wanted<'_>]) -> Result<(), DatapathError> {
+    /// Builds and publishes the tables of these services, [`BATCH`] at most. How it went, for each of them; a table
+    /// that the kernel refused leaves the one before in force.
+    pub fn publish(&mut self, wanted: &[Wanted<'_>]) -> Vec<Result<(), DatapathError>> {
         let cpus = thread::available_parallelism().map_or(1, NonZero::get);
         let share = wanted.len().div_ceil(cpus).max(1);
-        let built: Vec<(u32, MapData)> = thread::scope(|scope| {
+        let built: Vec<Result<MapData, DatapathError>> = thread::scope(|scope| {
             let parts: Vec<_> = wanted
                 .chunks(share)
-                .map(|part| scope.spawn(|| part.iter().map(build).collect::<Result<Vec<_>, _>>()))
+                .map(|part| {
+                    scope.spawn(|| part.iter().map(|(.., members)| build(members)).collect::<Vec<_>>())
+                })
                 .collect();
             let joined = parts
                 .into_iter()
                 .map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            joined.collect::<Result<Vec<_>, _>>().map(|parts| parts.into_iter().flatten().collect())
-        })?;
-        if built.len() > 1 && self.swap(&built) {
-            return Ok(());
+            joined.flatten().collect()
+        });
+        let all: Vec<(u32, &MapData)> = wanted
+            .iter()
+            .zip(&built)
+            .filter_map(|((service, list, _), map)| Some((table::index(*service, *list), map.as_ref().ok()?)))
+            .collect();
+        if all.len() > 1 && all.len() == wanted.len() && self.swap(&all) {
+            return wanted.iter().map(|_| Ok(())).collect();
         }
         // One, or a kernel that can't do many (before 5.19), or one was refused: then it says which.
-        built.into_iter().try_for_each(|(index, inner)| {
-            let inner: Inner = Map::Array(inner).try_into().map_err(failed())?;
-            self.outer.set(index, &inner, 0).map_err(failed())
-        })
+        let each = wanted
+            .iter()
+            .zip(built)
+            .map(|((service, list, _), inner)| set(&mut self.outer, table::index(*service, *list), inner?));
+        each.collect()
     }
 
     /// Puts them all into the outer map. False: the kernel doesn't, or not all of them.
-    fn swap(&self, built: &[(u32, MapData)]) -> bool {
+    fn swap(&self, built: &[(u32, &MapData)]) -> bool {
         let keys: Vec<u32> = built.iter().map(|(index, _)| *index).collect();
         let values: Vec<libc::c_int> = built.iter().map(|(_, inner)| raw(inner)).collect();
         let mut batch = Batch {
@@ -113,8 +119,24 @@ fn raw(map: &MapData) -> libc::c_int {
     map.fd().as_fd().as_raw_fd()
 }
 
+/// Puts one table into the outer map.
+fn set(outer: &mut ArrayOfMaps<MapData, Inner>, index: u32, inner: MapData) -> Result<(), DatapathError> {
+    let inner: Inner = Map::Array(inner).try_into().map_err(failed())?;
+    outer.set(index, &inner, 0).map_err(failed())
+}
+
+/// Does this kernel take tables? Tried with one, in an outer map that no packet sees.
+///
+/// # Errors
+/// It refuses.
+pub(super) fn try_one(outer: Map) -> Result<(), DatapathError> {
+    let mut outer: ArrayOfMaps<MapData, Inner> = outer.try_into().map_err(failed())?;
+    let members = [("10.0.0.1".to_string(), BackendId::new(1, 0), 1)];
+    set(&mut outer, 0, build(&members)?)
+}
+
 /// Builds one table.
-fn build((service, list, members): &Wanted<'_>) -> Result<(u32, MapData), DatapathError> {
+fn build(members: &[(String, BackendId, u32)]) -> Result<MapData, DatapathError> {
     let members: Vec<_> =
         members.iter().map(|(name, id, weight)| maglev::Member { name, id: id.0, weight: *weight }).collect();
     let slots = maglev::build(&members);
@@ -135,7 +157,7 @@ fn build((service, list, members): &Wanted<'_>) -> Result<(u32, MapData), Datapa
         inner.set(index, chunk, 0).map_err(failed())?;
     }
     match map {
-        Map::Array(data) => Ok((table::index(*service, *list), data)),
+        Map::Array(data) => Ok(data),
         _ => Err(failed()(aya::maps::MapError::InvalidMapType { map_type: BPF_MAP_TYPE_ARRAY as u32 })),
     }
 }

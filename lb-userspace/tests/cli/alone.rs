@@ -51,6 +51,16 @@ fn check_shows_what_would_be_set_up_without_an_agent() {
     assert_eq!(report["warnings"].as_array().map(Vec::len), Some(3));
     has(&Ran::of(&mut flowpin(&["check"])).ok(), &["default configuration is valid"]);
 
+    for own in ["127.0.0.1:80", "127.8.0.1", "[::1]:80", "::1", "[::ffff:127.0.0.1]:80", "::ffff:127.0.0.1"] {
+        let six = own.contains("::");
+        let text = good.replace("10.0.1.11:5432", own);
+        let text = if six { text.replace("10.96.0.10", "fd00::11") } else { text };
+        std::fs::write(&path, text).expect("written");
+        has(
+            &Ran::of(&mut flowpin(&["check", "--config", file])).failed(1),
+            &[&format!("backend {own} can't be reached"), "not loopback"],
+        );
+    }
     std::fs::write(&path, good.replace("weight = 2", "weight = 65536")).expect("written");
     has(&Ran::of(&mut flowpin(&["check", "--config", file])).failed(1), &[file, "65536", "1 to 65535"]);
     std::fs::write(&path, good.replace("weight", "wieght")).expect("written");

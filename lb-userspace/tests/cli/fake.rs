@@ -13,7 +13,7 @@ use flowpin::api::{
     types::{
         BackendAdd, BackendView, Candidate, Closed, ConnectionClose, ConnectionFilter, ConnectionQuery,
         ConnectionView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, ForwardDecl, FrontendView,
-        InterfaceView, ServiceAdd, ServiceView, StatsView, StatusView,
+        InterfaceView, ServiceAdd, ServiceView, StatsView, StatusView, WarningView,
     },
 };
 use futures::{
@@ -285,6 +285,7 @@ impl Control for Fake {
                 index: 2,
                 attach: "xdp".into(),
                 fast: false,
+                reply_on_arrival: false,
                 peer: false,
                 mode: attached.then(|| "xdp-native".into()),
                 error: problems.first().cloned(),
@@ -299,6 +300,11 @@ impl Control for Fake {
             sweeps: 3,
             generation: 7,
             problems,
+            warnings: vec![WarningView {
+                about: "rp_filter".into(),
+                text: "answers that come in by eth1 are dropped".into(),
+                remedy: "sysctl -w net.ipv4.conf.eth1.rp_filter=2".into(),
+            }],
         })
     }
     async fn stats(&self) -> Result<StatsView, ApiError> {

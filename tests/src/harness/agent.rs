@@ -50,8 +50,8 @@ pub fn tc_program() -> &'static str {
     if all_fast() { programs::TC_FAST } else { programs::TC }
 }
 
-/// `[[interface]]` tables. How to attach: `xdp`, `tc`, or past the IP stack: `fast` (by `tc`), `peer`, `xdp-fast`. With `FLOWPIN_TEST_FAST` in the environment
-/// everything is.
+/// `[[interface]]` tables. How to attach: `xdp`, `tc`, or past the IP stack: `fast` (by `tc`), `peer`, `xdp-fast`. With `FLOWPIN_TEST_FAST` in the
+/// environment everything is. `tc-ingress`, `xdp-ingress`: answers are translated where they come in.
 pub fn interfaces(rules: &[(&str, &str)]) -> String {
     let all = all_fast();
     let rule = |(name, how): &(&str, &str)| {
@@ -59,6 +59,8 @@ pub fn interfaces(rules: &[(&str, &str)]) -> String {
             "fast" => ("tc", "true"),
             "peer" => ("tc", "\"peer\""),
             "xdp-fast" => ("xdp", "true"),
+            "tc-ingress" => ("tc", "false\nreply = \"ingress\""),
+            "xdp-ingress" => ("xdp", "false\nreply = \"ingress\""),
             how => (how, if all { "true" } else { "false" }),
         };
         let more = format!("fast = {fast}\n");

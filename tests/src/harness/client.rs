@@ -35,12 +35,13 @@ impl Conn {
         Self::from_stream(TcpStream::connect_timeout(&to, PATIENCE)?)
     }
 
-    /// The same from an address and port of the client's; port 0: any.
+    /// The same from an address and port of the client's; port 0: any. Connections to several servers may share it.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_from(from: SocketAddr, to: SocketAddr) -> std::io::Result<Self> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
         socket.bind(&from.into())?;
         socket.connect_timeout(&to.into(), PATIENCE)?;
         Self::from_stream(socket.into())

@@ -1,13 +1,17 @@
 //! Real namespaces, real programs.
 
 pub mod agent;
+pub mod broken;
 pub mod cgroup;
 pub mod client;
 pub mod decap;
+pub mod devices;
 pub mod eventually;
+pub mod netfilter;
 pub mod netns;
 pub mod paths;
 pub mod program;
+pub mod rulesets;
 pub mod server;
 pub mod topology;
 pub mod udp;

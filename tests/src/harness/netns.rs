@@ -4,10 +4,16 @@ use std::{
     fs::File,
     os::unix::process::CommandExt,
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -44,6 +50,7 @@ impl Ns {
         must(&format!("ip netns add {name}"));
         let ns = Self { name };
         must(&format!("ip -n {} link set lo up", ns.name));
+        raise_file_limit();
         ns
     }
 
@@ -111,8 +118,30 @@ impl Ns {
     }
 }
 
+/// Tests run side by side in one process, and both ends of their connections are in it.
+fn raise_file_limit() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
+        setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("the limit of open files");
+    });
+}
+
 impl Drop for Ns {
     fn drop(&mut self) {
+        // Servers' sockets keep a namespace for as long as the process lives. Its devices and their
+        // neighbours, of which a machine has 1,024 in all, need not stay.
+        let listed = Command::new("ip").args(["-n", &self.name, "-o", "link", "show"]).output();
+        let listed = listed.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
+        for name in listed.lines().filter_map(|line| line.split([':', '@']).nth(1)).map(str::trim) {
+            if name != "lo" {
+                // One may have gone with another, over which it was.
+                let _ = Command::new("ip")
+                    .args(["-n", &self.name, "link", "del", name])
+                    .stderr(Stdio::null())
+                    .status();
+            }
+        }
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
 }

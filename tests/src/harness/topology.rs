@@ -5,9 +5,9 @@
 //!                                          b1 ─ eth0 10.2.1.2 fd02:1::2    backend 1 ...
 //! ```
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU16, Ordering};
 
-use super::{Ns, eventually};
+use super::Ns;
 
 /// The namespaces.
 #[derive(Debug)]
@@ -92,12 +92,15 @@ impl Net {
     }
 }
 
-/// Waits until every interface has its link-local address. Without it a router solicits no neighbour for what it forwards
-/// (`ndisc_send_ns`), and gets it only when the kernel has noticed the carrier, which may take a second.
+static NEXT: AtomicU16 = AtomicU16::new(0x1000);
+
+/// Gives every Ethernet interface that is up a link-local address. Without one a router solicits no neighbour for
+/// what it forwards (`ndisc_send_ns`), and the kernel makes one only when it has noticed the carrier, which it
+/// looks for once a second.
 pub fn can_solicit(ns: &Ns) {
-    eventually("link-local addresses", Duration::from_secs(10), || {
-        let links = ns.ip("-o link show up").lines().filter(|l| l.contains("link/ether")).count();
-        let ready = ns.ip("-o -6 addr show scope link -tentative").lines().count();
-        if ready == links { Ok(()) } else { Err(format!("{ready} of {links} in {}", ns.name)) }
-    });
+    for line in ns.ip("-o link show up").lines().filter(|l| l.contains("link/ether")) {
+        let name = line.split([':', '@']).nth(1).expect("number: name").trim();
+        let host = NEXT.fetch_add(1, Ordering::Relaxed);
+        ns.ip(&format!("addr add fe80::{host:x}/64 dev {name} nodad"));
+    }
 }

@@ -47,8 +47,19 @@ pub fn echo_at(ns: &Ns, address: SocketAddr) {
 /// # Panics
 /// There is no such route.
 pub fn connect(to: SocketAddr) -> UdpSocket {
-    let any: SocketAddr = if to.is_ipv4() { ([0u8; 4], 0).into() } else { ([0u16; 8], 0).into() };
-    let socket = UdpSocket::bind(any).expect("a socket");
+    connect_from(0, to)
+}
+
+/// The same from a port of the client's, which sockets of others may share; 0: any.
+///
+/// # Panics
+/// There is no such route, or the port is taken.
+pub fn connect_from(port: u16, to: SocketAddr) -> UdpSocket {
+    let any: SocketAddr = if to.is_ipv4() { ([0u8; 4], port).into() } else { ([0u16; 8], port).into() };
+    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, None).expect("a socket");
+    socket.set_reuse_address(port != 0).expect("reuse");
+    socket.bind(&any.into()).expect("a port");
+    let socket = UdpSocket::from(socket);
     socket.connect(to).expect("a route");
     socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
     socket

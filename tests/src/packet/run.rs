@@ -7,6 +7,7 @@ use aya::{
     Ebpf,
     programs::{ProgramFd, SchedClassifier, Xdp},
 };
+use flowpin::datapath::{refusal::Refusals, steps};
 use lb_common::abi::programs;
 
 const BPF_PROG_TEST_RUN: i32 = 10;
@@ -15,42 +16,56 @@ pub const CHECKSUM_COMPLETE: u32 = 1 << 2;
 /// The largest frame whose buffer leaves room for what is inserted.
 const BUFFER: usize = 1 << 16;
 
-/// Where a packet comes in.
+/// Where a packet is met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hook {
-    /// XDP on a real device.
+    /// XDP on a real device. Here and in the next two answers of backends are translated where they come in.
     Xdp,
     /// XDP on a veth, tun or tap.
     XdpVirtual,
     /// TC ingress.
     Tc,
+    /// XDP on a real device, answers being left to where they leave.
+    XdpIn,
+    /// TC ingress, likewise.
+    TcIn,
+    /// TC egress.
+    Out,
 }
 
 impl Hook {
-    /// All of them.
+    /// Those at which packets of both directions are seen to.
     pub const ALL: [Self; 3] = [Self::Xdp, Self::XdpVirtual, Self::Tc];
 
     /// Is it one of the XDP programs?
     pub const fn is_xdp(self) -> bool {
-        matches!(self, Self::Xdp | Self::XdpVirtual)
+        matches!(self, Self::Xdp | Self::XdpVirtual | Self::XdpIn)
     }
 
     /// The program's name in the object.
     pub const fn program(self) -> &'static str {
         match self {
-            Self::Xdp => programs::XDP,
-            Self::XdpVirtual => programs::XDP_VIRTUAL,
-            Self::Tc => programs::TC,
+            Self::Xdp => programs::XDP_INGRESS,
+            Self::XdpVirtual => programs::XDP_VIRTUAL_INGRESS,
+            Self::Tc => programs::TC_INGRESS,
+            Self::XdpIn => programs::XDP,
+            Self::TcIn => programs::TC,
+            Self::Out => programs::EGRESS,
         }
     }
 
     /// What a return value means here.
     fn verdict(self, value: u32) -> Verdict {
         match (self, value) {
-            (Self::Tc, 0xffff_ffff) | (Self::Xdp | Self::XdpVirtual, 2) => Verdict::Pass,
-            (Self::Tc, 2) | (Self::Xdp | Self::XdpVirtual, 1) => Verdict::Drop,
+            (Self::Tc | Self::TcIn | Self::Out, 0xffff_ffff)
+            | (Self::Xdp | Self::XdpVirtual | Self::XdpIn, 2) => Verdict::Pass,
+            (Self::Tc | Self::TcIn | Self::Out, 2) | (Self::Xdp | Self::XdpVirtual | Self::XdpIn, 1) => {
+                Verdict::Drop
+            }
             // Redirected to where it came from, but by XDP on a real device.
-            (Self::Tc, 7) | (Self::Xdp, 3) | (Self::XdpVirtual, 4) => Verdict::Back,
+            (Self::Tc | Self::TcIn | Self::Out, 7) | (Self::Xdp | Self::XdpIn, 3) | (Self::XdpVirtual, 4) => {
+                Verdict::Back
+            }
             (_, other) => Verdict::Other(other),
         }
     }
@@ -130,7 +145,10 @@ impl Runner {
     /// The object doesn't have it, or the verifier refuses it.
     pub fn load(ebpf: &mut Ebpf, hook: Hook) -> Result<Self> {
         let name = hook.program();
-        let fd = if hook == Hook::Tc { load_tc(ebpf, name)? } else { load_xdp(ebpf, name)? };
+        if let Some(kind) = steps::Kind::of(name) {
+            steps::load(ebpf, kind, &mut Refusals::default())?;
+        }
+        let fd = if hook.is_xdp() { load_xdp(ebpf, name)? } else { load_tc(ebpf, name)? };
         Ok(Self { hook, fd })
     }
 

@@ -18,8 +18,9 @@ use flowpin::datapath::filter::Filter;
 use lb_common::{
     abi::{
         Active, Addr4, Addr6, AffinityEntry, AffinityKey, Algorithm, BLOCK_SLOTS, Backend, BackendCounters,
-        BackendId, Client, FirstFragment, Forward, FragmentKey, Guard, HostKey, PoolBlock, PortBe, Proto,
-        Reason, Service, ServiceId, ServiceKey, SourceKey, SourcePorts, Sources, Stray, maps, table,
+        BackendId, Client, FirstFragment, Forward, FragmentKey, Guard, HostKey, List, PoolBlock, PortBe,
+        Proto, Reason, Service, ServiceId, ServiceKey, SourceKey, SourcePorts, Sources, Stray, Vip, maps,
+        table,
     },
     flow_table, maglev,
 };
@@ -77,8 +78,8 @@ pub struct World {
     pub flows6: Flows<Addr6>,
     services4: HashMap<MapData, ServiceKey<Addr4>, Service>,
     services6: HashMap<MapData, ServiceKey<Addr6>, Service>,
-    vips4: HashMap<MapData, Addr4, u32>,
-    vips6: HashMap<MapData, Addr6, u32>,
+    vips4: HashMap<MapData, Addr4, Vip>,
+    vips6: HashMap<MapData, Addr6, Vip>,
     admitted4: LpmTrie<MapData, Client<Addr4>, u32>,
     admitted6: LpmTrie<MapData, Client<Addr6>, u32>,
     sources4: Array<MapData, Sources<Addr4>>,
@@ -281,8 +282,9 @@ impl World {
             let next = if i as u32 + 1 < blocks { block + 1 } else { 0 };
             let mut value = PoolBlock { next, service: id, ..PoolBlock::FREE };
             for (slot, member) in part.iter().enumerate() {
-                (value.weight[slot], value.limit[slot]) = (member.weight, member.limit);
+                value.put(slot, member.weight, member.limit, member.addr.is_ipv6(), false);
                 let backend = BackendId::new(block, slot as u32);
+                self.filter.set_backend(backend, Some(member.addr))?;
                 self.backends.set(backend.0, Backend::new(member.addr, member.port, id), 0)?;
                 backends.push(backend);
             }
@@ -299,7 +301,8 @@ impl World {
                 first_block: first,
                 algorithm,
                 stray,
-                forward: self.forward,
+                ranges: id,
+                forward: [self.forward; 2],
                 guard: self.guard,
                 ..Service::default()
             },
@@ -313,7 +316,7 @@ impl World {
     /// The kernel refuses.
     pub fn add_placeless(&mut self, vip: IpAddr, ports: &[(Proto, u16)]) -> Result<()> {
         let mut value = PoolBlock { service: 0, ..PoolBlock::FREE };
-        value.weight[0] = 1;
+        value.put(0, 1, u32::MAX, vip.is_ipv6(), false);
         self.pools.set(1, value.summed_up(), 0)?;
         self.declare(vip, ports, Service { first_block: 1, ..Service::default() })
     }
@@ -321,12 +324,13 @@ impl World {
     fn declare(&mut self, vip: IpAddr, ports: &[(Proto, u16)], value: Service) -> Result<()> {
         self.next_service += 1;
         match vip {
-            IpAddr::V4(vip) => self.vips4.insert(Addr4::from(vip), 1, 0)?,
-            IpAddr::V6(vip) => self.vips6.insert(Addr6::from(vip), 1, 0)?,
+            IpAddr::V4(vip) => self.vips4.insert(Addr4::from(vip), Vip::SHARED, 0)?,
+            IpAddr::V6(vip) => self.vips6.insert(Addr6::from(vip), Vip::SHARED, 0)?,
         }
+        self.filter.add_destination(vip)?;
         for (proto, port) in ports {
             let port = PortBe::new(*port);
-            self.filter.add(vip, port, *proto)?;
+            self.filter.add_port(vip, port, *proto)?;
             match vip {
                 IpAddr::V4(vip) => {
                     self.services4.insert(ServiceKey::new(vip.into(), port, *proto), value, 0)?
@@ -344,6 +348,7 @@ impl World {
     /// # Errors
     /// The kernel refuses.
     pub fn publish(&mut self, id: ServiceId, members: &[Member], backends: &[BackendId]) -> Result<()> {
+        let v6 = members.first().is_some_and(|member| member.addr.is_ipv6());
         let names: Vec<String> = members.iter().map(|m| format!("{} {:?}", m.addr, m.port)).collect();
         let eligible: Vec<_> = (0..members.len())
             .filter(|i| members[*i].weight > 0)
@@ -358,7 +363,7 @@ impl World {
             chunk.0[..part.len()].copy_from_slice(part);
             inner.set(i as u32, chunk, 0)?;
         }
-        Ok(self.tables.set(id, &inner, 0)?)
+        Ok(self.tables.set(table::index(id, List::new(v6, false)), &inner, 0)?)
     }
 
     /// Changes a backend's weight and limit, as the agent does.
@@ -367,7 +372,8 @@ impl World {
     /// The kernel refuses.
     pub fn set_backend(&mut self, id: BackendId, weight: u32, limit: u32) -> Result<()> {
         let mut block = self.pools.get(&id.block(), 0)?;
-        (block.weight[id.slot()], block.limit[id.slot()]) = (weight, limit);
+        let v6 = self.backends.get(&id.0, 0)?.family == Backend::V6;
+        block.put(id.slot(), weight, limit, v6, false);
         Ok(self.pools.set(id.block(), block.summed_up(), 0)?)
     }
 

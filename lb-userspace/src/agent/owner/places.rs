@@ -13,7 +13,7 @@ use crate::{
         snat,
     },
     model::{Desired, ForwardKind, ModelError, OwnAddresses, ServiceSpec},
-    source::{Fast, InterfaceRule, Role, Runtime},
+    source::{Fast, InterfaceRule, Role, Runtime, Variant},
 };
 
 /// Are there services whose backends answer past the node?
@@ -159,6 +159,16 @@ impl Owner {
         }
         let direct = has_direct(&self.shared.read().desired);
         self.attach_for(direct).await;
+        let refused = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner).refusals().clone();
+        self.shared.write().refused = refused;
+    }
+
+    /// Programs that the kernel refused are loaded once more when they are wanted.
+    pub(super) fn retry_refused(&self) {
+        let mut object = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(e) = object.retry_refused() {
+            tracing::error!("programs that were refused: {e}");
+        }
     }
 
     /// The same. `direct`: there are services whose backends answer past the node, or will be at once.
@@ -207,10 +217,14 @@ impl Owner {
         for (interface, rule) in wanted {
             let fast = rule.fast;
             kept.push(interface.index);
+            let mut refused = false;
             let result = if interface.ethernet {
-                self.attachments
-                    .attach(&mut object, interface, rule.attach, rule.variant(), direct)
-                    .map_err(|e| e.to_string())
+                self.attachments.attach(&mut object, interface, rule.attach, rule.variant(), direct).map_err(
+                    |e| {
+                        refused = matches!(e, DatapathError::Refused { .. });
+                        e.to_string()
+                    },
+                )
             } else {
                 Err("it carries no Ethernet frames, which this version can't balance; leave it out"
                     .to_string())
@@ -223,6 +237,7 @@ impl Owner {
                 index: interface.index,
                 attach: rule.attach.name().into(),
                 fast: fast.is_on(),
+                reply_on_arrival: rule.variant() == Variant::Ingress,
                 peer,
                 // After a failure, what was there before is still there.
                 mode: self.attachments.mode(interface.index).map(|m| m.name().into()),
@@ -230,6 +245,13 @@ impl Owner {
             };
             if !before.contains(&view) {
                 match (&view.error, &view.mode) {
+                    // Why was said when it was.
+                    (Some(_), _) if refused => {
+                        tracing::warn!(
+                            interface = view.name,
+                            "not attached: a program that it needs was refused"
+                        );
+                    }
                     (Some(e), _) => tracing::warn!(interface = view.name, "not attached as configured: {e}"),
                     (None, mode) => tracing::info!(interface = view.name, mode, "attached"),
                 }
@@ -253,6 +275,7 @@ impl Owner {
                     index: 0,
                     attach: rule.attach.name().into(),
                     fast: rule.fast.is_on(),
+                    reply_on_arrival: rule.variant() == Variant::Ingress,
                     peer: false,
                     mode: None,
                     error: Some("there is no such interface; it will be attached when it appears".into()),
@@ -262,8 +285,18 @@ impl Owner {
         if let Err(e) = self.roles.set(&roles) {
             tracing::warn!("what interfaces are: {e}");
         }
-        if let Err(e) = self.attachments.keep_only(&kept) {
-            tracing::warn!("detaching: {e}");
+        let attached = found.iter().filter(|i| kept.contains(&i.index)).count();
+        let replaced = views.iter().filter(|view| view.error.is_none()).count() == attached;
+        match self.attachments.keep_only(&kept) {
+            // What an earlier agent's programs go on with is needed for as long as one of them is attached.
+            Ok(()) if replaced => {
+                let object = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(e) = object.forget_earlier() {
+                    tracing::warn!("what earlier programs went on with: {e}");
+                }
+            }
+            Ok(()) => {}
+            Err(e) => tracing::warn!("detaching: {e}"),
         }
         let mut state = self.shared.write();
         state.interfaces = views;

@@ -21,6 +21,9 @@ impl Owner {
         if self.shared.read().sources.as_ref() == Some(&due) {
             return Ok(());
         }
+        for address in &due.addresses {
+            self.maps.add_destination(*address)?;
+        }
         self.sources.set(&due)?;
         let SnatSpec { addresses, ports } = &due;
         tracing::info!(?addresses, ?ports, "addresses for source NAT");

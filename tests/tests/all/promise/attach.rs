@@ -24,7 +24,7 @@ fn a_glob_follows_interfaces_as_they_come_and_go() {
     let agent = Agent::start(&net.node, &interfaces(&[("c0", "tc"), ("pod*", "tc")]));
     assert_eq!(mode(&agent, "c0"), "tcx");
     let soon = |name: &str, wanted: &str| {
-        eventually(name, Duration::from_secs(5), || {
+        eventually(name, Duration::from_secs(60), || {
             let found = mode(&agent, name);
             if found == wanted { Ok(()) } else { Err(found) }
         });

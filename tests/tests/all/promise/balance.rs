@@ -89,7 +89,7 @@ fn two_connections_five_backends_two_hundred_times() {
             a.reset().unwrap();
             b.reset().unwrap();
             // The next trial starts from nothing open: the resets have passed the node when it says so.
-            flowpin_tests::harness::eventually("all closed", std::time::Duration::from_secs(5), || {
+            flowpin_tests::harness::eventually("all closed", std::time::Duration::from_secs(60), || {
                 let open: u64 = agent.active("app").iter().sum();
                 if open == 0 { Ok(()) } else { Err(format!("{open} open")) }
             });

@@ -22,7 +22,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 fn start(net: &Net, family: Family, hook: &str) -> (Vec<Server>, Agent) {
     let servers = net.backends.iter().map(|ns| Server::start(ns, "b", [80, 81])).collect();
     let targets: Vec<String> = (0..net.backends.len()).map(|i| family.backend(i)).collect();
-    let config = interfaces(&[("c0", hook), ("b*", "tc")])
+    let pods = if hook.ends_with("-ingress") { "tc-ingress" } else { "tc" };
+    let config = interfaces(&[("c0", hook), ("b*", pods)])
         + &service("ours", &family.vip(0), "\"80/tcp\"", &targets, "")
         + &service("theirs", &family.vip(0), "\"81/tcp\"", &targets, "");
     (servers, Agent::start(&net.node, &config))
@@ -78,6 +79,13 @@ fn thousands_over_ipv4_at_the_rate_that_was_asked_for() {
 fn over_ipv6_and_by_xdp() {
     idle_connections(Family::V6, "tc", 1_000);
     idle_connections(Family::V4, "xdp", 1_000);
+    idle_connections(Family::V6, "xdp", 1_000);
+}
+
+#[test]
+fn with_answers_translated_where_they_come_in() {
+    idle_connections(Family::V4, "tc-ingress", 1_000);
+    idle_connections(Family::V6, "xdp-ingress", 1_000);
 }
 
 #[test]

@@ -3,11 +3,14 @@
 
 use std::{os::unix::net::UnixDatagram, time::Duration};
 
-use flowpin::datapath::{
-    attach::{Attachments, Mode},
-    interfaces::Interface,
-    object::{Object, Wanted},
-    pin::PinDir,
+use flowpin::{
+    datapath::{
+        attach::{Attachments, Mode},
+        interfaces::Interface,
+        object::{Object, Wanted},
+        pin::PinDir,
+    },
+    source::Variant,
 };
 use flowpin_tests::harness::{
     Agent, Net,
@@ -45,7 +48,10 @@ fn clsact_where_there_is_no_tcx() {
                 xdp: None,
             };
             for mode in [Mode::Clsact, Mode::ClsactEgress] {
-                assert_eq!(attachments.attach_tc(&mut object, &interface, false, [mode]).unwrap(), mode);
+                assert_eq!(
+                    attachments.attach_tc(&mut object, &interface, Variant::Egress, [mode]).unwrap(),
+                    mode
+                );
             }
         }
     });
@@ -111,7 +117,7 @@ fn systemd_is_told_and_flows_are_logged() {
     agent.spawn(&[]);
     assert!(heard().contains("READY=1"));
     net.client.run(|| Conn::open(at(&V4.vip(0), 80)).unwrap());
-    eventually("the flow is logged", Duration::from_secs(5), || {
+    eventually("the flow is logged", Duration::from_secs(60), || {
         let log = agent.log();
         if log.contains("new flow: service 0, client port ") { Ok(()) } else { Err(log) }
     });

@@ -73,7 +73,7 @@ fn a_reload_with_an_error_changes_nothing() {
     agent.signal(Signal::SIGHUP);
     flowpin_tests::harness::eventually(
         "the refusal is in the status",
-        std::time::Duration::from_secs(5),
+        std::time::Duration::from_secs(60),
         || {
             let status = agent.json(&["status"]);
             let text = status["problems"].to_string();
@@ -83,7 +83,7 @@ fn a_reload_with_an_error_changes_nothing() {
     assert_eq!(agent.json(&["service", "list"]), before);
     agent.write_config(&(rules + &good));
     agent.signal(Signal::SIGHUP);
-    flowpin_tests::harness::eventually("a good file ends it", std::time::Duration::from_secs(5), || {
+    flowpin_tests::harness::eventually("a good file ends it", std::time::Duration::from_secs(60), || {
         let status = agent.json(&["status"]);
         if status["state"] == "ok" { Ok(()) } else { Err(status["problems"].to_string()) }
     });
@@ -126,9 +126,13 @@ fn bad_files_and_places() {
         },
     );
     net.node.ip("link add nosuch0 type veth peer name nosuch1");
-    flowpin_tests::harness::eventually("and ends when it appears", std::time::Duration::from_secs(5), || {
-        if agent.cli(&["status"]).status.success() { Ok(()) } else { Err("degraded".into()) }
-    });
+    flowpin_tests::harness::eventually(
+        "and ends when it appears",
+        std::time::Duration::from_secs(60),
+        || {
+            if agent.cli(&["status"]).status.success() { Ok(()) } else { Err("degraded".into()) }
+        },
+    );
 }
 
 #[test]

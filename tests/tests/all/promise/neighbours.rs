@@ -1,6 +1,6 @@
 //! Promise: what others have on the node stays and goes on working beside Flowpin.
 
-use std::process::Stdio;
+use std::time::Duration;
 
 use aya::{
     EbpfLoader,
@@ -10,6 +10,8 @@ use flowpin_tests::harness::{
     Agent, Net,
     agent::{interfaces, service},
     client::{Conn, at},
+    eventually,
+    netfilter::load,
     paths::object,
     server::Server,
     topology::Family::V4,
@@ -33,18 +35,6 @@ const KUBE: &str = "*nat\n\
     -A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
     COMMIT\n";
 
-fn restore(net: &Net, rules: &str) {
-    let mut child = net
-        .node
-        .command("iptables-restore")
-        .arg("--noflush")
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("iptables-restore; scripts/setup installs it");
-    std::io::Write::write_all(&mut child.stdin.take().expect("stdin"), rules.as_bytes()).expect("rules");
-    assert!(child.wait().expect("wait").success());
-}
-
 /// Both kinds of services, from a client and from the node, and the others' counters say that they were at work.
 fn beside_kube_proxy(how: &str) {
     let net = Net::new(2);
@@ -52,7 +42,7 @@ fn beside_kube_proxy(how: &str) {
         net.backends.iter().enumerate().map(|(i, ns)| Server::start(ns, &format!("b{i}"), [80])).collect();
     // As every node has one; without, the node's own connections to a service end before any rule sees them.
     net.node.ip("route add default via 10.1.0.2");
-    restore(&net, KUBE);
+    load(&net.node, V4, KUBE);
     let targets = [V4.backend(0), V4.backend(1)];
     let config = "[sockets]\nscope = \"host\"\n".to_string()
         + &interfaces(&[("c0", how), ("b*", how)])
@@ -66,6 +56,10 @@ fn beside_kube_proxy(how: &str) {
                 (0..20).map(|_| Conn::open(at("10.96.0.99", 80)).expect("the others'")).collect();
             ours.iter_mut().chain(&mut others).for_each(|c| c.exchange(100_000).expect("its own bytes"));
             assert_eq!(agent.active("app"), [10, 10], "and none of the others'");
+        });
+        eventually("closed connections don't count", Duration::from_secs(60), || match agent.active("app") {
+            counts if counts == [0, 0] => Ok(()),
+            counts => Err(format!("{counts:?}")),
         });
     }
     let rules = net.node.must("iptables -t nat -nvxL KUBE-SERVICES");

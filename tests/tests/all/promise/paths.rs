@@ -11,6 +11,9 @@ use flowpin_tests::harness::{
     udp,
 };
 
+/// Each way of attaching, with answers translated where they leave and where they come in.
+const HOOKS: [&str; 6] = ["tc", "fast", "peer", "xdp", "tc-ingress", "xdp-ingress"];
+
 /// A server behind two routers more, the link between which carries 1,400 bytes:
 ///
 /// ```text
@@ -69,6 +72,11 @@ impl Far {
     }
 }
 
+/// How the backends' side is attached beside such an uplink.
+fn pods(uplink: &str) -> &'static str {
+    if uplink.ends_with("-ingress") { "tc-ingress" } else { "tc" }
+}
+
 /// A mebibyte each way in pieces that fill packets.
 fn upload(ns: &Ns, family: Family) {
     ns.run(|| {
@@ -86,7 +94,7 @@ fn path_mtu(ns: &Ns, family: Family) -> Option<u32> {
 
 #[test]
 fn path_mtu_is_discovered_through_flowpin() {
-    for hook in ["tc", "fast", "peer", "xdp"] {
+    for hook in HOOKS {
         let far = Far::new();
         let _server = Server::start(&far.server, "s", [80]);
         let _agent = far.agent(hook);
@@ -99,14 +107,14 @@ fn path_mtu_is_discovered_through_flowpin() {
 
 #[test]
 fn the_nodes_own_word_of_a_narrow_link_is_understood() {
-    for hook in ["tc", "fast", "peer", "xdp"] {
+    for hook in HOOKS {
         let net = Net::new(1);
         net.node.ip("link set b0 mtu 1300");
         let _server = Server::start(&net.backends[0], "s", [80]);
         let services: String = [V4, V6]
             .map(|f| service(&format!("{f:?}"), &f.vip(0), "\"80/tcp\"", &[f.backend(0)], ""))
             .concat();
-        let _agent = Agent::start(&net.node, &(interfaces(&[("c0", hook), ("b0", "tc")]) + &services));
+        let _agent = Agent::start(&net.node, &(interfaces(&[("c0", hook), ("b0", pods(hook))]) + &services));
         for family in [V4, V6] {
             upload(&net.client, family);
             assert_eq!(path_mtu(&net.client, family), Some(1300), "{family:?} by {hook}");
@@ -116,7 +124,7 @@ fn the_nodes_own_word_of_a_narrow_link_is_understood() {
 
 #[test]
 fn traceroute_and_ping_behave() {
-    for hook in ["tc", "fast", "peer", "xdp"] {
+    for hook in HOOKS {
         let far = Far::new();
         let _server = Server::start(&far.server, "s", [80]);
         udp::echo(&far.server, 53);
@@ -147,8 +155,15 @@ fn traceroute_and_ping_behave() {
 
 #[test]
 fn large_datagrams_arrive_in_fragments() {
-    for (client, server) in [("tc", "tc"), ("fast", "fast"), ("peer", "peer"), ("xdp", "xdp"), ("xdp", "tc")]
-    {
+    for (client, server) in [
+        ("tc", "tc"),
+        ("fast", "fast"),
+        ("peer", "peer"),
+        ("xdp", "xdp"),
+        ("xdp", "tc"),
+        ("tc-ingress", "tc-ingress"),
+        ("xdp-ingress", "xdp-ingress"),
+    ] {
         let net = Net::new(2);
         net.backends.iter().for_each(|ns| udp::echo(ns, 53));
         let services: String = [V4, V6]

@@ -1,11 +1,12 @@
-//! Promise: with source NAT a backend may answer by whatever way it has; a backend reaches itself through the VIP; ports are used to the last.
+//! Promise: with source NAT a backend may answer by whatever way it has; a backend reaches itself through the
+//! VIP; ports are used to the last.
 
 use std::{
     collections::HashSet,
-    io::ErrorKind,
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, UdpSocket},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use flowpin_tests::{
@@ -14,7 +15,7 @@ use flowpin_tests::{
         agent::{interfaces, service},
         client::{Conn, at},
         eventually,
-        server::Server,
+        server::{PLEASE_CLOSE, Server},
         topology::Family::{self, V4, V6},
         udp,
     },
@@ -160,6 +161,55 @@ fn other_ports_for_new_connections_and_nothing_kept_of_old_ones() {
     eventually("what is empty is not kept", LIMIT, || match bitmaps(&agent) {
         0 => Ok(()),
         n => Err(format!("{n} bitmaps, {}", agent.json(&["status"])["conntrack_entries"])),
+    });
+}
+
+/// Eight ports, four of which are held: as many connections one after the other as anybody wants get through by
+/// the rest.
+fn again_and_again(family: Family, hook: &str, end: fn(Conn)) {
+    let net = Net::new(1);
+    let _server = Server::start(&net.backends[0], "b", [80]);
+    let config = interfaces(&[("c0", hook), ("b0", "tc")])
+        + "[snat]\naddresses = [\"10.2.0.1\", \"fd02:0::1\"]\nports = \"2000-2007\"\n"
+        + &services(family, "snat", 1);
+    let agent = Agent::start(&net.node, &config);
+    let open = || net.client.run(|| Conn::open(at(&family.vip(0), 80)));
+    let mut held: Vec<Conn> = (0..4).map(|_| open().expect("a port")).collect();
+    let began = Instant::now();
+    for i in 0..100 {
+        let mut conn = open().unwrap_or_else(|e| panic!("{family:?} by {hook}, connection {i}: {e}"));
+        conn.exchange(100).expect("its own bytes");
+        end(conn);
+        // Over, and not yet forgotten.
+        eventually("it is closed", LIMIT, || match agent.active("app") {
+            counts if counts == [4] => Ok(()),
+            counts => Err(format!("{counts:?}")),
+        });
+    }
+    assert!(began.elapsed() < LIMIT / 2, "closed flows were waited for: {:?}", began.elapsed());
+    held.iter_mut().for_each(|conn| conn.exchange(1_000).expect("what is open keeps its port"));
+    held.extend((0..4).map(|_| open().expect("a port that nobody holds")));
+    assert_eq!(open().expect_err("all are held").kind(), ErrorKind::ConnectionRefused);
+    held.iter_mut().for_each(|conn| conn.exchange(1_000).expect("what is open keeps its port"));
+    assert_eq!(agent.sweeps(2)["accounting_drift"], 0);
+}
+
+#[test]
+fn ports_of_connections_that_clients_close() {
+    again_and_again(V4, "tc", drop);
+    again_and_again(V6, "xdp", drop);
+}
+
+#[test]
+fn ports_of_connections_that_are_reset() {
+    again_and_again(V6, "tc", |conn| conn.reset().expect("reset"));
+}
+
+#[test]
+fn ports_of_connections_that_servers_close() {
+    again_and_again(V4, "xdp", |mut conn| {
+        conn.stream.write_all(&[PLEASE_CLOSE]).expect("sent");
+        assert_eq!(conn.stream.read(&mut [0]).expect("a farewell"), 0);
     });
 }
 

@@ -1,0 +1,50 @@
+//! A packet without ports: ICMP, a fragment, or something broken.
+
+use lb_common::abi::Reason;
+
+use super::{Family, go_on, parsed, refuse};
+use crate::{
+    account, fragment,
+    icmp::{self, Meant},
+    packet::{Hook, Packet, Step},
+    parse::{Parsed, Why},
+    service,
+};
+
+/// See the module.
+#[inline(always)]
+pub fn aside<V: Family, P: Packet>(mut packet: P) -> P::Verdict {
+    let Some(parsed) = parsed::<V>() else { return packet.drop() };
+    let why = Why::of(parsed.because);
+    let known = match why {
+        Why::Icmp => {
+            let comes_in = packet.hook() != Hook::OUT;
+            return match icmp::meet::<V, P>(&mut packet, parsed, comes_in) {
+                Meant::Onward => packet.pass(),
+                Meant::Answer => packet.send_back(),
+                Meant::Spoilt => refuse::<V, P>(packet, parsed, Reason::Internal as u32),
+            };
+        }
+        Why::FirstFragment => fragment::first::<V>(parsed),
+        Why::Fragment => fragment::later::<V>(parsed),
+        Why::Malformed | Why::Foreign => false,
+    };
+    if known {
+        return go_on::<V, P>(packet, Step::Flow);
+    }
+    if packet.hook() != Hook::OUT && is_ours::<V>(parsed, why) { packet.drop() } else { packet.pass() }
+}
+
+/// Is it addressed to a VIP, and so dropped? It is counted.
+#[inline(always)]
+fn is_ours<V: Family>(parsed: &Parsed<V::Addr>, why: Why) -> bool {
+    let Some(vip) = service::vip::<V>(parsed.key.dst) else { return false };
+    let reason = match why {
+        Why::Malformed => Reason::Malformed,
+        Why::Fragment => Reason::Fragment,
+        Why::Foreign | Why::FirstFragment if vip.is_owned() => Reason::NoService,
+        _ => return false,
+    };
+    account::reason(reason as u32);
+    true
+}

@@ -1,0 +1,43 @@
+//! A packet that may change its flow's state, or had to be looked at more closely before its flow could be found.
+
+use lb_common::abi::{Proto, Reason};
+
+use super::{Family, carry::with_place, go_on, parsed, refuse};
+use crate::{
+    conntrack::{self, Step as Track},
+    packet::{Hook, Packet, Step},
+};
+
+/// See the module.
+#[inline(always)]
+pub fn flow<V: Family, P: Packet>(packet: P) -> P::Verdict {
+    let Some(parsed) = parsed::<V>() else { return packet.drop() };
+    let out = packet.hook() == Hook::OUT;
+    // After a step aside nobody has looked yet.
+    let mut found = conntrack::entry::<V>(&parsed.key, parsed.place);
+    if found.is_none() {
+        found = conntrack::visit::<V>(&parsed.key);
+    }
+    let Some(flow) = found else {
+        return if out { packet.pass() } else { go_on::<V, P>(packet, Step::Open) };
+    };
+    // SAFETY: the pointer comes from a search in this run.
+    let direction = unsafe { (*flow.at()).direction };
+    if (out && direction.is_forward()) || (packet.hook() == Hook::IN && direction.is_plain_reply()) {
+        return packet.pass();
+    }
+    if parsed.key.proto == Proto::TCP && !conntrack::settled(flow, &parsed.segment) {
+        let step = conntrack::track::<V>(flow, &parsed.segment, &mut parsed.spare, &mut parsed.ending);
+        conntrack::tell::<V>(&parsed.ending, &mut parsed.spare);
+        match step {
+            Track::Belongs => {}
+            Track::Anew if conntrack::remove::<V>(flow, flow.seen, &mut parsed.spare) => {
+                return go_on::<V, P>(packet, Step::Open);
+            }
+            Track::Anew => return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32),
+            Track::Busy => return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32),
+            Track::Closed => return refuse::<V, P>(packet, parsed, Reason::ConnectionClosed as u32),
+        }
+    }
+    with_place::<V, P>(packet, parsed, flow)
+}

@@ -1,0 +1,131 @@
+//! Rules of the host that get in the way, looked for now and then: they change without a word to us.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use rtnetlink::Handle as Netlink;
+use tokio::{
+    sync::{Notify, watch},
+    time::MissedTickBehavior,
+};
+
+use super::shared::Shared;
+use crate::{
+    api::types::{InterfaceView, WarningView},
+    datapath::{DatapathError, interfaces, routes},
+    host::{
+        Found, Hint, Setup,
+        hints::{Towards, Way, hints},
+    },
+    model::{ForwardKind, ServiceSpec, frontend::Frontend},
+};
+
+/// How often is looked.
+const EVERY: Duration = Duration::from_secs(60);
+/// Backends whose routes are asked for, at most.
+const BACKENDS: usize = 1_024;
+/// Somewhere else: addresses that nobody has (RFC 5737, RFC 3849), so that the route there is the default one.
+const ELSEWHERE: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
+
+/// Looks now, whenever `again` says so, and every so often, until told to stop.
+pub async fn run(shared: Arc<Shared>, again: Arc<Notify>, mut stopped: watch::Receiver<bool>) {
+    let netlink = match interfaces::connect() {
+        Ok(netlink) => netlink,
+        Err(e) => return tracing::warn!("rules of the host aren't looked at: {e}"),
+    };
+    let mut tick = tokio::time::interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|s| *s) => return,
+            () = again.notified() => {}
+            _ = tick.tick() => {}
+        }
+        if let Err(e) = look(&shared, &netlink).await {
+            tracing::debug!("rules of the host aren't known: {e}");
+        }
+    }
+}
+
+async fn look(shared: &Shared, netlink: &Netlink) -> Result<(), DatapathError> {
+    let setup = setup(shared, netlink).await?;
+    // What they list matters only there.
+    let found = if setup.arrival.is_empty() { Found::default() } else { Found::look().await };
+    let warnings: Vec<WarningView> = hints(&setup, &found).into_iter().map(view).collect();
+    let mut state = shared.write();
+    for warning in warnings.iter().filter(|w| !state.warnings.contains(w)) {
+        tracing::warn!("{}: {}; {}", warning.about, warning.text, warning.remedy);
+    }
+    state.warnings = warnings;
+    Ok(())
+}
+
+fn view(hint: Hint) -> WarningView {
+    WarningView { about: hint.about.into(), text: hint.text, remedy: hint.remedy }
+}
+
+/// Are answers translated there as they come in?
+const fn on_arrival(interface: &InterfaceView) -> bool {
+    interface.fast || interface.reply_on_arrival
+}
+
+/// A backend to ask for.
+struct Backend {
+    service: String,
+    name: String,
+    address: IpAddr,
+    snat: bool,
+}
+
+async fn setup(shared: &Shared, netlink: &Netlink) -> Result<Setup, DatapathError> {
+    let (mut setup, families, backends) = {
+        let state = shared.read();
+        let name = |i: &InterfaceView| i.name.clone();
+        let matched: BTreeSet<String> = state.interfaces.iter().map(name).collect();
+        let arrival = state.interfaces.iter().filter(|i| on_arrival(i)).map(name).collect();
+        // The answers of others go past us, or to us.
+        let translated = |f: &&Frontend| f.forward.elsewhere == ForwardKind::Nat;
+        let services = || state.desired.services().values();
+        let frontends = || services().flat_map(|s| &s.frontends).filter(translated);
+        let vips = frontends().flat_map(|f| f.named().chain(f.anywhere(&state.own))).collect();
+        let everybody = || frontends().filter(|f| f.sources.is_empty());
+        let families: BTreeSet<bool> =
+            [false, true].into_iter().filter(|v6| everybody().any(|f| f.has_family(*v6))).collect();
+        let of = |s: &ServiceSpec| -> Vec<Backend> {
+            let snat = s.frontends.iter().all(|f| f.forward.elsewhere == ForwardKind::Snat);
+            let service = &s.name;
+            let backends = s.backends.iter();
+            backends
+                .map(|(name, b)| Backend {
+                    service: service.clone(),
+                    name: name.clone(),
+                    address: b.address,
+                    snat,
+                })
+                .collect()
+        };
+        let backends: Vec<Backend> =
+            services().filter(|s| !s.is_direct()).flat_map(of).take(BACKENDS).collect();
+        (Setup { matched, arrival, vips: Some(vips), ways: Vec::new() }, families, backends)
+    };
+    let names: BTreeMap<u32, String> =
+        interfaces::list(netlink).await?.into_iter().map(|i| (i.index, i.name)).collect();
+    for elsewhere in ELSEWHERE.into_iter().filter(|a| families.contains(&a.is_ipv6())) {
+        if let Some(interface) = routes::interface(netlink, elsewhere).await.and_then(|i| names.get(&i)) {
+            let to = Towards::Clients { v6: elsewhere.is_ipv6() };
+            setup.ways.push(Way { to, interface: interface.clone() });
+        }
+    }
+    for Backend { service, name, address, snat } in backends {
+        if let Some(interface) = routes::interface(netlink, address).await.and_then(|i| names.get(&i)) {
+            let to = Towards::Backend { service, backend: name, snat };
+            setup.ways.push(Way { to, interface: interface.clone() });
+        }
+    }
+    Ok(setup)
+}

@@ -1,0 +1,120 @@
+//! Programs of a packet's further steps: loaded before the programs that call them, and put where those look for them.
+//!
+//! An array of programs is emptied when nobody has it open any more (`prog_array_map_clear`, kernel/bpf/arraymap.c). So each agent pins its own, under a
+//! name of its own, for as long as a program that calls into it is attached, and removes those of earlier ones when all of theirs have been replaced.
+
+use std::path::{Path, PathBuf};
+
+use aya::{
+    Ebpf,
+    maps::ProgramArray,
+    programs::{Program, ProgramFd},
+};
+use lb_common::abi::{maps, programs};
+
+use super::{DatapathError, pin::PinDir, refusal::Refusals};
+
+/// Which programs call each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// XDP on real devices.
+    Xdp,
+    /// XDP on veth, tun and tap.
+    XdpVirtual,
+    /// TC.
+    Tc,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Xdp, Self::XdpVirtual, Self::Tc];
+
+    /// Whose steps a program of a hook goes on with; `None`: it has none.
+    pub fn of(program: &str) -> Option<Self> {
+        match program {
+            programs::XDP | programs::XDP_INGRESS | programs::XDP_FAST => Some(Self::Xdp),
+            programs::XDP_VIRTUAL | programs::XDP_VIRTUAL_INGRESS | programs::XDP_VIRTUAL_FAST => {
+                Some(Self::XdpVirtual)
+            }
+            programs::TC | programs::TC_INGRESS | programs::TC_FAST | programs::EGRESS => Some(Self::Tc),
+            _ => None,
+        }
+    }
+
+    /// The map, and its programs with their indices.
+    pub fn steps(self) -> (&'static str, impl Iterator<Item = (u32, &'static str)>) {
+        let (map, names, half) = match self {
+            Self::Xdp => (maps::XDP_TAILS, programs::XDP_STEPS.as_slice(), 0),
+            Self::XdpVirtual => (maps::XDP_TAILS, programs::XDP_STEPS.as_slice(), 1),
+            Self::Tc => (maps::TC_TAILS, programs::TC_STEPS.as_slice(), 0),
+        };
+        let count = programs::STEPS * 2;
+        (map, (0..).zip(names.iter().copied()).skip((half * count) as usize).take(count as usize))
+    }
+}
+
+/// Loads the steps of a kind, if they aren't yet, and puts them in their array.
+///
+/// # Errors
+/// The object doesn't have one, or the kernel refuses it.
+pub fn load(ebpf: &mut Ebpf, kind: Kind, refusals: &mut Refusals) -> Result<(), DatapathError> {
+    let (map, steps) = kind.steps();
+    let loaded = steps
+        .map(|(index, name)| Ok((index, load_one(ebpf, name, refusals)?)))
+        .collect::<Result<Vec<(u32, ProgramFd)>, DatapathError>>()?;
+    let failed = || DatapathError::kernel(map);
+    let array = ebpf.map_mut(map).ok_or(DatapathError::NoObject)?;
+    let mut array: ProgramArray<_> = array.try_into().map_err(failed())?;
+    loaded.iter().try_for_each(|(index, program)| array.set(*index, program, 0).map_err(failed()))
+}
+
+fn load_one(ebpf: &mut Ebpf, name: &str, refusals: &mut Refusals) -> Result<ProgramFd, DatapathError> {
+    let failed = || super::object::refused(name);
+    let clone = |fd: Result<&ProgramFd, aya::programs::ProgramError>| {
+        fd.map_err(failed())?.try_clone().map_err(DatapathError::io(name))
+    };
+    match ebpf.program_mut(name).ok_or(DatapathError::NoObject)? {
+        Program::Xdp(program) => {
+            if program.fd().is_err() {
+                refusals.attempt(name, || program.load())?;
+            }
+            clone(program.fd())
+        }
+        Program::SchedClassifier(program) => {
+            if program.fd().is_err() {
+                refusals.attempt(name, || program.load())?;
+            }
+            clone(program.fd())
+        }
+        _ => Err(DatapathError::NoObject),
+    }
+}
+
+/// Pins both arrays under a name that no earlier agent's has.
+///
+/// # Errors
+/// The kernel or the file system refuses.
+pub fn pin(ebpf: &Ebpf, pins: &PinDir) -> Result<Vec<PathBuf>, DatapathError> {
+    let own: u64 = rand::random();
+    [maps::XDP_TAILS, maps::TC_TAILS]
+        .into_iter()
+        .map(|name| {
+            let path = pins.programs().join(format!("{own:016x}-{name}"));
+            let map = ebpf.map(name).ok_or(DatapathError::NoObject)?;
+            map.pin(&path).map_err(DatapathError::kernel(name))?;
+            Ok(path)
+        })
+        .collect()
+}
+
+/// Removes the pins of earlier agents' arrays: nothing that calls into them is attached any more.
+///
+/// # Errors
+/// The file system refuses.
+pub fn keep_only(pins: &Path, own: &[PathBuf]) -> Result<(), DatapathError> {
+    let entries = std::fs::read_dir(pins).map_err(DatapathError::io("programs"))?;
+    for entry in entries.flatten().filter(|entry| !own.contains(&entry.path())) {
+        std::fs::remove_file(entry.path()).map_err(DatapathError::io("programs"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! From what was found to what is said.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use super::{
+    look::Found,
+    rule::{Kind, Rule},
+};
+
+/// Names and rules that are listed, at most.
+const LISTED: usize = 3;
+
+/// Something to be said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// What it is about: `rp_filter`, `netfilter`, `route`.
+    pub about: &'static str,
+    /// What it keeps from working.
+    pub text: String,
+    /// What would help.
+    pub remedy: String,
+}
+
+/// Where packets go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// To whom.
+    pub to: Towards,
+    /// By this interface.
+    pub interface: String,
+}
+
+/// To whom packets go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Towards {
+    /// Clients elsewhere, by the default route.
+    Clients {
+        /// IPv6 ones?
+        v6: bool,
+    },
+    /// A backend.
+    Backend {
+        /// Its service.
+        service: String,
+        /// Its name.
+        backend: String,
+        /// Do its answers go to an address of the node's (source NAT)?
+        snat: bool,
+    },
+}
+
+/// How we are set up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setup {
+    /// Interfaces that the configuration matches.
+    pub matched: BTreeSet<String>,
+    /// Those among them where answers are translated as they come in, before the stack sees them.
+    pub arrival: BTreeSet<String>,
+    /// Where services are reached; `None`: not known.
+    pub vips: Option<BTreeSet<IpAddr>>,
+    /// Where clients and backends are.
+    pub ways: Vec<Way>,
+}
+
+impl Setup {
+    /// One in which everything could matter, for when there is no configuration to go by.
+    pub const fn unknown(interfaces: BTreeSet<String>) -> Self {
+        Self { matched: BTreeSet::new(), arrival: interfaces, vips: None, ways: Vec::new() }
+    }
+
+    /// Are all answers translated as they come in?
+    fn all_on_arrival(&self) -> bool {
+        self.matched == self.arrival
+    }
+
+    fn serves(&self, v6: bool) -> bool {
+        self.vips.as_ref().is_none_or(|vips| vips.iter().any(|vip| vip.is_ipv6() == v6))
+    }
+}
+
+/// What is to be said, in an order that stays.
+pub fn hints(setup: &Setup, found: &Found) -> Vec<Hint> {
+    let mut hints = Vec::new();
+    hints.extend(strict(setup, found));
+    hints.extend(drops(setup, found));
+    hints.extend(replaces(setup, found));
+    hints.extend(past_us(setup));
+    hints
+}
+
+/// Answers that were translated have the VIP as their source, whose route doesn't lead where they came from.
+fn strict(setup: &Setup, found: &Found) -> Option<Hint> {
+    let names: Vec<&str> = setup.arrival.intersection(&found.strict).map(String::as_str).collect();
+    if names.is_empty() || !setup.serves(false) {
+        return None;
+    }
+    // As sysctl has them: a dot in a name is a slash.
+    let settings = names.iter().map(|name| format!("net.ipv4.conf.{}.rp_filter=2", name.replace('.', "/")));
+    Some(Hint {
+        about: "rp_filter",
+        text: format!(
+            "rp_filter is 1 (strict) on {}: answers that are translated as they come in there are dropped",
+            list(names.iter().copied())
+        ),
+        remedy: format!("sysctl -w {} (or 0)", settings.take(LISTED).collect::<Vec<_>>().join(" ")),
+    })
+}
+
+/// Answers that were translated belong to no connection that conntrack knows.
+fn drops(setup: &Setup, found: &Found) -> Option<Hint> {
+    let of = |kind: &Kind| -> Vec<&Rule> {
+        let of_family = |r: &&Rule| (r.v4 && setup.serves(false)) || (r.v6 && setup.serves(true));
+        found
+            .rules
+            .iter()
+            .filter(|r| r.kind == *kind && r.concerns(&setup.arrival))
+            .filter(of_family)
+            .collect()
+    };
+    if setup.arrival.is_empty() {
+        return None;
+    }
+    let (invalid, rest) = (of(&Kind::DropsInvalid), of(&Kind::DropsRest));
+    let (rules, how) = match (invalid.is_empty(), rest.is_empty()) {
+        (false, _) => (invalid, "are dropped"),
+        (true, false) => (rest, "are dropped unless a rule accepts them whatever their state"),
+        (true, true) => return None,
+    };
+    Some(Hint {
+        about: "netfilter",
+        text: format!(
+            "answers that are translated as they come in (by {}) belong to no connection of conntrack's; \
+             those that the stack forwards {how}: {}",
+            list(setup.arrival.iter().map(String::as_str)),
+            list(rules.iter().map(|r| r.text.as_str()))
+        ),
+        remedy:
+            "leave out fast and reply = \"ingress\" there, or accept packets from the VIPs before that rule"
+                .into(),
+    })
+}
+
+/// To conntrack an answer that was translated may be the first packet of a connection.
+fn replaces(setup: &Setup, found: &Found) -> Option<Hint> {
+    let applies = |rule: &&Rule| match (&setup.vips, &rule.kind) {
+        (Some(vips), _) => vips.iter().any(|vip| rule.replaces(*vip)),
+        (None, Kind::ReplacesSource { from, .. }) => from.is_none(),
+        (None, _) => false,
+    };
+    let rules: Vec<&str> = found.rules.iter().filter(applies).map(|r| r.text.as_str()).collect();
+    if rules.is_empty() || setup.arrival.is_empty() {
+        return None;
+    }
+    Some(Hint {
+        about: "netfilter",
+        text: format!(
+            "answers by UDP that are translated as they come in (by {}) are new connections to conntrack, and get \
+             another source: {}",
+            list(setup.arrival.iter().map(String::as_str)),
+            list(rules.iter().copied())
+        ),
+        remedy: "leave out fast and reply = \"ingress\" there, or have packets from the VIPs RETURN before that rule"
+            .into(),
+    })
+}
+
+/// Answers that no program of ours meets.
+fn past_us(setup: &Setup) -> Vec<Hint> {
+    // Without any interface nothing is balanced, which is said elsewhere.
+    if setup.matched.is_empty() {
+        return Vec::new();
+    }
+    let all_on_arrival = setup.all_on_arrival();
+    let mut hints: Vec<Hint> = Vec::new();
+    let missed = |way: &&Way| !setup.matched.contains(&way.interface);
+    let add = |interface: &str| format!("add an [[interface]] with match = \"{interface}\"");
+    for way in setup.ways.iter().filter(missed) {
+        if let Towards::Clients { v6 } = way.to
+            && !all_on_arrival
+        {
+            let family = if v6 { "IPv6" } else { "IPv4" };
+            hints.push(Hint {
+                about: "route",
+                text: format!(
+                    "the {family} default route leaves by {}, which no [[interface]] matches: answers to clients there \
+                     keep the backend's address",
+                    way.interface
+                ),
+                remedy: add(&way.interface),
+            });
+        }
+    }
+    let lost = |way: &&Way| matches!(way.to, Towards::Backend { snat, .. } if snat || all_on_arrival);
+    let lost: Vec<&Way> = setup.ways.iter().filter(missed).filter(lost).collect();
+    let interfaces: BTreeSet<&str> = lost.iter().map(|way| way.interface.as_str()).collect();
+    for interface in interfaces {
+        let backends = lost.iter().filter(|way| way.interface == interface).filter_map(|way| match &way.to {
+            Towards::Backend { service, backend, .. } => Some(format!("{backend} of \"{service}\"")),
+            Towards::Clients { .. } => None,
+        });
+        let backends: Vec<String> = backends.collect();
+        hints.push(Hint {
+            about: "route",
+            text: format!(
+                "backends are reached by {interface}, which no [[interface]] matches, and their answers have to be \
+                 translated as they come in: {}",
+                list(backends.iter().map(String::as_str))
+            ),
+            remedy: add(interface),
+        });
+    }
+    hints
+}
+
+/// Some of them, and how many more there are.
+fn list<'a>(items: impl Iterator<Item = &'a str>) -> String {
+    let items: Vec<&str> = items.collect();
+    let shown = items.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
+    match items.len().saturating_sub(LISTED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    fn setup(matched: &[&str], arrival: &[&str]) -> Setup {
+        let vips = Some(["10.96.0.10".parse().unwrap()].into());
+        Setup { matched: set(matched), arrival: set(arrival), vips, ways: Vec::new() }
+    }
+
+    fn rule(kind: Kind) -> Rule {
+        Rule { text: format!("{kind:?}"), v4: true, v6: false, input: None, kind }
+    }
+
+    const ALL: Kind = Kind::ReplacesSource { from: None, not: false };
+
+    #[test]
+    fn strict_filters_matter_where_answers_are_translated_on_arrival() {
+        let found = Found { strict: set(&["b0", "b1.7", "c0"]), rules: Vec::new() };
+        let said = hints(&setup(&["c0", "b0", "b1.7"], &["b0", "b1.7"]), &found);
+        assert_eq!(said.len(), 1);
+        assert!(said[0].text.contains("on b0, b1.7: "), "{}", said[0].text);
+        assert_eq!(
+            said[0].remedy,
+            "sysctl -w net.ipv4.conf.b0.rp_filter=2 net.ipv4.conf.b1/7.rp_filter=2 (or 0)"
+        );
+        assert_eq!(hints(&setup(&["c0", "b0"], &[]), &found), [], "translated at egress");
+        let six = Setup { vips: Some(["fd96::1".parse().unwrap()].into()), ..setup(&["b0"], &["b0"]) };
+        assert_eq!(hints(&six, &found), [], "rp_filter is about IPv4");
+    }
+
+    #[test]
+    fn netfilter_matters_where_answers_are_translated_on_arrival() {
+        let rules = vec![rule(Kind::DropsInvalid), rule(Kind::DropsRest), rule(ALL)];
+        let found = Found { strict: BTreeSet::new(), rules };
+        let said = hints(&setup(&["c0", "b0"], &["b0"]), &found);
+        assert_eq!(said.len(), 2, "{said:#?}");
+        assert!(said[0].text.ends_with("are dropped: DropsInvalid"), "{}", said[0].text);
+        assert!(said[1].text.contains("ReplacesSource"), "{}", said[1].text);
+        assert_eq!(hints(&setup(&["c0", "b0"], &[]), &found), []);
+        let rest = Found { strict: BTreeSet::new(), rules: vec![rule(Kind::DropsRest)] };
+        assert!(hints(&setup(&["b0"], &["b0"]), &rest)[0].text.contains("unless a rule accepts them"));
+        let other = Rule { input: Some("x0".into()), ..rule(Kind::DropsInvalid) };
+        let other = Found { strict: BTreeSet::new(), rules: vec![other] };
+        assert_eq!(hints(&setup(&["b0"], &["b0"]), &other), [], "for another interface");
+    }
+
+    #[test]
+    fn a_source_is_replaced_only_if_it_is_a_vip() {
+        let from = |net: &str| Kind::ReplacesSource { from: Some(net.parse().unwrap()), not: false };
+        let found = |kind| Found { strict: BTreeSet::new(), rules: vec![rule(kind)] };
+        let arrival = setup(&["b0"], &["b0"]);
+        assert_eq!(hints(&arrival, &found(from("172.17.0.0/16"))), []);
+        assert_eq!(hints(&arrival, &found(from("10.96.0.0/16"))).len(), 1);
+        let unknown = Setup::unknown(set(&["b0"]));
+        assert_eq!(hints(&unknown, &found(from("10.96.0.0/16"))), []);
+        assert_eq!(hints(&unknown, &found(ALL)).len(), 1);
+    }
+
+    #[test]
+    fn routes_past_us() {
+        let clients = Way { to: Towards::Clients { v6: false }, interface: "eth0".into() };
+        let backend = |n: u32, snat| Way {
+            to: Towards::Backend { service: "app".into(), backend: format!("10.2.0.{n}"), snat },
+            interface: "b9".into(),
+        };
+        let said = |mut setup: Setup, ways: Vec<Way>| {
+            setup.ways = ways;
+            hints(&setup, &Found::default())
+        };
+        let found = said(setup(&["c0"], &[]), vec![clients.clone(), backend(1, false)]);
+        assert_eq!(found.len(), 1, "answers are translated where they leave: {found:#?}");
+        assert!(found[0].text.contains("IPv4 default route leaves by eth0"), "{}", found[0].text);
+        assert_eq!(found[0].remedy, "add an [[interface]] with match = \"eth0\"");
+        assert_eq!(said(setup(&["eth0"], &[]), vec![clients.clone()]), []);
+        assert_eq!(said(setup(&[], &[]), vec![clients.clone()]), [], "nothing is balanced");
+        let found =
+            said(setup(&["c0"], &["c0"]), (1..=5).map(|n| backend(n, false)).chain([clients]).collect());
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(
+            found[0]
+                .text
+                .ends_with("10.2.0.1 of \"app\", 10.2.0.2 of \"app\", 10.2.0.3 of \"app\" and 2 more")
+        );
+        assert_eq!(said(setup(&["c0"], &[]), vec![backend(1, true)]).len(), 1, "source NAT");
+        assert_eq!(said(setup(&["c0", "b9"], &["c0", "b9"]), vec![backend(1, true)]), []);
+    }
+}
