@@ -1,0 +1,82 @@
+//! Runs inside an emulated kernel, and outside of one as well: `flowpin-guest load OBJECT` loads every program and says what the
+//! verifier made of it.
+
+mod load;
+mod stack;
+mod verdict;
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::{load::Loader, verdict::Verdict};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Loads every program of an object
+    Load {
+        /// The BPF object
+        object: PathBuf,
+        /// Seconds that the verifier has for each program
+        #[arg(long, default_value_t = 60)]
+        limit: u64,
+        /// Programs whose names begin with this; the others are left out
+        #[arg(long, default_value = "")]
+        only: String,
+        /// A JSON object for each program instead of lines for people
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().verb {
+        Verb::Load { object, limit, only, json } => {
+            let bytes = fs::read(&object).with_context(|| object.display().to_string())?;
+            let loader = Loader::new(&bytes)?;
+            for verdict in loader.try_all(&only, Duration::from_secs(limit)) {
+                let verdict = verdict?;
+                if json {
+                    println!("{}", serde_json::to_string(&verdict)?);
+                } else {
+                    print!("{}", lines(&verdict));
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// For people: what counts first, then each subprogram's part.
+fn lines(verdict: &Verdict) -> String {
+    let name = |frames: &[verdict::Frame], between: &str| {
+        frames.iter().map(|f| format!("{} {}", f.name, f.bytes)).collect::<Vec<_>>().join(between)
+    };
+    let mut text = format!(
+        "{:<8} {:<22} {:<20} {:>8} insns {:>4} bytes of stack {:>7.1} s\n",
+        if verdict.refused.is_none() { "OK" } else { "REFUSED" },
+        verdict.program,
+        verdict.section,
+        verdict.instructions,
+        verdict.stack,
+        verdict.millis as f64 / 1000.0,
+    );
+    if !verdict.chain.is_empty() {
+        text += &format!("         deepest: {}\n", name(&verdict.chain, " > "));
+        text += &format!("         all:     {}\n", name(&verdict.frames, ", "));
+    }
+    if let Some(refusal) = &verdict.refused {
+        text += &format!("         {}\n", refusal.error);
+        for line in &refusal.log {
+            text += &format!("         | {line}\n");
+        }
+    }
+    text
+}
