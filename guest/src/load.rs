@@ -108,9 +108,9 @@ impl Loader {
         let frames = match &kept {
             // What is never called is taken out, and what is never reached needs no stack.
             Some(kept) if kept.len() == stats.frames.len() => {
-                let bytes: HashMap<u32, u32> = kept.iter().copied().zip(stats.frames).collect();
+                let told: HashMap<u32, (u32, u32)> = kept.iter().copied().zip(stats.frames).collect();
                 (0..graph.starts.len())
-                    .map(|index| type_of(index).and_then(|id| bytes.get(&id)).copied().unwrap_or_default())
+                    .map(|index| type_of(index).and_then(|id| told.get(&id)).copied().unwrap_or_default())
                     .collect()
             }
             _ => stats.frames,
@@ -119,7 +119,8 @@ impl Loader {
             name: type_of(index)
                 .and_then(|id| self.names.get(&id).cloned())
                 .unwrap_or_else(|| format!("#{index}")),
-            bytes: frames[index],
+            bytes: frames[index].0,
+            instructions: frames[index].1,
         };
         let mut verdict = Verdict {
             program: name.into(),
@@ -133,7 +134,8 @@ impl Loader {
         };
         // A program that was refused at once has none; a kernel may add some of its own behind ours.
         if frames.len() >= graph.starts.len() {
-            let deepest = graph.deepest(&frames);
+            let bytes: Vec<u32> = frames.iter().map(|(bytes, _)| *bytes).collect();
+            let deepest = graph.deepest(&bytes);
             verdict.stack = deepest.bytes;
             verdict.chain = deepest.frames.into_iter().map(frame).collect();
             verdict.frames = (0..graph.starts.len()).map(frame).collect();

@@ -56,9 +56,12 @@ fn main() -> anyhow::Result<()> {
 
 /// For people: what counts first, then each subprogram's part.
 fn lines(verdict: &Verdict) -> String {
-    let name = |frames: &[verdict::Frame], between: &str| {
-        frames.iter().map(|f| format!("{} {}", f.name, f.bytes)).collect::<Vec<_>>().join(between)
+    let one = |f: &verdict::Frame| match f.instructions {
+        0 => format!("{} {}", f.name, f.bytes),
+        instructions => format!("{} {} ({instructions} insns)", f.name, f.bytes),
     };
+    let name =
+        |frames: &[verdict::Frame], between: &str| frames.iter().map(one).collect::<Vec<_>>().join(between);
     let mut text = format!(
         "{:<8} {:<22} {:<20} {:>8} insns {:>4} bytes of stack {:>7.1} s\n",
         if verdict.refused.is_none() { "OK" } else { "REFUSED" },
