@@ -14,7 +14,9 @@ use anyhow::{Context, bail};
 use aya::{Ebpf, EbpfLoader, maps::Map};
 use aya_obj::{
     Function, Object, Program, ProgramSection,
-    generated::{BPF_F_XDP_HAS_FRAGS, bpf_attach_type, bpf_attr, bpf_cmd, bpf_func_info, bpf_prog_info, bpf_prog_type},
+    generated::{
+        BPF_F_XDP_HAS_FRAGS, bpf_attach_type, bpf_attr, bpf_cmd, bpf_func_info, bpf_prog_info, bpf_prog_type,
+    },
 };
 use lb_common::{abi::maps, flow_table};
 
@@ -219,7 +221,8 @@ struct Kind {
 
 impl Kind {
     fn of(section: &ProgramSection) -> anyhow::Result<Self> {
-        let kind = |name: &str, program, attach, flags| Self { name: name.to_lowercase(), program, attach, flags };
+        let kind =
+            |name: &str, program, attach, flags| Self { name: name.to_lowercase(), program, attach, flags };
         Ok(match section {
             ProgramSection::Xdp { frags: true, attach_type } => kind(
                 "xdp.frags",

@@ -1,16 +1,21 @@
-//! Runs inside an emulated kernel, and outside of one as well: `flowpin-guest load OBJECT` loads every program and says what the
-//! verifier made of it.
+//! Runs inside an emulated kernel, and outside of one as well: loads every program and says what the verifier made of it, and tries
+//! the real agent with real traffic.
 
+mod churn;
 mod load;
+mod round;
 mod stack;
 mod verdict;
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 
-use crate::{load::Loader, verdict::Verdict};
+use crate::{
+    load::Loader,
+    verdict::{Frame, Verdict},
+};
 
 #[derive(Parser)]
 struct Cli {
@@ -34,14 +39,20 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// The agent ($FLOWPIN_BIN) by TC, XDP, past the stack and at sockets; a JSON object for each step
+    Round,
+    /// Short connections while the sweeper walks
+    Churn {
+        /// How many
+        connections: usize,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().verb {
         Verb::Load { object, limit, only, json } => {
             let bytes = fs::read(&object).with_context(|| object.display().to_string())?;
-            let loader = Loader::new(&bytes)?;
-            for verdict in loader.try_all(&only, Duration::from_secs(limit)) {
+            for verdict in Loader::new(&bytes)?.try_all(&only, Duration::from_secs(limit)) {
                 let verdict = verdict?;
                 if json {
                     println!("{}", serde_json::to_string(&verdict)?);
@@ -49,19 +60,31 @@ fn main() -> anyhow::Result<()> {
                     print!("{}", lines(&verdict));
                 }
             }
-            Ok(())
+        }
+        Verb::Round => {
+            let mut failed = 0;
+            round::run(|step| {
+                failed += usize::from(step.failed.is_some());
+                println!("{}", serde_json::json!(step));
+            });
+            ensure!(failed == 0, "{failed} steps failed");
+        }
+        Verb::Churn { connections } => {
+            let step = round::attempt("churn", || churn::run(connections));
+            println!("{}", serde_json::json!(step));
+            ensure!(step.failed.is_none(), "the churn failed");
         }
     }
+    Ok(())
 }
 
 /// For people: what counts first, then each subprogram's part.
 fn lines(verdict: &Verdict) -> String {
-    let one = |f: &verdict::Frame| match f.instructions {
+    let one = |f: &Frame| match f.instructions {
         0 => format!("{} {}", f.name, f.bytes),
         instructions => format!("{} {} ({instructions} insns)", f.name, f.bytes),
     };
-    let name =
-        |frames: &[verdict::Frame], between: &str| frames.iter().map(one).collect::<Vec<_>>().join(between);
+    let all = |frames: &[Frame], between: &str| frames.iter().map(one).collect::<Vec<_>>().join(between);
     let mut text = format!(
         "{:<8} {:<22} {:<20} {:>8} insns {:>4} bytes of stack {:>7.1} s\n",
         if verdict.refused.is_none() { "OK" } else { "REFUSED" },
@@ -72,8 +95,8 @@ fn lines(verdict: &Verdict) -> String {
         verdict.millis as f64 / 1000.0,
     );
     if !verdict.chain.is_empty() {
-        text += &format!("         deepest: {}\n", name(&verdict.chain, " > "));
-        text += &format!("         all:     {}\n", name(&verdict.frames, ", "));
+        text += &format!("         deepest: {}\n", all(&verdict.chain, " > "));
+        text += &format!("         all:     {}\n", all(&verdict.frames, ", "));
     }
     if let Some(refusal) = &verdict.refused {
         text += &format!("         {}\n", refusal.error);

@@ -103,15 +103,15 @@ mod tests {
     fn the_deepest_chain_counts_callbacks_and_rounds_each_frame() {
         let exit = instruction(0x95, 0, 0);
         let program = [
-            instruction(CALL, BPF_PSEUDO_CALL, 4),    // 0: entry calls the one at 5
-            instruction(LOAD, BPF_PSEUDO_FUNC, 5),    // 1: and hands the one at 7 to a helper
-            instruction(0, 0, 0),                     // 2
-            instruction(CALL, 0, 181),                // 3: a helper is no subprogram
-            exit,                                     // 4
-            instruction(CALL, BPF_PSEUDO_CALL, 2),    // 5: calls the one at 8
-            exit,                                     // 6
-            exit,                                     // 7
-            exit,                                     // 8
+            instruction(CALL, BPF_PSEUDO_CALL, 4), // 0: entry calls the one at 5
+            instruction(LOAD, BPF_PSEUDO_FUNC, 5), // 1: and hands the one at 7 to a helper
+            instruction(0, 0, 0),                  // 2
+            instruction(CALL, 0, 181),             // 3: a helper is no subprogram
+            exit,                                  // 4
+            instruction(CALL, BPF_PSEUDO_CALL, 2), // 5: calls the one at 8
+            exit,                                  // 6
+            exit,                                  // 7
+            exit,                                  // 8
         ];
         let graph = CallGraph::of(&program);
         assert_eq!(graph.starts, [0, 5, 7, 8]);
