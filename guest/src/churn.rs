@@ -57,11 +57,11 @@ fn one(number: usize) -> std::io::Result<()> {
     stream.write_all(b"?")?;
     let mut answer = [0; 1];
     stream.read_exact(&mut answer)?;
-    if number % DATAGRAM_EVERY == 0 {
+    if number.is_multiple_of(DATAGRAM_EVERY) {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.send_to(b"?", at(&V4.vip(0), 53))?;
     }
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))
     } else {
         stream.read(&mut answer).map(drop)

@@ -40,7 +40,11 @@ enum Verb {
         json: bool,
     },
     /// The agent ($FLOWPIN_BIN) by TC, XDP, past the stack and at sockets; a JSON object for each step
-    Round,
+    Round {
+        /// A step that this kernel can't do
+        #[arg(long)]
+        without: Vec<String>,
+    },
     /// Short connections while the sweeper walks
     Churn {
         /// How many
@@ -61,9 +65,9 @@ fn main() -> anyhow::Result<()> {
                 }
             }
         }
-        Verb::Round => {
+        Verb::Round { without } => {
             let mut failed = 0;
-            round::run(|step| {
+            round::run(&without, |step| {
                 failed += usize::from(step.failed.is_some());
                 println!("{}", serde_json::json!(step));
             });

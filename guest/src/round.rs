@@ -74,25 +74,36 @@ impl Kind {
     }
 }
 
-/// Every step, in an order in which the cheapest failure comes first. Calls `tell` as each of them ends.
-pub fn run(mut tell: impl FnMut(Step)) {
+/// An agent with a configuration, and what is tried with it.
+struct World {
+    /// How interfaces are attached to, as [`interfaces`] names it.
+    attach: &'static str,
+    /// Columns of the matrix, and the services that each of them tries.
+    steps: &'static [(&'static str, &'static [Kind])],
+}
+
+const WORLDS: [World; 5] = [
+    World {
+        attach: "tc",
+        steps: &[
+            ("TC", &[Kind::Least]),
+            ("consistent hash", &[Kind::Hash]),
+            ("snat", &[Kind::Snat]),
+            ("dsr", &[Kind::Dsr]),
+        ],
+    },
+    World { attach: "tc", steps: &[("dsr-ipip", &[Kind::Tunnel])] },
+    World { attach: "xdp", steps: &[("XDP", &[Kind::Least, Kind::Hash, Kind::Snat])] },
+    World { attach: "fast", steps: &[("fast", &[Kind::Least])] },
+    World { attach: "peer", steps: &[("peer", &[Kind::Least])] },
+];
+
+/// Every step but those of worlds that begin with one of `without`. Calls `tell` as each of them ends.
+pub fn run(without: &[String], mut tell: impl FnMut(Step)) {
     let net = Net::new(BACKENDS);
     let _servers: Vec<Server> = net.backends.iter().enumerate().map(|(i, ns)| serve(ns, i)).collect();
-    let worlds: [(&str, &[(&'static str, &[Kind])]); 4] = [
-        (
-            "tc",
-            &[
-                ("TC", &[Kind::Least]),
-                ("consistent hash", &[Kind::Hash]),
-                ("snat", &[Kind::Snat]),
-                ("dsr", &[Kind::Dsr, Kind::Tunnel]),
-            ],
-        ),
-        ("xdp", &[("XDP", &[Kind::Least, Kind::Hash, Kind::Snat])]),
-        ("fast", &[("fast", &[Kind::Least])]),
-        ("peer", &[("peer", &[Kind::Least])]),
-    ];
-    for (attach, steps) in worlds {
+    let wanted = |world: &&World| without.iter().all(|step| step != world.steps[0].0);
+    for World { attach, steps } in WORLDS.iter().filter(wanted) {
         let kinds: Vec<Kind> = steps.iter().flat_map(|(_, kinds)| kinds.iter().copied()).collect();
         let mut agent = None;
         for (number, (step, own)) in steps.iter().enumerate() {
