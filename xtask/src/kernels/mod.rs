@@ -29,7 +29,7 @@ static MATRIX: [Wanted; 5] = [
 /// Steps of a functional round, as `flowpin-guest round` names them.
 const STEPS: [&str; 9] =
     ["TC", "XDP", "sockets", "consistent hash", "snat", "dsr", "dsr-ipip", "fast", "peer"];
-/// Steps that need a kernel newer than the oldest, and which: `bpf_skb_set_fou_encap` came with 6.7.
+/// Steps that need a kernel newer than the oldest, and which (README, limits).
 const SINCE: [(&str, [u32; 2]); 1] = [("dsr-ipip", [6, 7])];
 /// Short connections on the oldest kernel, with the sweeper at work.
 const CHURN: usize = 300_000;
