@@ -2,6 +2,7 @@
 
 mod build;
 mod demo;
+mod kernels;
 mod test;
 mod tidy;
 mod toolchain;
@@ -33,6 +34,8 @@ enum Verb {
     BuildEbpf,
     /// Format, lints, unit and property tests, house rules, packets and real traffic (needs root)
     Test,
+    /// Every kernel of the matrix, under emulation: loads of every program, then real traffic
+    TestKernels(kernels::Options),
     /// The house rules
     Tidy,
     /// kube-proxy's random rules beside Flowpin, with real connections (needs root)
@@ -53,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Build { release } => build::all(release),
         Verb::BuildEbpf => build::ebpf(),
         Verb::Test => test::run(),
+        Verb::TestKernels(options) => kernels::matrix(&options),
         Verb::Tidy => tidy::run(),
         Verb::Demo => demo::run(),
         Verb::Bench { options } => bench(&options),

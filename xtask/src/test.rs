@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::bail;
 
-use crate::{build, cargo, tidy};
+use crate::{build, cargo, kernels, tidy};
 
 fn stage(name: &str, command: &mut Command) -> anyhow::Result<()> {
     println!("\n== {name}");
@@ -34,8 +34,11 @@ pub fn run() -> anyhow::Result<()> {
             "\n== licences and sources: not checked, cargo-deny is not installed (cargo install cargo-deny)"
         );
     }
-    let host = ["test", "--package", "lb-common", "--package", "lb-ebpf", "--package", "flowpin"];
-    stage("unit and property tests", cargo().args(host))?;
+    let host = ["lb-common", "lb-ebpf", "flowpin", "flowpin-guest", "xtask"];
+    let host = host.iter().flat_map(|package| ["--package", package]);
+    stage("unit and property tests", cargo().arg("test").args(host))?;
+    println!("\n== programs on the oldest and the newest kernel");
+    kernels::oldest_and_newest()?;
     traffic("packets and traffic", &[], &ALONE, &[])?;
     let alone: Vec<&str> = FORWARDING.into_iter().filter(|name| ALONE.contains(name)).collect();
     traffic("traffic past the IP stack", &FORWARDING, &alone, &[("FLOWPIN_TEST_FAST", "1")])

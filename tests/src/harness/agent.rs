@@ -150,7 +150,10 @@ impl Agent {
                 panic!("the agent ended: {status}\n{}", self.log());
             }
             UnixStream::connect(self.dir.path().join("api.sock")).map_err(|e| e.to_string())?;
-            let status = self.json(&["status"]);
+            // While the kernel verifies programs, which is slow under emulation, there may be no answer.
+            let out = self.cli(&["status", "-o", "json"]);
+            let status: Value = serde_json::from_slice(&out.stdout)
+                .map_err(|_| String::from_utf8_lossy(&out.stderr).into_owned())?;
             if status["state"] == "ok" { Ok(()) } else { Err(status["problems"].to_string()) }
         });
     }
