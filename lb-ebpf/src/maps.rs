@@ -136,6 +136,8 @@ pub static EVENTS: RingBuf<Event, { EVENT_BYTES as usize }> = RingBuf::new();
 pub static LISTEN: Array<u32, 1> = Array::new();
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+pub static PAST: Array<u32, 1> = Array::new();
 /// Answers that may still be given, per CPU; not pinned, private to `unreachable`. Low half: tick of the last one, high half: how
 /// many were left then.
 #[btf_map]

@@ -120,8 +120,10 @@ pub mod maps {
     pub const XDP_TAILS: &str = "TAILS_XDP";
     /// The same by TC: index in [`TC_STEPS`](super::programs::TC_STEPS).
     pub const TC_TAILS: &str = "TAILS_TC";
+    /// One `u32`: 1: flows past us have been pinned (see `pipeline::past`), so that packets to backends' own addresses may be of one. Written by the datapath.
+    pub const PAST: &str = "PAST";
     /// All that are pinned.
-    pub const ALL: [&str; 33] = [
+    pub const ALL: [&str; 34] = [
         FLOWS4,
         FLOWS6,
         FLOW_HEADS4,
@@ -154,6 +156,7 @@ pub mod maps {
         ADMITTED6,
         INTERFACES,
         STARTS,
+        PAST,
         SETTINGS,
     ];
 }

@@ -5,6 +5,7 @@ use lb_common::abi::{Proto, V4, V6};
 use super::{Family, carry, go_on, parsed};
 use crate::{
     conntrack,
+    maps::PAST,
     packet::{Hook, Packet, Step},
     parse::{self, Layer3},
     service,
@@ -39,7 +40,9 @@ fn ip<V: Family, P: Packet>(packet: P, l3: usize) -> P::Verdict {
         return if ours { go_on::<V, P>(packet, Step::Aside) } else { packet.pass() };
     }
     let tcp = parsed.key.proto == Proto::TCP;
-    let found = if ours { conntrack::find::<V>(&parsed.key) } else { None };
+    // Past us to a backend: seldom a flow that we know.
+    let known = ours || PAST.get(0).is_some_and(|past| *past != 0);
+    let found = if known { conntrack::find::<V>(&parsed.key) } else { None };
     let Some(flow) = found else {
         // Past us to a backend: that the two aren't taken for each other is seen to when it begins.
         let begins = !tcp || parsed.segment.opens();

@@ -10,6 +10,7 @@ use super::{Family, go_on, open::phase, parsed, refuse};
 use crate::{
     account,
     conntrack::{self, Opening, REFUSED},
+    maps::PAST,
     packet::{Packet, Step},
     parse::Parsed,
     service,
@@ -45,6 +46,10 @@ fn pin<V: Family>(parsed: &Parsed<V::Addr>) -> u32 {
         Ok(phase) => phase,
         Err(why) => return why,
     };
+    if let Some(past) = PAST.get_ptr_mut(0) {
+        // SAFETY: a whole word of a map's value, to which nobody writes anything else.
+        unsafe { past.write_volatile(1) };
+    }
     let backend = BackendId(0);
     // Block 0 is nobody's: what is taken there is given back like anybody's.
     if !account::reserve(backend, u32::MAX) {

@@ -120,11 +120,12 @@ impl World {
             let strange = all.iter().find(|t| t.names(vip));
             assert!(strange.is_none(), "{}: the VIP is seen: {strange:?}", talk.name);
             let client: IpAddr = address(talk.client, talk.family).parse().expect("an address");
-            let backends = names(talk.family).backends;
+            let backends: Vec<IpAddr> =
+                names(talk.family).backends.iter().map(|b| b.parse().expect("an address")).collect();
             let ours: Vec<_> = all
                 .iter()
                 .filter(|t| t.original[0].0 == client && !(PAST..PAST + 10).contains(&t.original[0].1))
-                .filter(|t| backends.contains(&t.original[1].0.to_string()))
+                .filter(|t| backends.contains(&t.original[1].0))
                 .collect();
             let whole = |t: &Tracked| t.protocol == "tcp" && t.state == "ESTABLISHED" && t.assured;
             let tcp = ours.iter().filter(|t| whole(t)).count();
