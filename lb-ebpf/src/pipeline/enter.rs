@@ -36,11 +36,11 @@ fn ip<V: Family, P: Packet>(packet: P, l3: usize) -> P::Verdict {
     if let Err(why) = V::parse(&packet, l3, parsed) {
         parsed.because = why as u32;
         parsed.place = NOWHERE;
-        return if ours { go_on::<V, P>(packet, Step::Aside) } else { packet.pass() };
+        return go_on::<V, P>(packet, Step::Aside);
     }
     let tcp = parsed.key.proto == Proto::TCP;
-    let found = if ours { conntrack::find::<V>(&parsed.key) } else { None };
-    let Some(flow) = found else {
+    // A flow past us has a backend for its destination.
+    let Some(flow) = conntrack::find::<V>(&parsed.key) else {
         // Past us to a backend: that the two aren't taken for each other is seen to when it begins.
         let begins = !tcp || parsed.segment.opens();
         if ours && service::may_be_destination(dst) {
