@@ -177,6 +177,10 @@ fn about<V: Icmp, P: Packet>(packet: &P, parsed: &mut Parsed<V::Addr>) -> Option
 #[inline(always)]
 fn translate<V: Icmp, P: Packet>(packet: &mut P, parsed: &mut Parsed<V::Addr>, len: usize) -> Option<()> {
     let Some(flow) = table::visit::<V>(&parsed.quoted) else { return Some(()) };
+    // SAFETY: the pointer comes from a search in this run.
+    if packet.hook().leaves_alone(unsafe { (*flow.at()).direction }) {
+        return Some(());
+    }
     if !conntrack::translated::<V>(flow, &mut parsed.spare) || !conntrack::same(flow) {
         return Some(());
     }

@@ -329,7 +329,7 @@ fn layer4<V: Header, P: Packet>(
         u16::from_be(get(p, 4)) as usize
     };
     // Length 0: a GSO datagram, whose length doesn't fit (RFC 2675).
-    if (len < 8 || (len > room && !more)) && !(P::BIG && len == 0 && room >= 8) {
+    if room < 8 || ((len < 8 || (len > room && !more)) && !(P::BIG && len == 0)) {
         return Err(Why::Malformed);
     }
     Ok(())

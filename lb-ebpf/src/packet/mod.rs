@@ -10,7 +10,7 @@ pub use slice::SlicePacket;
 pub use tc::TcPacket;
 pub use xdp::XdpPacket;
 
-use lb_common::abi::{FlowKey, programs::STEPS};
+use lb_common::abi::{Direction, FlowKey, programs::STEPS};
 
 use crate::{direct::Direct, reset::Answer, rewrite::Rewrite};
 
@@ -28,6 +28,13 @@ impl Hook {
     pub const FAST: Self = Self(2);
     /// It leaves.
     pub const OUT: Self = Self(3);
+
+    /// Are packets of an entry with this direction left alone here, since another hook sees to them?
+    #[inline(always)]
+    pub const fn leaves_alone(self, direction: Direction) -> bool {
+        (self.0 == Self::OUT.0 && direction.is_forward())
+            || (self.0 == Self::IN.0 && direction.is_plain_reply())
+    }
 }
 
 /// A further step of a packet, by a program of its own.

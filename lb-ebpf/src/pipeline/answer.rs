@@ -1,6 +1,9 @@
 //! A packet that goes no further: counted, and answered if its sender is waiting for an answer.
 
-use lb_common::abi::{Proto, Reason};
+use lb_common::{
+    abi::{Proto, Reason},
+    flow_state::flags,
+};
 
 use super::{Family, parsed};
 use crate::{account, packet::Packet, parse::Parsed, reset, unreachable};
@@ -32,6 +35,8 @@ fn make<V: Family, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>) -> Optio
         return Some(unreachable::too_big::<V, P>(packet, parsed, parsed.mtu));
     }
     match parsed.key.proto {
+        // Never answered (RFC 9293, section 3.10.7.1): two who did would go on for ever.
+        Proto::TCP if parsed.segment.flags & flags::RST != 0 => None,
         Proto::TCP
             if empty
                 || is(Reason::TableFull)

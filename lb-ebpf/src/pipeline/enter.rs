@@ -34,14 +34,14 @@ fn ip<V: Family, P: Packet>(packet: P, l3: usize) -> P::Verdict {
     }
     let Some(parsed) = parsed::<V>() else { return packet.pass() };
     (parsed.hook, parsed.again) = (packet.hook().0, 0);
+    // A flow past us has a backend for its destination; seldom is there any.
+    let known = ours || PAST.get(0).is_some_and(|past| *past != 0);
     if let Err(why) = V::parse(&packet, l3, parsed) {
         parsed.because = why as u32;
         parsed.place = NOWHERE;
-        return if ours { go_on::<V, P>(packet, Step::Aside) } else { packet.pass() };
+        return if known { go_on::<V, P>(packet, Step::Aside) } else { packet.pass() };
     }
     let tcp = parsed.key.proto == Proto::TCP;
-    // Past us to a backend: seldom a flow that we know.
-    let known = ours || PAST.get(0).is_some_and(|past| *past != 0);
     let found = if known { conntrack::find::<V>(&parsed.key) } else { None };
     let Some(flow) = found else {
         // Past us to a backend: that the two aren't taken for each other is seen to when it begins.

@@ -23,7 +23,7 @@ pub fn flow<V: Family, P: Packet>(packet: P) -> P::Verdict {
     };
     // SAFETY: the pointer comes from a search in this run.
     let direction = unsafe { (*flow.at()).direction };
-    if (out && direction.is_forward()) || (packet.hook() == Hook::IN && direction.is_plain_reply()) {
+    if packet.hook().leaves_alone(direction) {
         return packet.pass();
     }
     if parsed.key.proto == Proto::TCP && !conntrack::settled(flow, &parsed.segment) {

@@ -103,6 +103,9 @@ impl<T: Input> Input for &T {
     }
 }
 
+/// By which way a packet goes.
+type Run = for<'a> fn(&'a mut World, &[u8]) -> anyhow::Result<(Verdict, &'a [u8])>;
+
 /// A node to send packets through.
 pub struct Stage<'a> {
     /// The node.
@@ -112,7 +115,7 @@ pub struct Stage<'a> {
 }
 
 /// The objects that are loaded already, by hook.
-static LOADED: [Mutex<Option<World>>; 3] = [const { Mutex::new(None) }; 3];
+static LOADED: [Mutex<Option<World>>; 5] = [const { Mutex::new(None) }; 5];
 
 /// Runs a test at each hook and in each IP version, each on an empty node.
 ///
@@ -149,18 +152,28 @@ impl Stage<'_> {
     /// Sends a packet in; it must fare as expected.
     #[track_caller]
     pub fn step(&mut self, scene: &str, packet: impl Input, expect: Expect) {
-        let input = packet.input();
+        self.fares(scene, &packet.input(), &expect, World::run);
+    }
+
+    /// Sends a packet out; it must fare as expected.
+    #[track_caller]
+    pub fn leaves(&mut self, scene: &str, packet: impl Input, expect: Expect) {
+        self.fares(scene, &packet.input(), &expect, World::leave);
+    }
+
+    #[track_caller]
+    fn fares(&mut self, scene: &str, input: &[u8], expect: &Expect, run: Run) {
         let place = format!(
             "{:?}, {}: {scene}",
             self.world.hook,
             if self.net.vip.is_ipv4() { "IPv4" } else { "IPv6" }
         );
         let before = self.world.reasons().expect("reasons are read");
-        let (verdict, out) = self.world.run(&input).unwrap_or_else(|e| panic!("{place}: {e:#}"));
+        let (verdict, out) = run(self.world, input).unwrap_or_else(|e| panic!("{place}: {e:#}"));
         let out = out.to_vec();
         let mut counted = before;
-        let (want, bytes) = match &expect {
-            Expect::Pass => (Verdict::Pass, Some(input.clone())),
+        let (want, bytes) = match expect {
+            Expect::Pass => (Verdict::Pass, Some(input.to_vec())),
             Expect::Becomes(frame) => (Verdict::Pass, Some(frame.bytes())),
             Expect::Answered(frame) => (Verdict::Back, Some(frame.bytes())),
             Expect::Back(frame, reason) => {

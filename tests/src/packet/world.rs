@@ -18,9 +18,9 @@ use flowpin::datapath::filter::Filter;
 use lb_common::{
     abi::{
         Active, Addr4, Addr6, AffinityEntry, AffinityKey, Algorithm, BLOCK_SLOTS, Backend, BackendCounters,
-        BackendId, Client, FirstFragment, Forward, FragmentKey, Guard, HostKey, List, PoolBlock, PortBe,
-        Proto, Reason, Service, ServiceId, ServiceKey, SourceKey, SourcePorts, Sources, Stray, Vip, maps,
-        table,
+        BackendId, Client, FirstFragment, Forward, FragmentKey, Guard, HostKey, Interface, List, PoolBlock,
+        PortBe, Proto, Reason, Service, ServiceId, ServiceKey, SourceKey, SourcePorts, Sources, Stray, Vip,
+        maps, table,
     },
     flow_table, maglev,
 };
@@ -47,12 +47,14 @@ pub struct Member {
     pub weight: u32,
     /// `u32::MAX`: no limit.
     pub limit: u32,
+    /// It is one of this node's.
+    pub local: bool,
 }
 
 impl Member {
     /// Weight 1, no limit.
     pub const fn new(addr: IpAddr, port: u16) -> Self {
-        Self { addr, port: Some(port), weight: 1, limit: u32::MAX }
+        Self { addr, port: Some(port), weight: 1, limit: u32::MAX, local: false }
     }
 }
 
@@ -70,6 +72,8 @@ pub struct World {
     /// Where packets come in.
     pub hook: Hook,
     runner: Runner,
+    /// The program that packets leave by, once one has.
+    leaving: Option<Runner>,
     out: Vec<u8>,
     ebpf: Ebpf,
     /// Flow table, IPv4.
@@ -86,6 +90,7 @@ pub struct World {
     sources6: Array<MapData, Sources<Addr6>>,
     ports4: HashMap<MapData, SourceKey<Addr4>, SourcePorts>,
     ports6: HashMap<MapData, SourceKey<Addr6>, SourcePorts>,
+    interfaces: HashMap<MapData, u32, Interface>,
     fragments4: HashMap<MapData, FragmentKey<Addr4>, FirstFragment>,
     fragments6: HashMap<MapData, FragmentKey<Addr6>, FirstFragment>,
     filter: Filter,
@@ -100,8 +105,14 @@ pub struct World {
     tables: Tables,
     next_block: u32,
     next_service: u32,
+    /// What addresses of services that are added from now on are.
+    pub vip: Vip,
+    /// Whether services that are added from now on send what comes from elsewhere to backends of this node only.
+    pub local: bool,
     /// How packets of services that are added from now on reach their backends.
     pub forward: Forward,
+    /// The same of packets that come from a pod.
+    pub forward_of_pods: Forward,
     /// Whether services that are added from now on ask who their clients are.
     pub guard: Guard,
 }
@@ -167,6 +178,7 @@ impl World {
         Ok(Self {
             hook,
             runner,
+            leaving: None,
             out: Vec::new(),
             flows4: Flows::over(take(maps::FLOW_HEADS4)?, take(maps::FLOWS4)?, SEED)?,
             flows6: Flows::over(take(maps::FLOW_HEADS6)?, take(maps::FLOWS6)?, SEED)?,
@@ -180,6 +192,7 @@ impl World {
             sources6: take(maps::SOURCES6)?.try_into()?,
             ports4: take(maps::SOURCE_PORTS4)?.try_into()?,
             ports6: take(maps::SOURCE_PORTS6)?.try_into()?,
+            interfaces: take(maps::INTERFACES)?.try_into()?,
             fragments4: take(maps::FRAGMENTS4)?.try_into()?,
             fragments6: take(maps::FRAGMENTS6)?.try_into()?,
             filter: Filter::over(take(maps::FILTER)?.try_into()?),
@@ -195,7 +208,10 @@ impl World {
             ebpf,
             next_block: 1,
             next_service: 0,
+            vip: Vip::SHARED,
+            local: false,
             forward: Forward::NAT,
+            forward_of_pods: Forward::NAT,
             guard: Guard::OPEN,
         })
     }
@@ -240,6 +256,8 @@ impl World {
         }
         (self.next_block, self.next_service) = (1, 0);
         (self.forward, self.guard) = (Forward::NAT, Guard::OPEN);
+        (self.vip, self.local, self.forward_of_pods) = (Vip::SHARED, false, Forward::NAT);
+        empty(&mut self.interfaces)?;
         Ok(())
     }
 
@@ -282,7 +300,7 @@ impl World {
             let next = if i as u32 + 1 < blocks { block + 1 } else { 0 };
             let mut value = PoolBlock { next, service: id, ..PoolBlock::FREE };
             for (slot, member) in part.iter().enumerate() {
-                value.put(slot, member.weight, member.limit, member.addr.is_ipv6(), false);
+                value.put(slot, member.weight, member.limit, member.addr.is_ipv6(), member.local);
                 let backend = BackendId::new(block, slot as u32);
                 self.filter.set_backend(backend, Some(member.addr))?;
                 self.backends.set(backend.0, Backend::new(member.addr, member.port, id), 0)?;
@@ -302,7 +320,8 @@ impl World {
                 algorithm,
                 stray,
                 ranges: id,
-                forward: [self.forward; 2],
+                forward: [self.forward, self.forward_of_pods],
+                local: self.local.into(),
                 guard: self.guard,
                 ..Service::default()
             },
@@ -324,8 +343,8 @@ impl World {
     fn declare(&mut self, vip: IpAddr, ports: &[(Proto, u16)], value: Service) -> Result<()> {
         self.next_service += 1;
         match vip {
-            IpAddr::V4(vip) => self.vips4.insert(Addr4::from(vip), Vip::SHARED, 0)?,
-            IpAddr::V6(vip) => self.vips6.insert(Addr6::from(vip), Vip::SHARED, 0)?,
+            IpAddr::V4(vip) => self.vips4.insert(Addr4::from(vip), self.vip, 0)?,
+            IpAddr::V6(vip) => self.vips6.insert(Addr6::from(vip), self.vip, 0)?,
         }
         self.filter.add_destination(vip)?;
         for (proto, port) in ports {
@@ -373,8 +392,17 @@ impl World {
     pub fn set_backend(&mut self, id: BackendId, weight: u32, limit: u32) -> Result<()> {
         let mut block = self.pools.get(&id.block(), 0)?;
         let v6 = self.backends.get(&id.0, 0)?.family == Backend::V6;
-        block.put(id.slot(), weight, limit, v6, false);
+        let local = block.lists[List::new(v6, true).index()] >> id.slot() & 1 != 0;
+        block.put(id.slot(), weight, limit, v6, local);
         Ok(self.pools.set(id.block(), block.summed_up(), 0)?)
+    }
+
+    /// Says that a pod of this node is behind an interface.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn pod_behind(&mut self, interface: u32) -> Result<()> {
+        Ok(self.interfaces.insert(interface, Interface::new(false, true), 0)?)
     }
 
     /// The program that packets come in by.
@@ -396,6 +424,19 @@ impl World {
     /// The kernel refuses.
     pub fn run_flags(&mut self, frame: &[u8], flags: u32) -> Result<(Verdict, &[u8])> {
         let verdict = self.runner.run(frame, &mut self.out, flags)?;
+        Ok((verdict, &self.out))
+    }
+
+    /// Runs a frame through the program that packets leave by, over the same maps.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn leave(&mut self, frame: &[u8]) -> Result<(Verdict, &[u8])> {
+        if self.leaving.is_none() {
+            self.leaving = Some(Runner::load(&mut self.ebpf, Hook::Out)?);
+        }
+        let runner = self.leaving.as_ref().context("it was just loaded")?;
+        let verdict = runner.run(frame, &mut self.out, 0)?;
         Ok((verdict, &self.out))
     }
 

@@ -7,7 +7,7 @@ use aya::programs::Program;
 use lb_common::abi::{Addr4, Addr6, Flow, programs, sweep};
 
 use super::World;
-use crate::packet::run::{load_tc, load_xdp, test_run};
+use crate::packet::run::{load_xdp, test_run};
 
 impl World {
     /// Asks a sweep program to remove flows; returns how many it removed.
@@ -56,17 +56,6 @@ impl World {
             });
         }
         test_run(fd.as_fd(), &packet, &mut self.out, 0)
-    }
-
-    /// Runs a frame through the program that packets leave by; what comes out.
-    ///
-    /// # Errors
-    /// It doesn't pass, or the kernel refuses.
-    pub fn leave(&mut self, frame: &[u8]) -> Result<&[u8]> {
-        let fd = load_tc(&mut self.ebpf, programs::EGRESS)?;
-        let verdict = test_run(fd.as_fd(), frame, &mut self.out, 0)?;
-        anyhow::ensure!(verdict == u32::MAX, "verdict {verdict}");
-        Ok(&self.out)
     }
 
     /// Makes every flow as if its last packets had come so many ticks earlier.

@@ -172,11 +172,16 @@ fn a_long_chain_is_looked_through_to_its_end() {
     });
 }
 
-/// A pool of 40, three blocks, whose backends at `net.backends[2]` are told by their ids.
-fn forty(s: &mut Stage<'_>) -> Added {
+/// A pool of `n` whose backends at `net.backends[2]` are told by their ids.
+fn pool(s: &mut Stage<'_>, n: usize) -> Added {
     let net = s.net;
-    let members: Vec<_> = (0..40).map(|_| Member::new(net.backends[2], 8080)).collect();
+    let members: Vec<_> = (0..n).map(|_| Member::new(net.backends[2], 8080)).collect();
     s.world.add(net.vip, &[(TCP, 80)], &members).unwrap()
+}
+
+/// Three blocks of them.
+fn forty(s: &mut Stage<'_>) -> Added {
+    pool(s, 40)
 }
 
 fn counts(s: &Stage<'_>, added: &Added) -> Vec<u32> {
@@ -207,22 +212,54 @@ fn alike_or_not_a_pool_of_several_blocks_stays_within_one() {
     });
 }
 
+/// Opens a connection to an idle pool 2,000 times, and closes it again: how often each backend got it.
+fn first_picks(s: &mut Stage<'_>, added: &Added) -> Vec<u32> {
+    let net = s.net;
+    let mut wins = vec![0u32; added.backends.len()];
+    for _ in 0..2_000 {
+        s.forwarded("SYN", &eth().ip(net.client, net.vip).tcp(20_000, 80, SYN));
+        let chosen = counts(s, added).iter().position(|count| *count == 1).unwrap();
+        wins[chosen] += 1;
+        s.forwarded("RST", &eth().ip(net.client, net.vip).tcp(20_000, 80, RST));
+    }
+    wins
+}
+
+/// Wins must be as shares say; `bound`: the 0.1 % bound of chi-square for as many degrees of freedom as there are backends, less one.
+#[track_caller]
+fn assert_fair(wins: &[u32], shares: &[u32], bound: f64) {
+    let whole = f64::from(wins.iter().sum::<u32>()) / f64::from(shares.iter().sum::<u32>());
+    let of = |(won, share): (&u32, &u32)| {
+        let expected = whole * f64::from(*share);
+        (f64::from(*won) - expected).powi(2) / expected
+    };
+    let chi2: f64 = wins.iter().zip(shares).map(of).sum();
+    assert!(chi2 < bound, "{wins:?} for {shares:?}: chi-square {chi2}");
+}
+
 #[test]
-fn ties_between_blocks_favour_no_block_and_no_slot() {
+fn ties_favour_no_backend_whatever_the_blocks() {
+    // A slot into the second block, one into the third, and a third that is half full.
+    for (n, bound) in [(17, 39.3), (33, 62.5), (40, 72.1)] {
+        everywhere(|s| {
+            let added = pool(s, n);
+            let wins = first_picks(s, &added);
+            assert_fair(&wins, &vec![1; n], bound);
+        });
+    }
+}
+
+#[test]
+fn weights_hold_from_the_first_connection_on() {
     everywhere(|s| {
-        let added = forty(s);
-        let net = s.net;
-        let mut wins = vec![0u32; 40];
-        for _ in 0..2_000 {
-            s.forwarded("SYN", &eth().ip(net.client, net.vip).tcp(20_000, 80, SYN));
-            let chosen = counts(s, &added).iter().position(|count| *count == 1).unwrap();
-            wins[chosen] += 1;
-            s.forwarded("RST", &eth().ip(net.client, net.vip).tcp(20_000, 80, RST));
-        }
-        // Blocks of 16, 16 and 8 are each as likely, and within one each slot is: the 0.1 % bound for 39 degrees of freedom is 72.1.
-        let expected = |slot: usize| 2_000.0 / 3.0 / if slot < 32 { 16.0 } else { 8.0 };
-        let chi2: f64 = (0..40).map(|i| (f64::from(wins[i]) - expected(i)).powi(2) / expected(i)).sum();
-        assert!(chi2 < 72.1, "{wins:?}: chi-square {chi2}");
+        let added = pool(s, 3);
+        weigh(s, &added, &[1, 2, 4]);
+        let wins = first_picks(s, &added);
+        assert_fair(&wins, &[1, 2, 4], 13.9);
+        open(s, 30_000, 7);
+        s.active("seven", &added, &[1, 2, 4]);
+        open(s, 31_000, 7);
+        s.active("fourteen", &added, &[2, 4, 8]);
     });
 }
 

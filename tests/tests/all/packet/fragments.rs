@@ -17,7 +17,7 @@ fn fragment(net: &Net, frame: Frame, offset: u16, more: bool) -> Frame {
 }
 
 /// A datagram of 2,000 bytes in three fragments, which have nothing but the first's UDP header in common with a whole one's.
-fn parts(net: &Net, whole: Frame) -> [Frame; 3] {
+pub fn parts(net: &Net, whole: Frame) -> [Frame; 3] {
     let whole = whole.fill(2000);
     let packet = whole.packet();
     let l4 = &packet[if net.vip.is_ipv4() { 20 } else { 40 }..];

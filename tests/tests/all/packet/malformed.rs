@@ -38,10 +38,17 @@ fn broken(net: &Net, tcp: &Frame, udp: &Frame) -> Vec<(&'static str, Vec<u8>)> {
     ];
     if net.vip.is_ipv4() {
         cases.extend([
+            (
+                "first fragment whose length leaves no room for UDP",
+                udp.clone().fragment(0x2000).total(27).bytes(),
+            ),
             ("header shorter than its minimum", tcp.clone().ihl(4).bytes()),
             ("header longer than the packet", udp.clone().fill(0).ihl(15).bytes()),
             ("shorter than its header", tcp.clone().total(19).bytes()),
         ]);
+    } else {
+        let first = udp.clone().fragment6(0, true).total(15);
+        cases.push(("first fragment whose length leaves no room for UDP", first.bytes()));
     }
     cases
 }

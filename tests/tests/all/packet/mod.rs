@@ -2,8 +2,8 @@
 //! and IPv6; a file per kind of packet, and a million random ones.
 //!
 //! Which [`Reason`](lb_common::abi::Reason) is produced where: `no_backend` reset, unreachable; `backends_full` choose; `table_full`
-//! full; `stray`, `stray_reset` reset; `fragment` fragments; `malformed` malformed; `flow_busy` close; `port_conflict` reuse;
-//! `unanswered` unreachable; `internal` internal; `no_source_port` snat.
+//! full; `stray`, `stray_reset` reset; `fragment` fragments; `malformed` malformed; `flow_busy` close; `unanswered`
+//! unreachable; `internal` internal; `no_source_port` snat; `no_service`, `no_local_backend` frontends.
 
 use flowpin_tests::packet::{build, run, stage, sum, world};
 
@@ -14,11 +14,13 @@ mod close;
 mod counters;
 mod extensions;
 mod fragments;
+mod frontends;
 mod full;
 mod fuzz;
 mod hashed;
 mod icmp;
 mod internal;
+mod leaving;
 mod malformed;
 mod not_ours;
 mod offload;

@@ -1,10 +1,10 @@
-//! Ports used again: a SYN over what is over chooses anew; a SYN by way of another VIP to the same backend.
-
-use lb_common::abi::Reason;
+//! Ports used again: a SYN over what is over chooses anew; a flow to the same backend by way of another VIP, or past us, gets another
+//! port.
 
 use super::{
-    build::{ACK, FIN, RST, SYN, eth},
-    stage::{Expect::*, TCP, UDP, everywhere},
+    build::{ACK, FIN, Frame, RST, SYN, Sum, eth},
+    snat::ours,
+    stage::{Expect::*, Stage, TCP, UDP, everywhere},
     tcp::{Talk, reply, request},
     world::Member,
 };
@@ -44,44 +44,116 @@ fn a_syn_over_a_closing_connection_chooses_anew() {
     });
 }
 
+/// The source port with which a packet of the client's leaves for the first backend: another of its own.
+#[track_caller]
+pub fn another_port(s: &mut Stage<'_>, packet: &Frame) -> u16 {
+    let (client, to) = (s.net.client, (s.net.backends[0], 8080));
+    let (_, port) = ours(s, packet, &[client], to);
+    assert!((1024..30_000).contains(&port), "port {port}");
+    port
+}
+
 #[test]
-fn the_same_port_by_way_of_another_vip_is_refused_while_the_first_is_open() {
+fn the_same_port_by_way_of_another_vip_is_given_another() {
     everywhere(|s| {
-        let added = s.service(TCP, 80, 1);
+        let first = s.service(TCP, 80, 1);
         let net = s.net;
         let second = s.world.add(net.vip2, &[(TCP, 80)], &[Member::new(net.backends[0], 8080)]).unwrap();
         let talk = Talk::open(s);
-        let syn = eth().ip(net.client, net.vip2).tcp(40000, 80, SYN).numbers(9, 0);
-        let rst = eth()
-            .turned()
-            .ip(net.vip2, net.client)
-            .fresh()
-            .tcp(80, 40000, RST | ACK)
-            .numbers(0, 10)
-            .window(0);
-        s.step("SYN by way of the other VIP", &syn, Back(rst, Reason::PortConflict));
-        s.active("the second has nothing", &second, &[0]);
+        let other = |flags, seq, ack| eth().ip(net.client, net.vip2).tcp(40000, 80, flags).numbers(seq, ack);
+        let port = another_port(s, &other(SYN, 9, 0));
+        let answer = |s: &mut Stage<'_>, flags, seq, ack, len| {
+            let frame =
+                eth().ip(net.backends[0], net.client).tcp(8080, port, flags).numbers(seq, ack).fill(len);
+            let wanted = frame.clone().from(net.vip2, 80).to(net.client, 40000);
+            s.step("answer by way of the other VIP", frame, Becomes(wanted));
+        };
+        assert_eq!(another_port(s, &other(SYN, 9, 0)), port, "the same flow");
+        answer(s, SYN | ACK, 700, 10, 0);
+        answer(s, ACK, 701, 10, 31);
+        assert_eq!(another_port(s, &other(ACK, 10, 732).fill(333)), port);
+        (s.active("the first", &first, &[1]), s.active("the second", &second, &[1]));
+        assert_eq!(s.world.entries(), 4);
         talk.request(s, "the first goes on", request(net, ACK).numbers(1001, 5001).fill(9));
-        s.active("the first is as it was", &added, &[1]);
-        assert_eq!(s.world.entries(), 2);
+        talk.reply(s, "and is answered", reply(net, 0, ACK).numbers(5001, 1010).fill(90));
 
-        talk.request(s, "the first ends", request(net, RST).numbers(1010, 0));
-        s.step("SYN once more", &syn, Becomes(syn.clone().to(net.backends[0], 8080)));
-        s.active("now it has", &second, &[1]);
-        let synack = reply(net, 0, SYN | ACK).numbers(5000, 10);
-        s.step("its reply comes from its VIP", &synack, Becomes(synack.clone().from(net.vip2, 80)));
-        assert_eq!(s.world.entries(), 2);
+        assert_eq!(another_port(s, &other(FIN | ACK, 343, 732)), port);
+        answer(s, FIN | ACK, 732, 344, 0);
+        assert_eq!(another_port(s, &other(ACK, 344, 733)), port);
+        (s.active("the first is as it was", &first, &[1]), s.active("the second is over", &second, &[0]));
     });
 }
 
 #[test]
-fn the_same_udp_port_by_way_of_another_vip_is_dropped() {
+fn a_closed_connection_makes_room_for_one_by_way_of_another_vip() {
+    everywhere(|s| {
+        let first = s.service(TCP, 80, 1);
+        let net = s.net;
+        let second = s.world.add(net.vip2, &[(TCP, 80)], &[Member::new(net.backends[0], 8080)]).unwrap();
+        let talk = Talk::open(s);
+        talk.request(s, "the first ends", request(net, RST).numbers(1001, 0));
+        let syn = eth().ip(net.client, net.vip2).tcp(40000, 80, SYN).numbers(9, 0);
+        s.step("SYN", &syn, Becomes(syn.clone().to(net.backends[0], 8080)));
+        (s.active("the first", &first, &[0]), s.active("the second", &second, &[1]));
+        let synack = reply(net, 0, SYN | ACK).numbers(5000, 10);
+        s.step("its reply comes from its VIP", &synack, Becomes(synack.clone().from(net.vip2, 80)));
+        assert_eq!(s.world.entries(), 2, "nothing is left of the first");
+    });
+}
+
+#[test]
+fn the_same_udp_port_by_way_of_another_vip_is_given_another() {
+    everywhere(|s| {
+        let first = s.service(UDP, 53, 1);
+        let net = s.net;
+        let second = s.world.add(net.vip2, &[(UDP, 53)], &[Member::new(net.backends[0], 8080)]).unwrap();
+        let query = |vip| eth().ip(net.client, vip).udp(40000, 53).fill(33);
+        s.forwarded("first", &query(net.vip));
+        let port = another_port(s, &query(net.vip2));
+        (s.active("the first", &first, &[1]), s.active("the second", &second, &[1]));
+        let answer = |port| eth().ip(net.backends[0], net.client).udp(8080, port).fill(77);
+        let second = answer(port).from(net.vip2, 53).to(net.client, 40000);
+        s.step("the second's answer", answer(port), Becomes(second));
+        s.step("the first's", answer(40000), Becomes(answer(40000).from(net.vip, 53)));
+        let bare = query(net.vip2).l4_sum(Sum::Is(0));
+        assert_eq!(another_port(s, &bare), port, "no checksum stays none");
+    });
+}
+
+#[test]
+fn a_port_past_us_that_a_backend_knows_a_flow_by_is_another_and_comes_back() {
+    everywhere(|s| {
+        let added = s.service(TCP, 80, 1);
+        let net = s.net;
+        let past = |flags| eth().ip(net.client, net.backends[0]).tcp(40000, 8080, flags).numbers(70, 0);
+        s.step("before there is a flow", past(SYN), Pass);
+        let talk = Talk::open(s);
+        let port = another_port(s, &past(SYN));
+        let synack = eth().ip(net.backends[0], net.client).tcp(8080, port, SYN | ACK).numbers(80, 71);
+        s.step("its answer", &synack, Becomes(synack.clone().to(net.client, 40000)));
+        assert_eq!(another_port(s, &past(ACK).numbers(71, 81).fill(8)), port);
+        talk.request(s, "the flow goes on", request(net, ACK).numbers(1001, 5001).fill(9));
+        talk.reply(s, "and is answered", reply(net, 0, ACK).numbers(5001, 1010).fill(90));
+        s.active("what goes past us doesn't count", &added, &[1]);
+        s.step("a stranger's", past(SYN).from(net.other, 40000), Pass);
+        s.step("from another port", past(SYN).from(net.client, 40001), Pass);
+        s.step("nothing that begins", past(ACK).to(net.backends[1], 8080), Pass);
+        assert_eq!(s.world.entries(), 4);
+    });
+}
+
+#[test]
+fn datagrams_past_us_too() {
     everywhere(|s| {
         s.service(UDP, 53, 1);
         let net = s.net;
-        let second = s.world.add(net.vip2, &[(UDP, 53)], &[Member::new(net.backends[0], 8080)]).unwrap();
-        s.forwarded("first", &eth().ip(net.client, net.vip).udp(40000, 53));
-        s.step("second", eth().ip(net.client, net.vip2).udp(40000, 53), Drop(Reason::PortConflict));
-        s.active("nothing is pinned", &second, &[0]);
+        let past = eth().ip(net.client, net.backends[0]).udp(40000, 8080).fill(12);
+        s.step("before there is a flow", &past, Pass);
+        s.forwarded("query", &eth().ip(net.client, net.vip).udp(40000, 53));
+        let port = another_port(s, &past);
+        let answer = eth().ip(net.backends[0], net.client).udp(8080, port).fill(99);
+        s.step("its answer", &answer, Becomes(answer.clone().to(net.client, 40000)));
+        let query = eth().ip(net.backends[0], net.client).udp(8080, 40000).fill(99);
+        s.step("the query's", &query, Becomes(query.clone().from(net.vip, 53)));
     });
 }

@@ -14,7 +14,7 @@ use super::{
 
 /// The address and port of ours that a packet came out with: it must be as wanted but for that.
 #[track_caller]
-fn ours(s: &mut Stage<'_>, packet: &Frame, from: &[IpAddr], to: (IpAddr, u16)) -> (IpAddr, u16) {
+pub fn ours(s: &mut Stage<'_>, packet: &Frame, from: &[IpAddr], to: (IpAddr, u16)) -> (IpAddr, u16) {
     let (verdict, out) = s.world.run(&packet.bytes()).unwrap();
     let out = out.to_vec();
     assert_eq!(verdict, Verdict::Pass);

@@ -148,7 +148,7 @@ fn what_is_removed_is_a_stray_from_then_on() {
 }
 
 /// Asks for all connections to be closed; how many were.
-fn close(s: &mut Stage<'_>) -> u32 {
+pub fn close(s: &mut Stage<'_>) -> u32 {
     if s.net.vip.is_ipv4() {
         let requests = requests4(s);
         s.world.close4(&requests).unwrap()

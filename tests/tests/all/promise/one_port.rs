@@ -12,7 +12,6 @@ use flowpin_tests::harness::{
     agent::{interfaces, service},
     client::{Conn, at},
     eventually,
-    netfilter::load,
     server::Server,
     topology::Family::{self, V4, V6},
     udp,
@@ -190,45 +189,4 @@ fn past_the_vip_while_a_connection_is_open_through_it_by_tc() {
 #[test]
 fn past_the_vip_while_a_connection_is_open_through_it_by_xdp() {
     the_vip_first("xdp");
-}
-
-/// A connection past the VIP, then one through it from the same port: the first isn't ours, and the second gets
-/// another port towards the backend. `watched`: nf_conntrack knows the first.
-fn past_the_vip_first(hook: &str, watched: bool) {
-    let world = World::new(1, hook, "least-connections");
-    for family in [V4, V6] {
-        if watched {
-            load(&world.net.node, family, "*filter\n-A FORWARD -m conntrack --ctstate NEW\nCOMMIT\n");
-        }
-        let (vip, past) = (ways(family)[0], at(&family.backend(0), 80));
-        world.net.client.run(|| {
-            for port in FIRST..FIRST + 5 {
-                let name = format!("{family:?} by {hook}, port {port}");
-                let mut direct = open(family, port, past).expect("past the VIP");
-                direct.exchange(1_000).expect("its own bytes");
-                let mut conn = open(family, port, vip).unwrap_or_else(|e| panic!("the VIP's, {name}: {e}"));
-                conn.exchange(100_000).unwrap_or_else(|e| panic!("the VIP's, {name}: {e}"));
-                direct.exchange(100_000).unwrap_or_else(|e| panic!("past the VIP, {name}: {e}"));
-
-                let direct = udp::connect_from(port, past);
-                udp::exchange(&direct, port.into(), 1_000);
-                let socket = udp::connect_from(port, vip);
-                udp::exchange(&socket, port.into(), 1_000);
-                udp::exchange(&direct, port.into(), 1_000);
-            }
-        });
-        world.left(family, 5);
-    }
-}
-
-#[test]
-fn through_the_vip_while_a_connection_that_conntrack_knows_is_open_past_it() {
-    past_the_vip_first("tc", true);
-    past_the_vip_first("xdp", true);
-}
-
-#[test]
-fn through_the_vip_while_a_connection_that_nobody_knows_is_open_past_it() {
-    past_the_vip_first("tc", false);
-    past_the_vip_first("xdp", false);
 }

@@ -10,6 +10,8 @@ use crate::packet::{
     stage::Net,
 };
 
+use super::read::Key;
+
 /// Ports that clients use.
 const CLIENT_PORTS: u16 = 24;
 
@@ -50,8 +52,8 @@ fn flags(rng: &mut StdRng) -> u8 {
     }
 }
 
-/// A frame that makes sense, for the most part.
-fn sensible(rng: &mut StdRng, net: &Net) -> Frame {
+/// A frame that makes sense, for the most part. `answers`: to flows that got another port.
+fn sensible(rng: &mut StdRng, net: &Net, answers: &[Key]) -> Frame {
     let mut f = eth();
     for _ in 0..pick(rng, &[0, 0, 0, 0, 0, 1, 2, 3]) {
         f = if rng.random() { f.vlan(rng.random()) } else { f.qinq(rng.random()) };
@@ -60,9 +62,12 @@ fn sensible(rng: &mut StdRng, net: &Net) -> Frame {
     let vip = (pick(rng, &[net.vip, net.vip, net.vip2]), pick(rng, &[80, 80, 81, 82, 53, 443]));
     let backend = (pick(rng, &net.backends), pick(rng, &[8080, 8080, 8081, 8082, 9000]));
     let other = (net.other, rng.random());
+    let answer = answers.get(rng.random_range(0..answers.len().max(1)));
+    let answer = answer.filter(|answer| answer.src.0.is_ipv4() == net.vip.is_ipv4());
     let (src, dst) = match rng.random_range(0..20) {
         0..10 => (client, vip),
-        10..17 => (backend, client),
+        10..15 => (backend, client),
+        15..17 => answer.map_or((backend, client), |answer| (answer.src, answer.dst)),
         17 => (client, backend),
         18 => (other, vip),
         _ => (client, other),
@@ -124,13 +129,13 @@ fn header_extras(rng: &mut StdRng, mut f: Frame, v4: bool) -> Frame {
 const LEAST: usize = 14;
 
 /// The next frame.
-pub fn frame(rng: &mut StdRng, net: &Net) -> Vec<u8> {
+pub fn frame(rng: &mut StdRng, net: &Net, answers: &[Key]) -> Vec<u8> {
     if one_in(rng, 40) {
         let mut noise = vec![0; rng.random_range(LEAST..200)];
         rng.fill_bytes(&mut noise);
         return noise;
     }
-    let mut bytes = sensible(rng, net).bytes();
+    let mut bytes = sensible(rng, net, answers).bytes();
     if one_in(rng, 3) {
         mutate(rng, &mut bytes);
     }

@@ -9,11 +9,11 @@ mod read;
 
 use std::net::IpAddr;
 
-use lb_common::abi::{Algorithm, BackendCounters, BackendId, Reason, Stray};
+use lb_common::abi::{Algorithm, BackendCounters, BackendId, FlowKey, PortBe, Proto, Reason, Stray};
 use rand::{SeedableRng, rngs::StdRng};
 
 use self::{
-    model::{Backend, Fate, Model, Service},
+    model::{Backend, Fate, Model, PAST, Service},
     read::{Key, Read, Whole, read},
 };
 use super::{
@@ -61,7 +61,7 @@ fn million(hook: Hook) {
     let mut fuzz = Fuzz::new(hook);
     for i in 0..packets {
         let net = if i % 2 == 0 { &NET4 } else { &NET6 };
-        let mut frame = generate::frame(&mut rng, net);
+        let mut frame = generate::frame(&mut rng, net, &fuzz.model.answers);
         if hook == Hook::Tc {
             // At TC the kernel makes no packet of less than an IP header.
             let kind = [frame[12], frame[13]];
@@ -80,13 +80,18 @@ fn million(hook: Hook) {
         }
     }
     fuzz.reconcile(packets);
+    assert!(packets < PACKETS || fuzz.model.answers.len() > 10, "hardly a flow got another port");
     println!("{hook:?}: reasons {:?}, {} entries", fuzz.model.reasons, fuzz.model.entries());
 }
 
 impl Fuzz {
     fn new(hook: Hook) -> Self {
         let world = World::with_flows(hook, 1 << 17).expect("the BPF object loads");
-        let mut fuzz = Self { world, model: Model::default(), ids: Vec::new(), reasons: [0; Reason::COUNT] };
+        // What goes past us counts with the backend that is nobody.
+        let nobody = (IpAddr::from([0, 0, 0, 0]), 0);
+        let past = Backend { at: nobody, weight: 0, limit: 0, active: 0, counters: Default::default() };
+        let mut fuzz =
+            Self { world, model: Model::new(past), ids: vec![BackendId(0)], reasons: [0; Reason::COUNT] };
         for net in [&NET4, &NET6] {
             let weights = [1, 1, 3, 0];
             let pool = |port, limit| -> Vec<_> {
@@ -106,7 +111,7 @@ impl Fuzz {
         fuzz
     }
 
-    fn add(&mut self, vip: IpAddr, ports: &[(lb_common::abi::Proto, u16)], pool: Vec<Member>, hashed: bool) {
+    fn add(&mut self, vip: IpAddr, ports: &[(Proto, u16)], pool: Vec<Member>, hashed: bool) {
         let (algorithm, stray) = if hashed {
             (Algorithm::CONSISTENT_HASH, Stray::FORWARD)
         } else {
@@ -131,19 +136,15 @@ impl Fuzz {
     fn packet(&mut self, i: u64, frame: &[u8]) {
         let hook = self.world.hook;
         let read = read(frame, hook == Hook::Tc);
-        // A later fragment opens nothing.
-        let known = match &read {
-            Read::Whole(w) | Read::First(w, _) => self.model.known(&w.key),
-            _ => true,
-        };
         let fate = self.model.judge(&read);
         let (verdict, out) = self.world.run(frame).unwrap_or_else(|e| panic!("packet {i}: {e:#}"));
+        let out = out.to_vec();
         let place = || format!("packet {i}: {read:?}, {fate:?}, verdict {verdict:?}, in {frame:02x?}");
         match (&fate, &read) {
             (Fate::Untouched, _) => {
                 assert_eq!(verdict, Verdict::Pass, "{}", place());
                 if frame != out {
-                    assert_same(&place(), frame, out);
+                    assert_same(&place(), frame, &out);
                 }
             }
             (Fate::Dropped(reason), _) => {
@@ -155,48 +156,75 @@ impl Fuzz {
                 self.model.reasons[*reason as usize] += 1;
                 if whole.key.proto == 6 {
                     assert_eq!(verdict, Verdict::Back, "{}", place());
-                    assert_same(&place(), &reset(frame, whole), out);
+                    assert_same(&place(), &reset(frame, whole), &out);
                 } else if verdict == Verdict::Back {
-                    assert_same(&place(), &unreachable(frame, whole), out);
+                    assert_same(&place(), &unreachable(frame, whole), &out);
                 } else {
                     // Over the rate limit, or headers too long to quote.
                     assert_eq!(verdict, Verdict::Drop, "{}", place());
                     self.model.reasons[Reason::Unanswered as usize] += 1;
                 }
             }
-            (
-                Fate::Forward(choice),
-                Read::Whole(whole) | Read::First(whole, _) | Read::Fragment(whole, _),
-            ) => {
-                let open = !known || (whole.l4 != 0 && !self.model.known(&whole.key));
-                if open && verdict != Verdict::Pass {
-                    let collision = choice.iter().any(|b| self.model.collides(&whole.key, *b));
-                    assert!(collision, "{}", place());
-                    self.model.reasons[Reason::PortConflict as usize] += 1;
-                    if whole.key.proto == 6 {
-                        assert_eq!(verdict, Verdict::Back, "{}", place());
-                        assert_same(&place(), &reset(frame, whole), out);
-                    } else {
-                        assert_eq!(verdict, Verdict::Drop, "{}", place());
-                    }
-                    return;
-                }
+            (Fate::Opens(choice), Read::Whole(whole) | Read::First(whole, _)) => {
                 assert_eq!(verdict, Verdict::Pass, "{}", place());
-                let to = |b: &usize| translated(hook, frame, whole, self.model.backends[*b].at, true);
-                let Some(chosen) = choice.iter().find(|b| to(b) == out) else {
-                    assert_same(&place(), &to(&choice[0]), out);
+                let port = u16::from_be_bytes([out[whole.l4], out[whole.l4 + 1]]);
+                let beyond = |b: usize| self.model.beyond(&whole.key, b, port);
+                let came_out = |b: &&usize| translated(hook, frame, whole, &beyond(**b)) == out;
+                let Some(chosen) = choice.iter().copied().find(|b| came_out(&b)) else {
+                    assert_same(&place(), &translated(hook, frame, whole, &beyond(choice[0])), &out);
                     return;
                 };
-                if open {
-                    assert!(!self.model.collides(&whole.key, *chosen), "{}", place());
-                    self.model.opened(whole, *chosen);
-                }
+                self.dismiss(whole, choice, &place());
+                let plain = self.model.beyond(&whole.key, chosen, whole.key.src.1);
+                assert_eq!(self.model.taken(&plain), port != whole.key.src.1, "{}", place());
+                self.opened(whole, chosen, port, &place());
             }
-            (Fate::Reply(vip), Read::Whole(whole) | Read::First(whole, _) | Read::Fragment(whole, _)) => {
+            (Fate::OpensPast, Read::Whole(whole) | Read::First(whole, _)) => {
                 assert_eq!(verdict, Verdict::Pass, "{}", place());
-                assert_same(&place(), &translated(hook, frame, whole, *vip, false), out);
+                let port = u16::from_be_bytes([out[whole.l4], out[whole.l4 + 1]]);
+                let beyond = self.model.beyond(&whole.key, PAST, port);
+                assert_same(&place(), &translated(hook, frame, whole, &beyond), &out);
+                assert_ne!(port, whole.key.src.1, "{}", place());
+                self.opened(whole, PAST, port, &place());
+            }
+            (Fate::Along(beyond), Read::Whole(whole) | Read::First(whole, _) | Read::Fragment(whole, _)) => {
+                assert_eq!(verdict, Verdict::Pass, "{}", place());
+                assert_same(&place(), &translated(hook, frame, whole, beyond), &out);
             }
             (fate, read) => panic!("packet {i}: the model says {fate:?} of {read:?}"),
+        }
+    }
+
+    /// A closed flow was removed that was in the way of the backend that was chosen first: at most one, whichever.
+    fn dismiss(&mut self, whole: &Whole, choice: &[usize], place: &str) {
+        let beyond = |b: &usize| self.model.beyond(&whole.key, *b, whole.key.src.1);
+        let closed: Vec<_> = choice.iter().filter_map(|b| self.model.lingering(&beyond(b))).collect();
+        let gone: Vec<_> = closed.into_iter().filter(|key| !self.has(key)).collect();
+        assert!(gone.len() <= 1, "{place}: gone are {gone:?}");
+        gone.iter().for_each(|key| self.model.dismissed(key));
+    }
+
+    /// A flow was opened, and has a port of its own.
+    fn opened(&mut self, whole: &Whole, backend: usize, port: u16, place: &str) {
+        let beyond = self.model.beyond(&whole.key, backend, port);
+        assert!(!self.model.taken(&beyond), "{place}: port {port} is another's");
+        assert!(port == whole.key.src.1 || (1024..30_000).contains(&port), "{place}: port {port}");
+        self.model.opened(whole, backend, beyond);
+    }
+
+    /// Has the node an entry with this key?
+    fn has(&self, key: &Key) -> bool {
+        let (sport, dport, proto) = (PortBe::new(key.src.1), PortBe::new(key.dst.1), Proto(key.proto));
+        match (key.src.0, key.dst.0) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let key = FlowKey::new(src.into(), dst.into(), sport, dport, proto);
+                self.world.flows4.get(&key).is_some()
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                let key = FlowKey::new(src.into(), dst.into(), sport, dport, proto);
+                self.world.flows6.get(&key).is_some()
+            }
+            mixed => panic!("a packet has addresses of one family, not {mixed:?}"),
         }
     }
 
@@ -226,22 +254,16 @@ fn octets(addr: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The frame with another destination (or source), and the checksums changed by as much as the addresses and ports did.
-fn translated(hook: Hook, frame: &[u8], w: &Whole, to: (IpAddr, u16), destination: bool) -> Vec<u8> {
+/// The frame with another 5-tuple, and the checksums changed by as much as the addresses and ports did.
+fn translated(hook: Hook, frame: &[u8], w: &Whole, new: &Key) -> Vec<u8> {
     let mut out = frame.to_vec();
     let v4 = w.key.src.0.is_ipv4();
-    let was = if destination { w.key.dst } else { w.key.src };
-    let (old, new) = (octets(was.0), octets(to.0));
-    let addr_at = w.l3
-        + match (v4, destination) {
-            (true, true) => 16,
-            (true, false) => 12,
-            (false, true) => 24,
-            (false, false) => 8,
-        };
-    out[addr_at..addr_at + new.len()].copy_from_slice(&new);
+    let (at, len) = if v4 { (w.l3 + 12, 8) } else { (w.l3 + 8, 32) };
+    let addresses = |key: &Key| [octets(key.src.0), octets(key.dst.0)].concat();
+    // A later fragment's key has the right addresses, and no ports.
+    out[at..at + len].copy_from_slice(&addresses(new));
     let field = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
-    let addr = sum::change(&old, &new);
+    let addr = sum::change(&addresses(&w.key), &addresses(new));
     if v4 {
         let check = !sum::fold(u64::from(!field(w.l3 + 10)) + addr);
         out[w.l3 + 10..w.l3 + 12].copy_from_slice(&check.to_be_bytes());
@@ -249,10 +271,10 @@ fn translated(hook: Hook, frame: &[u8], w: &Whole, to: (IpAddr, u16), destinatio
     if w.l4 == 0 {
         return out;
     }
-    let port_at = w.l4 + if destination { 2 } else { 0 };
-    out[port_at..port_at + 2].copy_from_slice(&to.1.to_be_bytes());
+    let ports = |key: &Key| [key.src.1.to_be_bytes(), key.dst.1.to_be_bytes()].concat();
+    out[w.l4..w.l4 + 4].copy_from_slice(&ports(new));
     let at = w.l4 + if w.key.proto == 6 { 16 } else { 6 };
-    let port = sum::change(&was.1.to_be_bytes(), &to.1.to_be_bytes());
+    let port = sum::change(&ports(&w.key), &ports(new));
     let room = w.bytes - (w.l4 - w.l3);
     let pseudo = sum::fold(sum::pseudo(w.key.src.0, w.key.dst.0, w.key.proto, room));
     let check = match field(at) {

@@ -44,6 +44,8 @@ enum State {
 struct Flow {
     forward: Key,
     backend: usize,
+    /// With which 5-tuple the client's packets leave.
+    beyond: Key,
     state: State,
     answered: bool,
     /// Sequence number after each side's FIN: client, backend.
@@ -60,18 +62,25 @@ pub enum Fate {
     Dropped(Reason),
     /// Answered under this reason.
     Refused(Reason),
-    /// To this backend; whichever of them it came out as, if there are more.
-    Forward(Vec<usize>),
+    /// Opens a flow to one of these backends.
+    Opens(Vec<usize>),
+    /// Opens a flow past us, which gets another source port.
+    OpensPast,
+    /// Of a flow: leaves with this 5-tuple.
+    Along(Key),
     /// Answered, as a host answers pings.
     Echoed,
-    /// To the client, from this VIP and port.
-    Reply((IpAddr, u16)),
 }
+
+/// Which of the backends stands for all that flows past us go to.
+pub const PAST: usize = 0;
+/// Replies to so many flows with another port are remembered, for packets to come.
+const REMEMBERED: usize = 64;
 
 /// All that a node knows.
 #[derive(Default)]
 pub struct Model {
-    /// Backends.
+    /// Backends; the first is [`PAST`].
     pub backends: Vec<Backend>,
     /// Services, by address, port and protocol.
     pub services: HashMap<(IpAddr, u16, u8), Service>,
@@ -79,11 +88,18 @@ pub struct Model {
     entries: HashMap<Key, (u64, bool)>,
     datagrams: HashMap<Datagram, Key>,
     next: u64,
+    /// 5-tuples of answers to flows that got another port, some of which may be over.
+    pub answers: Vec<Key>,
     /// What must have been counted.
     pub reasons: [u64; Reason::COUNT],
 }
 
 impl Model {
+    /// A node without services; `past`: who stands for all that flows past us go to.
+    pub fn new(past: Backend) -> Self {
+        Self { backends: vec![past], ..Self::default() }
+    }
+
     fn is_vip(&self, addr: IpAddr) -> bool {
         self.services.keys().any(|(vip, _, _)| *vip == addr)
     }
@@ -137,7 +153,9 @@ impl Model {
             self.remove(id);
         }
         let Some(service) = self.services.get(&(whole.key.dst.0, whole.key.dst.1, whole.key.proto)) else {
-            return Fate::Untouched;
+            let begins = whole.key.proto == 17 || whole.flags & 0x12 == 0x02;
+            let taken = matches!(self.entries.get(&whole.key.reversed()), Some((_, false)));
+            return if begins && taken { Fate::OpensPast } else { Fate::Untouched };
         };
         if whole.key.proto == 6 && whole.flags & 0x12 != 0x02 {
             if whole.flags & 0x04 != 0 {
@@ -154,12 +172,12 @@ impl Model {
         match (able.is_empty(), free.is_empty()) {
             (true, _) => Fate::Refused(Reason::NoBackend),
             (_, true) => Fate::Refused(Reason::BackendsFull),
-            _ if service.hashed => Fate::Forward(free),
+            _ if service.hashed => Fate::Opens(free),
             _ => {
                 let load =
                     |b: &usize| f64::from(self.backends[*b].active) / f64::from(self.backends[*b].weight);
                 let least = free.iter().map(load).fold(f64::INFINITY, f64::min);
-                Fate::Forward(free.iter().copied().filter(|b| load(b) <= least + 1e-12).collect())
+                Fate::Opens(free.iter().copied().filter(|b| load(b) <= least + 1e-12).collect())
             }
         }
     }
@@ -170,44 +188,58 @@ impl Model {
         if forward {
             counters.packets_in += 1;
             counters.bytes_in += whole.bytes as u64;
-            Fate::Forward(vec![flow.backend])
+            Fate::Along(flow.beyond)
         } else {
             counters.packets_out += 1;
             counters.bytes_out += whole.bytes as u64;
-            Fate::Reply(flow.forward.dst)
+            Fate::Along(flow.forward.reversed())
         }
     }
 
-    fn reply_key(&self, key: &Key, backend: usize) -> Key {
-        Key { src: self.backends[backend].at, dst: key.src, proto: key.proto }
+    /// With which 5-tuple packets of a flow leave for a backend, if their source port is this.
+    pub fn beyond(&self, key: &Key, backend: usize, port: u16) -> Key {
+        let dst = if backend == PAST { key.dst } else { self.backends[backend].at };
+        Key { src: (key.src.0, port), dst, proto: key.proto }
     }
 
-    /// Would a flow with this key to this backend collide with another's reply entry? A closed one makes room.
-    pub fn collides(&self, key: &Key, backend: usize) -> bool {
-        match self.entries.get(&self.reply_key(key, backend)) {
-            None => false,
-            Some((_, true)) => true,
-            Some((id, false)) => self.flows[id].state != State::Closed,
-        }
+    /// Is there a flow already whose answers would be taken for those of one that leaves with this 5-tuple?
+    pub fn taken(&self, beyond: &Key) -> bool {
+        self.entries.contains_key(&beyond.reversed())
     }
 
-    /// A flow was opened to this backend.
-    pub fn opened(&mut self, whole: &Whole, backend: usize) {
+    /// The 5-tuple of a closed flow's packets that is in the way of one with this.
+    pub fn lingering(&self, beyond: &Key) -> Option<Key> {
+        let (id, forward) = self.entries.get(&beyond.reversed())?;
+        let flow = &self.flows[id];
+        (!forward && flow.state == State::Closed).then_some(flow.forward)
+    }
+
+    /// A closed flow was removed, to make room for another.
+    pub fn dismissed(&mut self, forward: &Key) {
+        let (id, _) = self.entries[forward];
+        self.remove(id);
+    }
+
+    /// A flow was opened to this backend, and leaves with this 5-tuple.
+    pub fn opened(&mut self, whole: &Whole, backend: usize, beyond: Key) {
         let key = whole.key;
-        let reply = self.reply_key(&key, backend);
-        if let Some((other, _)) = self.entries.get(&reply).copied() {
-            self.remove(other);
-        }
         let state = match key.proto {
             17 => State::Udp,
             _ if whole.flags & 0x12 == 0x02 => State::SynSent,
             _ => State::Open,
         };
         self.next += 1;
-        let flow = Flow { forward: key, backend, state, answered: false, fin: [None; 2], acked: [false; 2] };
+        let flow =
+            Flow { forward: key, backend, beyond, state, answered: false, fin: [None; 2], acked: [false; 2] };
         self.flows.insert(self.next, flow);
         self.entries.insert(key, (self.next, true));
-        self.entries.insert(reply, (self.next, false));
+        self.entries.insert(beyond.reversed(), (self.next, false));
+        if beyond.src != key.src {
+            if self.answers.len() == REMEMBERED {
+                self.answers.remove(0);
+            }
+            self.answers.push(beyond.reversed());
+        }
         let b = &mut self.backends[backend];
         b.active += 1;
         b.counters.connections += 1;
@@ -215,16 +247,10 @@ impl Model {
         b.counters.bytes_in += whole.bytes as u64;
     }
 
-    /// Is the packet's flow there already?
-    pub fn known(&self, key: &Key) -> bool {
-        self.entries.contains_key(key)
-    }
-
     fn remove(&mut self, id: u64) {
         let flow = self.flows.remove(&id).expect("a flow that is there");
-        let reply = self.reply_key(&flow.forward, flow.backend);
         self.entries.remove(&flow.forward);
-        self.entries.remove(&reply);
+        self.entries.remove(&flow.beyond.reversed());
         if flow.state != State::Closed {
             self.backends[flow.backend].active -= 1;
         }

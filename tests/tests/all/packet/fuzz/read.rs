@@ -13,6 +13,13 @@ pub struct Key {
     pub proto: u8,
 }
 
+impl Key {
+    /// That of packets which go the other way.
+    pub const fn reversed(&self) -> Self {
+        Self { src: self.dst, dst: self.src, proto: self.proto }
+    }
+}
+
 /// What a frame is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Read {
