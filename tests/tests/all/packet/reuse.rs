@@ -1,5 +1,5 @@
-//! Ports used again: a SYN over what is over chooses anew; a flow to the same backend by way of another VIP, or past us, gets another
-//! port.
+//! Ports used again: a SYN over what is over chooses anew; a flow to the same backend by way of another VIP, or past
+//! us, gets another port.
 
 use super::{
     build::{ACK, FIN, Frame, RST, SYN, Sum, eth},
