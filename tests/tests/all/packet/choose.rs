@@ -225,7 +225,7 @@ fn first_picks(s: &mut Stage<'_>, added: &Added) -> Vec<u32> {
     wins
 }
 
-/// Wins must be as shares say; `bound`: the 0.1 % bound of chi-square for as many degrees of freedom as there are backends, less one.
+/// Wins must be as shares say; `bound`: the 0.1 % bound of chi-square for a degree of freedom less than there are backends.
 #[track_caller]
 fn assert_fair(wins: &[u32], shares: &[u32], bound: f64) {
     let whole = f64::from(wins.iter().sum::<u32>()) / f64::from(shares.iter().sum::<u32>());

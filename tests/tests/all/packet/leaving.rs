@@ -1,4 +1,4 @@
-//! Answers are translated where they leave: what comes in is seen to by one program, what leaves by another, over the same flows.
+//! Answers are translated where they leave: one program sees to what comes in, another to what leaves, over the same flows.
 
 use lb_common::abi::Reason;
 

@@ -1,5 +1,5 @@
-//! Ports used again: a SYN over what is over chooses anew; a flow to the same backend by way of another VIP, or past us, gets another
-//! port.
+//! Ports used again: a SYN over what is over chooses anew; a flow to the same backend by way of another VIP, or past
+//! us, gets another port.
 
 use super::{
     build::{ACK, FIN, Frame, RST, SYN, Sum, eth},
@@ -72,7 +72,8 @@ fn the_same_port_by_way_of_another_vip_is_given_another() {
         answer(s, SYN | ACK, 700, 10, 0);
         answer(s, ACK, 701, 10, 31);
         assert_eq!(another_port(s, &other(ACK, 10, 732).fill(333)), port);
-        (s.active("the first", &first, &[1]), s.active("the second", &second, &[1]));
+        s.active("the first", &first, &[1]);
+        s.active("the second", &second, &[1]);
         assert_eq!(s.world.entries(), 4);
         talk.request(s, "the first goes on", request(net, ACK).numbers(1001, 5001).fill(9));
         talk.reply(s, "and is answered", reply(net, 0, ACK).numbers(5001, 1010).fill(90));
@@ -80,7 +81,8 @@ fn the_same_port_by_way_of_another_vip_is_given_another() {
         assert_eq!(another_port(s, &other(FIN | ACK, 343, 732)), port);
         answer(s, FIN | ACK, 732, 344, 0);
         assert_eq!(another_port(s, &other(ACK, 344, 733)), port);
-        (s.active("the first is as it was", &first, &[1]), s.active("the second is over", &second, &[0]));
+        s.active("the first is as it was", &first, &[1]);
+        s.active("the second is over", &second, &[0]);
     });
 }
 
@@ -94,7 +96,8 @@ fn a_closed_connection_makes_room_for_one_by_way_of_another_vip() {
         talk.request(s, "the first ends", request(net, RST).numbers(1001, 0));
         let syn = eth().ip(net.client, net.vip2).tcp(40000, 80, SYN).numbers(9, 0);
         s.step("SYN", &syn, Becomes(syn.clone().to(net.backends[0], 8080)));
-        (s.active("the first", &first, &[0]), s.active("the second", &second, &[1]));
+        s.active("the first", &first, &[0]);
+        s.active("the second", &second, &[1]);
         let synack = reply(net, 0, SYN | ACK).numbers(5000, 10);
         s.step("its reply comes from its VIP", &synack, Becomes(synack.clone().from(net.vip2, 80)));
         assert_eq!(s.world.entries(), 2, "nothing is left of the first");
@@ -110,7 +113,8 @@ fn the_same_udp_port_by_way_of_another_vip_is_given_another() {
         let query = |vip| eth().ip(net.client, vip).udp(40000, 53).fill(33);
         s.forwarded("first", &query(net.vip));
         let port = another_port(s, &query(net.vip2));
-        (s.active("the first", &first, &[1]), s.active("the second", &second, &[1]));
+        s.active("the first", &first, &[1]);
+        s.active("the second", &second, &[1]);
         let answer = |port| eth().ip(net.backends[0], net.client).udp(8080, port).fill(77);
         let second = answer(port).from(net.vip2, 53).to(net.client, 40000);
         s.step("the second's answer", answer(port), Becomes(second));
