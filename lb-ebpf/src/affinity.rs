@@ -105,7 +105,7 @@ const fn group(block: &PoolBlock, port: PortBe, proto: Proto) -> u64 {
 fn bond(client: &AffinityKey) -> Option<(*mut AffinityEntry, Bond)> {
     // On the stack: up to Linux 6.1 or so a key may not lie where a caller's pointer leads.
     let key = AffinityKey { ..*client };
-    let entry = AFFINITY.get_ptr_mut(&key)?;
+    let entry = AFFINITY.get_ptr_mut(key)?;
     // SAFETY: the memory of a map's value stays readable while the program runs, whoever has it. Volatile: a whole word that other CPUs
     // write; read before the key, see `lb_common::affinity`.
     let (bond, owner) = unsafe {
@@ -232,7 +232,7 @@ fn first_flow(own: &mut AffinityEntry, home: BackendId, chance: u32) -> u32 {
     own.last = unsafe { bpf_jiffies64() } as u32;
     // On the stack, as in `bond`.
     let entry = AffinityEntry { ..*own };
-    match AFFINITY.insert(&entry.key, &entry, BPF_NOEXIST as u64) {
+    match AFFINITY.insert(entry.key, entry, BPF_NOEXIST as u64) {
         Ok(()) => {
             account::client_came(home);
             home.0 | BOUND

@@ -120,7 +120,7 @@ pub fn meet<V: Icmp, P: Packet>(packet: &mut P, parsed: &mut Parsed<V::Addr>, ec
             None => Meant::Onward,
         };
     }
-    if !echo || kind != V::ECHO || !service::vip::<V>(parsed.key.dst).is_some() {
+    if !echo || kind != V::ECHO || service::vip::<V>(parsed.key.dst).is_none() {
         return Meant::Onward;
     }
     if answer::<V, P>(packet, parsed).is_some() { Meant::Answer } else { Meant::Spoilt }

@@ -249,7 +249,7 @@ fn free_lane(head: *mut u64, lane: usize) {
 
 /// Writes the key of the other direction's entry, given an entry that was found in this run. False: it isn't the same flow's any more.
 #[inline(always)]
-pub fn twin_key<V: Maps>(flow: *const Flow<V::Addr>, key: &mut FlowKey<V::Addr>) -> bool {
+fn twin_key<V: Maps>(flow: *const Flow<V::Addr>, key: &mut FlowKey<V::Addr>) -> bool {
     // SAFETY: the pointer comes from a search in this run.
     unsafe {
         if (*flow).direction.is_full() {

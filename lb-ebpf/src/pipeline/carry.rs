@@ -22,10 +22,12 @@ pub fn simply<V: Family, P: Packet>(
 ) -> P::Verdict {
     // SAFETY: the pointer comes from a search in this run.
     let direction = unsafe { (*flow.at()).direction };
-    if direction.is_direct() {
+    let fast = packet.hook() == Hook::FAST;
+    // By XDP both sides are seldom replaced, and its stack is short.
+    if direction.is_direct() || (!P::DIRECT && !fast && direction.is_full()) {
         return with_place::<V, P>(packet, parsed, flow);
     }
-    if packet.hook() == Hook::FAST || direction.is_full() {
+    if fast || direction.is_full() {
         return both::<V, P>(packet, parsed, flow);
     }
     match one::<V, P>(&mut packet, parsed, flow) {
