@@ -110,16 +110,6 @@ fn a_backend_reaches_itself_through_the_vip() {
     }
 }
 
-#[test]
-fn a_service_without_an_address_to_use_is_refused() {
-    let net = Net::new(1);
-    let mut agent = Agent::prepare(&net.node, &services(V4, "snat", 1));
-    agent.spawn(&[]);
-    let (code, log) = agent.fails();
-    assert_eq!(code, Some(1));
-    assert!(log.contains("needs an IPv4 address of the node's; give it in [snat]"), "{log}");
-}
-
 /// Bitmaps of ports that the datapath keeps.
 fn bitmaps(agent: &Agent) -> usize {
     let map = aya::maps::MapData::from_pin(agent.pins().join("maps/SOURCE_PORTS4")).expect("the pin");
