@@ -126,6 +126,10 @@ pub fn ended(backend: BackendId, created: u32) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn flowpin_ended(backend: u32, created: u32) -> u32 {
+    // Flows past us are no service's.
+    if BackendId(backend).block() == 0 {
+        return 0;
+    }
     let Some(block) = POOLS.get(BackendId(backend).block()) else { return 0 };
     let Some(histogram) = DURATIONS.get_ptr_mut(block.service) else { return 0 };
     // SAFETY: the helper has no preconditions.

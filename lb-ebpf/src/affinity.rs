@@ -175,6 +175,10 @@ extern "C" fn flowpin_known(client: *mut Client, pick: *const Pick) -> u32 {
         return OVER;
     }
     let home = here(pick.service, seen.home());
+    if home.0 != 0 && pick.passes_over(home) {
+        // For this flow only: nothing is wrong with the bond.
+        return OVER;
+    }
     if home.0 == 0 || !place(pick, home) {
         return ANEW;
     }

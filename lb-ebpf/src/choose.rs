@@ -3,7 +3,7 @@
 use lb_common::{
     abi::{
         Active, Algorithm, BLOCK_SLOTS, BackendId, BlockId, List, PoolBlock, Reason, Service, ServiceId,
-        limits::MAX_WALK,
+        limits::{MAX_BLOCKS, MAX_CHAIN, MAX_WALK},
         pool::STARTS as STARTING_POINTS,
         table::{self, CHUNK_WORDS},
     },
@@ -18,10 +18,15 @@ use crate::{
     packet::opaque,
 };
 
-/// Choices made anew when the chosen backend got another connection in the meantime.
-const ATTEMPTS: usize = 6;
+/// Choices made anew when the chosen backend got another connection in the meantime, or when nobody in a part of a long pool takes the flow: as many
+/// as it has parts, and one.
+const ATTEMPTS: usize = (MAX_CHAIN / MAX_WALK) as usize + 1;
 /// Slots of a Maglev table tried when backends are full or just ceased to be eligible.
 const PROBES: usize = 16;
+/// With a pick's list: somebody was passed over only for being full.
+const FULL: u8 = 0x80;
+/// Every block's number fits.
+const _: () = assert!(MAX_BLOCKS <= 1 << 16);
 /// Backends passed over at most, since they can't take a flow.
 pub const SKIPS: usize = 4;
 
@@ -36,11 +41,11 @@ pub struct Pick {
     pub first: BlockId,
     /// Random bits.
     pub chance: u32,
+    /// Where a walk along a long pool has ended; 0: it went along all of it.
+    next: u16,
+    /// A [`List`], and [`FULL`].
     list: u8,
-    /// 1: somebody was passed over only for being full.
-    full: u8,
     skips: u8,
-    _pad: u8,
     skip: [BackendId; SKIPS],
 }
 
@@ -53,10 +58,9 @@ impl Pick {
             service: service.id,
             first: service.first_block,
             chance,
+            next: 0,
             list: list.0 as u8,
-            full: 0,
             skips: 0,
-            _pad: 0,
             skip: [BackendId(0); SKIPS],
         }
     }
@@ -64,7 +68,7 @@ impl Pick {
     /// Which of its backends.
     #[inline(always)]
     const fn list(&self) -> List {
-        List(self.list as u32)
+        List((self.list & !FULL) as u32)
     }
 
     /// Not this one, whatever it has: it can't take the flow. False: too many are passed over already.
@@ -96,7 +100,7 @@ impl Pick {
     /// Nobody, and why.
     #[inline(always)]
     fn nobody(&self) -> u32 {
-        let reason = match (self.full, self.list().is_local()) {
+        let reason = match (self.list & FULL, self.list().is_local()) {
             (0, true) => Reason::NoLocalBackend,
             (0, false) => Reason::NoBackend,
             _ => Reason::BackendsFull,
@@ -119,7 +123,7 @@ pub fn backend(algorithm: Algorithm, pick: &mut Pick, flow_hash: u32) -> u32 {
 extern "C" fn flowpin_choose(pick: *mut Pick, algorithm: u32, flow_hash: u32) -> u32 {
     // SAFETY: the kernel's verifier vouches for memory of that size, or null.
     let Some(pick) = (unsafe { pick.as_mut() }) else { return REFUSED | Reason::Internal as u32 };
-    pick.full = 0;
+    pick.list &= !FULL;
     match Algorithm(algorithm as u8) {
         Algorithm::CONSISTENT_HASH => consistent_hash(pick, flow_hash),
         by => least(pick, by == Algorithm::LEAST_CLIENTS),
@@ -142,7 +146,7 @@ fn least(pick: &mut Pick, clients: bool) -> u32 {
             return taken;
         }
     }
-    REFUSED | Reason::BackendsFull as u32
+    pick.nobody()
 }
 
 /// Takes a place on the backend that a walk has found, unless it has got another connection since; or, if it may be `any`, unless it is full. A backend,
@@ -152,7 +156,10 @@ fn least(pick: &mut Pick, clients: bool) -> u32 {
 extern "C" fn flowpin_take(pick: *mut Pick, any: u32) -> u32 {
     // SAFETY: the kernel's verifier vouches for memory of that size, or null.
     let Some(pick) = (unsafe { pick.as_mut() }) else { return REFUSED | Reason::Internal as u32 };
-    let Some((group, slot)) = pick.least.best(pick.chance) else { return pick.nobody() };
+    let Some((group, slot)) = pick.least.best(pick.chance) else {
+        // A long pool goes on where the walk has ended.
+        return if pick.next != 0 { AGAIN } else { pick.nobody() };
+    };
     let Some(block) = POOLS.get(group) else { return REFUSED | Reason::Internal as u32 };
     let (id, limit) = (BackendId::new(group, slot), block.limit[slot as usize & (BLOCK_SLOTS - 1)]);
     if account::reserve_as(id, if any != 0 { limit } else { pick.least.count() }, limit) {
@@ -168,7 +175,11 @@ fn walk(pick: &mut Pick, clients: u32) {
     pick.least = Least::NONE;
     let first = pick.first;
     let long = POOLS.get(first).is_some_and(|block| block.starts != 0);
-    let mut id = if long { start(first, pick.chance) } else { first };
+    let mut id = match (long, pick.next) {
+        (false, _) => first,
+        (true, 0) => start(first, pick.chance),
+        (true, next) => next as u32,
+    };
     for _ in 0..opaque(MAX_WALK as usize) {
         if id == 0 {
             break;
@@ -179,6 +190,7 @@ fn walk(pick: &mut Pick, clients: u32) {
             id = first;
         }
     }
+    pick.next = if long { id as u16 } else { 0 };
 }
 
 /// Any of a long pool's starting points.
@@ -233,7 +245,7 @@ extern "C" fn flowpin_scan_even(pick: *mut Pick, id: BlockId, clients: u32) -> u
     // With all 16 there is nobody to be left out of account.
     let least = if set == 0xffff { fewest16(0xffff, count) } else { fewest16(set, count) };
     if least >= block.even_limit {
-        pick.full = 1;
+        pick.list |= FULL;
     } else if pick.least.may_win(least, block.even_weight) {
         let tie = if set == 0xffff {
             with_fewest16(0xffff, least, count)
@@ -268,7 +280,7 @@ extern "C" fn flowpin_scan_each(pick: *mut Pick, id: BlockId, clients: u32, set:
             continue;
         }
         if active_at(active, slot) >= limit {
-            pick.full = 1;
+            pick.list |= FULL;
             continue;
         }
         pick.least.offer(id, 1 << slot, active_at(counts, slot), weight, pick.chance);
@@ -323,7 +335,7 @@ extern "C" fn flowpin_probe(pick: *mut Pick, index: u32, slot: u32) -> u32 {
         if account::reserve(id, block.limit[id.slot() & (BLOCK_SLOTS - 1)]) {
             return id.0;
         }
-        pick.full = 1;
+        pick.list |= FULL;
     }
     AGAIN
 }

@@ -290,10 +290,10 @@ fn take_out<V: Locate + Ports>(spare: *mut FlowKey<V::Addr>, place: u32, state: 
         table::take_out::<V>(twin.place);
     }
     // SAFETY: the pointer comes from a search in this run.
-    let ours = unsafe { (*forward.at()).direction }.is_full();
+    let direction = unsafe { (*forward.at()).direction };
     table::take_out::<V>(place);
     // Only now: who is given the port next must find no entry with it.
-    if twin.is_some() && ours {
+    if twin.is_some() && direction.is_full() && !direction.is_ported() {
         snat::give_back::<V>(reply);
     }
     1

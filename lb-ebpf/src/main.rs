@@ -54,6 +54,7 @@ mod programs {
         flowpin_tc: enter, IN;
         flowpin_tc_ingress: enter, ARRIVAL;
         flowpin_tc_fast: enter, FAST;
+        flowpin_tc_besides: enter, BESIDES;
         flowpin_egress: leave, OUT;
     }
 

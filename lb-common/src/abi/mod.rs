@@ -182,6 +182,8 @@ pub mod programs {
     pub const TC_INGRESS: &str = "flowpin_tc_ingress";
     /// TC ingress, likewise, sending on past the IP stack.
     pub const TC_FAST: &str = "flowpin_tc_fast";
+    /// TC ingress beside XDP, for what goes to backends that answer past the node.
+    pub const TC_BESIDES: &str = "flowpin_tc_besides";
     /// TC egress: answers of backends, and the node's own ICMP errors.
     pub const EGRESS: &str = "flowpin_egress";
     /// What a packet's further steps are, in the order of the program arrays.

@@ -28,12 +28,15 @@ impl Hook {
     pub const FAST: Self = Self(2);
     /// It leaves.
     pub const OUT: Self = Self(3);
+    /// It comes in, and XDP has seen to it but for what goes to backends that answer past the node.
+    pub const BESIDES: Self = Self(4);
 
     /// Are packets of an entry with this direction left alone here, since another hook sees to them?
     #[inline(always)]
     pub const fn leaves_alone(self, direction: Direction) -> bool {
         (self.0 == Self::OUT.0 && direction.is_forward())
             || (self.0 == Self::IN.0 && direction.is_plain_reply())
+            || (self.0 == Self::BESIDES.0 && !direction.is_direct())
     }
 }
 

@@ -18,7 +18,7 @@ pub fn aside<V: Family, P: Packet>(mut packet: P) -> P::Verdict {
     let why = Why::of(parsed.because);
     let known = match why {
         Why::Icmp => {
-            let comes_in = packet.hook() != Hook::OUT;
+            let comes_in = packet.hook() != Hook::OUT && packet.hook() != Hook::BESIDES;
             return match icmp::meet::<V, P>(&mut packet, parsed, comes_in) {
                 Meant::Onward => packet.pass(),
                 Meant::Answer => packet.send_back(),
@@ -32,7 +32,8 @@ pub fn aside<V: Family, P: Packet>(mut packet: P) -> P::Verdict {
     if known {
         return go_on::<V, P>(packet, Step::Flow);
     }
-    if packet.hook() != Hook::OUT && is_ours::<V>(parsed, why) { packet.drop() } else { packet.pass() }
+    let seen_to = packet.hook() == Hook::OUT || packet.hook() == Hook::BESIDES;
+    if !seen_to && is_ours::<V>(parsed, why) { packet.drop() } else { packet.pass() }
 }
 
 /// Is it addressed to a VIP, and so dropped? It is counted.

@@ -23,8 +23,12 @@ pub fn simply<V: Family, P: Packet>(
     // SAFETY: the pointer comes from a search in this run.
     let direction = unsafe { (*flow.at()).direction };
     let fast = packet.hook() == Hook::FAST;
-    // By XDP both sides are seldom replaced, and its stack is short.
-    if direction.is_direct() || (!P::DIRECT && !fast && direction.is_full()) {
+    // By XDP both sides are seldom replaced, and its stack is short: shortest where checksums may be partial.
+    let apart = match P::DIRECT {
+        true => direction.is_direct(),
+        false => (!fast || P::MAY_BE_PARTIAL) && (fast || direction.is_full()),
+    };
+    if apart {
         return with_place::<V, P>(packet, parsed, flow);
     }
     if fast || direction.is_full() {

@@ -28,8 +28,10 @@ fn ip<V: Family, P: Packet>(packet: P, l3: usize) -> P::Verdict {
     // SAFETY: the fixed IP header at `ip` was just bounds-checked.
     let dst = unsafe { V::stands(ip, V::DST) };
     // Answers go to clients, and are seen to where they leave: so nobody else's address matters.
-    let ours = packet.hook() != Hook::IN || service::may_be_destination(dst);
-    if !ours && !service::may_be_backend(dst) {
+    let hook = packet.hook();
+    let besides = hook == Hook::BESIDES;
+    let ours = (hook != Hook::IN && !besides) || service::may_be_destination(dst);
+    if !ours && (besides || !service::may_be_backend(dst)) {
         return packet.pass();
     }
     let Some(parsed) = parsed::<V>() else { return packet.pass() };
@@ -49,14 +51,15 @@ fn ip<V: Family, P: Packet>(packet: P, l3: usize) -> P::Verdict {
         if ours && service::may_be_destination(dst) {
             return go_on::<V, P>(packet, Step::Open);
         }
-        if begins && service::may_be_backend(dst) {
+        if begins && !besides && service::may_be_backend(dst) {
             return go_on::<V, P>(packet, Step::Past);
         }
         return packet.pass();
     };
     // SAFETY: the pointer comes from a search in this run.
     let direction = unsafe { (*flow.at()).direction };
-    if packet.hook() == Hook::IN && direction.is_plain_reply() {
+    // What goes to a backend that answers past the node is TC's.
+    if hook.leaves_alone(direction) || (!P::DIRECT && direction.is_direct()) {
         return packet.pass();
     }
     if tcp && !conntrack::settled(flow, &parsed.segment) {

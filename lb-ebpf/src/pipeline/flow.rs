@@ -23,7 +23,8 @@ pub fn flow<V: Family, P: Packet>(packet: P) -> P::Verdict {
     };
     // SAFETY: the pointer comes from a search in this run.
     let direction = unsafe { (*flow.at()).direction };
-    if packet.hook().leaves_alone(direction) {
+    // What goes to a backend that answers past the node is TC's.
+    if packet.hook().leaves_alone(direction) || (!P::DIRECT && direction.is_direct()) {
         return packet.pass();
     }
     if parsed.key.proto == Proto::TCP && !conntrack::settled(flow, &parsed.segment) {

@@ -16,7 +16,7 @@ use crate::{
     choose::{self, Pick, SKIPS},
     conntrack::{self, Opening, REFUSED},
     maps::{BACKENDS, CHOOSING, INTERFACES},
-    packet::{Packet, Step, opaque},
+    packet::{Hook, Packet, Step, opaque},
     parse::Parsed,
     service,
 };
@@ -36,8 +36,10 @@ pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
         return go_on::<V, P>(packet, Step::Past);
     };
     let source = source(packet.interface());
-    if !P::DIRECT && service.forward(source).is_direct() {
-        // TC sees to it.
+    if service.forward(source).is_direct() != (packet.hook() == Hook::BESIDES)
+        && (!P::DIRECT || packet.hook() == Hook::BESIDES)
+    {
+        // TC sees to what is direct, XDP to the rest.
         return packet.pass();
     }
     if !service::admits::<V>(service, &parsed.key.src) {

@@ -11,7 +11,7 @@ use crate::{
     account,
     conntrack::{self, Opening, REFUSED},
     maps::PAST,
-    packet::{Packet, Step},
+    packet::{Hook, Packet, Step},
     parse::Parsed,
     service,
 };
@@ -26,6 +26,7 @@ pub fn past<V: Family, P: Packet>(packet: P) -> P::Verdict {
     let begins = parsed.key.proto != Proto::TCP || parsed.segment.opens();
     if !begins
         || !service::may_be_backend(parsed.key.dst)
+        || packet.hook() == Hook::BESIDES
         || !conntrack::answers_to::<V>(&parsed.key, &mut parsed.spare)
     {
         return packet.pass();

@@ -68,9 +68,10 @@ impl Owner {
     ) -> Result<Self, DatapathError> {
         let mut maps = Maps::open(pins)?;
         let mut destinations = shared.tables.destinations();
-        destinations.extend(&config.snat.addresses);
-        shared.write().actual = maps.read_actual(destinations)?;
         let sources = SourceMaps::open(pins)?;
+        destinations.extend(&config.snat.addresses);
+        destinations.extend(sources.current()?);
+        shared.write().actual = maps.read_actual(destinations)?;
         let roles = Roles::open(pins)?;
         let config_path = shared.config_path.clone();
         let (attachments, hooks) = (Attachments::new(pins), Hooks::new(pins));

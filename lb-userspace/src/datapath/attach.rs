@@ -109,10 +109,10 @@ struct Attached {
 /// The program for an interface.
 fn xdp_program(interface: &Interface, variant: Variant) -> &'static str {
     match (interface.partial_checksums, variant) {
-        (true, Variant::Egress) => programs::XDP_VIRTUAL,
+        (true, Variant::Egress | Variant::Besides) => programs::XDP_VIRTUAL,
         (true, Variant::Ingress) => programs::XDP_VIRTUAL_INGRESS,
         (true, Variant::Fast) => programs::XDP_VIRTUAL_FAST,
-        (false, Variant::Egress) => programs::XDP,
+        (false, Variant::Egress | Variant::Besides) => programs::XDP,
         (false, Variant::Ingress) => programs::XDP_INGRESS,
         (false, Variant::Fast) => programs::XDP_FAST,
     }
@@ -125,6 +125,7 @@ fn tc_program(mode: Mode, variant: Variant) -> &'static str {
         (false, Variant::Egress) => programs::TC,
         (false, Variant::Ingress) => programs::TC_INGRESS,
         (false, Variant::Fast) => programs::TC_FAST,
+        (false, Variant::Besides) => programs::TC_BESIDES,
     }
 }
 
@@ -158,7 +159,9 @@ impl Attachments {
         {
             if in_place(object, interface, before.ingress, variant)?
                 && in_place(object, interface, before.egress, variant)?
-                && before.besides.map_or(Ok(true), |mode| in_place(object, interface, mode, variant))?
+                && before
+                    .besides
+                    .map_or(Ok(true), |mode| in_place(object, interface, mode, Variant::Besides))?
             {
                 return Ok(before.ingress);
             }
@@ -173,19 +176,19 @@ impl Attachments {
             Attach::Tc => object.tc(tc_program(Mode::Tcx, variant)).map(drop)?,
         }
         object.tc(tc_program(Mode::TcxEgress, variant))?;
-        if direct {
-            object.tc(tc_program(Mode::Tcx, variant))?;
+        let both = how == Attach::Xdp && direct;
+        if both {
+            object.tc(tc_program(Mode::Tcx, Variant::Besides))?;
         }
+        // What comes in last: an answer must find its translation where it leaves.
+        let egress = self.attach_tc(object, interface, variant, [Mode::TcxEgress, Mode::ClsactEgress])?;
+        let besides = match both {
+            true => Some(self.attach_tc(object, interface, Variant::Besides, [Mode::Tcx, Mode::Clsact])?),
+            false => None,
+        };
         let ingress = match how {
             Attach::Xdp => self.attach_xdp(object, interface, variant)?,
             Attach::Tc => self.attach_tc(object, interface, variant, [Mode::Tcx, Mode::Clsact])?,
-        };
-        let egress = self.attach_tc(object, interface, variant, [Mode::TcxEgress, Mode::ClsactEgress])?;
-        let besides = match how {
-            Attach::Xdp if direct => {
-                Some(self.attach_tc(object, interface, variant, [Mode::Tcx, Mode::Clsact])?)
-            }
-            _ => None,
         };
         self.attached.insert(interface.index, Attached { how, variant, direct, ingress, egress, besides });
         // Only now, so that no packet meets neither: see the module.

@@ -6,7 +6,7 @@ use aya::{
     Pod,
     maps::{Array, HashMap, Map, MapData, MapError},
 };
-use lb_common::abi::{Addr4, Addr6, SourceKey, SourcePorts, Sources, maps};
+use lb_common::abi::{Addr as _, Addr4, Addr6, SourceKey, SourcePorts, Sources, maps};
 
 use super::{DatapathError, pin::PinDir};
 use crate::model::SnatSpec;
@@ -71,6 +71,18 @@ impl SourceMaps {
             v6: pins.open_as(maps::SOURCES6, Map::Array)?,
             taken: TakenPorts::open(pins)?,
         })
+    }
+
+    /// The addresses that the datapath gives to flows now.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn current(&self) -> Result<Vec<IpAddr>, DatapathError> {
+        let v4 = self.v4.get(&0, 0).map_err(DatapathError::kernel(maps::SOURCES4))?;
+        let v6 = self.v6.get(&0, 0).map_err(DatapathError::kernel(maps::SOURCES6))?;
+        let v4 = v4.addr.iter().take(v4.count as usize).map(|a| a.to_ip());
+        let v6 = v6.addr.iter().take(v6.count as usize).map(|a| a.to_ip());
+        Ok(v4.chain(v6).collect())
     }
 
     /// Removes the bitmaps in which no port is taken.

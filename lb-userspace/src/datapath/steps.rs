@@ -36,7 +36,11 @@ impl Kind {
             programs::XDP_VIRTUAL | programs::XDP_VIRTUAL_INGRESS | programs::XDP_VIRTUAL_FAST => {
                 Some(Self::XdpVirtual)
             }
-            programs::TC | programs::TC_INGRESS | programs::TC_FAST | programs::EGRESS => Some(Self::Tc),
+            programs::TC
+            | programs::TC_INGRESS
+            | programs::TC_FAST
+            | programs::TC_BESIDES
+            | programs::EGRESS => Some(Self::Tc),
             _ => None,
         }
     }

@@ -37,7 +37,11 @@ impl Part {
 }
 
 const PARTS: [Part; 7] = [
-    Part { name: "TC", programs: &[programs::TC, programs::TC_INGRESS], good: "attach = \"tc\"" },
+    Part {
+        name: "TC",
+        programs: &[programs::TC, programs::TC_INGRESS, programs::TC_BESIDES],
+        good: "attach = \"tc\"",
+    },
     Part { name: "TC fast", programs: &[programs::TC_FAST], good: "attach = \"tc\" with fast" },
     Part {
         name: "XDP",

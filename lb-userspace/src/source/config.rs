@@ -92,6 +92,8 @@ pub enum Variant {
     Ingress,
     /// Packets are sent on past the stack.
     Fast,
+    /// By TC beside XDP: for what XDP leaves to it.
+    Besides,
 }
 
 /// What is behind an interface.
