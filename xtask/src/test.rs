@@ -60,7 +60,7 @@ fn traffic(what: &str, names: &[&str], alone: &[&str], env: &[(&str, &str)]) -> 
 
 /// Tests at a time, each with namespaces, pins and an agent of its own. A world waits for the kernel's verifier
 /// and for time-outs more than it computes.
-const SIDE_BY_SIDE: usize = 3;
+const SIDE_BY_SIDE: usize = 2;
 
 /// Tests that run alone: those that count milliseconds or rates, that fill the machine, and that move the whole
 /// process to another cgroup.
