@@ -88,8 +88,8 @@ pub fn budget(oldest: &Report, newest: &Report, write: bool) -> anyhow::Result<(
 fn shown(costs: &Costs) -> String {
     let mut text = format!(
         "# What each program costs the verifier\n\n\
-         Instructions that it looks at ({INSTRUCTIONS} at most), and the deepest chain of stack frames in bytes, each rounded up to 32 as kernels\n\
-         before 6.12 do ({STACK} at most), on the oldest and the newest kernel of the matrix. Over {BUDGET} % of either limit\n\
+         Instructions that it looks at ({INSTRUCTIONS} at most), and the deepest chain of stack frames in bytes, each rounded up to 32\n\
+         as kernels before 6.12 do ({STACK} at most), on the oldest and the newest kernel of the matrix. Over {BUDGET} % of either limit\n\
          fails `scripts/test`. Written by `{WRITE}`.\n\n\
          | program | instructions, oldest | stack, oldest | instructions, newest | stack, newest |\n\
          |---|---|---|---|---|\n"
