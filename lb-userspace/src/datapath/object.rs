@@ -5,7 +5,9 @@ use std::{fs::File, path::PathBuf};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData},
-    programs::{CgroupAttachMode, Program, SchedClassifier, TestRun, TestRunOptions, Xdp, links::FdLink},
+    programs::{
+        CgroupAttachMode, Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp, links::FdLink,
+    },
 };
 use lb_common::{
     abi::{LAYOUT, Settings, limits, maps, programs},
@@ -159,11 +161,7 @@ impl Object {
 
     /// Loads what a program goes on with, if it isn't loaded yet.
     fn load_steps(&mut self, name: &str) -> Result<(), DatapathError> {
-        let loaded = match self.ebpf.program(name) {
-            Some(Program::Xdp(program)) => program.fd().is_ok(),
-            Some(Program::SchedClassifier(program)) => program.fd().is_ok(),
-            _ => false,
-        };
+        let loaded = self.ebpf.program(name).is_some_and(|program| program.fd().is_ok());
         match Kind::of(name) {
             Some(kind) if !loaded => steps::load(&mut self.ebpf, kind, &mut self.refusals),
             _ => Ok(()),
@@ -184,11 +182,8 @@ impl Object {
     /// The object doesn't have it, or the kernel refuses it.
     pub fn xdp(&mut self, name: &str) -> Result<&mut Xdp, DatapathError> {
         self.load_steps(name)?;
-        let program = Self::xdp_in(&mut self.ebpf, name)?;
-        if program.fd().is_err() {
-            self.refusals.attempt(name, || program.load())?;
-        }
-        Ok(program)
+        let program = loaded(&mut self.ebpf, name, &mut self.refusals)?;
+        program.try_into().map_err(DatapathError::kernel(name.to_string()))
     }
 
     /// A TC program, likewise.
@@ -197,16 +192,8 @@ impl Object {
     /// As for [`Object::xdp`].
     pub fn tc(&mut self, name: &str) -> Result<&mut SchedClassifier, DatapathError> {
         self.load_steps(name)?;
-        let program: &mut SchedClassifier = self
-            .ebpf
-            .program_mut(name)
-            .ok_or(DatapathError::NoObject)?
-            .try_into()
-            .map_err(DatapathError::kernel(name.to_string()))?;
-        if program.fd().is_err() {
-            self.refusals.attempt(name, || program.load())?;
-        }
-        Ok(program)
+        let program = loaded(&mut self.ebpf, name, &mut self.refusals)?;
+        program.try_into().map_err(DatapathError::kernel(name.to_string()))
     }
 
     /// Loads a program for processes' sockets, likewise.
@@ -214,15 +201,7 @@ impl Object {
     /// # Errors
     /// As for [`Object::xdp`].
     pub fn load_for_cgroup(&mut self, name: &str) -> Result<(), DatapathError> {
-        match self.ebpf.program_mut(name).ok_or(DatapathError::NoObject)? {
-            Program::CgroupSockAddr(program) if program.fd().is_err() => {
-                self.refusals.attempt(name, || program.load())
-            }
-            Program::CgroupSock(program) if program.fd().is_err() => {
-                self.refusals.attempt(name, || program.load())
-            }
-            _ => Ok(()),
-        }
+        loaded(&mut self.ebpf, name, &mut self.refusals).map(drop)
     }
 
     /// Attaches a program for processes' sockets to a cgroup.
@@ -259,6 +238,33 @@ impl Object {
         let options = TestRunOptions { data_in: Some(packet), ..TestRunOptions::new() };
         Ok(program.test_run(options).map_err(DatapathError::kernel(name.to_string()))?.return_value)
     }
+}
+
+/// Has the kernel take a program, of whatever type.
+pub(super) fn load(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// A program, loaded now if it isn't yet.
+///
+/// # Errors
+/// The object doesn't have it, or the kernel refuses it.
+pub(super) fn loaded<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &str,
+    refusals: &mut Refusals,
+) -> Result<&'a mut Program, DatapathError> {
+    let program = ebpf.program_mut(name).ok_or(DatapathError::NoObject)?;
+    if program.fd().is_err() {
+        refusals.attempt(name, || load(program))?;
+    }
+    Ok(program)
 }
 
 /// The object's bytes.

@@ -5,14 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use aya::{
-    Ebpf,
-    maps::ProgramArray,
-    programs::{Program, ProgramFd},
-};
+use aya::{Ebpf, maps::ProgramArray, programs::ProgramFd};
 use lb_common::abi::{maps, programs};
 
-use super::{DatapathError, pin::PinDir, refusal::Refusals};
+use super::{DatapathError, object, pin::PinDir, refusal::Refusals};
 
 /// Which programs call each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,25 +69,8 @@ pub fn load(ebpf: &mut Ebpf, kind: Kind, refusals: &mut Refusals) -> Result<(), 
 }
 
 fn load_one(ebpf: &mut Ebpf, name: &str, refusals: &mut Refusals) -> Result<ProgramFd, DatapathError> {
-    let failed = || super::object::refused(name);
-    let clone = |fd: Result<&ProgramFd, aya::programs::ProgramError>| {
-        fd.map_err(failed())?.try_clone().map_err(DatapathError::io(name))
-    };
-    match ebpf.program_mut(name).ok_or(DatapathError::NoObject)? {
-        Program::Xdp(program) => {
-            if program.fd().is_err() {
-                refusals.attempt(name, || program.load())?;
-            }
-            clone(program.fd())
-        }
-        Program::SchedClassifier(program) => {
-            if program.fd().is_err() {
-                refusals.attempt(name, || program.load())?;
-            }
-            clone(program.fd())
-        }
-        _ => Err(DatapathError::NoObject),
-    }
+    let program = object::loaded(ebpf, name, refusals)?;
+    program.fd().map_err(object::refused(name))?.try_clone().map_err(DatapathError::io(name))
 }
 
 /// Pins both arrays under a name that no earlier agent's has.

@@ -3,10 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use aya::{
-    Ebpf, EbpfLoader,
-    programs::{Program, ProgramError},
-};
+use aya::{Ebpf, EbpfLoader};
 use lb_common::{
     abi::{limits, maps, programs},
     flow_table,
@@ -111,15 +108,10 @@ fn loader() -> EbpfLoader<'static> {
 
 /// Loads all programs; which were refused, and why. What isn't a refusal, like a lack of permission, is one here.
 fn load_all(ebpf: &mut Ebpf) -> BTreeMap<String, String> {
-    let load = |program: &mut Program| match program {
-        Program::Xdp(program) => program.load(),
-        Program::SchedClassifier(program) => program.load(),
-        Program::CgroupSockAddr(program) => program.load(),
-        Program::CgroupSock(program) => program.load(),
-        _ => Err(ProgramError::UnexpectedProgramType),
-    };
     ebpf.programs_mut()
-        .filter_map(|(name, program)| Some((name.to_string(), refusal::reason(&load(program).err()?))))
+        .filter_map(|(name, program)| {
+            Some((name.to_string(), refusal::reason(&object::load(program).err()?)))
+        })
         .collect()
 }
 

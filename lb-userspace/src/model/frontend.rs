@@ -65,6 +65,11 @@ impl Frontend {
         self.addresses.iter().any(IpAddr::is_unspecified)
     }
 
+    /// Is it at all of the node's own addresses of a family?
+    pub fn is_anywhere_of(&self, v6: bool) -> bool {
+        self.addresses.iter().any(|address| address.is_unspecified() && address.is_ipv6() == v6)
+    }
+
     /// The addresses that it names: not all of the node's.
     pub fn named(&self) -> impl Iterator<Item = IpAddr> {
         self.addresses.iter().copied().filter(|address| !address.is_unspecified())
@@ -82,9 +87,7 @@ impl Frontend {
 
     /// Is it there as one of all of the node's addresses?
     pub fn is_anywhere_at(&self, address: IpAddr, own: &OwnAddresses) -> bool {
-        own.contains(&address)
-            && !self.except.contains(&address)
-            && self.addresses.iter().any(|a| a.is_unspecified() && a.is_ipv6() == address.is_ipv6())
+        own.contains(&address) && !self.except.contains(&address) && self.is_anywhere_of(address.is_ipv6())
     }
 
     /// Is it at an address of the node's?
@@ -148,8 +151,7 @@ impl Frontend {
                 return Err(ModelError::DirectTarget { service: service(), port: *port, forward });
             }
         }
-        let anywhere = |v6| self.addresses.iter().any(|a| a.is_unspecified() && a.is_ipv6() == v6);
-        if let Some(address) = self.except.iter().find(|address| !anywhere(address.is_ipv6())) {
+        if let Some(address) = self.except.iter().find(|address| !self.is_anywhere_of(address.is_ipv6())) {
             return Err(self.other_family(name, address.to_string(), address.is_ipv6()));
         }
         if self.sources.is_empty() {

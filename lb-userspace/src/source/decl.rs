@@ -233,9 +233,7 @@ impl ServiceDecl {
         let all = std::iter::once(&first).chain(&self.frontends);
         let mut frontends = all.map(|decl| self.frontend(decl)).collect::<Result<Vec<_>, _>>()?;
         for address in parse_addresses(&self.vip_except)? {
-            let of_all = |f: &Frontend| {
-                f.addresses.iter().any(|a| a.is_unspecified() && a.is_ipv6() == address.is_ipv6())
-            };
+            let of_all = |f: &Frontend| f.is_anywhere_of(address.is_ipv6());
             // One that nobody can leave out is the first's, where it is refused.
             let nobody = !frontends.iter().any(of_all);
             for (i, frontend) in frontends.iter_mut().enumerate() {
