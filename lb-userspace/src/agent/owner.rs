@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::abi::BackendId;
+use lb_common::abi::{Backend, BackendId};
 use rtnetlink::Handle as Netlink;
 
 use self::places::has_direct;
@@ -275,8 +275,16 @@ impl Owner {
                 return;
             }
             let census = self.shared.census();
-            let busy =
-                |id| !retired.contains(&id) || census.pinned.contains_key(&id) || self.maps.active(id) != 0;
+            let busy = |id| {
+                !retired.contains(&id)
+                    || census.pinned.contains_key(&id)
+                    || self.maps.active(id) != 0
+                    || state
+                        .actual
+                        .backend(id)
+                        .and_then(Backend::address)
+                        .is_some_and(|address| census.past.contains(&address))
+            };
             collect(&state.desired, &state.actual, busy)
         };
         if !steps.steps.is_empty()

@@ -1,6 +1,9 @@
 //! What a walk over the flow tables found, and what follows for the accounting.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use lb_common::{
     abi::{BackendId, ServiceId},
@@ -16,6 +19,8 @@ pub struct Census {
     pub counted: HashMap<BackendId, u32>,
     /// All flows, by backend.
     pub pinned: HashMap<BackendId, u32>,
+    /// Addresses of backends to which flows past their VIPs are pinned: they are told by those, and have no backend.
+    pub past: HashSet<IpAddr>,
     /// Age in milliseconds of the oldest flow that counts, by backend.
     pub oldest: HashMap<BackendId, u64>,
     /// Flows that ran into a timeout, by service.

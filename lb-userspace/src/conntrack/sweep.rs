@@ -121,6 +121,9 @@ impl Pass<'_> {
     fn count<A: Sweep>(&self, flow: &Flow<A>, census: &mut Census) {
         census.flows += 1;
         *census.pinned.entry(flow.backend).or_default() += 1;
+        if flow.backend == BackendId(0) {
+            census.past.insert(flow.dst.to_ip());
+        }
         if Word(flow.state).counted() {
             census.count(flow.backend, self.clock.millis(age(self.clock.now(), flow.created)));
         }

@@ -116,26 +116,27 @@ impl Filter {
     /// The kernel refuses.
     pub fn set_backend(&mut self, id: BackendId, address: Option<IpAddr>) -> Result<(), MapError> {
         let new = address.map(of_backend);
-        let old = match new {
-            Some(bit) => self.backends.insert(id, bit),
-            None => self.backends.remove(&id),
-        };
+        let old = self.backends.get(&id).copied();
         if old == new {
             return Ok(());
         }
-        if let Some(bit) = new {
-            self.add(bit)?;
+        match new {
+            Some(bit) => {
+                self.add(bit)?;
+                self.backends.insert(id, bit);
+            }
+            None => drop(self.backends.remove(&id)),
         }
         old.map_or(Ok(()), |bit| self.remove(bit))
     }
 
     fn add(&mut self, (word, bit): Bit) -> Result<(), MapError> {
-        let users = self.users.entry((word, bit)).or_default();
-        *users += 1;
-        if *users > 1 {
-            return Ok(());
+        let users = self.users.get(&(word, bit)).copied().unwrap_or(0);
+        if users == 0 {
+            self.write(word, |value| value | 1 << bit)?;
         }
-        self.write(word, |value| value | 1 << bit)
+        self.users.insert((word, bit), users + 1);
+        Ok(())
     }
 
     fn remove(&mut self, (word, bit): Bit) -> Result<(), MapError> {
@@ -148,9 +149,12 @@ impl Filter {
         self.write(word, |value| value & !(1 << bit))
     }
 
+    /// What the kernel doesn't take isn't noted.
     fn write(&mut self, word: u32, change: impl Fn(u64) -> u64) -> Result<(), MapError> {
         let Some(value) = self.words.get_mut(word as usize) else { return Ok(()) };
-        *value = change(*value);
-        self.map.set(word, *value, 0)
+        let changed = change(*value);
+        self.map.set(word, changed, 0)?;
+        *value = changed;
+        Ok(())
     }
 }

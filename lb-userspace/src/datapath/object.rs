@@ -1,6 +1,6 @@
 //! The BPF object: loaded over the maps that are pinned, or over new ones.
 
-use std::{fs::File, path::PathBuf};
+use std::fs::File;
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -18,7 +18,7 @@ use super::{
     Clock, DatapathError, clock, links,
     pin::PinDir,
     refusal::{self, Refusals},
-    steps::{self, Kind},
+    steps::{self, Arrays, Kind},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowpin-bpf.o"));
@@ -49,8 +49,7 @@ pub struct Object {
     pub max_flows: u32,
     /// Seed of the flow tables' hash.
     pub seed: u32,
-    /// Pins of this agent's arrays of programs, and where those of all agents are.
-    arrays: (Vec<PathBuf>, PathBuf),
+    arrays: Arrays,
     refusals: Refusals,
 }
 
@@ -110,7 +109,7 @@ impl Object {
         let ebpf = loader.load(OBJECT).map_err(refused("loading the BPF object"))?;
         let refusals = Refusals::default();
         let adopted = settings.is_some();
-        let arrays = (steps::pin(&ebpf, pins)?, pins.programs());
+        let arrays = Arrays::pin(&ebpf, pins)?;
         let mut object = Self { ebpf, clock, adopted, max_flows, seed, arrays, refusals };
         object.load_own()?;
         if settings.is_none() {
@@ -161,11 +160,10 @@ impl Object {
 
     /// Loads what a program goes on with, if it isn't loaded yet.
     fn load_steps(&mut self, name: &str) -> Result<(), DatapathError> {
+        let Some(kind) = Kind::of(name) else { return Ok(()) };
+        self.arrays.keep();
         let loaded = self.ebpf.program(name).is_some_and(|program| program.fd().is_ok());
-        match Kind::of(name) {
-            Some(kind) if !loaded => steps::load(&mut self.ebpf, kind, &mut self.refusals),
-            _ => Ok(()),
-        }
+        if loaded { Ok(()) } else { steps::load(&mut self.ebpf, kind, &mut self.refusals) }
     }
 
     /// All programs that are attached are this agent's by now: what those of earlier ones went on with may go.
@@ -173,7 +171,7 @@ impl Object {
     /// # Errors
     /// The file system refuses.
     pub fn forget_earlier(&self) -> Result<(), DatapathError> {
-        steps::keep_only(&self.arrays.1, &self.arrays.0)
+        self.arrays.forget_earlier()
     }
 
     /// An XDP program. Loaded when it is first wanted: the verifier takes the better part of a second for each.

@@ -3,7 +3,7 @@
 //! An array of programs is emptied when nobody has it open any more (`prog_array_map_clear`, kernel/bpf/arraymap.c). So each agent pins its own, under a
 //! name of its own, for as long as a program that calls into it is attached, and removes those of earlier ones when all of theirs have been replaced.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use aya::{Ebpf, maps::ProgramArray, programs::ProgramFd};
 use lb_common::abi::{maps, programs};
@@ -73,31 +73,58 @@ fn load_one(ebpf: &mut Ebpf, name: &str, refusals: &mut Refusals) -> Result<Prog
     program.fd().map_err(object::refused(name))?.try_clone().map_err(DatapathError::io(name))
 }
 
-/// Pins both arrays under a name that no earlier agent's has.
-///
-/// # Errors
-/// The kernel or the file system refuses.
-pub fn pin(ebpf: &Ebpf, pins: &PinDir) -> Result<Vec<PathBuf>, DatapathError> {
-    let own: u64 = rand::random();
-    [maps::XDP_TAILS, maps::TC_TAILS]
-        .into_iter()
-        .map(|name| {
-            let path = pins.programs().join(format!("{own:016x}-{name}"));
-            let map = ebpf.map(name).ok_or(DatapathError::NoObject)?;
-            map.pin(&path).map_err(DatapathError::kernel(name))?;
-            Ok(path)
-        })
-        .collect()
+/// This agent's arrays of programs, by their pins.
+pub struct Arrays {
+    own: Vec<PathBuf>,
+    /// Where those of all agents are.
+    all: PathBuf,
+    /// May a program that calls into them be attached?
+    used: bool,
 }
 
-/// Removes the pins of earlier agents' arrays: nothing that calls into them is attached any more.
-///
-/// # Errors
-/// The file system refuses.
-pub fn keep_only(pins: &Path, own: &[PathBuf]) -> Result<(), DatapathError> {
-    let entries = std::fs::read_dir(pins).map_err(DatapathError::io("programs"))?;
-    for entry in entries.flatten().filter(|entry| !own.contains(&entry.path())) {
-        std::fs::remove_file(entry.path()).map_err(DatapathError::io("programs"))?;
+impl Arrays {
+    /// Pins both under a name that no earlier agent's has.
+    ///
+    /// # Errors
+    /// The kernel or the file system refuses.
+    pub fn pin(ebpf: &Ebpf, pins: &PinDir) -> Result<Self, DatapathError> {
+        let own: u64 = rand::random();
+        let mut arrays = Self { own: Vec::new(), all: pins.programs(), used: false };
+        for name in [maps::XDP_TAILS, maps::TC_TAILS] {
+            let path = arrays.all.join(format!("{own:016x}-{name}"));
+            let map = ebpf.map(name).ok_or(DatapathError::NoObject)?;
+            map.pin(&path).map_err(DatapathError::kernel(name))?;
+            arrays.own.push(path);
+        }
+        Ok(arrays)
     }
-    Ok(())
+
+    /// A program that calls into them is about to be attached: from now on they outlive this agent.
+    pub const fn keep(&mut self) {
+        self.used = true;
+    }
+
+    /// Removes the pins of earlier agents' arrays: nothing that calls into them is attached any more.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn forget_earlier(&self) -> Result<(), DatapathError> {
+        let entries = std::fs::read_dir(&self.all).map_err(DatapathError::io("programs"))?;
+        for entry in entries.flatten().filter(|entry| !self.own.contains(&entry.path())) {
+            std::fs::remove_file(entry.path()).map_err(DatapathError::io("programs"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Arrays {
+    fn drop(&mut self) {
+        if self.used {
+            return;
+        }
+        for path in &self.own {
+            // A start that failed: what stays is removed by the next agent.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
