@@ -33,7 +33,7 @@ enum Verb {
     /// The BPF object alone: target/bpf/flowpin-bpf.o
     BuildEbpf,
     /// Format, lints, unit and property tests, house rules, packets and real traffic (needs root)
-    Test,
+    Test(test::Options),
     /// Every kernel of the matrix, under emulation: loads of every program, then real traffic
     TestKernels(kernels::Options),
     /// The house rules
@@ -55,7 +55,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().verb {
         Verb::Build { release } => build::all(release),
         Verb::BuildEbpf => build::ebpf(),
-        Verb::Test => test::run(),
+        Verb::Test(options) => test::run(&options),
         Verb::TestKernels(options) => kernels::matrix(&options),
         Verb::Tidy => tidy::run(),
         Verb::Demo => demo::run(),
