@@ -11,7 +11,9 @@ use flowpin_tests::harness::{
     Agent, Cgroup, Net, Ns,
     agent::{interfaces, service},
     client::{Conn, at},
-    decap, eventually,
+    decap,
+    devices::{self, Outcome, carries_or_says},
+    eventually,
     server::Server,
     topology::Family::{self, V4, V6},
     udp,
@@ -123,6 +125,7 @@ pub fn run(without: &[String], mut tell: impl FnMut(Step)) {
             }));
         }
     }
+    tell(attempt("devices", by_other_devices));
     tell(attempt("sockets", || {
         let _cgroup = Cgroup::enter();
         let config = format!("[sockets]\nscope = \"host\"\n{}", config("tc", &[Kind::Least, Kind::Hash]));
@@ -130,6 +133,21 @@ pub fn run(without: &[String], mut tell: impl FnMut(Step)) {
         [Kind::Least, Kind::Hash].into_iter().for_each(|kind| carry(&net.node, &agent, kind));
         nothing_left(&agent);
     }));
+}
+
+/// Kinds of devices that not every kernel of those who develop has: data is carried, or it is said why not.
+fn by_other_devices() {
+    use devices::Kind::{Bond, Ipvlan, Veth, Vlan, Wireguard};
+    for kind in [Vlan, Bond, Ipvlan, Wireguard] {
+        for (backends, attach) in [(kind, "tc"), (Veth, "xdp")] {
+            match carries_or_says(kind, backends, attach) {
+                Outcome::Carried => {}
+                // Shown, so that it can be read what was refused.
+                Outcome::Refused(why) => println!("refused: {why}"),
+                Outcome::Lacking(what) => panic!("{what}"),
+            }
+        }
+    }
 }
 
 /// Runs a step; a panic is its failure.

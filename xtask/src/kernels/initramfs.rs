@@ -13,9 +13,9 @@ use anyhow::{Context, ensure};
 use super::fetch::{Kernel, output};
 
 /// Modules that the tests need, each with those that it needs.
-const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
+const MODULES: [&str; 7] = ["veth", "sch_ingress", "cls_bpf", "8021q", "bonding", "ipvlan", "wireguard"];
 /// Programs of this machine that a guest needs besides busybox.
-const PROGRAMS: [&str; 2] = ["ip", "ethtool"];
+const PROGRAMS: [&str; 3] = ["ip", "ethtool", "wg"];
 
 /// What goes in, besides what every guest has.
 pub struct Contents<'a> {

@@ -27,8 +27,8 @@ static MATRIX: [Wanted; 5] = [
     Wanted { name: "newest", series: &[], whose: "rolling distributions" },
 ];
 /// Steps of a functional round, as `flowpin-guest round` names them.
-const STEPS: [&str; 9] =
-    ["TC", "XDP", "sockets", "consistent hash", "snat", "dsr", "dsr-ipip", "fast", "peer"];
+const STEPS: [&str; 10] =
+    ["TC", "XDP", "sockets", "consistent hash", "snat", "dsr", "dsr-ipip", "fast", "peer", "devices"];
 /// Steps that need a kernel newer than the oldest, and which (README, limits).
 const SINCE: [(&str, [u32; 2]); 1] = [("dsr-ipip", [6, 7])];
 /// Short connections on the oldest kernel, with the sweeper at work.

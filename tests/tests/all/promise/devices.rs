@@ -1,118 +1,23 @@
 //! Promise: whatever kind of device leads to clients or to backends, it carries their data, or is refused with a
-//! reason.
-
-use std::time::Duration;
+//! reason. Kinds that this kernel lacks are tried by `scripts/test-kernels` on those that have them.
 
 use flowpin_tests::harness::{
     Agent, Ns,
-    agent::{interfaces, service},
-    client::{Conn, at},
-    devices::{Kind, Link, connect},
-    eventually,
+    agent::interfaces,
+    devices::{Kind, Outcome, World, carries_or_says},
     netfilter::load,
     rulesets::{self, Names},
-    server::Server,
     topology::Family::{self, V4, V6},
-    udp,
 };
-use serde_json::Value;
-
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// client – node – backend, by links of two kinds.
-struct World {
-    client: Ns,
-    node: Ns,
-    _backend: Ns,
-    links: [Link; 2],
-    _server: Server,
-}
-
-impl World {
-    /// `Err`: the kernel lacks a kind.
-    fn new(uplink: Kind, backends: Kind) -> Result<Self, String> {
-        let (client, node, backend) = (Ns::lenient("c"), Ns::lenient("n"), Ns::lenient("b"));
-        node.must("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
-        let links = [connect(uplink, &node, "up", &client, 1)?, connect(backends, &node, "be", &backend, 2)?];
-        udp::echo(&backend, 53);
-        let server = Server::start(&backend, "b", [80]);
-        Ok(Self { client, node, _backend: backend, links, _server: server })
-    }
-
-    fn services() -> String {
-        [(V4, "10.2.0.2"), (V6, "fd02::2")]
-            .map(|(family, target)| {
-                let ports = "\"80/tcp\", \"53/udp\"";
-                service(&format!("{family:?}"), &family.vip(0), ports, &[target.into()], "")
-            })
-            .concat()
-    }
-
-    /// Data both ways, by TCP and UDP, counted.
-    fn carries(&self, agent: &Agent, name: &str) {
-        for family in [V4, V6] {
-            let service = format!("{family:?}");
-            self.client.run(|| {
-                let one = |i| {
-                    Conn::open(at(&family.vip(0), 80))
-                        .unwrap_or_else(|e| panic!("{name}, {family:?}, {i}: {e}"))
-                };
-                let mut conns: Vec<Conn> = (0..10).map(one).collect();
-                for conn in &mut conns {
-                    conn.exchange(200_000).unwrap_or_else(|e| panic!("{name}, {family:?}: {e}"));
-                }
-                let socket = udp::connect(at(&family.vip(0), 53));
-                for number in 0..20 {
-                    udp::exchange(&socket, number, 1_000);
-                }
-                assert_eq!(agent.active(&service), [11], "{name}, {family:?}");
-            });
-            agent.done(&["connection", "close", "--service", &service]);
-            assert_eq!(agent.active(&service), [0], "{name}, {family:?}");
-        }
-        assert_eq!(agent.sweeps(2)["accounting_drift"], 0, "{name}");
-    }
-}
-
-/// Why an interface isn't in use, once the agent has decided about all of them.
-fn refusal(agent: &Agent, links: &[Link]) -> Option<String> {
-    eventually("every interface is attached or refused", LIMIT, || {
-        let status = agent.json(&["status"]);
-        let all = status["interfaces"].as_array().cloned().unwrap_or_default();
-        let found = |name: &str| all.iter().find(|i| i["name"] == name).cloned();
-        let views: Vec<Value> = links.iter().filter_map(|link| found(&link.attach)).collect();
-        let undecided = |view: &Value| view["error"].is_null() && view["mode"].is_null();
-        if views.len() < links.len() || views.iter().any(undecided) {
-            return Err(status.to_string());
-        }
-        Ok(views.iter().find_map(|view| Some(format!("{}: {}", view["name"], view["error"].as_str()?))))
-    })
-}
-
-/// `attach`: how the uplink is.
-fn carries_or_says(uplink: Kind, backends: Kind, attach: &str) {
-    let name = format!("{uplink:?} by {attach} to clients, {backends:?} to backends");
-    let world = match World::new(uplink, backends) {
-        Ok(world) => world,
-        Err(lacks) => return println!("skipped, {name}: {lacks}"),
-    };
-    let config = interfaces(&[(&world.links[0].attach, attach), (&world.links[1].attach, "tc")]);
-    let mut agent = Agent::prepare(&world.node, &(config + &World::services()));
-    agent.spawn(&[]);
-    agent.answers();
-    if let Some(why) = refusal(&agent, &world.links) {
-        println!("refused, {name}: {why}");
-        assert!(why.split_whitespace().count() > 4, "{name}: no reason: {why}");
-        assert_eq!(agent.cli(&["status"]).status.code(), Some(1), "{name}: status has nothing against it");
-        return;
-    }
-    println!("attached, {name}");
-    world.carries(&agent, &name);
-}
 
 fn on_both_sides(kind: Kind) {
-    carries_or_says(kind, kind, "tc");
-    carries_or_says(kind, Kind::Veth, "xdp");
+    for (backends, attach) in [(kind, "tc"), (Kind::Veth, "xdp")] {
+        match carries_or_says(kind, backends, attach) {
+            Outcome::Carried => {}
+            Outcome::Refused(why) => println!("refused: {why}"),
+            Outcome::Lacking(what) => println!("left to other kernels: {what}"),
+        }
+    }
 }
 
 #[test]
@@ -148,6 +53,11 @@ fn bonds() {
 #[test]
 fn vxlans() {
     on_both_sides(Kind::Vxlan);
+}
+
+#[test]
+fn wireguard() {
+    on_both_sides(Kind::Wireguard);
 }
 
 #[test]
@@ -218,8 +128,7 @@ fn pods_on_a_bridge_that_iptables_sees() {
         world.carries(&agent, &format!("{kind:?}"));
         if kind == Kind::BridgePort {
             // Answers to it don't leave the bridge, and leave by its port.
-            let from_pod = World { client: pod, ..world };
-            from_pod.carries(&agent, "a pod on the same bridge");
+            world.with_client(pod).carries(&agent, "a pod on the same bridge");
         }
     }
 }

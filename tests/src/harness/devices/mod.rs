@@ -9,6 +9,10 @@ use std::{
 
 use super::{Ns, topology::can_solicit};
 
+mod world;
+
+pub use world::{Outcome, World, carries_or_says};
+
 /// What a link is made of, on the node's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -28,6 +32,8 @@ pub enum Kind {
     Bond,
     /// A VXLAN over a veth pair.
     Vxlan,
+    /// A WireGuard tunnel over a veth pair, which has no Ethernet headers.
+    Wireguard,
     /// A tunnel without Ethernet headers, carried by a process.
     Tun,
     /// The same with Ethernet headers.
@@ -62,14 +68,19 @@ pub fn connect(kind: Kind, node: &Ns, name: &str, far: &Ns, number: u8) -> Resul
         }
         Kind::Vxlan => {
             pair(node, &lower, far, "lower");
-            let (near_address, far_address) = (format!("172.16.{number}.1"), format!("172.16.{number}.2"));
-            node.ip(&format!("addr add {near_address}/24 dev {lower}"));
-            far.ip(&format!("addr add {far_address}/24 dev lower"));
+            let [near_address, far_address] = underlay(node, &lower, far, number);
             let ends = |dev: &str, local: &str, remote: &str| {
                 format!("type vxlan id {number} dev {dev} local {local} remote {remote} dstport 4789")
             };
             add(node, &format!("name {upper} {}", ends(&lower, &near_address, &far_address)))?;
             add(far, &format!("name eth0 {}", ends("lower", &far_address, &near_address)))?;
+        }
+        Kind::Wireguard => {
+            pair(node, &lower, far, "lower");
+            let addresses = underlay(node, &lower, far, number);
+            add(node, &format!("name {upper} type wireguard"))?;
+            add(far, "name eth0 type wireguard")?;
+            keys([(node, &upper), (far, "eth0")], &addresses);
         }
         Kind::Bridge | Kind::BridgePort | Kind::Bond => {
             pair(node, &lower, far, "eth0");
@@ -104,6 +115,46 @@ fn pair(node: &Ns, name: &str, far: &Ns, peer: &str) {
     far.ip(&format!("link set {peer} up"));
     // So that the veth takes what XDP_TX sends.
     far.must(&format!("ethtool -K {peer} gro on"));
+}
+
+/// Addresses of a veth pair that a tunnel goes over: the node's, the neighbour's.
+fn underlay(node: &Ns, lower: &str, far: &Ns, number: u8) -> [String; 2] {
+    let addresses = [1, 2].map(|host| format!("172.16.{number}.{host}"));
+    node.ip(&format!("addr add {}/24 dev {lower}", addresses[0]));
+    far.ip(&format!("addr add {}/24 dev lower", addresses[1]));
+    addresses
+}
+
+/// Makes two ends of WireGuard each other's peer. `addresses`: where each of them is reached.
+fn keys(ends: [(&Ns, &str); 2], addresses: &[String; 2]) {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let pairs = [0, 1].map(|end: usize| {
+        let private = wg("genkey", "");
+        let file = directory.path().join(end.to_string());
+        std::fs::write(&file, &private).expect("a key");
+        (file.display().to_string(), wg("pubkey", &private))
+    });
+    for (end, (ns, name)) in ends.into_iter().enumerate() {
+        let ((key, _), (_, peer), address) = (&pairs[end], &pairs[1 - end], &addresses[1 - end]);
+        ns.must(&format!(
+            "wg set {name} listen-port 51820 private-key {key} peer {peer} allowed-ips 0.0.0.0/0,::/0 \
+             endpoint {address}:51820"
+        ));
+    }
+}
+
+/// What `wg` makes of its input.
+fn wg(verb: &str, input: &str) -> String {
+    let mut child = std::process::Command::new("wg")
+        .arg(verb)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("wg: scripts/setup installs it");
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it is read");
+    let out = child.wait_with_output().expect("wg");
+    assert!(out.status.success(), "wg {verb}");
+    String::from_utf8(out.stdout).expect("base64").trim().to_string()
 }
 
 /// `ip link add`. Only that the kernel doesn't know the kind is an error.
