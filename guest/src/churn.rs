@@ -14,6 +14,7 @@ use flowpin_tests::harness::{
     client::at,
     topology::Family::V4,
 };
+use serde_json::Value;
 
 use crate::round::nothing_left;
 
@@ -38,7 +39,7 @@ pub fn run(connections: usize) {
                 scope.spawn(|| {
                     while next.fetch_add(1, Ordering::Relaxed) < connections {
                         let number = next.load(Ordering::Relaxed);
-                        one(number).unwrap_or_else(|e| panic!("connection {number}: {e}"));
+                        one(number).unwrap_or_else(|e| panic!("connection {number}: {e}; {}", said(&agent)));
                     }
                 });
             }
@@ -49,6 +50,14 @@ pub fn run(connections: usize) {
     let total: u64 =
         total.as_array().expect("backends").iter().filter_map(|b| b["total_connections"].as_u64()).sum();
     assert!(total >= connections as u64, "{total} of {connections} connections are counted");
+}
+
+/// What the agent has to say about connections that fail.
+pub fn said(agent: &Agent) -> String {
+    let stats = agent.json(&["stats"]);
+    let counted = |(name, count): (&String, &Value)| (*count != 0).then(|| format!("{name} {count}"));
+    let drops: Vec<String> = stats["drops"].as_object().into_iter().flatten().filter_map(counted).collect();
+    format!("dropped: {}", drops.join(", "))
 }
 
 /// Asked, answered, ended by the server; or, every other time, reset by the client.

@@ -41,9 +41,8 @@ enum Verb {
     },
     /// The agent ($FLOWPIN_BIN) by TC, XDP, past the stack and at sockets; a JSON object for each step
     Round {
-        /// A step that this kernel can't do
-        #[arg(long)]
-        without: Vec<String>,
+        /// Steps; none: every one
+        steps: Vec<String>,
     },
     /// Short connections while the sweeper walks
     Churn {
@@ -65,9 +64,9 @@ fn main() -> anyhow::Result<()> {
                 }
             }
         }
-        Verb::Round { without } => {
+        Verb::Round { steps } => {
             let mut failed = 0;
-            round::run(&without, |step| {
+            round::run(&steps, |step| {
                 failed += usize::from(step.failed.is_some());
                 println!("{}", serde_json::json!(step));
             });

@@ -20,6 +20,8 @@ use flowpin_tests::harness::{
 };
 use serde::Serialize;
 
+use crate::churn::said;
+
 /// Backends of each service.
 const BACKENDS: usize = 3;
 /// Connections of a client through one VIP.
@@ -100,12 +102,13 @@ const WORLDS: [World; 5] = [
     World { attach: "peer", steps: &[("peer", &[Kind::Least])] },
 ];
 
-/// Every step but those of worlds that begin with one of `without`. Calls `tell` as each of them ends.
-pub fn run(without: &[String], mut tell: impl FnMut(Step)) {
+/// These steps, or every one if there is none. Calls `tell` as each of them ends.
+pub fn run(wanted: &[String], mut tell: impl FnMut(Step)) {
+    let is_wanted = |step: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == step);
     let net = Net::new(BACKENDS);
     let _servers: Vec<Server> = net.backends.iter().enumerate().map(|(i, ns)| serve(ns, i)).collect();
-    let wanted = |world: &&World| without.iter().all(|step| step != world.steps[0].0);
-    for World { attach, steps } in WORLDS.iter().filter(wanted) {
+    for World { attach, steps } in &WORLDS {
+        let steps: Vec<_> = steps.iter().filter(|(step, _)| is_wanted(step)).collect();
         let kinds: Vec<Kind> = steps.iter().flat_map(|(_, kinds)| kinds.iter().copied()).collect();
         let mut agent = None;
         for (number, (step, own)) in steps.iter().enumerate() {
@@ -125,7 +128,12 @@ pub fn run(without: &[String], mut tell: impl FnMut(Step)) {
             }));
         }
     }
-    tell(attempt("devices", by_other_devices));
+    if is_wanted("devices") {
+        tell(attempt("devices", by_other_devices));
+    }
+    if !is_wanted("sockets") {
+        return;
+    }
     tell(attempt("sockets", || {
         let _cgroup = Cgroup::enter();
         let config = format!("[sockets]\nscope = \"host\"\n{}", config("tc", &[Kind::Least, Kind::Hash]));
@@ -207,7 +215,7 @@ fn carry_one(client: &Ns, agent: &Agent, kind: Kind, family: Family) {
     };
     client.run(|| {
         let mut conns: Vec<Conn> = (0..CONNECTIONS)
-            .map(|_| Conn::open(at(&vip, 80)).unwrap_or_else(|e| panic!("{name}: {e}")))
+            .map(|i| Conn::open(at(&vip, 80)).unwrap_or_else(|e| panic!("{name}, {i}: {e}; {}", said(agent))))
             .collect();
         for conn in &mut conns {
             conn.exchange(BYTES).unwrap_or_else(|e| panic!("{name}: {e}"));

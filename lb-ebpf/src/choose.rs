@@ -252,10 +252,11 @@ extern "C" fn flowpin_scan_even(pick: *mut Pick, id: BlockId, clients: u32) -> u
         } else {
             with_fewest16(set, least, count)
         };
-        // Others come and go meanwhile.
-        if tie != 0 {
-            pick.least.offer(id, tie, least, block.even_weight, pick.chance);
+        // Others come and go meanwhile: with nobody left who has as few, each is looked at once.
+        if tie == 0 {
+            return UNEVEN | set;
         }
+        pick.least.offer(id, tie, least, block.even_weight, pick.chance);
     }
     block.next
 }

@@ -80,10 +80,12 @@ fn modules(kernel: &Kernel, to: &Path) -> anyhow::Result<()> {
         let mut modprobe = Command::new("modprobe");
         modprobe.arg("-d").arg(&kernel.root).args(["-S", &kernel.release, "--show-depends", name]);
         for line in output(&mut modprobe)?.lines() {
-            // `builtin NAME` needs nothing.
-            let Some(path) = line.strip_prefix("insmod ").map(|path| PathBuf::from(path.trim())) else {
+            // `builtin NAME` needs nothing. Options may follow a path.
+            let Some(path) = line.strip_prefix("insmod ").and_then(|path| path.split_whitespace().next())
+            else {
                 continue;
             };
+            let path = PathBuf::from(path);
             let file = path.file_name().context("a module has a name")?.to_string_lossy().into_owned();
             let plain = file.trim_end_matches(".xz").trim_end_matches(".zst").to_string();
             if order.contains(&plain) {

@@ -49,6 +49,9 @@ pub struct Options {
     /// Loads of the programs, no traffic
     #[arg(long)]
     load_only: bool,
+    /// Only these steps of the round, by their columns in KERNELS.md, and `churn`; nothing is loaded for its figures
+    #[arg(long = "step", conflicts_with_all = ["load_only", "write"])]
+    steps: Vec<String>,
     /// Write what is measured into lb-ebpf/budget.md and KERNELS.md, instead of comparing
     #[arg(long)]
     write: bool,
@@ -62,6 +65,11 @@ pub fn matrix(options: &Options) -> anyhow::Result<()> {
     if let Some(unknown) = options.kernels.iter().find(|name| MATRIX.iter().all(|w| w.name != **name)) {
         let names: Vec<&str> = MATRIX.iter().map(|w| w.name).collect();
         bail!("no kernel is called {unknown}: {}", names.join(", "));
+    }
+    if let Some(unknown) =
+        options.steps.iter().find(|step| !STEPS.contains(&step.as_str()) && *step != "churn")
+    {
+        bail!("no step is called {unknown}: {}, churn", STEPS.join(", "));
     }
     prepare(options.load_only)?;
     let mut seen: BTreeMap<&str, Report> = BTreeMap::new();
@@ -80,18 +88,33 @@ pub fn matrix(options: &Options) -> anyhow::Result<()> {
             continue;
         };
         println!("\n== {}: {}", kernel.name, kernel.release);
-        let churn = (wanted.name == MATRIX[0].name).then_some(CHURN);
-        let report = if options.load_only { loads(&kernel)? } else { all(&kernel, churn)? };
+        let churn: &[&str] = if wanted.name == MATRIX[0].name { &["churn"] } else { &[] };
+        let beyond: Vec<&str> = beyond(&kernel).collect();
+        let asked = |step: &&str| options.steps.is_empty() || options.steps.iter().any(|asked| asked == step);
+        let of_all = STEPS.iter().chain(churn).copied();
+        let steps: Vec<&str> = of_all.filter(|step| !beyond.contains(step)).filter(asked).collect();
+        let report = match (options.load_only, options.steps.is_empty()) {
+            (true, _) => loads(&kernel)?,
+            (false, true) => carries(&kernel, &load_task(), &steps)?,
+            (false, false) => carries(&kernel, "", &steps)?,
+        };
+        let failed = report.steps.iter().filter(|step| step.failed.is_some());
+        wrong.extend(failed.map(|step| format!("{}: {} fails", kernel.name, step.step)));
+        if !options.load_only && report.steps.len() != steps.len() {
+            wrong.push(format!(
+                "{}: {} steps of {} were tried",
+                kernel.name,
+                report.steps.len(),
+                steps.len()
+            ));
+        }
+        if !options.steps.is_empty() {
+            continue;
+        }
         if let Err(e) = table::check_budget(kernel.name, &report.loads) {
             wrong.push(e.to_string());
         }
         if !options.load_only {
-            let failed = report.steps.iter().filter(|step| step.failed.is_some());
-            wrong.extend(failed.map(|step| format!("{}: {} fails", kernel.name, step.step)));
-            let tried = STEPS.len() - beyond(&kernel).count() + usize::from(churn.is_some());
-            if report.steps.len() != tried {
-                wrong.push(format!("{}: {} steps of {tried} were tried", kernel.name, report.steps.len()));
-            }
             rows.push(row(wanted, &kernel, &report)?);
         }
         seen.insert(kernel.name, report);
@@ -174,15 +197,16 @@ fn beyond(kernel: &Kernel) -> impl Iterator<Item = &'static str> {
     SINCE.into_iter().filter(move |(_, since)| series.as_slice() < since.as_slice()).map(|(step, _)| step)
 }
 
-/// Loads, then traffic.
-fn all(kernel: &Kernel, churn: Option<usize>) -> anyhow::Result<Report> {
-    let mut task = load_task() + "\nexport FLOWPIN_BIN=/bin/flowpin\nflowpin-guest round";
-    for step in beyond(kernel) {
-        task += &format!(" --without '{step}'");
+/// What comes first, then the steps.
+fn carries(kernel: &Kernel, first: &str, steps: &[&str]) -> anyhow::Result<Report> {
+    let round: String =
+        steps.iter().filter(|step| **step != "churn").map(|step| format!(" '{step}'")).collect();
+    let mut task = format!("{first}\nexport FLOWPIN_BIN=/bin/flowpin\n");
+    if !round.is_empty() {
+        task += &format!("flowpin-guest round{round}\n");
     }
-    task += "\n";
-    if let Some(connections) = churn {
-        task += &format!("flowpin-guest churn {connections}\n");
+    if steps.contains(&"churn") {
+        task += &format!("flowpin-guest churn {CHURN}\n");
     }
     let contents = Contents {
         programs: &[binary("flowpin-guest"), binary("flowpin")],

@@ -17,6 +17,8 @@ use super::{
 
 /// Flows; each in one table entry a direction.
 const FLOWS: u32 = 20_000;
+/// Flows that each CPU opens and ends, one after the other.
+const ROUNDS: u32 = 100_000;
 
 /// The same packets on every CPU, each CPU beginning with every 64th at the same time.
 fn everywhere(world: &World, packet: impl Fn(u16) -> Vec<u8> + Sync) {
@@ -26,9 +28,7 @@ fn everywhere(world: &World, packet: impl Fn(u16) -> Vec<u8> + Sync) {
         for cpu in 0..cpus {
             let (barrier, packet) = (&barrier, &packet);
             scope.spawn(move || {
-                let mut set = CpuSet::new();
-                set.set(cpu).expect("a CPU that there is");
-                sched_setaffinity(Pid::from_raw(0), &set).expect("this thread may choose");
+                pin_to(cpu);
                 let mut out = Vec::new();
                 for port in 1..=FLOWS as u16 {
                     if port % 64 == 1 {
@@ -71,6 +71,45 @@ fn counted_once_and_taken_off_once() {
         let forward = world.flows4.entries().iter().filter(|f| f.dst == addr(net.vip)).count();
         assert_eq!(forward, FLOWS as usize, "{hook:?}: all of them linger");
     }
+}
+
+/// Counts that change while they are compared are no reason to find nobody.
+#[test]
+fn nobody_is_refused_while_others_come_and_go() {
+    for hook in Hook::ALL {
+        for backends in [2, 16] {
+            let mut world = World::with_flows(hook, 4 * FLOWS).unwrap();
+            let net = &NET4;
+            let added = Stage { world: &mut world, net }.service(TCP, 80, backends);
+            let from = |port, flags| eth().ip(net.client, net.vip).tcp(port, 80, flags).bytes();
+            let cpus = std::thread::available_parallelism().expect("CPUs are counted").get();
+            std::thread::scope(|scope| {
+                for cpu in 0..cpus {
+                    let world = &world;
+                    scope.spawn(move || {
+                        pin_to(cpu);
+                        let (mut out, port) = (Vec::new(), cpu as u16 + 1);
+                        let (opens, ends) = (from(port, SYN), from(port, RST));
+                        for _ in 0..ROUNDS {
+                            world.run_shared(&opens, &mut out).expect("it runs");
+                            world.run_shared(&ends, &mut out).expect("it runs");
+                        }
+                    });
+                }
+            });
+            let refused: u64 = world.reasons().unwrap().iter().sum();
+            assert_eq!(refused, 0, "{hook:?}, {backends} backends: {:?}", world.reasons());
+            let left: u32 = added.backends.iter().map(|b| world.active(*b).unwrap()).sum();
+            assert_eq!(left, 0, "{hook:?}, {backends} backends");
+        }
+    }
+}
+
+/// This thread stays on a CPU.
+fn pin_to(cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu).expect("a CPU that there is");
+    sched_setaffinity(Pid::from_raw(0), &set).expect("this thread may choose");
 }
 
 fn addr(ip: std::net::IpAddr) -> Addr4 {
