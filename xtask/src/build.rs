@@ -21,6 +21,13 @@ pub fn all(release: bool) -> anyhow::Result<()> {
     run(&mut command)
 }
 
+/// Object, binary, and what tests and benchmarks call. In one go: what is asked for alone may be built with other features of its dependencies,
+/// and so twice.
+pub fn everything() -> anyhow::Result<()> {
+    ebpf()?;
+    run(cargo().args(["build", "--release", "--workspace"]))
+}
+
 /// The object: `target/bpf/flowpin-bpf.o`.
 pub fn ebpf() -> anyhow::Result<()> {
     let linker = Command::new("bpf-linker").arg("--version").output();

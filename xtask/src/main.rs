@@ -65,8 +65,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn bench(options: &[String]) -> anyhow::Result<()> {
-    build::all(true)?;
-    run(cargo().args(["build", "--release", "--package", "flowpin-benches"]))?;
+    build::everything()?;
     run(Command::new(root().join("target/release/flowpin-bench")).args(options))
 }
 
@@ -76,10 +75,13 @@ fn root() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
-/// Runs a command in the workspace, its output shown.
+/// Runs a command, in the workspace if it doesn't say where, its output shown.
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let shown = format!("{command:?}");
-    let status = command.current_dir(root()).status().with_context(|| shown.clone())?;
+    if command.get_current_dir().is_none() {
+        command.current_dir(root());
+    }
+    let status = command.status().with_context(|| shown.clone())?;
     if !status.success() {
         bail!("{shown}: {status}");
     }

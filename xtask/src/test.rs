@@ -1,9 +1,10 @@
 //! Everything that must hold; stops at the first thing that doesn't. What costs nothing comes first, then the
-//! build, which the agent's lints and tests need, and what takes minutes last. All of it is built with one profile, so that
-//! dependencies are compiled once.
+//! build, which the agent's lints and tests need, and what takes minutes last. All of it is built with one profile and in one go, so that
+//! nothing is compiled twice; then the test programs are run.
 
 use std::{
     io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -11,6 +12,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
+use serde_json::Value;
 
 use crate::{build, cargo, kernels, tidy};
 
@@ -59,7 +61,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     stages.cargo("format", &["fmt", "--all", "--check"])?;
     stages.run("house rules", tidy::run)?;
     if !options.no_root {
-        stages.run("build", || build::all(true))?;
+        stages.run("build", build::everything)?;
     }
     let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"];
     stages.cargo("lints", &clippy)?;
@@ -72,23 +74,88 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             "\n== licences and sources: not checked, cargo-deny is not installed (cargo install cargo-deny)"
         );
     }
-    let host = ["lb-common", "lb-ebpf", "flowpin", "flowpin-guest", "xtask"];
-    let host: Vec<&str> = host.iter().flat_map(|package| ["--package", package]).collect();
-    stages.cargo("unit and property tests", &[&["test", "--release"], host.as_slice()].concat())?;
+    let mut programs = Vec::new();
+    stages.run("tests are built", || {
+        programs = test_programs()?;
+        Ok(())
+    })?;
+    let (packets, host): (Vec<Program>, Vec<Program>) = programs
+        .into_iter()
+        .partition(|program| program.directory.ends_with("tests") && program.name == "all");
+    stages.run("unit and property tests", || {
+        host.iter().try_for_each(|program| crate::run(&mut program.command()))
+    })?;
     if !options.no_root {
+        let packets = packets.first().context("flowpin-tests has no test program")?;
         stages.run("programs on the oldest and the newest kernel", kernels::oldest_and_newest)?;
-        traffic(&mut stages, "packets and traffic", &[], &[])?;
-        traffic(&mut stages, "traffic past the IP stack", &FORWARDING, &[("FLOWPIN_TEST_FAST", "1")])?;
+        traffic(&mut stages, packets, "packets and traffic", &[], &[])?;
+        let fast = [("FLOWPIN_TEST_FAST", "1")];
+        traffic(&mut stages, packets, "traffic past the IP stack", &FORWARDING, &fast)?;
     }
     stages.report();
     Ok(())
 }
 
+/// A program with tests.
+struct Program {
+    name: String,
+    /// Its package's.
+    directory: PathBuf,
+    executable: PathBuf,
+}
+
+impl Program {
+    /// As Cargo would call it.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.executable);
+        command.current_dir(&self.directory).env("CARGO_MANIFEST_DIR", &self.directory);
+        command
+    }
+}
+
+/// Builds the workspace's tests.
+fn test_programs() -> anyhow::Result<Vec<Program>> {
+    let mut command = cargo();
+    command.args([
+        "test",
+        "--release",
+        "--workspace",
+        "--no-run",
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    let out = command.current_dir(crate::root()).stderr(Stdio::inherit()).output().context("cargo")?;
+    if !out.status.success() {
+        bail!("{command:?}: {}", out.status);
+    }
+    let messages = out.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let programs = messages.map(|line| {
+        let message: Value = serde_json::from_slice(line).context("what cargo says is JSON")?;
+        let text = |value: &Value| value.as_str().map(String::from);
+        let tests = message["profile"]["test"] == true;
+        let program = || {
+            let manifest = PathBuf::from(text(&message["manifest_path"])?);
+            Some(Program {
+                name: text(&message["target"]["name"])?,
+                directory: manifest.parent().map(Path::to_path_buf)?,
+                executable: PathBuf::from(text(&message["executable"])?),
+            })
+        };
+        Ok(tests.then(program).flatten())
+    });
+    programs.filter_map(Result::transpose).collect()
+}
+
 /// Runs the tests whose names contain one of `names`, or all: most of them side by side, then those of [`LANES`], then those of [`ALONE`].
-fn traffic(stages: &mut Stages, what: &str, names: &[&str], env: &[(&str, &str)]) -> anyhow::Result<()> {
+fn traffic(
+    stages: &mut Stages,
+    program: &Program,
+    what: &str,
+    names: &[&str],
+    env: &[(&str, &str)],
+) -> anyhow::Result<()> {
     let tests = |threads: usize| {
-        let mut command = cargo();
-        command.args(["test", "--release", "--package", "flowpin-tests", "--"]);
+        let mut command = program.command();
         command.arg(format!("--test-threads={threads}")).envs(env.iter().copied());
         command
     };
@@ -128,7 +195,7 @@ fn at_once(commands: Vec<Command>) -> anyhow::Result<()> {
 
 fn by_lines(mut command: Command) -> anyhow::Result<()> {
     let shown = format!("{command:?}");
-    let child = command.current_dir(crate::root()).stdout(Stdio::piped()).spawn();
+    let child = command.stdout(Stdio::piped()).spawn();
     let mut child = child.with_context(|| shown.clone())?;
     for line in BufReader::new(child.stdout.take().context("a pipe")?).lines() {
         println!("{}", line?);

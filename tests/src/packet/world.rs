@@ -320,6 +320,14 @@ impl World {
         Ok(self.active.get(&id.block(), 0)?.count[id.slot()])
     }
 
+    /// Gives every backend of this one's block so many active connections.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_active(&mut self, id: BackendId, count: u32) -> Result<()> {
+        Ok(self.active.set(id.block(), Active { count: [count; BLOCK_SLOTS] }, 0)?)
+    }
+
     /// Counters of a backend, summed over CPUs.
     ///
     /// # Errors

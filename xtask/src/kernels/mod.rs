@@ -16,7 +16,7 @@ use self::{
     initramfs::Contents,
     table::Row,
 };
-use crate::{build, cargo, root, run};
+use crate::{build, root};
 
 /// From the oldest to the newest. The first and the last must be there; of the others the archive may have none.
 static MATRIX: [Wanted; 5] = [
@@ -71,7 +71,7 @@ pub fn matrix(options: &Options) -> anyhow::Result<()> {
     {
         bail!("no step is called {unknown}: {}, churn", STEPS.join(", "));
     }
-    prepare(options.load_only)?;
+    prepare()?;
     let mut seen: BTreeMap<&str, Report> = BTreeMap::new();
     let mut rows = Vec::new();
     let mut wrong = Vec::new();
@@ -135,7 +135,7 @@ pub fn matrix(options: &Options) -> anyhow::Result<()> {
 /// # Errors
 /// As [`matrix`].
 pub fn oldest_and_newest() -> anyhow::Result<()> {
-    prepare(true)?;
+    prepare()?;
     let mut kernels = Vec::new();
     for wanted in ends() {
         kernels.push(fetch::kernel(wanted)?.with_context(|| format!("{}: not in the archive", wanted.name))?);
@@ -164,14 +164,9 @@ fn ends() -> [&'static Wanted; 2] {
     [&MATRIX[0], &MATRIX[MATRIX.len() - 1]]
 }
 
-fn prepare(load_only: bool) -> anyhow::Result<()> {
+fn prepare() -> anyhow::Result<()> {
     guest::check_qemu()?;
-    if load_only {
-        build::ebpf()?
-    } else {
-        build::all(true)?
-    }
-    run(cargo().args(["build", "--release", "--package", "flowpin-guest"]))
+    build::everything()
 }
 
 fn binary(name: &str) -> PathBuf {
