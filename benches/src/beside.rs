@@ -153,13 +153,11 @@ fn heed_signals() -> Result<()> {
     Ok(())
 }
 
-/// A series in multiples of its yardstick, and in nanoseconds.
-fn multiple(
-    turn: &Turn,
-    experiment: &str,
-    contender: &str,
-    at: &Option<(String, f64)>,
-) -> Option<(f64, f64)> {
+/// In multiples of the yardstick, and in nanoseconds.
+type Figure = (f64, f64);
+
+/// A series as a figure.
+fn multiple(turn: &Turn, experiment: &str, contender: &str, at: &Option<(String, f64)>) -> Option<Figure> {
     let of = |contender: &str| {
         let found = turn
             .series
@@ -197,8 +195,7 @@ fn table(ours: &[Turn], theirs: &[Turn]) -> String {
             .map(|(now, then)| Some((multiple(now, experiment, contender, at)?, before(then)?)))
             .collect();
         let Some(pairs) = pairs else { continue };
-        let column =
-            |figure: fn(&((f64, f64), (f64, f64))) -> f64| pairs.iter().map(figure).collect::<Vec<_>>();
+        let column = |figure: fn(&(Figure, Figure)) -> f64| pairs.iter().map(figure).collect::<Vec<_>>();
         let ratios = column(|(now, then)| now.0 / then.0);
         let (low, high) = range(&ratios);
         builder.push_record([
