@@ -2,7 +2,7 @@
  * on one new flow after the other, without leaving the kernel. What this costs is measured with a subject that does nothing. */
 #include "packet.h"
 
-enum { ESTABLISHED = 0, REPLY = 1, OPEN = 2, SYNACK = 3, FOREIGN_PACKET = 4, ACK_OPEN = 5 };
+enum { ESTABLISHED = 0, REPLY = 1, OPEN = 2, SYNACK = 3, FOREIGN_PACKET = 4, FOREIGN_OUT = 5 };
 
 struct plan {
 	__u32 kind;
@@ -72,7 +72,7 @@ static __always_inline int prepare(void *data, void *end)
 	} else {
 		f->ip.saddr = client;
 		f->tcp.source = port;
-		f->ip.daddr = kind == FOREIGN_PACKET ? FOREIGN : VIP;
+		f->ip.daddr = kind == FOREIGN_PACKET || kind == FOREIGN_OUT ? FOREIGN : VIP;
 		f->tcp.dest = VIP_PORT;
 	}
 	return 0;

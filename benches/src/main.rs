@@ -1,5 +1,6 @@
 //! Measures Flowpin beside its peers and writes down what came out. `cargo xtask bench` builds and calls it.
 
+mod beside;
 mod measure;
 mod micro;
 mod net;
@@ -29,9 +30,19 @@ pub struct Options {
     /// Only this
     #[arg(long)]
     pub only: Option<Part>,
+    /// So many rounds; beside another build, so many turns of each
+    #[arg(long, value_name = "N")]
+    pub rounds: Option<usize>,
+    /// Network: only contenders whose names have this in them, and whom they are compared with
+    #[arg(long, value_name = "TEXT")]
+    pub contender: Option<String>,
     /// Make the results the baseline that later ones are compared with
     #[arg(long)]
     pub keep: bool,
+    /// Instead of all that: cost per packet beside that of another build, which takes turns with this one. A commit,
+    /// which is built in a directory that is removed afterwards, or a directory where one is built
+    #[arg(long, value_name = "COMMIT|DIRECTORY", conflicts_with_all = ["only", "quick", "contender", "keep"])]
+    pub beside: Option<String>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -40,6 +51,10 @@ fn main() -> anyhow::Result<()> {
         nix::unistd::geteuid().is_root(),
         "the benchmarks load programs and make namespaces: sudo scripts/bench"
     );
+    if let Some(other) = &options.beside {
+        println!("{}", beside::run(other, &options)?);
+        return Ok(());
+    }
     let wanted = |part| options.only.is_none_or(|only| only == part);
     let mut results = report::Results {
         machine: machine(),

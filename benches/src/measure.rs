@@ -1,9 +1,9 @@
 //! What every experiment yields: series of rounds, and the figures made of them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One figure of one contender, measured in several rounds that took turns with the other contenders'.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Series {
     /// What was measured, as in `established`, `new connections`.
     pub experiment: String,
@@ -89,6 +89,16 @@ pub fn median(values: &[f64]) -> f64 {
         n if n % 2 == 1 => sorted[n / 2],
         n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
     }
+}
+
+/// Mean of the middle half: finer than a median where figures are whole nanoseconds, and as deaf to the odd one. NaN
+/// of nothing.
+pub fn middle(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let cut = sorted.len() / 4;
+    let kept = sorted.get(cut..sorted.len() - cut).unwrap_or_default();
+    kept.iter().sum::<f64>() / kept.len() as f64
 }
 
 /// The least and the greatest.

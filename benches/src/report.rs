@@ -14,11 +14,12 @@ pub use baseline::{compare, keep};
 
 use crate::{
     measure::{Series, median, range},
+    micro::YARDSTICK,
     verifier::Cost,
 };
 
 /// Who others are compared with, in the order of preference.
-const YARDSTICKS: [&str; 2] = ["plain routing", "C"];
+const YARDSTICKS: [&str; 2] = ["plain routing", YARDSTICK];
 
 /// All that was measured.
 #[derive(Serialize)]
@@ -72,7 +73,8 @@ pub fn write(results: &Results, directory: &Path) -> Result<()> {
     }
     std::fs::create_dir_all(directory)?;
     std::fs::write(directory.join("results.json"), serde_json::to_string_pretty(results)?)?;
-    let mut text = format!("# Results\n\n{}\n\n{}", results.machine, programs(&results.programs));
+    let quick = if results.quick { ". A quick run: fewer rounds and sizes" } else { "" };
+    let mut text = format!("# Results\n\n{}{quick}\n\n{}", results.machine, programs(&results.programs));
     for experiment in results.experiments() {
         let all = results.of(experiment);
         let _ = write!(text, "\n## {experiment}\n\n{}", table(&all));

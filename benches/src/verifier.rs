@@ -1,4 +1,5 @@
-//! What the programs cost before the first packet: instructions, and the verifier's work on them.
+//! What the programs cost before the first packet: instructions, and the verifier's work on them. Those of hooks and
+//! the agent's own; all programs are in `lb-ebpf/budget.md`.
 
 use std::time::{Duration, Instant};
 
@@ -42,13 +43,14 @@ pub fn costs() -> Result<Vec<Cost>> {
         programs::XDP,
         programs::XDP_VIRTUAL,
         programs::TC,
+        programs::EGRESS,
         programs::SWEEP4,
         programs::SWEEP6,
         programs::CLOCK,
     ] {
         let start = Instant::now();
         let program = ebpf.program_mut(name).with_context(|| name.to_string())?;
-        if name == programs::TC {
+        if [programs::TC, programs::EGRESS].contains(&name) {
             <&mut SchedClassifier>::try_from(&mut *program)?.load().with_context(|| name.to_string())?;
         } else {
             <&mut Xdp>::try_from(&mut *program)?.load().with_context(|| name.to_string())?;

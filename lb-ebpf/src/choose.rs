@@ -29,6 +29,8 @@ const FULL: u8 = 0x80;
 const _: () = assert!(MAX_BLOCKS <= 1 << 16);
 /// Backends passed over at most, since they can't take a flow.
 pub const SKIPS: usize = 4;
+/// No backend has this number. Not all of its bytes are the same: those of an array would be set one by one.
+const NOBODY: BackendId = BackendId(1 << 31);
 
 /// A choice: among whom, and how far it has got. It lies on its maker's stack, whoever that is, a packet or a process, and is handed to global functions
 /// by pointer: the verifier then knows nothing of what is in it, and looks at each function once.
@@ -61,7 +63,7 @@ impl Pick {
             next: 0,
             list: list.0 as u8,
             skips: 0,
-            skip: [BackendId(0); SKIPS],
+            skip: [NOBODY; SKIPS],
         }
     }
 

@@ -42,7 +42,7 @@ enum Verb {
     Demo,
     /// Flowpin beside its peers, measured: target/bench/results.md (needs root)
     Bench {
-        /// What flowpin-bench understands: --quick, --only packets, --keep
+        /// What flowpin-bench understands: --quick, --only packets, --keep, --beside COMMIT; all: --help
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },

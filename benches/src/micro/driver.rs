@@ -14,7 +14,7 @@ use aya::{
 pub enum Hook {
     /// XDP on a real device.
     Xdp,
-    /// TC ingress.
+    /// TC: ingress, and egress for what leaves.
     Tc,
 }
 
@@ -48,8 +48,10 @@ pub enum Kind {
     Open = 2,
     /// The backend's answer to it.
     SynAck = 3,
-    /// For no service.
+    /// For no service, as it comes in.
     Foreign = 4,
+    /// For no service, as it leaves: a packet like the one before.
+    ForeignOut = 5,
 }
 
 impl Kind {
@@ -61,7 +63,18 @@ impl Kind {
             Self::Open => "new flow",
             Self::SynAck => "answer",
             Self::Foreign => "not ours",
+            Self::ForeignOut => "not ours, leaving",
         }
+    }
+
+    /// Is it met where packets leave, by TC in any case? Answers are translated there.
+    pub const fn leaves(self) -> bool {
+        matches!(self, Self::Reply | Self::SynAck | Self::ForeignOut)
+    }
+
+    /// Is it of no service?
+    pub const fn is_foreign(self) -> bool {
+        matches!(self, Self::Foreign | Self::ForeignOut)
     }
 }
 
@@ -93,8 +106,8 @@ pub struct Driver {
     hook: Hook,
     ebpf: Ebpf,
     plan: Array<MapData, Plan>,
-    subject: ProgramArray<MapData>,
-    nothing: ProgramFd,
+    subjects: [ProgramArray<MapData>; 2],
+    nothing: [ProgramFd; 2],
 }
 
 /// An Ethernet, an IPv4 and a TCP header, and six bytes of data: 60 bytes, the least that Ethernet carries.
@@ -109,52 +122,47 @@ fn frame() -> [u8; 60] {
 }
 
 impl Driver {
-    /// Loads it.
+    /// Loads it for packets that come in by this hook.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn load(directory: &Path, hook: Hook) -> Result<Self> {
         let mut ebpf = Ebpf::load_file(directory.join("driver.o"))?;
         for name in ["drive", "nothing"] {
-            match hook {
-                Hook::Xdp => {
-                    let program: &mut Xdp =
-                        ebpf.program_mut(&format!("{name}_xdp")).context(name)?.try_into()?;
-                    program.load()?;
-                }
-                Hook::Tc => {
-                    let program: &mut SchedClassifier =
-                        ebpf.program_mut(&format!("{name}_tc")).context(name)?.try_into()?;
-                    program.load()?;
-                }
-            }
+            let xdp: &mut Xdp = ebpf.program_mut(&format!("{name}_xdp")).context(name)?.try_into()?;
+            xdp.load()?;
+            let tc: &mut SchedClassifier =
+                ebpf.program_mut(&format!("{name}_tc")).context(name)?.try_into()?;
+            tc.load()?;
         }
-        let nothing = fd(&ebpf, hook, "nothing")?;
+        let nothing = [fd(&ebpf, Hook::Xdp, "nothing")?, fd(&ebpf, Hook::Tc, "nothing")?];
         let plan = ebpf.take_map("PLAN").context("PLAN")?.try_into()?;
-        let subject = if hook == Hook::Xdp { "XDP_SUBJECT" } else { "TC_SUBJECT" };
-        let subject = ebpf.take_map(subject).context(subject)?.try_into()?;
-        Ok(Self { hook, ebpf, plan, subject, nothing })
+        let xdp = ebpf.take_map("XDP_SUBJECT").context("XDP_SUBJECT")?.try_into()?;
+        let tc = ebpf.take_map("TC_SUBJECT").context("TC_SUBJECT")?.try_into()?;
+        Ok(Self { hook, ebpf, plan, subjects: [xdp, tc], nothing })
     }
 
-    /// Which program type.
-    pub const fn hook(&self) -> Hook {
-        self.hook
+    /// Which program type packets of this kind meet.
+    pub const fn hook_of(&self, kind: Kind) -> Hook {
+        if kind.leaves() { Hook::Tc } else { self.hook }
     }
 
-    /// Calls this program from now on.
+    /// Calls this program for packets of this kind from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses: the program is of another type.
+    pub fn select(&mut self, program: &ProgramFd, kind: Kind) -> Result<()> {
+        let hook = self.hook_of(kind);
+        Ok(self.subjects[hook as usize].set(0, program, 0)?)
+    }
+
+    /// Calls a program that does nothing for packets of this kind from now on.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn select(&mut self, program: &ProgramFd) -> Result<()> {
-        Ok(self.subject.set(0, program, 0)?)
-    }
-
-    /// Calls a program that does nothing from now on.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn select_nothing(&mut self) -> Result<()> {
-        Ok(self.subject.set(0, &self.nothing, 0)?)
+    pub fn select_nothing(&mut self, kind: Kind) -> Result<()> {
+        let hook = self.hook_of(kind) as usize;
+        Ok(self.subjects[hook].set(0, &self.nothing[hook], 0)?)
     }
 
     /// Runs the program on packets of flows `0..flows` in random order; `Kind::Open`: of new ones from `flows` on.
@@ -162,17 +170,9 @@ impl Driver {
     /// # Errors
     /// The kernel refuses.
     pub fn run(&mut self, kind: Kind, flows: u32, runs: u32) -> Result<Cost> {
-        self.drive(
-            Plan {
-                kind: kind as u32,
-                flows,
-                random: u32::from(kind != Kind::Open),
-                next: flows,
-                chance: 0x2545_f491,
-                pad: 0,
-            },
-            runs,
-        )
+        let random = u32::from(kind != Kind::Open);
+        let plan = Plan { kind: kind as u32, flows, random, next: flows, chance: 0x2545_f491, pad: 0 };
+        self.drive(self.hook_of(kind), plan, runs)
     }
 
     /// Runs the program once on a packet of each of the flows `0..flows`.
@@ -180,28 +180,35 @@ impl Driver {
     /// # Errors
     /// The kernel refuses.
     pub fn walk(&mut self, kind: Kind, flows: u32) -> Result<Cost> {
-        self.drive(Plan { kind: kind as u32, flows, random: 0, next: 0, chance: 1, pad: 0 }, flows)
+        let plan = Plan { kind: kind as u32, flows, random: 0, next: 0, chance: 1, pad: 0 };
+        self.drive(self.hook_of(kind), plan, flows)
     }
 
-    fn drive(&mut self, plan: Plan, runs: u32) -> Result<Cost> {
+    fn drive(&mut self, hook: Hook, plan: Plan, runs: u32) -> Result<Cost> {
         self.plan.set(0, plan, 0)?;
         let frame = frame();
-        let options = || TestRunOptions { data_in: Some(&frame), repeat: runs, ..TestRunOptions::new() };
-        let result = match self.hook {
+        let options = TestRunOptions { data_in: Some(&frame), repeat: runs, ..TestRunOptions::new() };
+        // The kernel says how long a run took in whole nanoseconds, which is too coarse for packets that are nobody's.
+        let before = own_time()?;
+        let result = match hook {
             Hook::Xdp => {
                 let program: &Xdp = self.ebpf.program("drive_xdp").context("drive")?.try_into()?;
-                program.test_run(options())?
+                program.test_run(options)?
             }
             Hook::Tc => {
                 let program: &SchedClassifier = self.ebpf.program("drive_tc").context("drive")?.try_into()?;
-                program.test_run(options())?
+                program.test_run(options)?
             }
         };
-        Ok(Cost {
-            nanoseconds: result.duration.as_nanos() as f64,
-            passed: result.return_value == self.hook.pass(),
-        })
+        let took = own_time()? - before;
+        Ok(Cost { nanoseconds: took * 1e9 / f64::from(runs), passed: result.return_value == hook.pass() })
     }
+}
+
+/// CPU time of this thread, in seconds.
+fn own_time() -> Result<f64> {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)?;
+    Ok(std::time::Duration::from(time).as_secs_f64())
 }
 
 /// A loaded program of an object.

@@ -1,4 +1,5 @@
-//! The programs of the object, with their maps filled by hand.
+//! The programs of the object that a node runs by default, with their maps filled by hand: packets come in by XDP or
+//! TC, and leave by TC egress, where answers are translated.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -45,7 +46,7 @@ impl Flowpin {
     /// # Errors
     /// No object, no permission, or the kernel refuses.
     pub fn load(hook: Hook, flows: u32, backends: usize, algorithm: Algorithm) -> Result<Self> {
-        let hook = if hook == Hook::Xdp { run::Hook::Xdp } else { run::Hook::Tc };
+        let hook = if hook == Hook::Xdp { run::Hook::XdpIn } else { run::Hook::TcIn };
         let mut world = World::with_flows(hook, 2 * flows)?;
         let members: Vec<Member> = (0..backends)
             .map(|i| Member::new(Ipv4Addr::from(u32::from(FIRST) + i as u32).into(), 8080))
@@ -80,7 +81,7 @@ impl Flowpin {
     /// # Errors
     /// One was refused.
     pub fn adopt(&self, driver: &mut Driver, flows: u32) -> Result<()> {
-        driver.select(self.world.program())?;
+        driver.select(self.world.program(), Kind::Established)?;
         let passed = driver.walk(Kind::Established, flows)?.passed;
         ensure!(passed, "the last of {flows} flows was refused: {:?}", self.world.reasons()?);
         Ok(())
@@ -92,15 +93,20 @@ impl Subject for Flowpin {
         self.name.clone()
     }
 
-    fn select(&mut self, driver: &mut Driver, _kind: Kind) -> Result<()> {
-        driver.select(self.world.program())
+    fn select(&mut self, driver: &mut Driver, kind: Kind) -> Result<()> {
+        let program = if kind.leaves() { self.world.leaving()? } else { self.world.program() };
+        driver.select(program, kind)
     }
 
     fn establish(&mut self, driver: &mut Driver, flows: u32) -> Result<()> {
-        driver.select(self.world.program())?;
         for kind in [Kind::Open, Kind::SynAck, Kind::Established] {
+            self.select(driver, kind)?;
             let cost = driver.walk(kind, flows)?;
-            ensure!(cost.passed, "{kind:?}: the last of {flows} flows was refused");
+            ensure!(
+                cost.passed,
+                "{kind:?}: the last of {flows} flows was refused: {:?}",
+                self.world.reasons()?
+            );
         }
         Ok(())
     }

@@ -1,5 +1,8 @@
 //! Cost per packet without a network, by `BPF_PROG_TEST_RUN`: programs of the object beside a yardstick in C.
 //!
+//! Measured is what nodes run by default: packets come in by XDP or TC, answers are translated where they leave, by TC
+//! egress. So a packet that is nobody's costs twice if it is forwarded: where it comes in and where it leaves.
+//!
 //! A driver in C puts another flow's addresses into the frame for each run and tail-calls the program under test, so that a
 //! million flows are met in random order without leaving the kernel. What the driver and the harness cost is measured with a
 //! program that does nothing, in the same round, and taken off: figures are what a program adds.
@@ -35,6 +38,10 @@ const SOME: u32 = 1_000;
 const FEWEST: u32 = 64;
 /// Flows opened for one figure.
 const OPENED: u32 = 20_000;
+/// The yardstick's name in tables.
+pub const YARDSTICK: &str = "C";
+/// What a forwarded packet that is nobody's costs in all.
+pub const FORWARDED: &str = "not ours, forwarded by tc";
 
 /// Who is measured.
 trait Subject {
@@ -90,9 +97,15 @@ fn tables(directory: &Path, hook: Hook, flows: u32, options: &Options) -> Result
     for case in &mut cases {
         case.subject.establish(&mut driver, flows)?;
     }
-    let mut all = Vec::new();
-    for kind in [Kind::Established, Kind::Reply, Kind::Foreign] {
-        all.extend(compare(&mut driver, &mut cases, kind, flows, options)?);
+    let mut all = compare(&mut driver, &mut cases, Kind::Established, flows, options)?;
+    let foreign = compare(&mut driver, &mut cases, Kind::Foreign, flows, options)?;
+    all.extend(foreign.iter().cloned());
+    // What leaves does so by TC whichever hook it came in by.
+    if hook == Hook::Tc {
+        all.extend(compare(&mut driver, &mut cases, Kind::Reply, flows, options)?);
+        let leaving = compare(&mut driver, &mut cases, Kind::ForeignOut, flows, options)?;
+        all.extend(foreign.iter().zip(&leaving).map(forwarded));
+        all.extend(leaving);
     }
     drop(cases);
     let room = flows + OPENED;
@@ -106,6 +119,17 @@ fn tables(directory: &Path, hook: Hook, flows: u32, options: &Options) -> Result
     }
     all.extend(compare(&mut driver, &mut cases, Kind::Open, flows, options)?);
     Ok(all)
+}
+
+/// What a packet that is nobody's costs where it comes in and where it leaves, beside one look of the yardstick's: a
+/// balancer that translates answers as they come in needs no other.
+fn forwarded((enters, leaves): (&Series, &Series)) -> Series {
+    let rounds = if enters.contender == YARDSTICK {
+        enters.rounds.clone()
+    } else {
+        enters.rounds.iter().zip(&leaves.rounds).map(|(one, other)| one + other).collect()
+    };
+    Series { experiment: FORWARDED.into(), rounds, ..enters.clone() }
 }
 
 /// What the numbers of backends and services do to the cost.
@@ -145,11 +169,12 @@ fn compare(
     flows: u32,
     options: &Options,
 ) -> Result<Vec<Series>> {
-    let rounds = if options.quick { 5 } else { 9 };
+    let rounds = options.rounds.unwrap_or(if options.quick { 5 } else { 9 });
     let runs = if kind == Kind::Open { OPENED } else { 200_000.max(flows) };
+    let hook = driver.hook_of(kind).name();
     let experiment = |varied: &str| match varied {
-        "flows" => format!("{} by {}", kind.name(), driver.hook().name()),
-        _ => format!("{} by {}, {varied}", kind.name(), driver.hook().name()),
+        "flows" => format!("{} by {hook}", kind.name()),
+        _ => format!("{} by {hook}, {varied}", kind.name()),
     };
     let mut series: Vec<Series> = cases
         .iter()
@@ -163,14 +188,14 @@ fn compare(
         })
         .collect();
     for _ in 0..rounds {
-        driver.select_nothing()?;
+        driver.select_nothing(kind)?;
         let nothing = driver.run(kind, flows, runs)?;
         for (case, series) in cases.iter_mut().zip(&mut series) {
             let subject = &mut case.subject;
             subject.select(driver, kind)?;
             let cost = driver.run(kind, flows, runs)?;
             ensure!(
-                cost.passed == (kind != Kind::Foreign || subject.name() != "C"),
+                cost.passed == (!kind.is_foreign() || subject.name() != YARDSTICK),
                 "{}: {kind:?}",
                 subject.name()
             );

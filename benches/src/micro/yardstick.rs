@@ -11,15 +11,18 @@ use aya::{
 use lb_common::abi::{Addr4, FlowKey};
 
 use super::{
-    Subject,
+    Subject, YARDSTICK,
     driver::{Driver, Hook, Kind, fd},
     flowpin::{BACKEND, BACKEND_PORT, key},
 };
 
-/// The three programs, and their flow table.
+/// The programs, and their flow table.
 pub struct Yardstick {
     established: ProgramFd,
+    /// The same for what leaves, by TC.
+    reply: ProgramFd,
     miss: ProgramFd,
+    miss_out: ProgramFd,
     anew: ProgramFd,
     flows: HashMap<MapData, FlowKey<Addr4>, [u64; 8]>,
     active: Array<MapData, [u32; 16]>,
@@ -34,16 +37,17 @@ impl Yardstick {
     pub fn load(directory: &Path, hook: Hook, flows: u32) -> Result<Self> {
         let mut ebpf =
             EbpfLoader::new().map_max_entries("FLOWS", 2 * flows).load_file(directory.join("yardstick.o"))?;
-        for name in ["established", "miss", "anew"].map(|name| format!("{name}_{}", hook.name())) {
-            let program = ebpf.program_mut(&name).context(name)?;
-            match hook {
-                Hook::Xdp => <&mut Xdp>::try_from(program)?.load()?,
-                Hook::Tc => <&mut SchedClassifier>::try_from(program)?.load()?,
-            }
+        for name in ["established", "miss", "anew"] {
+            let xdp = ebpf.program_mut(&format!("{name}_xdp")).context(name)?;
+            <&mut Xdp>::try_from(xdp)?.load()?;
+            let tc = ebpf.program_mut(&format!("{name}_tc")).context(name)?;
+            <&mut SchedClassifier>::try_from(tc)?.load()?;
         }
         Ok(Self {
             established: fd(&ebpf, hook, "established")?,
+            reply: fd(&ebpf, Hook::Tc, "established")?,
             miss: fd(&ebpf, hook, "miss")?,
+            miss_out: fd(&ebpf, Hook::Tc, "miss")?,
             anew: fd(&ebpf, hook, "anew")?,
             flows: ebpf.take_map("FLOWS").context("FLOWS")?.try_into()?,
             active: ebpf.take_map("ACTIVE").context("ACTIVE")?.try_into()?,
@@ -54,15 +58,18 @@ impl Yardstick {
 
 impl Subject for Yardstick {
     fn name(&self) -> String {
-        "C".into()
+        YARDSTICK.into()
     }
 
     fn select(&mut self, driver: &mut Driver, kind: Kind) -> Result<()> {
-        driver.select(match kind {
-            Kind::Established | Kind::Reply | Kind::SynAck => &self.established,
+        let program = match kind {
+            Kind::Established => &self.established,
+            Kind::Reply | Kind::SynAck => &self.reply,
             Kind::Open => &self.anew,
             Kind::Foreign => &self.miss,
-        })
+            Kind::ForeignOut => &self.miss_out,
+        };
+        driver.select(program, kind)
     }
 
     fn establish(&mut self, driver: &mut Driver, flows: u32) -> Result<()> {

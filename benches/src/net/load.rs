@@ -20,12 +20,14 @@ use nix::{
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    server::{BRIEF, DATAGRAMS, ECHO, HOLD, SINK, STACK},
+    server::{BRIEF, DATAGRAMS, ECHO, HOLD, REQUESTS, SINK, STACK},
     stage::Stage,
 };
 
 /// Clients at once for new connections, each with an address of its own, so that ports last.
 pub const CLIENTS: usize = 16;
+/// Connections that are kept for requests, each with a client of its own.
+const KEPT: usize = 64;
 /// Streams at once for bulk.
 const STREAMS: usize = 4;
 /// Threads that send datagrams, one for each CPU.
@@ -147,6 +149,23 @@ pub fn connections(stage: &Stage, lasts: Duration) -> Result<Rate> {
             ensure!(answer == b"x", "another answer");
             done.fetch_add(1, Ordering::Relaxed);
             turn += 1;
+        }
+        Ok(())
+    })
+}
+
+/// Requests of 64 bytes and answers as long, on [`KEPT`] open connections at once.
+///
+/// # Errors
+/// One failed.
+pub fn requests(stage: &Stage, lasts: Duration) -> Result<Rate> {
+    timed(stage, KEPT, lasts, |number, stop, done| {
+        let mut stream = connect(stage.from(number), stage.target(REQUESTS, number))?;
+        let mut answer = [0; 64];
+        while !stop.load(Ordering::Relaxed) {
+            stream.write_all(&[7; 64])?;
+            stream.read_exact(&mut answer).context("no answer")?;
+            done.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     })

@@ -57,6 +57,10 @@ fn stages(options: &Options) -> Result<Vec<Stage>> {
         (if options.quick { 1 } else { sizes.len() }, Contender::Flowpin { way: Way::Tc, hashing: true }),
         (if options.quick { 1 } else { sizes.len() }, Contender::Flowpin { way: Way::Xdp, hashing: true }),
     ] {
+        let yardstick = [Contender::Plain, Contender::Direct].contains(&contender);
+        if !yardstick && options.contender.as_ref().is_some_and(|part| !contender.name().contains(part)) {
+            continue;
+        }
         for services in &sizes[..count] {
             let started = Instant::now();
             all.push(Stage::set(contender, *services)?);
@@ -86,6 +90,7 @@ pub fn run(options: &Options) -> Result<Vec<Series>> {
     } else {
         (5, Duration::from_secs(1), 20_000)
     };
+    let rounds = options.rounds.unwrap_or(rounds);
     let of = |contender| stages.iter().find(|s| s.contender == contender).context("no yardstick");
     let (plain, direct) = (of(Contender::Plain)?, of(Contender::Direct)?);
     for round in 0..rounds {
@@ -128,11 +133,14 @@ type Figure = (&'static str, &'static str, f64);
 /// One turn of one contender.
 fn measure(stage: &Stage, lasts: Duration, trips: usize) -> Result<Vec<Figure>> {
     let fresh = load::connections(stage, lasts)?;
+    let asked = load::requests(stage, lasts)?;
     let open = load::latency(stage, trips)?;
     let bulk = load::bulk(stage, lasts)?;
     let mut figures = vec![
         ("new connections", "1/s", fresh.per_second),
         ("CPU per new connection", "µs", fresh.cpu * 1e6),
+        ("requests", "1/s", asked.per_second),
+        ("CPU per request", "µs", asked.cpu * 1e6),
         ("latency p50", "µs", open.p50 * 1e6),
         ("latency p99", "µs", open.p99 * 1e6),
         ("latency p99.9", "µs", open.p999 * 1e6),

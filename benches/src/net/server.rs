@@ -24,9 +24,11 @@ pub const SINK: u16 = 9003;
 pub const HOLD: u16 = 9004;
 /// UDP, received and never read.
 pub const DATAGRAMS: u16 = 9005;
+/// Whatever comes goes back, from whichever CPU the scheduler likes.
+pub const REQUESTS: u16 = 9006;
 /// All of them: port, and is it TCP?
-pub const PORTS: [(u16, bool); 5] =
-    [(BRIEF, true), (ECHO, true), (SINK, true), (HOLD, true), (DATAGRAMS, false)];
+pub const PORTS: [(u16, bool); 6] =
+    [(BRIEF, true), (ECHO, true), (SINK, true), (HOLD, true), (DATAGRAMS, false), (REQUESTS, true)];
 
 /// Threads that take brief connections.
 const ACCEPTING: usize = 4;
@@ -57,7 +59,8 @@ impl Server {
                 let _ = brief(stream);
             })?;
         }
-        accept(listen(ECHO)?, |stream| in_thread(stream, echo))?;
+        accept(listen(ECHO)?, |stream| in_thread(stream, echo_pinned))?;
+        accept(listen(REQUESTS)?, |stream| in_thread(stream, echo))?;
         accept(listen(SINK)?, |stream| in_thread(stream, sink))?;
         let kept = server.clone();
         accept(listen(HOLD)?, move |stream| {
@@ -99,9 +102,13 @@ fn brief(mut stream: TcpStream) -> std::io::Result<()> {
     stream.write_all(&byte)
 }
 
+fn echo_pinned(stream: TcpStream) -> std::io::Result<()> {
+    pin(SERVER_CPU).map_err(std::io::Error::other)?;
+    echo(stream)
+}
+
 fn echo(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    pin(SERVER_CPU).map_err(std::io::Error::other)?;
     let mut buffer = [0; 4096];
     loop {
         match stream.read(&mut buffer)? {

@@ -146,6 +146,11 @@ pub struct Service {
 }
 
 impl Service {
+    /// Does it matter where a flow comes from?
+    #[inline(always)]
+    pub const fn asks_source(&self) -> bool {
+        self.local != 0 || self.forward[0].0 != self.forward[1].0
+    }
     /// How packets of a flow that comes from there go.
     #[inline(always)]
     pub const fn forward(&self, source: Source) -> Forward {

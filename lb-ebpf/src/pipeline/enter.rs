@@ -48,7 +48,9 @@ fn ip<V: Family, P: Packet>(packet: P, l3: usize) -> P::Verdict {
     let Some(flow) = found else {
         // Past us to a backend: that the two aren't taken for each other is seen to when it begins.
         let begins = !tcp || parsed.segment.opens();
-        if ours && service::may_be_destination(dst) {
+        // Where answers are left to where they leave, that is all that is ours.
+        let destined = if hook == Hook::IN || besides { ours } else { service::may_be_destination(dst) };
+        if destined {
             return go_on::<V, P>(packet, Step::Open);
         }
         if begins && !besides && service::may_be_backend(dst) {

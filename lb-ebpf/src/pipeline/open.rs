@@ -35,7 +35,8 @@ pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
     let Some(service) = service::lookup::<V>(&parsed.key) else {
         return go_on::<V, P>(packet, Step::Past);
     };
-    let source = source(packet.interface());
+    // Most services don't mind, and are spared a lookup.
+    let source = if service.asks_source() { source(packet.interface()) } else { Source::ELSEWHERE };
     if service.forward(source).is_direct() != (packet.hook() == Hook::BESIDES)
         && (!P::DIRECT || packet.hook() == Hook::BESIDES)
     {

@@ -296,12 +296,21 @@ impl World {
     /// # Errors
     /// The kernel refuses.
     pub fn leave(&mut self, frame: &[u8]) -> Result<(Verdict, &[u8])> {
-        if self.leaving.is_none() {
-            self.leaving = Some(Runner::load(&mut self.ebpf, Hook::Out)?);
-        }
+        self.leaving()?;
         let runner = self.leaving.as_ref().context("it was just loaded")?;
         let verdict = runner.run(frame, &mut self.out, 0)?;
         Ok((verdict, &self.out))
+    }
+
+    /// The program that packets leave by, over the same maps; loaded when it is first asked for.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn leaving(&mut self) -> Result<&ProgramFd> {
+        if self.leaving.is_none() {
+            self.leaving = Some(Runner::load(&mut self.ebpf, Hook::Out)?);
+        }
+        Ok(self.leaving.as_ref().context("it was just loaded")?.program())
     }
 
     /// Runs a frame through, on behalf of one of several threads.
