@@ -8,7 +8,7 @@ use lb_common::{
         table::{self, CHUNK_WORDS},
     },
     hash,
-    pick::{Least, fewest16, with_fewest16},
+    pick::{Least, any16, fewest16, with_fewest16},
 };
 
 use crate::{
@@ -128,8 +128,46 @@ extern "C" fn flowpin_choose(pick: *mut Pick, algorithm: u32, flow_hash: u32) ->
     pick.list &= !FULL;
     match Algorithm(algorithm as u8) {
         Algorithm::CONSISTENT_HASH => consistent_hash(pick, flow_hash),
-        by => least(pick, by == Algorithm::LEAST_CLIENTS),
+        Algorithm::LEAST_CLIENTS => least(pick, true),
+        _ => match of_one_block(pick) {
+            AGAIN => least(pick, false),
+            taken => taken,
+        },
     }
+}
+
+/// [`least`] in the usual pool, up to 16 backends that are all alike; or [`AGAIN`], if it is another, or somebody else was quicker.
+#[inline(always)]
+fn of_one_block(pick: &mut Pick) -> u32 {
+    let id = pick.first;
+    let (Some(block), Some(counts)) = (POOLS.get(id), ACTIVE.get_ptr(id)) else { return AGAIN };
+    let set = eligible(pick, block, id);
+    if block.next != 0 || block.even == 0 || set == 0 {
+        return AGAIN;
+    }
+    let (least, tie) = fewest_of(set, counts);
+    if least >= block.even_limit || tie == 0 {
+        return AGAIN;
+    }
+    let backend = BackendId::new(id, any16(tie, hash::mix(pick.chance)));
+    if account::reserve_as(backend, least, block.even_limit) {
+        return backend.0;
+    }
+    pick.chance = hash::mix(pick.chance);
+    AGAIN
+}
+
+/// The fewest connections of a `set` of a block's slots, and those that have as few: none, if all have got another one meanwhile.
+#[inline(always)]
+fn fewest_of(set: u32, counts: *const Active) -> (u32, u32) {
+    let count = |slot| active_at(counts, slot);
+    // With all 16 there is nobody to be left out of account.
+    if set == 0xffff {
+        let least = fewest16(0xffff, count);
+        return (least, with_fewest16(0xffff, least, count));
+    }
+    let least = fewest16(set, count);
+    (least, with_fewest16(set, least, count))
 }
 
 // What the global functions below return, besides a backend: it isn't had, again please.

@@ -40,6 +40,33 @@ pub fn simply<V: Family, P: Packet>(
     }
 }
 
+/// Carries on the packet that has just opened its flow: here, if its destination is all that is replaced.
+#[inline(always)]
+pub fn first<V: Family, P: Packet>(mut packet: P, parsed: &mut Parsed<V::Addr>, place: u32) -> P::Verdict {
+    match destination::<V, P>(&mut packet, parsed, place) {
+        0 => packet.pass(),
+        MORE => {
+            parsed.place = place;
+            go_on::<V, P>(packet, Step::Carry)
+        }
+        reason => refuse::<V, P>(packet, parsed, reason - 1),
+    }
+}
+
+/// What [`destination`] says of a packet with which more is to be done.
+const MORE: u32 = u32::MAX;
+
+/// Replaces the destination of a packet. 0, or a reason plus one, or [`MORE`]. By itself for the sake of the stack.
+#[inline(never)]
+fn destination<V: Family, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>, place: u32) -> u32 {
+    let Some(flow) = conntrack::entry::<V>(&parsed.key, place) else { return MORE };
+    // SAFETY: the pointer comes from a search in this run.
+    if packet.hook() == Hook::FAST || unsafe { (*flow.at()).direction }.is_special() {
+        return MORE;
+    }
+    one::<V, P>(packet, parsed, flow)
+}
+
 /// Goes on with the step of this file.
 #[inline(always)]
 pub fn with_place<V: Family, P: Packet>(

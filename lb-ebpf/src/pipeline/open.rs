@@ -10,7 +10,7 @@ use lb_common::{
     hash,
 };
 
-use super::{Family, go_on, parsed, refuse};
+use super::{Family, carry, go_on, parsed, refuse};
 use crate::{
     affinity,
     choose::{self, Pick, SKIPS},
@@ -67,8 +67,7 @@ pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
     }
     log_open(packet.context(), parsed.key.sport, service.id);
     conntrack::tell_opened::<V>(opened, &mut parsed.spare);
-    parsed.place = opened;
-    go_on::<V, P>(packet, Step::Carry)
+    carry::first::<V, P>(packet, parsed, opened)
 }
 
 /// Where packets come from that come in by an interface.
