@@ -37,7 +37,7 @@ fn carried(hook: &str, count: usize) {
     let services =
         [("nat", V4.backend(0), ""), ("itself", own, ""), ("snat", V4.backend(0), "forward = \"snat\"")];
     let text: String = (services.iter().take(count).enumerate())
-        .map(|(i, (name, target, more))| service(name, &V4.vip(i), ports, &[target.clone()], more))
+        .map(|(i, (name, target, more))| service(name, &V4.vip(i), ports, std::slice::from_ref(target), more))
         .collect();
     let config =
         "[sockets]\nscope = \"host\"\n".to_string() + &interfaces(&[("c0", hook), ("b*", "tc")]) + &text;

@@ -71,7 +71,7 @@ impl World {
     }
 
     /// It can't work, and that is said, with the remedy; done, it works.
-    fn is_said(self, wanted: &[(&str, &str)], forward: &str) {
+    fn told(self, wanted: &[(&str, &str)], forward: &str) {
         eventually("it is said", LIMIT, || match self.said() {
             Some(text) if text.contains("match = \\\"b1\\\"") => Ok(()),
             other => Err(format!("{other:?}")),
@@ -110,5 +110,5 @@ fn where_all_answers_are_translated_as_they_come_in() {
 /// Answers go to the node itself.
 #[test]
 fn by_source_nat() {
-    World::new("tc", &[("b0", "tc")], "snat").is_said(&[("c0", "tc"), ("b*", "tc")], "snat");
+    World::new("tc", &[("b0", "tc")], "snat").told(&[("c0", "tc"), ("b*", "tc")], "snat");
 }
