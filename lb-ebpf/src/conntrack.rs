@@ -53,6 +53,10 @@ pub enum Step {
     Busy = 2,
     /// The operator has closed the connection: the sender is to be told.
     Closed = 3,
+    /// The backend knows another connection by this 5-tuple, one past us: the flow is to be made anew, with another port of the client's.
+    AnotherPort = 4,
+    /// That connection would be ended by the packet, a RST: it goes no further.
+    AnothersEnd = 5,
 }
 
 /// A flow that has stopped counting and is to be told of, by whoever calls [`tell`]: not where it is found out, deep down in the stack.
@@ -104,13 +108,12 @@ pub fn track<V: Tracked>(
             // The old connection is over, for the client at least; the new one is chosen for anew.
             return Step::Anew;
         }
-        if segment.opens() && flow.seen.phase() == Phase::SYN_SENT && !flow.seen.answered() {
-            // SAFETY: as above; a whole word.
-            let (backend, last) = unsafe { ((*flow.at()).backend, (*flow.at()).last_seen) };
-            account::asked_again(backend, last);
-        }
     }
+    let waits = direction.is_forward() && flow.seen.phase() == Phase::SYN_SENT && !flow.seen.answered();
     if direction.is_direct() {
+        if waits && segment.opens() {
+            asked_again(flow);
+        }
         one_sided::<V>(flow, segment, ending);
         return Step::Belongs;
     }
@@ -122,6 +125,21 @@ pub fn track<V: Tracked>(
     if other.seen.phase() == Phase::RESET {
         return closed(other, false, segment);
     }
+    if waits {
+        // With an address of ours it can't be anybody else's connection, but an earlier one of ours, which the client's RST is to end.
+        let clients_own = !direction.is_full() || direction.is_ported();
+        if clients_own && has_spoken(other) {
+            if segment.opens() {
+                return Step::AnotherPort;
+            }
+            if segment.flags & flags::RST != 0 {
+                return Step::AnothersEnd;
+            }
+        }
+        if segment.opens() {
+            asked_again(flow);
+        }
+    }
     let from_client = direction.is_forward();
     let (forward, reply) = if from_client { (flow, other) } else { (other, flow) };
     if advance::<V>(forward, reply, segment, from_client, ending) {
@@ -130,6 +148,22 @@ pub fn track<V: Tracked>(
         unsafe { (*reply.at()).direction = (*reply.at()).direction.tracked() };
     }
     Step::Belongs
+}
+
+/// Has the backend said anything on a flow? Before it has answered the SYN, that is about another connection, which it knows by the same 5-tuple: it
+/// answers a SYN on such a one with a bare ACK (RFC 9293, section 3.10.7.4; RFC 5961, section 4).
+#[inline(always)]
+fn has_spoken<A: Addr>(reply: Entry<A>) -> bool {
+    // SAFETY: the pointer comes from a search in this run; a whole word.
+    unsafe { (*reply.at()).packets_low != 0 }
+}
+
+/// A client has said its SYN again, which the backend hasn't answered.
+#[inline(always)]
+fn asked_again<A: Addr>(forward: Entry<A>) {
+    // SAFETY: the pointer comes from a search in this run; whole words.
+    let (backend, last) = unsafe { ((*forward.at()).backend, (*forward.at()).last_seen) };
+    account::asked_again(backend, last);
 }
 
 /// What a segment of a connection is to be answered with that the agent has closed. Who ends it himself is let through; in any case he knows.

@@ -56,6 +56,9 @@ pub fn ethernet<P: Packet>(packet: &P) -> Layer3 {
     }
 }
 
+/// The backend knows another connection by the client's port: the flow gets another one from the start.
+pub const ANOTHER_PORT: u32 = 1 << 16;
+
 /// What a packet is. What isn't known (yet) is as it was before.
 #[derive(Default)]
 #[repr(C)]
@@ -80,7 +83,7 @@ pub struct Parsed<A> {
     pub quoted: FlowKey<A>,
     /// For further steps: where it was met, a [`Hook`](crate::packet::Hook).
     pub hook: u32,
-    /// 1: the step that opens a flow is at it for the second time.
+    /// For the step that opens a flow: how often it was at it already; or [`ANOTHER_PORT`].
     pub again: u32,
     /// For the steps of a flow: where its entry lies.
     pub place: u32,

@@ -12,7 +12,8 @@ pub enum Reason {
     TableFull = 2,
     /// A TCP packet for a least-connections service that belongs to no flow and opens none. Answered with RST.
     Stray = 3,
-    /// A RST for a service that belongs to no flow. Dropped: a RST is never answered.
+    /// A RST for a service that belongs to no flow, or would end a connection past us that the backend knows by the same ports. Dropped: a RST is never
+    /// answered.
     StrayReset = 4,
     /// A fragment of a packet to a VIP, or the first fragment of a reply. Dropped.
     Fragment = 5,

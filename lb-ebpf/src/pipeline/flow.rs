@@ -6,6 +6,7 @@ use super::{Family, carry::with_place, go_on, parsed, refuse};
 use crate::{
     conntrack::{self, Step as Track},
     packet::{Hook, Packet, Step},
+    parse::ANOTHER_PORT,
 };
 
 /// See the module.
@@ -32,10 +33,18 @@ pub fn flow<V: Family, P: Packet>(packet: P) -> P::Verdict {
         conntrack::tell::<V>(&parsed.ending, &mut parsed.spare);
         match step {
             Track::Belongs => {}
-            Track::Anew if conntrack::remove::<V>(flow, flow.seen, &mut parsed.spare) => {
+            Track::Anew | Track::AnotherPort
+                if conntrack::remove::<V>(flow, flow.seen, &mut parsed.spare) =>
+            {
+                if step == Track::AnotherPort {
+                    parsed.again = ANOTHER_PORT;
+                }
                 return go_on::<V, P>(packet, Step::Open);
             }
-            Track::Anew => return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32),
+            Track::AnothersEnd => return refuse::<V, P>(packet, parsed, Reason::StrayReset as u32),
+            Track::Anew | Track::AnotherPort => {
+                return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32);
+            }
             Track::Busy => return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32),
             Track::Closed => return refuse::<V, P>(packet, parsed, Reason::ConnectionClosed as u32),
         }

@@ -17,7 +17,7 @@ use crate::{
     conntrack::{self, Opening, REFUSED},
     maps::{BACKENDS, CHOOSING, INTERFACES},
     packet::{Hook, Packet, Step, opaque},
-    parse::Parsed,
+    parse::{ANOTHER_PORT, Parsed},
     service,
 };
 
@@ -125,7 +125,10 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, service: &Service, source: Sourc
         let backend = BackendId(chosen & !affinity::BOUND);
         let bound = chosen & affinity::BOUND != 0;
         let Some(record) = BACKENDS.get(backend.0) else { return REFUSED | Reason::Internal as u32 };
-        let way = way::<V>(service.forward(source), record, parsed);
+        let mut way = way::<V>(service.forward(source), record, parsed);
+        if parsed.again == ANOTHER_PORT && !way.is_special() {
+            way = way.ported();
+        }
         let port = backend_port(record, service.target, parsed.key.dport);
         let chance = choosing.pick.chance;
         let again = parsed.again != 0;

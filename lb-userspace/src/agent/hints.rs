@@ -55,7 +55,8 @@ pub async fn run(shared: Arc<Shared>, again: Arc<Notify>, mut stopped: watch::Re
 async fn look(shared: &Shared, netlink: &Netlink) -> Result<(), DatapathError> {
     let setup = setup(shared, netlink).await?;
     // What they list matters only there.
-    let found = if setup.arrival.is_empty() { Found::default() } else { Found::look().await };
+    let concerned = !setup.arrival.is_empty() || !setup.by_xdp.is_empty();
+    let found = if concerned { Found::look().await } else { Found::default() };
     let warnings: Vec<WarningView> = hints(&setup, &found).into_iter().map(view).collect();
     let mut state = shared.write();
     for warning in warnings.iter().filter(|w| !state.warnings.contains(w)) {
@@ -88,6 +89,8 @@ async fn setup(shared: &Shared, netlink: &Netlink) -> Result<Setup, DatapathErro
         let name = |i: &InterfaceView| i.name.clone();
         let matched: BTreeSet<String> = state.interfaces.iter().map(name).collect();
         let arrival = state.interfaces.iter().filter(|i| on_arrival(i)).map(name).collect();
+        let by_xdp =
+            state.interfaces.iter().filter(|i| !on_arrival(i) && i.attach == "xdp").map(name).collect();
         // The answers of others go past us, or to us.
         let translated = |f: &&Frontend| f.forward.elsewhere == ForwardKind::Nat;
         let services = || state.desired.services().values();
@@ -111,7 +114,7 @@ async fn setup(shared: &Shared, netlink: &Netlink) -> Result<Setup, DatapathErro
         };
         let backends: Vec<Backend> =
             services().filter(|s| !s.is_direct()).flat_map(of).take(BACKENDS).collect();
-        (Setup { matched, arrival, vips: Some(vips), ways: Vec::new() }, families, backends)
+        (Setup { matched, arrival, by_xdp, vips: Some(vips), ways: Vec::new() }, families, backends)
     };
     let names: BTreeMap<u32, String> =
         interfaces::list(netlink).await?.into_iter().map(|i| (i.index, i.name)).collect();
@@ -123,7 +126,7 @@ async fn setup(shared: &Shared, netlink: &Netlink) -> Result<Setup, DatapathErro
     }
     for Backend { service, name, address, snat } in backends {
         if let Some(interface) = routes::interface(netlink, address).await.and_then(|i| names.get(&i)) {
-            let to = Towards::Backend { service, backend: name, snat };
+            let to = Towards::Backend { service, backend: name, snat, v6: address.is_ipv6() };
             setup.ways.push(Way { to, interface: interface.clone() });
         }
     }

@@ -46,6 +46,8 @@ pub enum Towards {
         backend: String,
         /// Do its answers go to an address of the node's (source NAT)?
         snat: bool,
+        /// Has it an IPv6 address?
+        v6: bool,
     },
 }
 
@@ -56,6 +58,8 @@ pub struct Setup {
     pub matched: BTreeSet<String>,
     /// Those among them where answers are translated as they come in, before the stack sees them.
     pub arrival: BTreeSet<String>,
+    /// Those among the rest where XDP is attached, which leaves to the stack what it has translated.
+    pub by_xdp: BTreeSet<String>,
     /// Where services are reached; `None`: not known.
     pub vips: Option<BTreeSet<IpAddr>>,
     /// Where clients and backends are.
@@ -65,12 +69,30 @@ pub struct Setup {
 impl Setup {
     /// One in which everything could matter, for when there is no configuration to go by.
     pub const fn unknown(interfaces: BTreeSet<String>) -> Self {
-        Self { matched: BTreeSet::new(), arrival: interfaces, vips: None, ways: Vec::new() }
+        Self {
+            matched: BTreeSet::new(),
+            arrival: interfaces,
+            by_xdp: BTreeSet::new(),
+            vips: None,
+            ways: Vec::new(),
+        }
     }
 
     /// Are all answers translated as they come in?
     fn all_on_arrival(&self) -> bool {
         self.matched == self.arrival
+    }
+
+    /// Ways to backends that see an address of the node's.
+    fn source_nat(&self, v6: bool) -> impl Iterator<Item = &Way> {
+        let is = move |way: &&Way| matches!(way.to, Towards::Backend { snat: true, v6: of, .. } if of == v6);
+        self.ways.iter().filter(is)
+    }
+
+    /// Interfaces by which XDP gets the answers of such backends: they are translated as they come in.
+    fn answers_by_xdp(&self, v6: bool) -> BTreeSet<String> {
+        let names = self.source_nat(v6).map(|way| &way.interface);
+        names.filter(|name| self.by_xdp.contains(*name)).cloned().collect()
     }
 
     fn serves(&self, v6: bool) -> bool {
@@ -88,10 +110,18 @@ pub fn hints(setup: &Setup, found: &Found) -> Vec<Hint> {
     hints
 }
 
-/// Answers that were translated have the VIP as their source, whose route doesn't lead where they came from.
+/// Answers that were translated have the VIP as their source, whose route doesn't lead where they came from. What clients send has an address of the
+/// node's after source NAT, which XDP leaves to the stack.
 fn strict(setup: &Setup, found: &Found) -> Option<Hint> {
-    let names: Vec<&str> = setup.arrival.intersection(&found.strict).map(String::as_str).collect();
-    if names.is_empty() || !setup.serves(false) {
+    let mut translating = BTreeSet::new();
+    if setup.source_nat(false).next().is_some() {
+        translating.extend(setup.by_xdp.iter().cloned());
+    }
+    if setup.serves(false) {
+        translating.extend(setup.arrival.iter().cloned());
+    }
+    let names: Vec<&str> = translating.intersection(&found.strict).map(String::as_str).collect();
+    if names.is_empty() {
         return None;
     }
     // As sysctl has them: a dot in a name is a slash.
@@ -99,7 +129,7 @@ fn strict(setup: &Setup, found: &Found) -> Option<Hint> {
     Some(Hint {
         about: "rp_filter",
         text: format!(
-            "rp_filter is 1 (strict) on {}: answers that are translated as they come in there are dropped",
+            "rp_filter is 1 (strict) on {}: packets that are translated as they come in there are dropped",
             list(names.iter().copied())
         ),
         remedy: format!("sysctl -w {} (or 0)", settings.take(LISTED).collect::<Vec<_>>().join(" ")),
@@ -108,18 +138,20 @@ fn strict(setup: &Setup, found: &Found) -> Option<Hint> {
 
 /// Answers that were translated belong to no connection that conntrack knows.
 fn drops(setup: &Setup, found: &Found) -> Option<Hint> {
+    let translating = [false, true].map(|v6| {
+        let mut names = setup.answers_by_xdp(v6);
+        if setup.serves(v6) {
+            names.extend(setup.arrival.iter().cloned());
+        }
+        names
+    });
+    let [four, six] = &translating;
     let of = |kind: &Kind| -> Vec<&Rule> {
-        let of_family = |r: &&Rule| (r.v4 && setup.serves(false)) || (r.v6 && setup.serves(true));
-        found
-            .rules
-            .iter()
-            .filter(|r| r.kind == *kind && r.concerns(&setup.arrival))
-            .filter(of_family)
-            .collect()
+        let concerned = |names: &BTreeSet<String>, r: &Rule| !names.is_empty() && r.concerns(names);
+        let of_family = |r: &&Rule| (r.v4 && concerned(four, r)) || (r.v6 && concerned(six, r));
+        found.rules.iter().filter(|r| r.kind == *kind).filter(of_family).collect()
     };
-    if setup.arrival.is_empty() {
-        return None;
-    }
+    let names: BTreeSet<&str> = four.union(six).map(String::as_str).collect();
     let (invalid, rest) = (of(&Kind::DropsInvalid), of(&Kind::DropsRest));
     let (rules, how) = match (invalid.is_empty(), rest.is_empty()) {
         (false, _) => (invalid, "are dropped"),
@@ -131,12 +163,15 @@ fn drops(setup: &Setup, found: &Found) -> Option<Hint> {
         text: format!(
             "answers that are translated as they come in (by {}) belong to no connection of conntrack's; \
              those that the stack forwards {how}: {}",
-            list(setup.arrival.iter().map(String::as_str)),
+            list(names.iter().copied()),
             list(rules.iter().map(|r| r.text.as_str()))
         ),
-        remedy:
+        remedy: if setup.arrival.is_empty() {
+            "attach = \"tc\" there, or accept packets from the VIPs before that rule".into()
+        } else {
             "leave out fast and reply = \"ingress\" there, or accept packets from the VIPs before that rule"
-                .into(),
+                .into()
+        },
     })
 }
 
@@ -190,7 +225,8 @@ fn past_us(setup: &Setup) -> Vec<Hint> {
             });
         }
     }
-    let lost = |way: &&Way| matches!(way.to, Towards::Backend { snat, .. } if snat || all_on_arrival);
+    // Others' answers are translated where they leave, whatever else is done where they come in.
+    let lost = |way: &&Way| matches!(way.to, Towards::Backend { snat: true, .. });
     let lost: Vec<&Way> = setup.ways.iter().filter(missed).filter(lost).collect();
     let interfaces: BTreeSet<&str> = lost.iter().map(|way| way.interface.as_str()).collect();
     for interface in interfaces {
@@ -232,7 +268,7 @@ mod tests {
 
     fn setup(matched: &[&str], arrival: &[&str]) -> Setup {
         let vips = Some(["10.96.0.10".parse().unwrap()].into());
-        Setup { matched: set(matched), arrival: set(arrival), vips, ways: Vec::new() }
+        Setup { matched: set(matched), arrival: set(arrival), vips, ..Setup::default() }
     }
 
     fn rule(kind: Kind) -> Rule {
@@ -273,6 +309,36 @@ mod tests {
     }
 
     #[test]
+    fn xdp_leaves_to_the_stack_what_it_has_translated_for_source_nat() {
+        let way = |snat, v6| Way {
+            to: Towards::Backend { service: "app".into(), backend: "x".into(), snat, v6 },
+            interface: "b0".into(),
+        };
+        let said = |by_xdp: &[&str], way: Way, rules: Vec<Rule>| {
+            let setup = Setup {
+                by_xdp: set(by_xdp),
+                ways: vec![way],
+                vips: Some(BTreeSet::new()),
+                ..setup(&["c0", "b0"], &[])
+            };
+            hints(&setup, &Found { strict: set(&["c0", "b0"]), rules })
+        };
+        let found = said(&["c0", "b0"], way(true, false), vec![rule(Kind::DropsInvalid)]);
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert!(found[0].text.contains("on b0, c0: ") && found[1].text.contains("by b0)"), "{found:#?}");
+        assert!(found[1].remedy.contains("attach = \"tc\""), "{found:#?}");
+        let found = said(&["c0"], way(true, false), vec![rule(Kind::DropsInvalid)]);
+        assert_eq!(found.len(), 1, "TC sends answers on itself: {found:#?}");
+        assert!(found[0].text.contains("on c0: "), "{found:#?}");
+        for other in [way(false, false), way(true, true)] {
+            let found = said(&["c0", "b0"], other, vec![rule(Kind::DropsInvalid)]);
+            assert_eq!(found, [], "no source NAT, or another IP version");
+        }
+        let of_v6 = Rule { v4: false, v6: true, ..rule(Kind::DropsInvalid) };
+        assert_eq!(said(&["c0", "b0"], way(true, true), vec![of_v6]).len(), 1);
+    }
+
+    #[test]
     fn a_source_is_replaced_only_if_it_is_a_vip() {
         let from = |net: &str| Kind::ReplacesSource { from: Some(net.parse().unwrap()), not: false };
         let found = |kind| Found { strict: BTreeSet::new(), rules: vec![rule(kind)] };
@@ -288,7 +354,7 @@ mod tests {
     fn routes_past_us() {
         let clients = Way { to: Towards::Clients { v6: false }, interface: "eth0".into() };
         let backend = |n: u32, snat| Way {
-            to: Towards::Backend { service: "app".into(), backend: format!("10.2.0.{n}"), snat },
+            to: Towards::Backend { service: "app".into(), backend: format!("10.2.0.{n}"), snat, v6: false },
             interface: "b9".into(),
         };
         let said = |mut setup: Setup, ways: Vec<Way>| {
@@ -301,8 +367,10 @@ mod tests {
         assert_eq!(found[0].remedy, "add an [[interface]] with match = \"eth0\"");
         assert_eq!(said(setup(&["eth0"], &[]), vec![clients.clone()]), []);
         assert_eq!(said(setup(&[], &[]), vec![clients.clone()]), [], "nothing is balanced");
+        let found = said(setup(&["c0"], &["c0"]), vec![backend(1, false), clients.clone()]);
+        assert_eq!(found, [], "answers are translated where they leave as well");
         let found =
-            said(setup(&["c0"], &["c0"]), (1..=5).map(|n| backend(n, false)).chain([clients]).collect());
+            said(setup(&["c0"], &["c0"]), (1..=5).map(|n| backend(n, true)).chain([clients]).collect());
         assert_eq!(found.len(), 1, "{found:#?}");
         assert!(
             found[0]

@@ -1,6 +1,8 @@
 //! Ports used again: a SYN over what is over chooses anew; a flow to the same backend by way of another VIP, or past
 //! us, gets another port.
 
+use lb_common::abi::{Forward, Reason};
+
 use super::{
     build::{ACK, FIN, Frame, RST, SYN, Sum, eth},
     snat::ours,
@@ -159,5 +161,93 @@ fn datagrams_past_us_too() {
         s.step("its answer", &answer, Becomes(answer.clone().to(net.client, 40000)));
         let query = eth().ip(net.backends[0], net.client).udp(8080, 40000).fill(99);
         s.step("the query's", &query, Becomes(query.clone().from(net.vip, 53)));
+    });
+}
+
+/// The client has a connection past us from the port: the backend answers a SYN from it with a bare ACK. The client has sent its SYN, and has heard that.
+fn spoken_of_another(s: &mut Stage<'_>) -> super::world::Added {
+    let added = s.service(TCP, 80, 1);
+    let net = s.net;
+    let talk = Talk { backend: 0 };
+    talk.request(s, "SYN", request(net, SYN).numbers(1000, 0));
+    talk.reply(s, "what the backend knows", reply(net, 0, ACK).numbers(70, 80));
+    added
+}
+
+#[test]
+fn a_port_by_which_the_backend_knows_a_connection_past_us_is_another() {
+    everywhere(|s| {
+        let added = spoken_of_another(s);
+        let net = s.net;
+        s.step("it would end that", request(net, RST).numbers(80, 0), Drop(Reason::StrayReset));
+        s.active("it is still to be made", &added, &[1]);
+        let port = another_port(s, &request(net, SYN).numbers(1000, 0));
+        s.active("one", &added, &[1]);
+        assert_eq!(s.world.entries(), 2, "nothing is left of the first attempt");
+        for packet in [reply(net, 0, ACK), reply(net, 0, ACK).fill(50), reply(net, 0, FIN | ACK)] {
+            s.step("that connection goes on", packet.numbers(70, 80), Pass);
+        }
+        let past = eth().ip(net.client, net.backends[0]).tcp(40000, 8080, ACK);
+        s.step("both ways", past.numbers(80, 71).fill(5), Pass);
+        let synack = eth().ip(net.backends[0], net.client).tcp(8080, port, SYN | ACK).numbers(5000, 1001);
+        s.step("SYN-ACK", &synack, Becomes(synack.clone().from(net.vip, 80).to(net.client, 40000)));
+        assert_eq!(another_port(s, &request(net, ACK).numbers(1001, 5001)), port);
+        assert_eq!(another_port(s, &request(net, RST).numbers(1001, 0)), port, "now it may end");
+        s.active("it has", &added, &[0]);
+    });
+}
+
+#[test]
+fn a_syn_that_is_said_again_is_enough_to_get_another_port() {
+    everywhere(|s| {
+        let added = spoken_of_another(s);
+        let net = s.net;
+        another_port(s, &request(net, SYN).numbers(1000, 0));
+        s.active("one", &added, &[1]);
+        assert_eq!(s.world.entries(), 2);
+    });
+}
+
+#[test]
+fn a_port_is_kept_while_the_backend_says_nothing_or_answers() {
+    everywhere(|s| {
+        let added = s.service(TCP, 80, 1);
+        let net = s.net;
+        let talk = Talk { backend: 0 };
+        let syn = || request(net, SYN).numbers(1000, 0);
+        talk.request(s, "SYN", syn());
+        talk.request(s, "the same again", syn());
+        talk.reply(s, "SYN-ACK", reply(net, 0, SYN | ACK).numbers(5000, 1001));
+        talk.request(s, "it was late", syn());
+        talk.reply(s, "ACK", reply(net, 0, ACK).numbers(5001, 1001));
+        talk.request(s, "and again", syn());
+        talk.request(s, "the client's end", request(net, RST).numbers(1001, 0));
+        s.active("reset", &added, &[0]);
+        talk.request(s, "anew", syn());
+        talk.request(s, "and given up", request(net, RST).numbers(1001, 0));
+        s.active("reset", &added, &[0]);
+    });
+}
+
+#[test]
+fn an_earlier_connection_from_an_address_of_ours_is_ended_by_the_client() {
+    everywhere(|s| {
+        let net = s.net;
+        s.world.forward = Forward::SNAT;
+        s.world.set_sources(&[net.other], 2000, 100).unwrap();
+        let added = s.service(TCP, 80, 1);
+        let to = (net.backends[0], 8080);
+        let syn = request(net, SYN).numbers(1000, 0);
+        let near = ours(s, &syn, &[net.other], to);
+        let stale = eth().ip(net.backends[0], near.0).tcp(8080, near.1, ACK).numbers(70, 80);
+        s.step(
+            "the backend knows it",
+            &stale,
+            Becomes(stale.clone().from(net.vip, 80).to(net.client, 40000)),
+        );
+        assert_eq!(ours(s, &request(net, RST).numbers(80, 0), &[net.other], to), near);
+        s.active("over", &added, &[0]);
+        ours(s, &syn, &[net.other], to);
+        s.active("anew", &added, &[1]);
     });
 }

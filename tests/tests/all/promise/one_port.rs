@@ -4,6 +4,7 @@
 use std::{
     io::{self, ErrorKind},
     net::{SocketAddr, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,8 @@ use flowpin_tests::harness::{
     agent::{interfaces, service},
     client::{Conn, at},
     eventually,
+    netfilter::load,
+    rulesets::{self, Names},
     server::Server,
     topology::Family::{self, V4, V6},
     udp,
@@ -189,4 +192,109 @@ fn past_the_vip_while_a_connection_is_open_through_it_by_tc() {
 #[test]
 fn past_the_vip_while_a_connection_is_open_through_it_by_xdp() {
     the_vip_first("xdp");
+}
+
+#[test]
+fn past_the_vip_while_a_connection_is_open_through_it_past_the_stack() {
+    the_vip_first("fast");
+}
+
+/// A connection past the VIP, then one through it from the same port: both work from then on. Every second time the
+/// first is busy meanwhile.
+fn the_vip_second(world: &World, hook: &str, family: Family) {
+    let (vip, past) = (ways(family)[0], at(&family.backend(0), 80));
+    world.net.client.run(|| {
+        for (port, talks) in (FIRST..FIRST + 6).zip([false, true].into_iter().cycle()) {
+            let name = format!("{family:?} by {hook}, port {port}");
+            let mut older = open(family, port, past).expect("past the VIP");
+            older.exchange(1_000).expect("its own bytes");
+            let stop = AtomicBool::new(!talks);
+            let (mut conn, took) = std::thread::scope(|scope| {
+                let talk = scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        older.exchange(100).unwrap_or_else(|e| panic!("past the VIP meanwhile, {name}: {e}"));
+                    }
+                });
+                let began = Instant::now();
+                let conn = open(family, port, vip);
+                let took = began.elapsed();
+                stop.store(true, Ordering::Relaxed);
+                talk.join().expect("the older connection goes on");
+                (conn.unwrap_or_else(|e| panic!("the VIP's, {name}: {e}")), took)
+            });
+            assert!(took < AT_ONCE, "{name}: made after {took:?}");
+            older.exchange(100_000).unwrap_or_else(|e| panic!("past the VIP, {name}: {e}"));
+            conn.exchange(100_000).unwrap_or_else(|e| panic!("the VIP's, {name}: {e}"));
+            assert_eq!(world.active(family), 1, "{name}");
+            // The one ends, and the other stays; then the other way round.
+            if talks {
+                conn.reset().expect("reset");
+                older.exchange(1_000).unwrap_or_else(|e| panic!("past the VIP, left alone, {name}: {e}"));
+            } else {
+                older.reset().expect("reset");
+                conn.exchange(1_000).unwrap_or_else(|e| panic!("the VIP's, left alone, {name}: {e}"));
+                drop(conn);
+            }
+            world.left(family, 0);
+        }
+    });
+    assert_eq!(world.conflicts(), 0);
+}
+
+/// The same by UDP: from the next datagram on the backend knows them apart.
+fn the_vip_second_by_datagrams(world: &World, family: Family) {
+    let (vip, past) = (ways(family)[0], at(&family.backend(0), 80));
+    world.net.client.run(|| {
+        for port in FIRST..FIRST + 5 {
+            let older = udp::connect_from(port, past);
+            udp::exchange(&older, 1, 1_000);
+            let later = udp::connect_from(port, vip);
+            for number in 2..6 {
+                assert_eq!(udp::exchange(&later, number, 1_000), 0, "{family:?}: the VIP's, port {port}");
+                assert_eq!(udp::exchange(&older, number, 1_000), 0, "{family:?}: past it, port {port}");
+            }
+        }
+    });
+    world.left(family, 5);
+    assert_eq!(world.conflicts(), 0);
+}
+
+fn past_first(hook: &str) {
+    let world = World::new(1, hook, "least-connections");
+    for family in [V4, V6] {
+        the_vip_second(&world, hook, family);
+        the_vip_second_by_datagrams(&world, family);
+    }
+    assert_eq!(world.agent.sweeps(2)["accounting_drift"], 0);
+}
+
+#[test]
+fn through_the_vip_while_a_connection_is_open_past_it_by_tc() {
+    past_first("tc");
+}
+
+#[test]
+fn through_the_vip_while_a_connection_is_open_past_it_by_xdp() {
+    past_first("xdp");
+}
+
+#[test]
+fn through_the_vip_while_a_connection_is_open_past_it_past_the_stack() {
+    past_first("fast");
+}
+
+/// conntrack has the older connection, and drops what it can't place.
+#[test]
+fn through_the_vip_while_a_connection_is_open_past_it_behind_a_firewall() {
+    let world = World::new(1, "tc", "least-connections");
+    for family in [V4, V6] {
+        let names = Names {
+            clients: vec![client(family).into()],
+            backends: vec![family.backend(0)],
+            uplinks: vec!["c0".into()],
+            pods: vec!["b0".into()],
+        };
+        load(&world.net.node, family, &rulesets::INVALID_DROP.rules(family, &names));
+        the_vip_second(&world, "tc, firewalled", family);
+    }
 }

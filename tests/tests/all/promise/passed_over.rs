@@ -76,3 +76,60 @@ fn the_only_backend_asks_its_own_service() {
     itself(0, "tc", "least-connections");
     itself(0, "xdp", "consistent-hash");
 }
+
+/// A client is bound to one backend, which may be itself.
+#[test]
+fn a_backend_with_affinity_asks_its_own_service() {
+    let net = Net::new(2);
+    let _servers: Vec<Server> =
+        net.backends.iter().enumerate().map(|(i, ns)| Server::start(ns, &format!("b{i}"), [80])).collect();
+    let services = [V4, V6].map(|family| {
+        let targets: Vec<String> = (0..2).map(|i| family.backend(i)).collect();
+        let more = "affinity = { client_ip = true, timeout = \"1h\" }";
+        service(&format!("{family:?}"), &family.vip(0), "\"80/tcp\"", &targets, more)
+    });
+    let agent = Agent::start(&net.node, &(interfaces(&[("c0", "tc"), ("b*", "tc")]) + &services.concat()));
+    for family in [V4, V6] {
+        for ns in &net.backends {
+            let open = |i| {
+                Conn::open(at(&family.vip(0), 80))
+                    .unwrap_or_else(|e| panic!("{family:?}, {}, {i}: {e}", ns.name))
+            };
+            let mut conns: Vec<Conn> = ns.run(|| (0..MANY).map(open).collect());
+            conns.iter_mut().for_each(|c| c.exchange(1_000).expect("its own bytes"));
+            let home = &conns[0].backend;
+            assert!(conns.iter().all(|c| c.backend == *home), "{family:?}, {}: not at one backend", ns.name);
+        }
+    }
+    assert_eq!(agent.sweeps(2)["accounting_drift"], 0);
+}
+
+/// There are eight source ports towards each backend, and one of them is to have three times as much as the other.
+#[test]
+fn a_backend_to_which_no_source_port_is_left() {
+    let net = Net::new(2);
+    let _servers: Vec<Server> =
+        net.backends.iter().enumerate().map(|(i, ns)| Server::start(ns, &format!("b{i}"), [80])).collect();
+    let services = [V4, V6].map(|family| {
+        let backends = (0..2).map(|i| (family.backend(i), 3 - 2 * i));
+        let backends: String = backends
+            .map(|(address, weight)| {
+                format!("[[service.backend]]\naddress = \"{address}\"\nweight = {weight}\n")
+            })
+            .collect();
+        service(&format!("{family:?}"), &family.vip(0), "\"80/tcp\"", &[], "forward = \"snat\"") + &backends
+    });
+    let snat = "[snat]\naddresses = [\"10.2.0.1\", \"fd02:0::1\"]\nports = \"2000-2007\"\n";
+    let config = interfaces(&[("c0", "xdp"), ("b*", "tc")]) + snat + &services.concat();
+    let agent = Agent::start(&net.node, &config);
+    for family in [V4, V6] {
+        let to = at(&family.vip(0), 80);
+        let open = |i| Conn::open(to).unwrap_or_else(|e| panic!("{family:?}, connection {i}: {e}"));
+        let mut conns: Vec<Conn> = net.client.run(|| (0..16).map(open).collect());
+        assert_eq!(agent.active(&format!("{family:?}")), [8, 8]);
+        conns.iter_mut().for_each(|c| c.exchange(1_000).expect("its own bytes"));
+        let none = net.client.run(|| Conn::open(to)).expect_err("no port is left at all");
+        assert_eq!(none.kind(), std::io::ErrorKind::ConnectionRefused);
+    }
+    assert_eq!(agent.sweeps(2)["accounting_drift"], 0);
+}

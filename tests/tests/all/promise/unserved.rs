@@ -149,3 +149,21 @@ fn by_tc_of_a_hashed_service() {
 fn past_the_stack() {
     nothing_goes_round("fast", "least-connections");
 }
+
+/// The node's own: their packets come to it only if the router sends them back.
+#[test]
+fn asked_by_a_process_of_the_node() {
+    let world = World::new("tc", "least-connections");
+    for family in [V4, V6] {
+        let before = world.received();
+        let asked = world.net.node.run(|| {
+            let tcp = TcpStream::connect_timeout(&at(&family.vip(0), 81), Duration::from_millis(800));
+            let socket = udp::connect(at(&family.vip(0), 81));
+            let _ = socket.send(b"?");
+            (tcp.is_ok(), socket.recv(&mut [0; 10]).is_ok())
+        });
+        assert_eq!(asked, (false, false), "{family:?}: somebody answers");
+        let came = world.received() - before;
+        assert!(came <= 2 * FEW, "{family:?}: {came} packets came in");
+    }
+}

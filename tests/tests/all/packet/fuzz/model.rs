@@ -48,6 +48,8 @@ struct Flow {
     beyond: Key,
     state: State,
     answered: bool,
+    /// The backend has said something.
+    spoken: bool,
     /// Sequence number after each side's FIN: client, backend.
     fin: [Option<u32>; 2],
     acked: [bool; 2],
@@ -62,8 +64,8 @@ pub enum Fate {
     Dropped(Reason),
     /// Answered under this reason.
     Refused(Reason),
-    /// Opens a flow to one of these backends.
-    Opens(Vec<usize>),
+    /// Opens a flow to one of these backends; true: with another source port in any case.
+    Opens(Vec<usize>, bool),
     /// Opens a flow past us, which gets another source port.
     OpensPast,
     /// Of a flow: leaves with this 5-tuple.
@@ -141,12 +143,17 @@ impl Model {
             }
             Read::Whole(whole) => whole,
         };
+        let mut another = false;
         if let Some((id, forward)) = self.entries.get(&whole.key).copied() {
-            let reopened = whole.key.proto == 6 && forward && {
-                let over = matches!(self.flows[&id].state, State::Closing | State::Closed);
-                whole.flags & 0x12 == 0x02 && over
-            };
-            if !reopened {
+            let flow = &self.flows[&id];
+            let over = matches!(flow.state, State::Closing | State::Closed);
+            // What the backend said before it answered was about another connection.
+            another = forward && flow.state == State::SynSent && !flow.answered && flow.spoken;
+            if another && whole.flags & 0x04 != 0 {
+                return Fate::Dropped(Reason::StrayReset);
+            }
+            let opens = whole.key.proto == 6 && forward && whole.flags & 0x12 == 0x02;
+            if !(opens && (over || another)) {
                 self.advance(id, whole, forward);
                 return self.along(id, whole, forward);
             }
@@ -172,18 +179,20 @@ impl Model {
         match (able.is_empty(), free.is_empty()) {
             (true, _) => Fate::Refused(Reason::NoBackend),
             (_, true) => Fate::Refused(Reason::BackendsFull),
-            _ if service.hashed => Fate::Opens(free),
+            _ if service.hashed => Fate::Opens(free, another),
             _ => {
                 let load =
                     |b: &usize| f64::from(self.backends[*b].active) / f64::from(self.backends[*b].weight);
                 let least = free.iter().map(load).fold(f64::INFINITY, f64::min);
-                Fate::Opens(free.iter().copied().filter(|b| load(b) <= least + 1e-12).collect())
+                let choice = free.iter().copied().filter(|b| load(b) <= least + 1e-12).collect();
+                Fate::Opens(choice, another)
             }
         }
     }
 
     fn along(&mut self, id: u64, whole: &Whole, forward: bool) -> Fate {
-        let flow = &self.flows[&id];
+        let flow = self.flows.get_mut(&id).expect("a flow that is there");
+        flow.spoken |= !forward;
         let counters = &mut self.backends[flow.backend].counters;
         if forward {
             counters.packets_in += 1;
@@ -229,8 +238,16 @@ impl Model {
             _ => State::Open,
         };
         self.next += 1;
-        let flow =
-            Flow { forward: key, backend, beyond, state, answered: false, fin: [None; 2], acked: [false; 2] };
+        let flow = Flow {
+            forward: key,
+            backend,
+            beyond,
+            state,
+            answered: false,
+            spoken: false,
+            fin: [None; 2],
+            acked: [false; 2],
+        };
         self.flows.insert(self.next, flow);
         self.entries.insert(key, (self.next, true));
         self.entries.insert(beyond.reversed(), (self.next, false));
