@@ -149,7 +149,7 @@ pub async fn probe() -> Vec<Feature> {
 
 /// What rules of the host's may get in the way of. Without a configuration to go by, it is said when they do.
 async fn of_host(interfaces: &[Interface]) -> Vec<Feature> {
-    let names = interfaces.iter().filter(|i| i.ethernet).map(|i| i.name.clone()).collect();
+    let names = interfaces.iter().filter(|i| i.unfit.is_none()).map(|i| i.name.clone()).collect();
     let hints = host::hints::hints(&Setup::unknown(names), &Found::look().await);
     let of = |hint: Hint| Feature {
         name: hint.about.into(),
@@ -161,8 +161,8 @@ async fn of_host(interfaces: &[Interface]) -> Vec<Feature> {
 
 fn of_interface(interface: &Interface) -> Feature {
     let name = format!("interface {}", interface.name);
-    if !interface.ethernet {
-        return feature(name, false, Status::Fallback, "", "no Ethernet frames: nothing is attached here");
+    if let Some(why) = interface.unfit {
+        return feature(name, false, Status::Fallback, "", why);
     }
     let driver = std::fs::read_link(format!("/sys/class/net/{}/device/driver", interface.name))
         .ok()

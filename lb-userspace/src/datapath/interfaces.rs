@@ -16,8 +16,8 @@ pub struct Interface {
     pub index: u32,
     /// Name.
     pub name: String,
-    /// Does it carry Ethernet frames?
-    pub ethernet: bool,
+    /// Why no program can balance what comes by it, and what to do; `None`: one can.
+    pub unfit: Option<&'static str>,
     /// May its packets come with partial checksums (veth, tun, tap: the sender is a stack on this machine)?
     pub partial_checksums: bool,
     /// Is it a veth whose other end is in another network namespace?
@@ -53,12 +53,23 @@ impl Interface {
         Some(Self {
             index: message.header.index,
             name,
-            ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+            unfit: unfit(message.header.link_layer_type, &kinds),
             partial_checksums: software || message.header.link_layer_type == LinkLayerType::Loopback,
             leads_out: veth && elsewhere,
             xdp,
         })
     }
+}
+
+fn unfit(layer: LinkLayerType, kinds: &[&LinkInfo]) -> Option<&'static str> {
+    if layer != LinkLayerType::Ether {
+        return Some("it carries no Ethernet frames, which this version can't balance; leave it out");
+    }
+    // By address (`ipvlan_addr_lookup`, drivers/net/ipvlan): what is for a VIP stays with the device below.
+    let ipvlan = |info: &&LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::IpVlan | InfoKind::IpVtap));
+    kinds.iter().any(ipvlan).then_some(
+        "an ipvlan gets packets to its own addresses only, none to VIPs; attach to the device below it instead",
+    )
 }
 
 pub(super) fn failed(error: impl std::fmt::Display) -> DatapathError {

@@ -218,16 +218,15 @@ impl Owner {
             let fast = rule.fast;
             kept.push(interface.index);
             let mut refused = false;
-            let result = if interface.ethernet {
-                self.attachments.attach(&mut object, interface, rule.attach, rule.variant(), direct).map_err(
-                    |e| {
+            let result = match interface.unfit {
+                Some(why) => Err(why.to_string()),
+                None => self
+                    .attachments
+                    .attach(&mut object, interface, rule.attach, rule.variant(), direct)
+                    .map_err(|e| {
                         refused = matches!(e, DatapathError::Refused { .. });
                         e.to_string()
-                    },
-                )
-            } else {
-                Err("it carries no Ethernet frames, which this version can't balance; leave it out"
-                    .to_string())
+                    }),
             };
             let peer = fast == Fast::Peer && interface.leads_out;
             let pod = rule.role() == Role::Pod;

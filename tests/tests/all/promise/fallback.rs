@@ -42,7 +42,7 @@ fn clsact_where_there_is_no_tcx() {
             let interface = Interface {
                 index,
                 name: name.into(),
-                ethernet: true,
+                unfit: None,
                 partial_checksums: true,
                 leads_out: true,
                 xdp: None,
