@@ -211,8 +211,8 @@ fn by_lines(mut command: Command) -> anyhow::Result<()> {
 /// and for time-outs more than it computes.
 const SIDE_BY_SIDE: usize = 3;
 
-/// Tests that run one after the other, and beside those of the other lane. The first lane's move their whole process to another cgroup; the
-/// second's mostly wait, and would wait too long beside more than one other.
+/// Tests that run one after the other, and beside those of the other lane: they mostly wait, and would wait too long beside more than one
+/// other. Those that move their whole process to another cgroup are all in the first.
 const LANES: [&[&str]; 2] = [
     &[
         "promise::host",
@@ -222,7 +222,7 @@ const LANES: [&[&str]; 2] = [
         "promise::sockets",
         "promise::stick",
     ],
-    &["promise::close", "promise::health", "promise::persistent", "promise::refusal", "promise::timeouts"],
+    &["promise::close", "promise::health", "promise::refusal", "promise::timeouts"],
 ];
 
 /// Tests that run alone: those that count rates, or fill the machine.
