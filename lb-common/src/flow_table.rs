@@ -10,7 +10,7 @@
 //! first bucket, or to the second if that is emptier (Azar, Broder, Karlin, Upfal, "Balanced allocations", 1999): at the load
 //! that tables are made for, both are full for fewer than one flow in a million.
 
-use crate::abi::{Addr, FlowKey};
+use crate::abi::{Addr, FlowKey, limits};
 
 /// Entries of a bucket. The head's eighth byte is a version.
 pub const LANES: usize = 7;
@@ -27,6 +27,18 @@ const VERSION: u64 = 1 << 56;
 pub const fn buckets(flows: u32) -> u32 {
     let lanes = flows as u64 * 2 * 100 / LOAD_PERCENT;
     (lanes / LANES as u64 + 1) as u32
+}
+
+/// How many flows a table is made for unless the configuration says: by how many CPUs the machine has.
+pub const fn default_flows(cpus: u32) -> u32 {
+    let flows = limits::DEFAULT_FLOWS_OF_A_CPU.saturating_mul(cpus);
+    if flows < limits::LEAST_DEFAULT_FLOWS {
+        limits::LEAST_DEFAULT_FLOWS
+    } else if flows > limits::MOST_DEFAULT_FLOWS {
+        limits::MOST_DEFAULT_FLOWS
+    } else {
+        flows
+    }
 }
 
 /// Where a key belongs.

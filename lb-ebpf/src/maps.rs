@@ -15,7 +15,7 @@ use lb_common::{
 use crate::{conntrack::Opening, family::maps_of_family, parse::Parsed, pipeline::Choosing};
 
 /// Length of a flow table's maps unless the agent sets another.
-const BUCKETS: usize = buckets(DEFAULT_MAX_FLOWS) as usize;
+const BUCKETS: usize = buckets(MOST_DEFAULT_FLOWS) as usize;
 /// The agent reads them without a system call an entry.
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;

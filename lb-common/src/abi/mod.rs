@@ -284,8 +284,13 @@ pub mod limits {
     pub const MAX_BACKEND_IDS: u32 = MAX_BLOCKS * super::BLOCK_SLOTS as u32;
     /// Longest chain of blocks of one service.
     pub const MAX_CHAIN: u32 = MAX_BACKENDS_PER_SERVICE / super::BLOCK_SLOTS as u32;
-    /// Default of `conntrack.max_flows`.
-    pub const DEFAULT_MAX_FLOWS: u32 = 1_048_576;
+    /// Default of `conntrack.max_flows`, for each CPU of the machine; see
+    /// [`default_flows`](crate::flow_table::default_flows).
+    pub const DEFAULT_FLOWS_OF_A_CPU: u32 = 32_768;
+    /// The least that it is by default.
+    pub const LEAST_DEFAULT_FLOWS: u32 = 131_072;
+    /// The most that it is by default.
+    pub const MOST_DEFAULT_FLOWS: u32 = 1_048_576;
     /// Default of `conntrack.max_clients`.
     pub const DEFAULT_MAX_CLIENTS: u32 = 262_144;
     /// Hosts over all services with affinity.

@@ -105,3 +105,12 @@ fn neighbouring_keys_spread() {
         assert!(chi2 < bound, "chi-square {chi2} of {cells} cells, bound {bound}");
     }
 }
+
+#[test]
+fn the_default_follows_the_machine_within_bounds() {
+    for (cpus, flows) in
+        [(0, 131_072), (1, 131_072), (4, 131_072), (5, 163_840), (32, 1_048_576), (u32::MAX, 1_048_576)]
+    {
+        assert_eq!(default_flows(cpus), flows, "{cpus} CPUs");
+    }
+}

@@ -105,7 +105,17 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         log,
     };
     let object = Object::load(&pins, &wanted)?;
-    if object.adopted && object.max_flows != config.max_flows {
+    tracing::info!(
+        max_flows = object.max_flows,
+        "{}",
+        match (object.adopted, config.flows_by_default) {
+            (true, _) => "flow tables as they were made, for so many flows of each IP version",
+            (false, true) =>
+                "flow tables for so many flows of each IP version: the default for this machine's CPUs",
+            (false, false) => "flow tables for so many flows of each IP version, as configured",
+        }
+    );
+    if object.adopted && !config.flows_by_default && object.max_flows != config.max_flows {
         tracing::warn!(
             "the flow tables were made for {} flows and stay as they are; to have {}, stop the agent and remove {}",
             object.max_flows,

@@ -91,8 +91,8 @@ pub fn run() -> Result<Vec<Feature>, DatapathError> {
 }
 
 fn loader() -> EbpfLoader<'static> {
-    /// What an agent would choose; the verifier takes them for constants.
-    const BUCKETS: u32 = flow_table::buckets(limits::DEFAULT_MAX_FLOWS);
+    /// What an agent might choose; the verifier takes them for constants.
+    const BUCKETS: u32 = flow_table::buckets(limits::MOST_DEFAULT_FLOWS);
     let mut loader = EbpfLoader::new();
     loader
         .verifier_log_level(refusal::LOG)

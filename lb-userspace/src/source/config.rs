@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{abi::limits, expiry::Timeouts};
+use lb_common::{abi::limits, expiry::Timeouts, flow_table::default_flows};
 use serde::Deserialize;
 
 use self::service::RawService;
@@ -192,6 +192,8 @@ pub struct Config {
     pub state_file: PathBuf,
     /// Capacity of each flow table.
     pub max_flows: u32,
+    /// Is that the default for this machine, since the file doesn't say?
+    pub flows_by_default: bool,
     /// Capacity of the affinity table.
     pub max_clients: u32,
     /// Addresses that stand in for clients'.
@@ -238,14 +240,20 @@ impl Default for RawAgent {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawConntrack {
-    max_flows: i64,
+    max_flows: Option<i64>,
     max_clients: i64,
 }
 
 impl Default for RawConntrack {
     fn default() -> Self {
-        Self { max_flows: limits::DEFAULT_MAX_FLOWS.into(), max_clients: limits::DEFAULT_MAX_CLIENTS.into() }
+        Self { max_flows: None, max_clients: limits::DEFAULT_MAX_CLIENTS.into() }
     }
+}
+
+/// Packets are worked on by all CPUs that are online, whatever this process may use of them.
+fn cpus() -> u32 {
+    let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
+    online.and_then(|n| u32::try_from(n).ok()).unwrap_or(1)
 }
 
 #[derive(Deserialize, Default)]
@@ -328,7 +336,8 @@ pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
             .filter(|n| (1024..=16_777_216).contains(n))
             .ok_or_else(|| value(format!("conntrack.{key} {given} is out of range; use 1024 to 16777216")))
     };
-    let max_flows = capacity("max_flows", raw.conntrack.max_flows)?;
+    let given = raw.conntrack.max_flows.map(|flows| capacity("max_flows", flows)).transpose()?;
+    let max_flows = given.unwrap_or_else(|| default_flows(cpus()));
     let max_clients = capacity("max_clients", raw.conntrack.max_clients)?;
     let mut interfaces: Vec<InterfaceRule> = Vec::new();
     for rule in raw.interface {
@@ -365,6 +374,7 @@ pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
         pin_dir: raw.agent.pin_dir,
         state_file: raw.agent.state_file,
         max_flows,
+        flows_by_default: given.is_none(),
         max_clients,
         snat,
         sockets: raw.sockets,

@@ -74,7 +74,8 @@ fn every_key_is_taken() {
 #[test]
 fn nothing_means_defaults() {
     let config = load(None).unwrap();
-    assert_eq!(config.max_flows, 1_048_576);
+    assert!(config.flows_by_default);
+    assert_eq!(config.max_flows, default_flows(cpus()));
     assert_eq!(config.pin_dir, Path::new("/sys/fs/bpf/flowpin"));
 }
 
