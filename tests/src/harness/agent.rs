@@ -1,12 +1,15 @@
 //! The real binary: start, kill, replace.
 
 use std::{
+    fs::DirEntry,
+    mem::ManuallyDrop,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
+use flowpin::datapath::{attach::Attachments, pin::PinDir};
 use lb_common::abi::programs;
 use nix::{
     sys::signal::{Signal, kill},
@@ -256,6 +259,23 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// Filters on clsact qdiscs (before Linux 6.6) don't go with their pins.
+    fn take_filters_off(&self) {
+        let links = std::fs::read_dir(self.pin_dir.join("links"));
+        let is_filter = |entry: &DirEntry| entry.file_name().to_string_lossy().contains("clsact");
+        let there = Path::new("/run/netns").join(&self.ns).exists();
+        if !there || !links.into_iter().flatten().flatten().any(|entry| is_filter(&entry)) {
+            return;
+        }
+        let ns = ManuallyDrop::new(Ns { name: self.ns.clone() });
+        ns.run(|| {
+            // The next world shows if it failed: its packets meet programs whose maps are gone.
+            let _ = PinDir::open(&self.pin_dir).and_then(|pins| Attachments::new(&pins).detach_all());
+        });
+    }
+}
+
 impl Drop for Agent {
     fn drop(&mut self) {
         if std::thread::panicking() && self.child.is_some() {
@@ -271,6 +291,7 @@ impl Drop for Agent {
             let _ = child.kill();
             let _ = child.wait();
         }
+        self.take_filters_off();
         let _ = std::fs::remove_dir_all(&self.pin_dir);
     }
 }
