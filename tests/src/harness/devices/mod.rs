@@ -80,7 +80,7 @@ pub fn connect(kind: Kind, node: &Ns, name: &str, far: &Ns, number: u8) -> Resul
             let addresses = underlay(node, &lower, far, number);
             add(node, &format!("name {upper} type wireguard"))?;
             add(far, "name eth0 type wireguard")?;
-            keys([(node, &upper), (far, "eth0")], &addresses);
+            keys([(node, &upper), (far, "eth0")], &addresses, number);
         }
         Kind::Bridge | Kind::BridgePort | Kind::Bond => {
             pair(node, &lower, far, "eth0");
@@ -125,8 +125,10 @@ fn underlay(node: &Ns, lower: &str, far: &Ns, number: u8) -> [String; 2] {
     addresses
 }
 
-/// Makes two ends of WireGuard each other's peer. `addresses`: where each of them is reached.
-fn keys(ends: [(&Ns, &str); 2], addresses: &[String; 2]) {
+/// Makes two ends of WireGuard each other's peer. `addresses`: where each of them is reached; `number`: that of their network, which has a
+/// port of its own.
+fn keys(ends: [(&Ns, &str); 2], addresses: &[String; 2], number: u8) {
+    let port = 51_820 + u16::from(number);
     let directory = tempfile::TempDir::new().expect("a directory");
     let pairs = [0, 1].map(|end: usize| {
         let private = wg("genkey", "");
@@ -137,8 +139,8 @@ fn keys(ends: [(&Ns, &str); 2], addresses: &[String; 2]) {
     for (end, (ns, name)) in ends.into_iter().enumerate() {
         let ((key, _), (_, peer), address) = (&pairs[end], &pairs[1 - end], &addresses[1 - end]);
         ns.must(&format!(
-            "wg set {name} listen-port 51820 private-key {key} peer {peer} allowed-ips 0.0.0.0/0,::/0 \
-             endpoint {address}:51820"
+            "wg set {name} listen-port {port} private-key {key} peer {peer} allowed-ips 0.0.0.0/0,::/0 \
+             endpoint {address}:{port}"
         ));
     }
 }
