@@ -1,7 +1,7 @@
 //! Flowpin's userspace: one binary, three paths.
 //!
 //! ```text
-//! control      source ─▶ model ─▶ reconcile (plan) ─▶ agent::owner (apply) ─▶ datapath (maps, links)
+//! control      source ─▶ model ─▶ reconcile (transition, plan) ─▶ agent::owner ─▶ datapath (maps, links)
 //! observation  datapath (read halves) ─▶ observe ─▶ metrics | api ─▶ cli
 //! upkeep       conntrack (sweep, recount) ─▶ datapath;  health ─▶ agent::owner
 //! ```

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use flowpin::{
-    api::types::ServiceView,
+    api::types::{RejectedView, ServiceView},
     datapath::Clock,
     observe::metrics::{self, Page},
 };
@@ -23,6 +23,10 @@ fn exported() -> BTreeSet<String> {
             "drain_deadline_seconds":1.0}]}"#,
     )
     .expect("a service");
+    let rejected: RejectedView = serde_json::from_str(
+        r#"{"service":"app","origin":"file","error":"wrong","last_good_in_force":true}"#,
+    )
+    .expect("a rejection");
     let reconcile = Histogram::new(exponential_buckets(0.001, 2.0, 2));
     reconcile.observe(0.1);
     let page = Page {
@@ -37,7 +41,9 @@ fn exported() -> BTreeSet<String> {
         clock: Clock::at(250),
         reconcile,
         kernel: "6.1".into(),
+        rejected: vec![rejected],
     };
+
     let text = metrics::render(page).expect("a page");
     let lines = text.lines().filter(|l| !l.starts_with('#'));
     lines.map(|l| l.split(['{', ' ']).next().unwrap_or_default().to_string()).collect()

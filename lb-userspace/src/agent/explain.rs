@@ -60,7 +60,7 @@ impl Handle {
             }
             None => None,
         };
-        let source = self.owner().lock().await.source_of(client).await;
+        let source = self.source_of(client).await;
         let asked = Asked { client, port, vip, proto, list: service.list(source, vip.is_ipv6()) };
         let mut view = asked.would(&self.shared, &service);
         if let Some(flow) = pinned {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -45,7 +46,8 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
 fn due(shared: &Shared) -> HashSet<BackendId> {
     let state = shared.read();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let services = state.desired.services().values().filter(|s| s.fates != Default::default());
+    let services =
+        state.desired.services().values().map(Arc::as_ref).filter(|s| s.fates != Default::default());
     let departed = state.departed.iter().filter_map(|name| state.actual.service(name));
     services
         .flat_map(|service| of_service(&state, service, now))

@@ -1,6 +1,7 @@
 //! What the API may ask of the agent.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -9,23 +10,33 @@ use futures::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
+use lb_common::abi::Source;
+use rtnetlink::Handle as Netlink;
 use tokio::sync::{Mutex, mpsc};
 
-use super::{owner::Owner, shared::Shared};
+use super::{
+    owner::Owner,
+    seen::{Hops, Seen},
+    shared::Shared,
+};
 use crate::{
     api::{
         error::ApiError,
         types::{BackendAdd, BackendView, ConnectionQuery, ConnectionView, Drain, ServiceAdd, ServiceView},
     },
+    datapath::routes,
     model::{
-        ModelError,
+        BackendSpec, ModelError, ServiceSpec,
         service::{make_backend, parse_backend},
     },
     observe::{
         connections::{self, Order},
         views,
     },
-    source::runtime::{RuntimeBackend, RuntimeDrain},
+    source::{
+        InterfaceRule, Role, config,
+        runtime::{RuntimeBackend, RuntimeDrain},
+    },
 };
 
 /// Connections that are looked up before the last ones were taken.
@@ -37,6 +48,7 @@ pub struct Handle {
     /// For reading.
     pub shared: Arc<Shared>,
     owner: Arc<Mutex<Owner>>,
+    netlink: Netlink,
 }
 
 fn invalid(error: ModelError) -> ApiError {
@@ -52,8 +64,48 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 impl Handle {
     /// Around the owner.
-    pub fn new(owner: Owner) -> Self {
-        Self { shared: owner.shared.clone(), owner: Arc::new(Mutex::new(owner)) }
+    pub fn new(owner: Owner, netlink: Netlink) -> Self {
+        Self { shared: owner.shared.clone(), owner: Arc::new(Mutex::new(owner)), netlink }
+    }
+
+    /// Netlink, for questions.
+    pub fn netlink(&self) -> &Netlink {
+        &self.netlink
+    }
+
+    /// Looks which interfaces and addresses the node has now, and does what follows.
+    pub async fn look(&self) {
+        let seen = Seen::look(&self.netlink).await;
+        if self.shared.read().problems.contains_key("ways") {
+            self.note_ways().await;
+        }
+        self.owner.lock().await.look(&seen);
+    }
+
+    /// Notes what is in force and can't be reached as it should be.
+    pub async fn note_ways(&self) {
+        let desired = self.shared.read().desired.clone();
+        let hops = Hops::of(&self.netlink, desired.services().values().map(Arc::as_ref)).await;
+        self.owner.lock().await.note_ways(&hops);
+    }
+
+    /// Re-reads the config file.
+    ///
+    /// # Errors
+    /// What isn't in force, and why.
+    pub async fn reload(&self) -> Result<(), String> {
+        let before = self.owner.lock().await.config.services.clone();
+        let path = self.shared.config_path.clone();
+        let read = blocking(move || match path {
+            Some(path) => config::read(&config::text(&path)?, &path.display().to_string(), &before),
+            None => config::load(None),
+        });
+        let read = read.await.map_err(|e| format!("{e:?}"))?;
+        let services = read.as_ref().map(|config| config.services.clone()).unwrap_or_default();
+        let hops = Hops::of(&self.netlink, services.iter().filter_map(|s| s.spec.as_deref().ok())).await;
+        let seen = Seen::look(&self.netlink).await;
+        self.owner.lock().await.reload(read, &hops, &seen)?;
+        self.shared.read().rejected.first().map_or(Ok(()), |first| Err(first.to_string()))
     }
 
     /// The owner, for changes.
@@ -75,7 +127,10 @@ impl Handle {
     /// There is none.
     pub fn service(&self, name: &str) -> Result<ServiceView, ApiError> {
         let state = self.shared.read();
-        let spec = state.desired.services().get(name).ok_or_else(|| Self::no_service(name))?;
+        let spec = state.desired.services().get(name).ok_or_else(|| {
+            let refused = state.rejected.iter().find(|r| r.service == name);
+            refused.map_or_else(|| Self::no_service(name), |r| ApiError::NotFound(r.to_string()))
+        })?;
         Ok(views::service(spec, &state, &self.shared.maps))
     }
 
@@ -101,6 +156,7 @@ impl Handle {
         let ServiceAdd { name, service: decl } = add;
         let spec = decl.spec(&name, false).map_err(invalid)?;
         spec.validate().map_err(invalid)?;
+        let seen = Seen::look(&self.netlink).await;
         let mut owner = self.owner.lock().await;
         if self.shared.read().desired.services().contains_key(&name) {
             return Err(ApiError::Conflict(format!(
@@ -109,7 +165,7 @@ impl Handle {
         }
         let mut runtime = owner.runtime.clone();
         runtime.services.insert(name.clone(), decl);
-        owner.add_service(&spec, runtime).await?;
+        owner.add_service(&spec, runtime, &seen)?;
         self.service(&name)
     }
 
@@ -120,6 +176,8 @@ impl Handle {
     pub async fn remove_service(&self, name: &str) -> Result<(), ApiError> {
         let mut owner = self.owner.lock().await;
         let from_file = match self.shared.read().desired.services().get(name) {
+            // One that is refused can be taken back.
+            None if owner.runtime.services.contains_key(name) => false,
             None => return Err(Self::no_service(name)),
             Some(spec) => spec.from_file,
         };
@@ -142,6 +200,7 @@ impl Handle {
         let BackendAdd { address, weight, max_connections, local } = add;
         let spec = make_backend(service, &address, weight, max_connections, local, false).map_err(invalid)?;
         let name = spec.name();
+        self.check_way(service, &spec).await?;
         let mut owner = self.owner.lock().await;
         match self.backend(service, &name) {
             Ok((_, true)) => {
@@ -160,11 +219,6 @@ impl Handle {
             Err(ApiError::NotFound(_)) if self.shared.read().desired.services().contains_key(service) => {}
             Err(e) => return Err(e),
         }
-        let declared = self.shared.read().desired.services().get(service).cloned();
-        if let Some(declared) = declared {
-            let checked = owner.check_way(&declared, spec.address, name.clone()).await;
-            checked.map_err(|e| ApiError::Invalid(e.to_string()))?;
-        }
         let mut runtime = owner.runtime.clone();
         let record = RuntimeBackend { weight: spec.weight, max_connections: spec.max_connections, local };
         runtime.backends.entry(service.into()).or_default().insert(name.clone(), record);
@@ -172,22 +226,57 @@ impl Handle {
         Ok(self.backend(service, &name)?.0)
     }
 
+    /// Can a new backend be reached as its service wants it?
+    async fn check_way(&self, service: &str, backend: &BackendSpec) -> Result<(), ApiError> {
+        let declared = self.shared.read().desired.services().get(service).cloned();
+        let Some(mut spec) = declared.filter(|spec| spec.is_direct()).map(|spec| ServiceSpec::clone(&spec))
+        else {
+            return Ok(());
+        };
+        spec.backends = [(backend.name(), backend.clone())].into();
+        Hops::of(&self.netlink, [&spec]).await.check(&spec).map_err(invalid)
+    }
+
+    /// Where a client's packets come from, as far as it matters to services: by the way that leads to it. A process
+    /// of the node's is treated as a pod's.
+    pub async fn source_of(&self, client: IpAddr) -> Source {
+        if self.shared.read().own.contains(&client) {
+            return Source::POD;
+        }
+        let index = routes::interface(&self.netlink, client).await;
+        let name = {
+            let state = self.shared.read();
+            state.interfaces.iter().find(|i| Some(i.index) == index).map(|i| i.name.clone())
+        };
+        let owner = self.owner.lock().await;
+        match name.and_then(|name| owner.rule(&name)).map(InterfaceRule::role) {
+            Some(Role::Pod) => Source::POD,
+            _ => Source::ELSEWHERE,
+        }
+    }
+
     /// Removes a backend. Pinned flows stay until they end.
     ///
     /// # Errors
     /// There is none, or the file declares it.
     pub async fn remove_backend(&self, service: &str, backend: &str) -> Result<(), ApiError> {
+        let (address, port) = parse_backend(service, backend).map_err(invalid)?;
+        let name = crate::model::backend_name(address, port);
         let mut owner = self.owner.lock().await;
-        let (view, from_file) = self.backend(service, backend)?;
-        if from_file {
-            return Err(ApiError::Conflict(format!(
-                "backend {} of service \"{service}\" is declared in {}; edit it and send SIGHUP, or drain it",
-                view.address,
-                self.file()
-            )));
+        match self.backend(service, backend) {
+            Ok((_, false)) => {}
+            Ok((_, true)) => {
+                return Err(ApiError::Conflict(format!(
+                    "backend {name} of service \"{service}\" is declared in {}; edit it and send SIGHUP, or drain it",
+                    self.file()
+                )));
+            }
+            // One that is refused can be taken back.
+            Err(_) if owner.runtime.backends.get(service).is_some_and(|of| of.contains_key(&name)) => {}
+            Err(e) => return Err(e),
         }
         let mut runtime = owner.runtime.clone();
-        runtime.forget_backend(service, &view.address);
+        runtime.forget_backend(service, &name);
         owner.change(service, runtime)
     }
 

@@ -93,7 +93,7 @@ async fn setup(shared: &Shared, netlink: &Netlink) -> Result<Setup, DatapathErro
             state.interfaces.iter().filter(|i| !on_arrival(i) && i.attach == "xdp").map(name).collect();
         // The answers of others go past us, or to us.
         let translated = |f: &&Frontend| f.forward.elsewhere == ForwardKind::Nat;
-        let services = || state.desired.services().values();
+        let services = || state.desired.services().values().map(Arc::as_ref);
         let frontends = || services().flat_map(|s| &s.frontends).filter(translated);
         let vips = frontends().flat_map(|f| f.named().chain(f.anywhere(&state.own))).collect();
         let everybody = || frontends().filter(|f| f.sources.is_empty());

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config file, state file ─▶ Owner ─▶ maps, links          HUP ─▶ reload
-//! netlink ─▶ Owner::look                                   TERM, INT ─▶ out; the datapath stays
+//! netlink ─▶ Seen ─▶ Owner::look                        TERM, INT ─▶ out; the datapath stays
 //! host's rules, routes ─▶ hints ─▶ State::warnings, every minute
 //! health (a task a backend) ─▶ Owner::set_health      Owner::ramp, every second
 //! sweeper (thread) ─▶ census ─▶ Owner::collect             API, metrics ─▶ Handle ─▶ Owner
@@ -16,9 +16,10 @@ mod fates;
 pub mod handle;
 mod hints;
 pub mod owner;
+mod seen;
 pub mod shared;
 mod socket;
-mod standing;
+mod state;
 
 use std::{
     path::PathBuf,
@@ -26,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -34,7 +35,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use self::{handle::Handle, owner::Owner, shared::Shared};
+use self::{handle::Handle, owner::Owner, seen::Seen, shared::Shared};
 use crate::{
     api::server,
     conntrack::{
@@ -51,7 +52,7 @@ use crate::{
         sockets,
     },
     health,
-    source::{Runtime, SocketScope, config},
+    source::SocketScope,
 };
 
 /// How often interfaces are looked at without a word from netlink: nobody says when a program was taken off, or when another
@@ -85,7 +86,8 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     // First: a signal that comes while things are being set up must not end the agent halfway.
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hup = signal(SignalKind::hangup())?;
-    let config = config::load(options.config.as_deref())?;
+    let loaded = owner::load(options.config.as_deref())?;
+    let config = loaded.config.clone();
     // Then the lock: whoever is refused here has touched nothing.
     let pins = PinDir::open(&config.pin_dir)?;
     let log = tracing::enabled!(target: "flowpin::flows", tracing::Level::DEBUG);
@@ -124,24 +126,15 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         );
     }
     tracing::info!(adopted = object.adopted, hz = object.clock.hz, "programs loaded");
-    let (runtime, aside) = Runtime::load(&config.state_file)?;
     let shared = Arc::new(Shared::new(object, &pins, options.config)?);
-    if let Some(aside) = aside {
-        tracing::error!("{aside}");
-        shared.write().problems.insert("state file", aside);
-    }
     if log {
         log_flows(&shared)?;
     }
     let (netlink, mut changes) = interfaces::watch()?;
-    let mut owner = Owner::new(shared.clone(), config, runtime, &pins, netlink)?;
-    owner.look_at_addresses().await?;
-    if let Err(e) = owner.reconcile_all() {
-        bail!("{e}");
-    }
-    owner.note_ways().await;
-    owner.attach().await;
-    let handle = Handle::new(owner);
+    let mut owner = Owner::new(shared.clone(), loaded, &pins)?;
+    owner.start(&Seen::look(&netlink).await)?;
+    let handle = Handle::new(owner, netlink);
+    handle.note_ways().await;
 
     let (stop, stopped) = watch::channel(false);
     let faces = [
@@ -169,12 +162,13 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
             _ = int.recv() => break,
             _ = hup.recv() => {
                 notify(&[sd_notify::NotifyState::Reloading]);
-                handle.owner().lock().await.reload().await;
+                // What is wrong is in the log and the status.
+                let _ = handle.reload().await;
                 host.notify_one();
                 notify(&[sd_notify::NotifyState::Ready]);
             }
-            Some(()) = changes.recv() => handle.owner().lock().await.look().await,
-            _ = look.tick() => handle.owner().lock().await.look().await,
+            Some(()) = changes.recv() => handle.look().await,
+            _ = look.tick() => handle.look().await,
             _ = ramp.tick() => handle.owner().lock().await.ramp(),
             _ = ports.tick() => handle.owner().lock().await.collect_ports(),
         }

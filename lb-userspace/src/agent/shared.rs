@@ -18,144 +18,26 @@ use lb_common::{
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::events::Log;
+pub use super::state::State;
 use crate::{
-    api::types::{
-        ConnectionFilter, ConnectionView, InterfaceView, ServiceView, StatsView, StatusView, WarningView,
-    },
+    api::types::{ConnectionFilter, ConnectionView, ServiceView, StatsView, StatusView, WarningView},
     conntrack::Census,
     datapath::{
-        Clock, DatapathError, Maps,
-        clients::Clients,
-        flows::FlowTables,
-        object::Object,
-        pin::PinDir,
-        refusal::{Refusals, missed},
+        Clock, DatapathError, Maps, clients::Clients, flows::FlowTables, object::Object, pin::PinDir,
         sockets::SocketPins,
-    },
-    model::{
-        AlgorithmKind, Desired, ForwardKind, Forwarding, ModelError, OwnAddresses, ServiceSpec, SnatSpec,
-        Standings, frontend::family,
     },
     observe::{
         connections::{self, Order, Place, Victims},
         metrics, views,
     },
-    reconcile::{Actual, Step},
 };
-
-/// Desired and actual, always of the same moment for a reader.
-#[derive(Default)]
-pub struct State {
-    /// What is declared.
-    pub desired: Desired,
-    /// What the maps hold.
-    pub actual: Actual,
-    /// The node's own addresses, as last heard.
-    pub own: OwnAddresses,
-    /// Addresses for source NAT in force; `None`: nobody has looked yet.
-    pub sources: Option<SnatSpec>,
-    /// What is known of the backends' health.
-    pub standings: Standings,
-    /// Services that are no longer declared and whose connections are to be reset.
-    pub departed: HashSet<String>,
-    /// Age in milliseconds of the oldest connection, by backend, as of the last census.
-    pub oldest: HashMap<BackendId, u64>,
-    /// Where programs should be and are.
-    pub interfaces: Vec<InterfaceView>,
-    /// What is wrong, by what it is about.
-    pub problems: HashMap<&'static str, String>,
-    /// Tables that the kernel refused, and why: by service.
-    pub tables: BTreeMap<String, String>,
-    /// Programs that the kernel refused.
-    pub refused: Refusals,
-    /// What the host's own rules get in the way of.
-    pub warnings: Vec<WarningView>,
-    /// Plans applied.
-    pub generation: u64,
-}
-
-impl State {
-    /// Services whose packets need an address for source NAT of an IP version of which there is none.
-    fn sourceless(&self) -> Vec<String> {
-        let Some(sources) = &self.sources else { return Vec::new() };
-        let mut found = Vec::new();
-        for v6 in [false, true].into_iter().filter(|v6| sources.of_family(*v6).next().is_none()) {
-            let by_snat = |forward: Forwarding| forward.kinds().contains(&ForwardKind::Snat);
-            for service in self.desired.services().values() {
-                if service.frontends.iter().any(|f| f.has_family(v6) && by_snat(f.forward)) {
-                    let (service, family) = (service.name.clone(), family(v6));
-                    found.push(ModelError::NoSource { service, family }.to_string());
-                }
-            }
-        }
-        found
-    }
-
-    /// Notes how something went: what is wrong with it, or that nothing is any more.
-    pub fn note<E: std::fmt::Display>(&mut self, about: &'static str, result: Result<(), E>) {
-        match result {
-            Ok(()) => self.problems.remove(about),
-            Err(e) => self.problems.insert(about, e.to_string()),
-        };
-    }
-}
-
-impl State {
-    /// Notes how the kernel took a table; other steps are none of its business. A new refusal is logged.
-    pub fn note_table(&mut self, step: &Step, result: Result<(), DatapathError>) {
-        let Step::Table { service, .. } = step else { return };
-        let Some(name) = self.actual.services().get(service).map(|s| s.name.clone()) else { return };
-        let Err(error) = result else {
-            self.tables.remove(&name);
-            return;
-        };
-        let problem = format!("service \"{name}\": its table for consistent hashing isn't in force: {error}");
-        if self.tables.insert(name, problem.clone()).as_ref() != Some(&problem) {
-            tracing::error!("{problem}");
-        }
-    }
-
-    /// Why a service lacks the table that it is to have.
-    pub fn table_refused(&self, service: &str) -> Option<&str> {
-        let hashed = |s: &ServiceSpec| s.algorithm == AlgorithmKind::ConsistentHash;
-        let wanted = self.desired.services().get(service).is_some_and(hashed);
-        self.tables.get(service).map(String::as_str).filter(|_| wanted)
-    }
-
-    /// Does any service lack one?
-    pub fn lacks_table(&self) -> bool {
-        self.tables.keys().any(|name| self.table_refused(name).is_some())
-    }
-
-    /// Is a table in force that couldn't be replaced?
-    pub fn has_old_table(&self) -> bool {
-        self.tables.keys().any(|name| self.actual.service(name).is_some_and(|s| !s.tables.is_empty()))
-    }
-
-    /// What is wrong, a sentence each.
-    fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> = self.problems.values().cloned().collect();
-        problems.sort();
-        problems.extend(self.tables.keys().filter_map(|name| self.table_refused(name)).map(String::from));
-        let of = |i: &InterfaceView| Some(format!("interface {}: {}", i.name, i.error.as_ref()?));
-        problems.extend(self.interfaces.iter().filter_map(of));
-        // Those of the agent's own that no interface speaks of.
-        for (program, reason) in self.refused.iter() {
-            if !problems.iter().any(|p| p.contains(&format!("program {program} "))) {
-                problems.push(format!(
-                    "program {program} is refused by this kernel: {reason}; {}",
-                    missed(program)
-                ));
-            }
-        }
-        problems
-    }
-}
 
 /// See the module.
 pub struct Shared {
     state: RwLock<State>,
     census: RwLock<Census>,
+    /// One at a time writes the last good config.
+    pub saving: Mutex<()>,
     /// What happens.
     pub log: Log,
     /// Clients in the affinity table, as of the last look.
@@ -194,6 +76,7 @@ impl Shared {
         Ok(Self {
             state: RwLock::default(),
             census: RwLock::default(),
+            saving: Mutex::default(),
             log: Log::default(),
             bound: AtomicU64::default(),
             timed_out: Mutex::default(),
@@ -355,7 +238,8 @@ impl Shared {
             sweeps: census.generation,
             generation: state.generation,
             problems,
-            warnings: state.warnings.clone(),
+            warnings: state.warnings.iter().cloned().chain(state.notes.iter().map(note)).collect(),
+            rejected: state.rejected.iter().map(views::rejected).collect(),
         }
     }
 
@@ -391,6 +275,12 @@ impl Shared {
             clock: self.clock,
             reconcile: self.reconcile.clone(),
             kernel: self.kernel.clone(),
+            rejected: self.read().rejected.iter().map(views::rejected).collect(),
         })
     }
+}
+
+fn note(text: &String) -> WarningView {
+    let remedy = "remove it there or here".into();
+    WarningView { about: "declared twice".into(), text: text.clone(), remedy }
 }

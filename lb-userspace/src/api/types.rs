@@ -5,10 +5,12 @@ use std::{collections::BTreeSet, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 mod add;
+mod rejected;
 
 pub use add::{
     AffinityDecl, BackendAdd, Drain, ForwardBySource, ForwardDecl, FrontendDecl, ServiceAdd, ServiceDecl,
 };
+pub use rejected::RejectedView;
 
 /// A service with its backends and counters.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -41,6 +43,9 @@ pub struct ServiceView {
     /// Declared without effect, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What is declared of it and refused, one sentence each; what is shown is the last good version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<String>,
     /// Backends.
     pub backends: Vec<BackendView>,
 }
@@ -192,7 +197,8 @@ pub struct EventQuery {
 pub struct EventView {
     /// Seconds since the Unix epoch.
     pub time: f64,
-    /// `open`, `close`, `healthy`, `unhealthy`, `drain`, `undrain`; `gap`: events were lost, since the follower was too slow.
+    /// `open`, `close`, `healthy`, `unhealthy`, `drain`, `undrain`; `rejected` and `accepted`: what is declared of a
+    /// service, or of a backend of it; `gap`: events were lost, since the follower was too slow.
     pub kind: String,
     /// Service.
     pub service: String,
@@ -336,6 +342,9 @@ pub struct StatusView {
     /// What rules of the host's own get in the way of; not part of `state`.
     #[serde(default)]
     pub warnings: Vec<WarningView>,
+    /// What is declared and not in force; each is among `problems` too.
+    #[serde(default)]
+    pub rejected: Vec<RejectedView>,
 }
 
 /// Something of the host's that keeps packets from arriving.

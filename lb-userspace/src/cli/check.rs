@@ -10,10 +10,10 @@ use super::{
     tables,
 };
 use crate::{
-    api::types::FrontendView,
+    api::types::{FrontendView, RejectedView},
     model::ServiceSpec,
     observe::views,
-    source::{Config, config},
+    source::{Config, config, merge},
 };
 
 /// Validate a config file without touching the kernel, and show what it would set up
@@ -23,8 +23,8 @@ Examples:
   flowpin check --config /etc/flowpin/flowpin.toml
   flowpin check --config new.toml -o json | jq .warnings
 
-Needs neither root nor an agent. Exit code 1, and one line with file, value and remedy, if anything is wrong. What the \
-command line added to a running agent is not looked at.")]
+Needs neither root nor an agent. Exit code 1, and one line with file, value and remedy, if anything is wrong. A service that is \
+wrong is listed and keeps no other from coming into force. What the command line added to a running agent is not looked at.")]
 pub struct Args {
     /// Config file (TOML); without one the defaults are shown
     #[arg(long, value_name = "FILE")]
@@ -42,6 +42,8 @@ struct Report {
     interfaces: Vec<Interface>,
     services: Vec<Service>,
     warnings: Vec<String>,
+    /// Services that would not come into force.
+    rejected: Vec<RejectedView>,
 }
 
 #[derive(Serialize)]
@@ -75,12 +77,19 @@ impl Args {
         let config = config::load(self.config.as_deref()).map_err(|e| Failure::Said(e.to_string()))?;
         let what =
             self.config.map_or_else(|| "the default configuration".into(), |path| path.display().to_string());
-        printer.print(&report(config), |report| text(&what, report))?;
-        Ok(())
+        let report = report(config);
+        printer.print(&report, |report| text(&what, report))?;
+        let Some(RejectedView { service, error, .. }) = report.rejected.first() else { return Ok(()) };
+        let more = match report.rejected.len() - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} more services are wrong)"),
+        };
+        Err(Failure::Said(format!("{what}: service \"{service}\" is wrong: {error}{more}")))
     }
 }
 
 fn report(config: Config) -> Report {
+    let (desired, rejected) = merge::alone(&config);
     let here = interfaces_here();
     let mut warnings = Vec::new();
     let mut interfaces = Vec::new();
@@ -91,10 +100,10 @@ fn report(config: Config) -> Report {
         }
         interfaces.push(Interface { r#match: rule.pattern, attach: rule.attach.name(), present });
     }
-    if interfaces.is_empty() && !config.services.is_empty() {
+    if interfaces.is_empty() && !desired.services().is_empty() {
         warnings.push("there is no [[interface]]; nothing will be balanced until there is one".into());
     }
-    for service in &config.services {
+    for service in desired.services().values() {
         warnings.extend(service.warnings().iter().map(|w| format!("service \"{}\": {w}", service.name)));
         if service.backends.is_empty() {
             warnings.push(format!(
@@ -110,8 +119,9 @@ fn report(config: Config) -> Report {
         state_file: config.state_file,
         max_flows: config.max_flows,
         interfaces,
-        services: config.services.iter().map(service).collect(),
+        services: desired.services().values().map(|spec| service(spec)).collect(),
         warnings,
+        rejected: rejected.iter().map(views::rejected).collect(),
     }
 }
 
@@ -145,8 +155,9 @@ fn interfaces_here() -> Vec<String> {
 fn text(what: &str, r: &Report) -> String {
     let backends: usize = r.services.iter().map(|s| s.backends.len()).sum();
     let mut text = format!(
-        "{what} is valid: {}, {}\n\nAPI socket:  {}\nMetrics:     http://{}/metrics\nPins:        {}\n\
+        "{what} {}: {}, {}\n\nAPI socket:  {}\nMetrics:     http://{}/metrics\nPins:        {}\n\
          State file:  {}\nConntrack:   {} flows\n",
+        if r.rejected.is_empty() { "is valid" } else { "is valid in part" },
         plural(r.services.len() as u64, "service"),
         plural(backends as u64, "backend"),
         r.api_socket.display(),
@@ -195,8 +206,11 @@ fn text(what: &str, r: &Report) -> String {
         }
         text.push_str(&format!("\n{table}"));
     }
-    if !r.warnings.is_empty() {
+    if !r.warnings.is_empty() || !r.rejected.is_empty() {
         text.push('\n');
+    }
+    for RejectedView { service, error, .. } in &r.rejected {
+        text.push_str(&format!("wrong: service \"{service}\": {error}\n"));
     }
     for warning in &r.warnings {
         text.push_str(&format!("warning: {warning}\n"));

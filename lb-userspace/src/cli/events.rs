@@ -12,7 +12,7 @@ use crate::api::types::{EventQuery, EventView};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  flowpin events                        what the agent did and concluded of late: health, drains
+  flowpin events                        what the agent did and concluded of late: health, drains, what was refused
   flowpin events -f                     go on, with every connection that opens or ends, and why
   flowpin events -f --service db -o json | jq -c 'select(.kind == \"close\")'
 

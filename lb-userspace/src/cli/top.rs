@@ -241,6 +241,7 @@ mod tests {
             origin: "cli".into(),
             imbalance: Some(1.5),
             warnings: Vec::new(),
+            rejected: Vec::new(),
             backends,
         };
         let status = serde_json::from_str(

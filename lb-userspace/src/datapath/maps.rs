@@ -14,6 +14,7 @@ use super::{
     admission::Admission,
     filter::{Filter, Known},
     pin::PinDir,
+    snat::SourceMaps,
     tables::{self, Tables, Wanted},
 };
 use crate::reconcile::{Actual, Step};
@@ -37,6 +38,7 @@ pub struct Maps {
     reasons: PerCpuArray<MapData, u64>,
     durations: Array<MapData, DurationHistogram>,
     names: Array<MapData, ServiceName>,
+    sources: SourceMaps,
     cpus: usize,
 }
 
@@ -87,6 +89,7 @@ impl Maps {
             reasons: pins.open_as(maps::REASONS, Map::PerCpuArray)?,
             durations: pins.open_as(maps::DURATIONS, Map::Array)?,
             names: pins.open_as(maps::SERVICE_NAMES, Map::Array)?,
+            sources: SourceMaps::open(pins)?,
             cpus: aya::util::nr_cpus().map_err(|(path, e)| DatapathError::io(path)(e))?,
         })
     }
@@ -142,6 +145,10 @@ impl Maps {
                 self.starts.insert(block, value, 0).map_err(failed(maps::STARTS))
             }
             Step::Starts { block, value: None } => gone(self.starts.remove(block), maps::STARTS).map(drop),
+            Step::Sources { value } => {
+                value.addresses.iter().try_for_each(|address| self.add_destination(*address))?;
+                self.sources.set(value)
+            }
             Step::Admit { ranges, prefix, admitted } => self.admission.set(*ranges, *prefix, *admitted),
             Step::AddVip { vip: IpAddr::V4(vip), value } => {
                 self.add_destination((*vip).into())?;
@@ -200,11 +207,13 @@ impl Maps {
         }
     }
 
+    /// Addresses for source NAT, and which of their ports are taken.
+    pub fn sources(&mut self) -> &mut SourceMaps {
+        &mut self.sources
+    }
+
     /// Packets of flows are sent to this address from now on.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn add_destination(&mut self, address: IpAddr) -> Result<(), DatapathError> {
+    fn add_destination(&mut self, address: IpAddr) -> Result<(), DatapathError> {
         self.filter.add_destination(address).map_err(failed(maps::FILTER))
     }
 

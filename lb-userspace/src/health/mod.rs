@@ -151,7 +151,8 @@ async fn judge(handle: &Handle, one: &mut Watched, outcome: Outcome) {
     let Target { service, backend } = &outcome.target;
     let changed = one.health.observe(outcome.failure.is_none(), &one.spec);
     if outcome.failure.is_some() {
-        handle.shared.write().standings.entry(service, backend).failures += 1;
+        let mut state = handle.shared.write();
+        *state.failures.entry(service.clone()).or_default().entry(backend.clone()).or_default() += 1;
     }
     if !changed {
         return;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -82,25 +83,23 @@ impl Health {
 pub struct Standing {
     /// Health check's word; true where there is none.
     pub healthy: bool,
-    /// Checks that failed since the agent started.
-    pub failures: u64,
     /// Since when it has been taking new flows again, while it is given only a part of its weight.
     pub ramp: Option<Instant>,
 }
 
 impl Default for Standing {
     fn default() -> Self {
-        Self { healthy: true, failures: 0, ramp: None }
+        Self { healthy: true, ramp: None }
     }
 }
 
 /// Weights are multiplied by this while any backend of a service is in its slow start, so that a weight of 1 has parts.
 const PARTS: u32 = 100;
 
-/// What is known of backends, by service and name. Who isn't in it is healthy and has all its weight.
-#[derive(Clone, Debug, Default)]
+/// What is known of backends, by service and name. Who isn't in it is healthy and has all its weight. A copy costs little.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Standings {
-    by_service: HashMap<String, HashMap<String, Standing>>,
+    by_service: HashMap<String, Arc<HashMap<String, Standing>>>,
 }
 
 impl Standings {
@@ -111,25 +110,41 @@ impl Standings {
 
     /// Of one backend, to be changed.
     pub fn entry(&mut self, service: &str, backend: &str) -> &mut Standing {
-        self.by_service.entry(service.into()).or_default().entry(backend.into()).or_default()
+        Arc::make_mut(self.by_service.entry(service.into()).or_default()).entry(backend.into()).or_default()
     }
 
     /// Forgets who is no longer `declared`.
     pub fn keep(&mut self, declared: impl Fn(&str, &str) -> bool) {
-        for (service, backends) in &mut self.by_service {
-            backends.retain(|backend, _| declared(service, backend));
+        self.by_service.retain(|service, backends| {
+            if backends.keys().any(|backend| !declared(service, backend)) {
+                Arc::make_mut(backends).retain(|backend, _| declared(service, backend));
+            }
+            !backends.is_empty()
+        });
+    }
+
+    /// The same of one service.
+    pub fn keep_of(&mut self, service: &str, declared: impl Fn(&str) -> bool) {
+        let Some(backends) = self.by_service.get_mut(service) else { return };
+        Arc::make_mut(backends).retain(|backend, _| declared(backend));
+        if backends.is_empty() {
+            self.by_service.remove(service);
         }
-        self.by_service.retain(|_, backends| !backends.is_empty());
     }
 
     /// Services that have backends in their slow start.
     pub fn ramping(&self) -> Vec<String> {
-        self.by_service.iter().filter(|(_, b)| any_ramps(b)).map(|(name, _)| name.clone()).collect()
+        self.by_service
+            .iter()
+            .filter(|(_, backends)| any_ramps(backends))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// Ends the slow starts of a service that are over.
     pub fn end_ramps(&mut self, service: &str, slow_start: Option<Duration>, now: Instant) {
-        for standing in self.by_service.get_mut(service).into_iter().flat_map(HashMap::values_mut) {
+        let Some(backends) = self.by_service.get_mut(service) else { return };
+        for standing in Arc::make_mut(backends).values_mut() {
             if standing.ramp.is_some_and(|since| part(since, slow_start, now) >= PARTS) {
                 standing.ramp = None;
             }
@@ -143,7 +158,7 @@ impl Standings {
         slow_start: Option<Duration>,
         now: Instant,
     ) -> ServiceStandings<'_> {
-        let known = self.by_service.get(service);
+        let known = self.by_service.get(service).map(Arc::as_ref);
         ServiceStandings { known, ramps: known.is_some_and(any_ramps), slow_start, now }
     }
 }

@@ -4,6 +4,7 @@
 pub mod affinity;
 pub mod backend;
 pub mod desired;
+pub mod error;
 pub mod fates;
 pub mod forward;
 pub mod frontend;
@@ -15,7 +16,8 @@ pub mod timeouts;
 
 pub use affinity::AffinitySpec;
 pub use backend::{AdminState, BackendSpec, backend_name};
-pub use desired::{Desired, ModelError};
+pub use desired::{Admission, Desired};
+pub use error::ModelError;
 pub use fates::{Fate, Fates};
 pub use forward::{ForwardKind, Forwarding, SnatSpec};
 pub use frontend::{Frontend, Scope};

@@ -219,27 +219,31 @@ impl ServiceSpec {
             return Err(ModelError::TooManyBackends { service: service(), count: self.backends.len() });
         }
         self.validate_direct()?;
-        let families = [false, true].map(|v6| self.has_family(v6));
-        for backend in self.backends.values() {
-            if !usable(backend.address) {
-                return Err(ModelError::UnusableBackend { service: service(), backend: backend.name() });
-            }
-            let v6 = backend.address.is_ipv6();
-            if !families[usize::from(v6)] {
-                return Err(ModelError::OtherFamily {
-                    service: service(),
-                    backend: backend.name(),
-                    vip: self.frontends[0].addresses[0],
-                    family: family(!v6),
-                });
-            }
+        self.backends.values().try_for_each(|backend| self.check_backend(backend))
+    }
+
+    /// What can be wrong with a backend of a service that is otherwise valid.
+    ///
+    /// # Errors
+    /// The first thing that is.
+    pub fn check_backend(&self, backend: &BackendSpec) -> Result<(), ModelError> {
+        let service = || self.name.clone();
+        if !usable(backend.address) {
+            return Err(ModelError::UnusableBackend { service: service(), backend: backend.name() });
         }
-        if self.health.is_some()
-            && let Some(unchecked) = self.backends.values().find(|b| self.check_port(b).is_none())
-        {
-            return Err(ModelError::NothingToCheck { service: service(), backend: unchecked.name() });
+        let v6 = backend.address.is_ipv6();
+        if !self.has_family(v6) {
+            return Err(ModelError::OtherFamily {
+                service: service(),
+                backend: backend.name(),
+                vip: self.frontends[0].addresses[0],
+                family: family(!v6),
+            });
         }
-        Ok(())
+        if self.health.is_some() && self.check_port(backend).is_none() {
+            return Err(ModelError::NothingToCheck { service: service(), backend: backend.name() });
+        }
+        self.check_direct(backend)
     }
 
     /// What no two of its frontends may share.
@@ -258,7 +262,7 @@ impl ServiceSpec {
     }
 
     /// Addresses with ports, as declared.
-    pub(super) fn claims(&self) -> Vec<(IpAddr, PortRange)> {
+    pub fn claims(&self) -> Vec<(IpAddr, PortRange)> {
         let of = |frontend: &Frontend| {
             let ports = frontend.ports.clone();
             frontend
@@ -275,17 +279,22 @@ impl ServiceSpec {
         let direct = || self.frontends.iter().filter_map(|f| Some((f, f.forward.direct()?)));
         let Some((_, kind)) = direct().next() else { return Ok(()) };
         let (service, forward) = (self.name.clone(), kind.name());
-        // A port that is the service's own is only said twice.
-        let mut ports = direct().flat_map(|(frontend, _)| &frontend.ports);
-        let first = ports.next().filter(|range| range.first() == range.last()).map(|range| range.first());
-        let only = first.filter(|port| ports.all(|r| r.first() == *port && r.last() == *port));
-        if let Some(b) = self.backends.values().find(|b| b.port.is_some() && b.port != only) {
-            return Err(ModelError::DirectPort { service, backend: b.name(), forward });
-        }
         if self.timeouts.backend_response.is_some() {
             return Err(ModelError::DirectTimeout { service, timeout: "backend_response", forward });
         }
         Ok(())
+    }
+
+    /// A backend of a service whose backends answer past the node names no port, unless that is the service's own, said twice.
+    fn check_direct(&self, backend: &BackendSpec) -> Result<(), ModelError> {
+        let direct = || self.frontends.iter().filter_map(|f| Some((f, f.forward.direct()?)));
+        let (Some((_, kind)), Some(port)) = (direct().next(), backend.port) else { return Ok(()) };
+        let mut ports = direct().flat_map(|(frontend, _)| &frontend.ports);
+        if ports.all(|range| range.first() == port && range.last() == port) {
+            return Ok(());
+        }
+        let (service, forward) = (self.name.clone(), kind.name());
+        Err(ModelError::DirectPort { service, backend: backend.name(), forward })
     }
 }
 

@@ -1,6 +1,9 @@
 //! The metrics page. Names are fixed by dashboards that use them.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use lb_common::{
     abi::{DURATION_BUCKETS, DurationHistogram, Reason, counters::DURATION_TICK_MS},
@@ -13,7 +16,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{api::types::ServiceView, datapath::Clock};
+use crate::{
+    api::types::{RejectedView, ServiceView},
+    datapath::Clock,
+};
 
 /// All that the page shows, read at one time.
 pub struct Page {
@@ -39,6 +45,8 @@ pub struct Page {
     pub reconcile: Histogram,
     /// `uname -r`.
     pub kernel: String,
+    /// What is declared and not in force.
+    pub rejected: Vec<RejectedView>,
 }
 
 impl fmt::Debug for Page {
@@ -240,6 +248,14 @@ impl Collector for Page {
         let help =
             "Active connections by the counters less those in the flow tables; 0 unless there is a bug";
         family(e, "flowpin_accounting_drift", help, Gauge, |m| gauge(m, &[], self.drift))?;
+        let help = "1 for a service whose declaration, or that of some of its backends, is refused; see flowpin status";
+        family(e, "flowpin_service_rejected", help, Gauge, |m| {
+            let names: BTreeSet<(&str, &str)> =
+                self.rejected.iter().map(|r| (r.service.as_str(), r.origin.as_str())).collect();
+            names
+                .into_iter()
+                .try_for_each(|(service, origin)| gauge(m, &[("service", service), ("origin", origin)], 1))
+        })?;
         let help = "Time from a change to its being in force";
         family(e, "flowpin_reconcile_duration_seconds", help, MetricType::Histogram, |m| {
             let labels: &Labels<'_> = &[];

@@ -4,9 +4,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{
     agent::shared::State,
-    api::types::{BackendView, FrontendView, ServiceView},
+    api::types::{BackendView, FrontendView, RejectedView, ServiceView},
     datapath::Maps,
     model::{AdminState, BackendSpec, Fate, Frontend, ServiceSpec, service::make_backend},
+    reconcile::Rejection,
 };
 
 fn origin(from_file: bool) -> String {
@@ -40,7 +41,7 @@ pub fn backend(
         local: spec.local || state.own.contains(&spec.address),
         state: admin.into(),
         healthy: standing.healthy,
-        health_check_failures: standing.failures,
+        health_check_failures: state.failures(&service.name, name),
         origin: origin(spec.from_file),
         active_connections: active.into(),
         clients: service.affinity.as_ref().map(|_| id.map_or(0, |id| maps.clients(id)).into()),
@@ -101,6 +102,12 @@ pub fn frontend(frontend: &Frontend) -> FrontendView {
     }
 }
 
+/// What is declared and not in force.
+pub fn rejected(rejection: &Rejection) -> RejectedView {
+    let Rejection { service, backend, origin, error, kept } = rejection.clone();
+    RejectedView { service, backend, origin: origin.name().into(), error, last_good_in_force: kept }
+}
+
 /// A service, as of now.
 pub fn service(spec: &ServiceSpec, state: &State, maps: &Maps) -> ServiceView {
     let declared = spec.backends.iter().map(|(name, b)| backend(spec, name, b, state, maps));
@@ -119,6 +126,7 @@ pub fn service(spec: &ServiceSpec, state: &State, maps: &Maps) -> ServiceView {
         algorithm: spec.algorithm.name().into(),
         origin: origin(spec.from_file),
         warnings: spec.warnings(),
+        rejected: state.rejected.iter().filter(|r| r.service == spec.name).map(|r| r.error.clone()).collect(),
         backends,
     }
 }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use lb_common::abi::{Backend, BackendId, BlockId, PoolBlock, Proto, Service, ServiceId, Vip, pool::STARTS};
 
 use super::Step;
-use crate::model::backend_name;
+use crate::model::{SnatSpec, backend_name};
 
 /// A service entry's key: VIP, protocol, port in host order.
 pub type PortKey = (IpAddr, Proto, u16);
@@ -26,6 +26,7 @@ pub struct Actual {
     starts: BTreeMap<BlockId, [BlockId; STARTS]>,
     ranges: BTreeMap<u32, BTreeSet<IpNet>>,
     vips: BTreeMap<IpAddr, Vip>,
+    sources: Option<SnatSpec>,
 }
 
 /// A service id in use.
@@ -88,6 +89,22 @@ impl Actual {
         &self.vips
     }
 
+    /// Which service has an entry.
+    pub fn owner(&self, key: &PortKey) -> Option<ServiceId> {
+        self.owners.get(key).copied()
+    }
+    /// Addresses for source NAT; `None`: not known (adopted).
+    pub fn sources(&self) -> Option<&SnatSpec> {
+        self.sources.as_ref()
+    }
+
+    /// What the next agent can't read back.
+    #[cfg(test)]
+    pub(super) fn forget_unread(&mut self) {
+        self.services.values_mut().for_each(|service| service.tables.clear());
+        self.sources = None;
+    }
+
     /// Notes that the kernel took a step.
     pub fn apply(&mut self, step: &Step) {
         match step {
@@ -133,6 +150,7 @@ impl Actual {
                     None => hosts.remove(address),
                 };
             }
+            Step::Sources { value } => self.sources = Some(value.clone()),
             Step::Admit { ranges, prefix, admitted: true } => {
                 self.ranges.entry(*ranges).or_default().insert(*prefix);
             }

@@ -1,9 +1,16 @@
 //! Desired − actual = plan. Planning is pure: a plan can be printed, compared and tested without a kernel.
 
 pub mod actual;
+pub mod enact;
 pub mod plan;
+pub mod settle;
+pub mod standing;
 pub mod step;
+pub mod transition;
 
 pub use actual::{Actual, ActualService};
-pub use plan::{PlanError, Scope, collect, plan};
+pub use enact::{Failure, Ground, converge, enact};
+pub use plan::{Exhausted, Goal, Scope, collect, plan};
+pub use settle::{Declared, Origin, Rejection};
 pub use step::{Plan, Step};
+pub use transition::{Input, Known, Refused, Transition, transition};

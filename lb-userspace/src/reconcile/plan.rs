@@ -5,7 +5,7 @@
 //! 2. blocks, last of the chain first: a backend's weight becomes positive when its record is there; a drain takes
 //!    effect. Before the first one, where a long chain is entered: all its other blocks are there;
 //! 3. hosts, tables: every backend in them has a record, and a weight;
-//! 4. source ranges, ports, VIPs: clients reach a pool that is whole, who is let in is known before anybody is asked,
+//! 4. addresses for source NAT, source ranges, ports, VIPs: clients reach a pool that is whole, who is let in is known before anybody is asked,
 //!    and a VIP refuses what is no port's of it when its ports are there;
 //! 5. what is no longer declared, in reverse: ports, VIPs, source ranges, hosts, tables, blocks.
 //!
@@ -17,93 +17,106 @@ mod affinity;
 mod pool;
 mod reach;
 
-use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Instant,
+};
 
 use lb_common::abi::{Backend, BackendId, BlockId, PoolBlock, ServiceId, limits};
 
-use self::pool::{Member, Share};
+use self::pool::{Member, Share, chain};
 use super::{Actual, ActualService, Plan, Step};
-use crate::model::{Desired, Frontend, OwnAddresses, ServiceSpec, Standings};
+use crate::model::{Desired, Frontend, OwnAddresses, ServiceSpec, SnatSpec, Standings};
 
 /// What may have changed.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
     /// Anything.
     All,
-    /// One service.
-    Service(&'a str),
+    /// These services.
+    Services(&'a [&'a str]),
 }
 
-/// A plan can't be made.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum PlanError {
-    /// Ids are kept while flows are pinned to what was removed.
-    #[error(
-        "no free {what}: what was removed is kept until its last connection ends; close some, or try again later"
-    )]
-    Exhausted {
-        /// `service id` or `block of backends`.
-        what: &'static str,
-    },
-    /// Services at all of the node's addresses have an entry for each of them.
-    #[error(
-        "{ports} ports in all, those of VIP 0.0.0.0 or :: counted for each of the node's {own} addresses, are too many; the limit is 262144 for \
-         each IP version"
-    )]
-    TooManyPorts {
-        /// So many.
-        ports: usize,
-        /// Of either family.
-        own: usize,
-    },
+/// No plan can be made for a service: ids are kept while flows are pinned to what was removed.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "service \"{service}\": no free {what}: what was removed is kept until its last connection ends; close some, or try again later"
+)]
+pub struct Exhausted {
+    /// Whose.
+    pub service: String,
+    /// `service id` or `block of backends`.
+    pub what: &'static str,
 }
 
-/// The steps that lead from `actual` to `desired`, given what is known of the backends' health and of the node's addresses now.
+/// What state a plan leads to.
+#[derive(Clone, Copy, Debug)]
+pub struct Goal<'a> {
+    /// What is declared.
+    pub desired: &'a Desired,
+    /// What is known of the backends' health.
+    pub standings: &'a Standings,
+    /// The node's addresses.
+    pub own: &'a OwnAddresses,
+    /// Addresses for source NAT; `None`: nobody knows yet, and they stay what they are.
+    pub sources: Option<&'a SnatSpec>,
+    /// When.
+    pub now: Instant,
+}
+
+/// The steps that lead from `actual` to a goal.
 ///
 /// # Errors
-/// Ids are exhausted. Limits were checked with the desired state, so it takes removed services with pinned flows to get here.
-pub fn plan(
-    desired: &Desired,
-    actual: &Actual,
-    standings: &Standings,
-    own: &OwnAddresses,
-    scope: Scope<'_>,
-) -> Result<Plan, PlanError> {
-    let anywhere = desired.services().values().any(ServiceSpec::is_anywhere);
+/// All services for which ids are exhausted. Limits were checked with the desired state, so it takes removed services with pinned flows to
+/// get here.
+pub fn plan(goal: Goal<'_>, actual: &Actual, scope: Scope<'_>) -> Result<Plan, Vec<Exhausted>> {
+    let Goal { desired, standings, own, sources, now } = goal;
+    let services = || desired.services().values().map(Arc::as_ref);
+    let anywhere = services().any(ServiceSpec::is_anywhere);
     let mut planner = Planner {
         desired,
         actual,
         standings,
         own,
         anywhere,
-        named: if anywhere { reach::named(desired.services().values(), own) } else { BTreeMap::new() },
-        now: Instant::now(),
+        named: if anywhere { reach::named(services(), own) } else { BTreeMap::new() },
+        claimants: OnceCell::new(),
+        now,
         next_service: 0,
         next_block: 1,
         next_ranges: 1,
         stages: Default::default(),
     };
     let scope = match scope {
-        Scope::Service(name) if planner.touches_others(name) => Scope::All,
+        Scope::Services(names) if names.iter().any(|name| planner.touches_others(name)) => Scope::All,
         scope => scope,
     };
-    planner.check_ports()?;
+    if let Some(sources) = sources.filter(|sources| actual.sources() != Some(*sources)) {
+        planner.push(Stage::Sources, Step::Sources { value: sources.clone() });
+    }
+    let mut exhausted = Vec::new();
     match scope {
-        Scope::Service(name) => planner.service(name)?,
+        Scope::Services(names) => {
+            exhausted.extend(names.iter().filter_map(|name| planner.service(name).err()));
+        }
         Scope::All => {
-            for name in desired.services().keys() {
-                planner.service(name)?;
-            }
+            exhausted.extend(desired.services().keys().filter_map(|name| planner.service(name).err()));
             for service in actual.services().values() {
                 if !desired.services().contains_key(&service.name) {
-                    planner.service(&service.name)?;
+                    exhausted.extend(planner.service(&service.name).err());
                 }
             }
             planner.forget_orphans();
         }
     }
     planner.vips(scope);
-    Ok(Plan { steps: planner.stages.into_iter().flatten().collect() })
+    if exhausted.is_empty() {
+        return Ok(Plan { steps: planner.stages.into_iter().flatten().collect() });
+    }
+    Err(exhausted)
 }
 
 /// Stages of a plan, in order.
@@ -113,6 +126,7 @@ enum Stage {
     Blocks,
     Hosts,
     Tables,
+    Sources,
     AddRanges,
     AddPorts,
     AddVips,
@@ -134,11 +148,13 @@ struct Planner<'a> {
     anywhere: bool,
     /// If so, the frontends that name one of them.
     named: BTreeMap<IpAddr, Vec<&'a Frontend>>,
+    /// Who is to be at which entry; looked up when the first one is to be removed.
+    claimants: OnceCell<reach::Claimants>,
     now: Instant,
     next_service: ServiceId,
     next_block: BlockId,
     next_ranges: u32,
-    stages: [Vec<Step>; 14],
+    stages: [Vec<Step>; 15],
 }
 
 impl Planner<'_> {
@@ -146,7 +162,7 @@ impl Planner<'_> {
         self.stages[stage as usize].push(step);
     }
 
-    fn service(&mut self, name: &str) -> Result<(), PlanError> {
+    fn service(&mut self, name: &str) -> Result<(), Exhausted> {
         let empty = ActualService::default();
         let before = self.actual.service(name).unwrap_or(&empty);
         let Some(spec) = self.desired.services().get(name) else {
@@ -158,7 +174,7 @@ impl Planner<'_> {
         let id = match self.actual.id(name) {
             Some(id) => id,
             None => {
-                let id = self.free_service()?;
+                let id = self.free_service(name)?;
                 self.push(Stage::Backends, Step::ZeroDurations { service: id });
                 self.push(Stage::Backends, Step::Name { service: id, name: Some(name.into()) });
                 id
@@ -178,7 +194,7 @@ impl Planner<'_> {
                     *slot
                 }
                 None => {
-                    let slot = self.free_slot(&mut blocks, &mut free)?;
+                    let slot = self.free_slot(spec, &mut blocks, &mut free)?;
                     self.push(Stage::Backends, Step::ZeroCounters { id: slot });
                     self.push(Stage::Backends, Step::Backend { id: slot, value });
                     slot
@@ -188,10 +204,14 @@ impl Planner<'_> {
         }
         let slots: BTreeMap<BackendId, Share> = members.iter().map(|m| (m.id, m.share)).collect();
         self.retire_backends(before, |slot| slots.contains_key(&slot));
-        self.blocks(&self.empty_block(id, Some(spec)), &blocks, &slots, Stage::Blocks);
+        let chain = chain(&blocks, &slots);
+        if chain.len() > limits::MAX_CHAIN as usize {
+            return Err(Exhausted { service: name.into(), what: "block of backends in its pool" });
+        }
+        self.blocks(&self.empty_block(id, Some(spec)), &blocks, &chain, &slots, Stage::Blocks);
         self.hosts(id, before, spec, &members);
         self.tables(id, before, spec, &members);
-        self.ports(id, before, spec, blocks.first().copied().unwrap_or(0));
+        self.ports(id, before, spec, chain.first().copied().unwrap_or(0));
         Ok(())
     }
 
@@ -206,7 +226,8 @@ impl Planner<'_> {
         for address in before.hosts.keys() {
             self.push(Stage::RemoveHosts, Step::Host { service: id, address: *address, backend: None });
         }
-        self.blocks(&self.empty_block(id, None), &before.blocks, &BTreeMap::new(), Stage::RemoveBlocks);
+        let empty = self.empty_block(id, None);
+        self.blocks(&empty, &before.blocks, &before.blocks, &BTreeMap::new(), Stage::RemoveBlocks);
     }
 
     fn retire_backends(&mut self, before: &ActualService, kept: impl Fn(BackendId) -> bool) {
@@ -220,14 +241,28 @@ impl Planner<'_> {
         }
     }
 
-    fn free_service(&mut self) -> Result<ServiceId, PlanError> {
+    fn free_service(&mut self, name: &str) -> Result<ServiceId, Exhausted> {
         while self.actual.services().contains_key(&self.next_service) {
             self.next_service += 1;
         }
         let id = self.next_service;
         self.next_service += 1;
-        if id < limits::MAX_SERVICES { Ok(id) } else { Err(PlanError::Exhausted { what: "service id" }) }
+        if id < limits::MAX_SERVICES {
+            return Ok(id);
+        }
+        Err(Exhausted { service: name.into(), what: "service id" })
     }
+}
+
+/// Blocks of a service that nothing leads to any more, and nobody has a slot in.
+fn idle_blocks(actual: &Actual, service: &ActualService) -> Vec<BlockId> {
+    let mut used: HashSet<BlockId> = service.ports.values().map(|entry| entry.first_block).collect();
+    used.extend(service.backends.values().map(|id| id.block()));
+    for block in &service.blocks {
+        used.extend(actual.block(*block).map(|b| b.next));
+        used.extend(actual.starts(*block).into_iter().flatten());
+    }
+    service.blocks.iter().copied().filter(|block| !used.contains(block)).collect()
 }
 
 /// The steps that free what is retired and has no pinned flow: backends, then the blocks and ids of services that are gone.
@@ -251,10 +286,13 @@ pub fn collect(desired: &Desired, actual: &Actual, busy: impl Fn(BackendId) -> b
             steps.extend(starts.map(|block| Step::Starts { block: *block, value: None }));
             steps.extend(blocks.map(|block| Step::Block { block: *block, value: PoolBlock::FREE }));
             steps.push(Step::Name { service: *id, name: None });
+        } else {
+            let idle = idle_blocks(actual, service);
+            steps.extend(idle.into_iter().map(|block| Step::Block { block, value: PoolBlock::FREE }));
         }
     }
     Plan { steps }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,6 +8,8 @@ use lb_common::abi::{
     Backend, BackendId, BlockId, List, PoolBlock, PortBe, Proto, Service, ServiceId, Vip, pool::STARTS,
 };
 
+use crate::model::SnatSpec;
+
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -66,6 +68,11 @@ pub enum Step {
         list: List,
         /// Who takes part: id and weight, by name.
         members: Vec<(String, BackendId, u32)>,
+    },
+    /// Say which addresses stand in for clients'. Flows that have one keep it.
+    Sources {
+        /// They, and their ports.
+        value: SnatSpec,
     },
     /// Say whether entries with this number of source ranges take flows of clients with this prefix.
     Admit {

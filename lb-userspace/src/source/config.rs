@@ -1,19 +1,16 @@
 //! The config file: TOML, unknown keys refused, everything checked before anything is touched.
 
+mod read;
 mod service;
+mod split;
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use lb_common::{abi::limits, expiry::Timeouts, flow_table::default_flows};
 use serde::Deserialize;
 
-use self::service::RawService;
+pub use self::read::{duration, guess, load, parse, read, text};
 use super::SourceError;
-use crate::model::{Desired, ModelError, ServiceSpec, SnatSpec};
+use crate::model::{ServiceSpec, SnatSpec};
 
 /// How to attach to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -179,7 +176,20 @@ pub struct SocketSpec {
     pub cgroup: Option<PathBuf>,
 }
 
-/// A valid config file.
+/// A `[[service]]` of the file.
+#[derive(Clone, Debug)]
+pub struct FileService {
+    /// Its name; if that can't be read, where it is.
+    pub name: String,
+    /// As written, its tables included.
+    pub text: Arc<str>,
+    /// Where it begins in the file, from 1.
+    pub line: usize,
+    /// What it says, or what is wrong with it by itself.
+    pub spec: Result<Arc<ServiceSpec>, String>,
+}
+
+/// A config file. Whatever isn't about one service is valid.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where the API listens.
@@ -202,185 +212,21 @@ pub struct Config {
     pub sockets: SocketSpec,
     /// Which interfaces.
     pub interfaces: Vec<InterfaceRule>,
-    /// What is declared.
-    pub services: Vec<ServiceSpec>,
+    /// What is declared, in the file's order.
+    pub services: Arc<Vec<FileService>>,
+    /// The file but for its services, with their lines empty.
+    pub head: Arc<str>,
+    /// What can't be read of the file. Then it isn't used, unless there is nothing else.
+    pub broken: Option<Arc<SourceError>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct Raw {
-    agent: RawAgent,
-    conntrack: RawConntrack,
-    snat: RawSnat,
-    sockets: SocketSpec,
-    interface: Vec<RawInterface>,
-    service: Vec<RawService>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawAgent {
-    api_socket: PathBuf,
-    metrics_listen: String,
-    pin_dir: PathBuf,
-    state_file: PathBuf,
-}
-
-impl Default for RawAgent {
-    fn default() -> Self {
-        Self {
-            api_socket: "/run/flowpin/api.sock".into(),
-            metrics_listen: "127.0.0.1:9479".into(),
-            pin_dir: "/sys/fs/bpf/flowpin".into(),
-            state_file: "/var/lib/flowpin/state.json".into(),
-        }
+impl Config {
+    /// Adds a service that the file must have had.
+    pub fn put(&mut self, spec: ServiceSpec) {
+        let name = spec.name.clone();
+        let service = FileService { name, text: "".into(), line: 0, spec: Ok(Arc::new(spec)) };
+        Arc::make_mut(&mut self.services).push(service);
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawConntrack {
-    max_flows: Option<i64>,
-    max_clients: i64,
-}
-
-impl Default for RawConntrack {
-    fn default() -> Self {
-        Self { max_flows: None, max_clients: limits::DEFAULT_MAX_CLIENTS.into() }
-    }
-}
-
-/// Packets are worked on by all CPUs that are online, whatever this process may use of them.
-fn cpus() -> u32 {
-    let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
-    online.and_then(|n| u32::try_from(n).ok()).unwrap_or(1)
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct RawSnat {
-    addresses: Vec<String>,
-    ports: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawInterface {
-    #[serde(rename = "match")]
-    pattern: String,
-    attach: Attach,
-    #[serde(default)]
-    fast: Fast,
-    #[serde(default)]
-    reply: Reply,
-    role: Option<Role>,
-}
-
-/// A duration between a second and the longest that the flow table's stamps can measure.
-///
-/// # Errors
-/// It isn't.
-pub fn duration(what: &'static str, text: &str) -> Result<Duration, ModelError> {
-    within(what, text, Duration::from_millis(Timeouts::MAX_MS), "from 1s to 20days")
-}
-
-/// A duration between a second and another; `range` says so.
-fn within(
-    what: &'static str,
-    text: &str,
-    longest: Duration,
-    range: &'static str,
-) -> Result<Duration, ModelError> {
-    let bad = || ModelError::Duration { what, text: text.into(), range };
-    let value = humantime::parse_duration(text).map_err(|_| bad())?;
-    if value < Duration::from_secs(1) || value > longest {
-        return Err(bad());
-    }
-    Ok(value)
-}
-
-/// Reads and checks a config file. `None`: every default, no interfaces, no services.
-///
-/// # Errors
-/// It can't be read or is wrong anywhere; then nothing of it is used.
-pub fn load(path: Option<&Path>) -> Result<Config, SourceError> {
-    let Some(path) = path else { return parse("", "defaults") };
-    let shown = path.display().to_string();
-    let text =
-        std::fs::read_to_string(path).map_err(|error| SourceError::Read { path: shown.clone(), error })?;
-    parse(&text, &shown)
-}
-
-/// The same, from text; `path` is for messages.
-///
-/// # Errors
-/// As [`load`].
-pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
-    let value = |message: String| SourceError::Value { path: path.into(), message };
-    let raw: Raw = toml::from_str(text).map_err(|e| {
-        let line = e
-            .span()
-            .map_or(String::new(), |s| format!("line {}: ", text[..s.start].matches('\n').count() + 1));
-        let message = e.message().replace('\n', " ");
-        SourceError::Syntax { path: path.into(), message: format!("{line}{message}") }
-    })?;
-    let metrics_listen = raw.agent.metrics_listen.parse().map_err(|_| {
-        value(format!(
-            "metrics_listen \"{}\" is not ADDRESS:PORT; write 127.0.0.1:9479",
-            raw.agent.metrics_listen
-        ))
-    })?;
-    let capacity = |key, given: i64| {
-        u32::try_from(given)
-            .ok()
-            .filter(|n| (1024..=16_777_216).contains(n))
-            .ok_or_else(|| value(format!("conntrack.{key} {given} is out of range; use 1024 to 16777216")))
-    };
-    let given = raw.conntrack.max_flows.map(|flows| capacity("max_flows", flows)).transpose()?;
-    let max_flows = given.unwrap_or_else(|| default_flows(cpus()));
-    let max_clients = capacity("max_clients", raw.conntrack.max_clients)?;
-    let mut interfaces: Vec<InterfaceRule> = Vec::new();
-    for rule in raw.interface {
-        let bad = |why: &str| value(format!("interface match \"{}\" {why}", rule.pattern));
-        let glob = globset::Glob::new(&rule.pattern)
-            .map_err(|e| bad(&format!("is not a name or glob: {}", e.kind())))?;
-        if rule.pattern.is_empty() || rule.pattern.contains('/') {
-            return Err(bad("is not an interface name or glob; write eth0 or veth*"));
-        }
-        if interfaces.iter().any(|i| i.pattern == rule.pattern) {
-            return Err(bad("is declared twice; keep one"));
-        }
-        interfaces.push(InterfaceRule {
-            pattern: rule.pattern,
-            matcher: glob.compile_matcher(),
-            attach: rule.attach,
-            fast: rule.fast,
-            reply: rule.reply,
-            role: rule.role,
-        });
-    }
-    let services = raw
-        .service
-        .into_iter()
-        .map(RawService::into_spec)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| SourceError::Model { path: path.into(), error })?;
-    let model = |error| SourceError::Model { path: path.into(), error };
-    Desired::new(services.clone()).map_err(model)?;
-    let snat = SnatSpec::parse(&raw.snat.addresses, raw.snat.ports.as_deref()).map_err(model)?;
-    Ok(Config {
-        api_socket: raw.agent.api_socket,
-        metrics_listen,
-        pin_dir: raw.agent.pin_dir,
-        state_file: raw.agent.state_file,
-        max_flows,
-        flows_by_default: given.is_none(),
-        max_clients,
-        snat,
-        sockets: raw.sockets,
-        interfaces,
-        services,
-    })
 }
 
 #[cfg(test)]

@@ -1,82 +1,166 @@
-//! The sources side by side, a service at a time. The file wins where both declare a name; what conflicts otherwise is named,
-//! not guessed.
+//! The sources side by side, a service at a time. The file wins where both declare a name; what can't be is named, not guessed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
-use super::Runtime;
-use crate::model::{AdminState, ModelError, ServiceSpec, service::make_backend};
+use super::{Config, FileService, Good, Runtime};
+use crate::{
+    model::{AdminState, Desired, ModelError, OwnAddresses, ServiceSpec, service::make_backend},
+    reconcile::{Declared, Origin, Rejection, settle::settle},
+};
 
-/// One service, as file and command line together declare it; `None` if neither does. Sentences on what was set aside go to
-/// `notes`.
-///
-/// # Errors
-/// Together they make no valid service.
-pub fn service(
-    name: &str,
-    file: Option<&ServiceSpec>,
-    runtime: &Runtime,
-    notes: &mut Vec<String>,
-) -> Result<Option<ServiceSpec>, ModelError> {
-    let added = runtime.services.get(name);
-    let mut spec = match (file, added) {
-        (Some(spec), added) => {
-            if added.is_some() {
-                notes.push(format!(
-                    "service \"{name}\" is declared by the config file, which wins over what was added"
-                ));
+/// All that is declared, and what of the file was good last.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    /// What the file says now.
+    pub file: &'a [FileService],
+    /// Its last good version.
+    pub good: &'a Good,
+    /// What the command line said.
+    pub runtime: &'a Runtime,
+}
+
+impl Sources<'_> {
+    /// All services: those of the file in its order, then the command line's by name. Sentences on what was set aside go to `notes`.
+    pub fn all(&self, notes: &mut Vec<String>) -> Vec<Declared> {
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut declared: Vec<Declared> = Vec::with_capacity(self.file.len() + self.runtime.services.len());
+        for service in self.file {
+            match seen.get(service.name.as_str()) {
+                None => {
+                    seen.insert(&service.name, declared.len());
+                    declared.push(self.of_file(service, notes));
+                }
+                // Which of them is meant? What was good goes on, or else the first.
+                Some(first) => twice(&mut declared[*first]),
             }
-            spec.clone()
         }
-        (None, Some(added)) => added.spec(name, false)?,
-        (None, None) => {
-            if runtime.backends.contains_key(name) {
-                notes.push(format!(
-                    "service \"{name}\" is gone; the backends added to it wait for its return"
-                ));
-            }
-            return Ok(None);
+        let backends = self.runtime.backends.keys().filter(|name| !self.runtime.services.contains_key(*name));
+        for name in backends.filter(|name| !seen.contains_key(name.as_str())) {
+            notes.push(format!("service \"{name}\" is gone; the backends added to it wait for its return"));
         }
-    };
-    for (backend, added) in runtime.backends.get(name).into_iter().flatten() {
-        if spec.backends.contains_key(backend) {
+        for name in self.runtime.services.keys().filter(|name| !seen.contains_key(name.as_str())) {
+            declared.extend(self.added(name, notes));
+        }
+        declared
+    }
+
+    /// One service; `None`: nobody declares it.
+    pub fn one(&self, name: &str, notes: &mut Vec<String>) -> Option<Declared> {
+        let mut found = self.file.iter().filter(|service| service.name == name);
+        let Some(first) = found.next() else { return self.added(name, notes) };
+        let mut declared = self.of_file(first, notes);
+        if found.next().is_some() {
+            twice(&mut declared);
+        }
+        Some(declared)
+    }
+
+    /// Names that the file declares.
+    pub fn names(&self) -> BTreeSet<&str> {
+        self.file.iter().map(|service| service.name.as_str()).collect()
+    }
+
+    fn of_file(&self, service: &FileService, notes: &mut Vec<String>) -> Declared {
+        let name = &service.name;
+        if self.runtime.services.contains_key(name) {
             notes.push(format!(
-                "backend {backend} of service \"{name}\" is declared by the config file, which wins over what was added"
+                "service \"{name}\" is declared by the config file, which wins over what was added"
             ));
-            continue;
         }
-        let limit = added.max_connections.map(i64::from);
-        spec.add(make_backend(name, backend, Some(added.weight.into()), limit, added.local, false)?)?;
+        let mut aside = Vec::new();
+        let good = self.good.spec(name).map(|good| self.with_added(good, &mut aside, notes));
+        let spec = service.spec.clone().map(|spec| {
+            aside.clear();
+            self.with_added(&spec, &mut aside, notes)
+        });
+        Declared { name: name.clone(), origin: Origin::File, spec, good, aside }
     }
-    for (backend, drain) in runtime.drains.get(name).into_iter().flatten() {
-        if let Some(backend) = spec.backends.get_mut(backend) {
-            backend.admin = AdminState::Draining {
-                since: Duration::try_from_secs_f64(drain.since).unwrap_or_default(),
-                deadline: drain.deadline.map(Duration::from_secs),
-            };
+
+    fn added(&self, name: &str, notes: &mut Vec<String>) -> Option<Declared> {
+        let added = self.runtime.services.get(name)?;
+        let mut aside = Vec::new();
+        let spec = added.spec(name, false).and_then(|spec| spec.validate().map(|()| Arc::new(spec)));
+        let spec = spec.map(|spec| self.with_added(&spec, &mut aside, notes)).map_err(|e| e.to_string());
+        Some(Declared { name: name.into(), origin: Origin::Cli, spec, good: None, aside })
+    }
+
+    /// A service with the backends and drains that the command line added to it. Backends that it can't have go to `aside`.
+    fn with_added(
+        &self,
+        base: &Arc<ServiceSpec>,
+        aside: &mut Vec<Rejection>,
+        notes: &mut Vec<String>,
+    ) -> Arc<ServiceSpec> {
+        let name = &base.name;
+        let (backends, drains) = (self.runtime.backends.get(name), self.runtime.drains.get(name));
+        if backends.is_none() && drains.is_none() {
+            return base.clone();
         }
+        let mut spec = ServiceSpec::clone(base);
+        for (backend, added) in backends.into_iter().flatten() {
+            if spec.backends.contains_key(backend) {
+                let note = format!(
+                    "backend {backend} of service \"{name}\" is declared by the config file, which wins over what was added"
+                );
+                if !notes.contains(&note) {
+                    notes.push(note);
+                }
+                continue;
+            }
+            let limit = added.max_connections.map(i64::from);
+            let made = make_backend(name, backend, Some(added.weight.into()), limit, added.local, false);
+            let fits = made.and_then(|made| {
+                spec.check_backend(&made)?;
+                check_room(&spec)?;
+                spec.add(made)
+            });
+            if let Err(error) = fits {
+                aside.push(Rejection {
+                    service: name.clone(),
+                    backend: Some(backend.clone()),
+                    origin: Origin::Cli,
+                    error: error.to_string(),
+                    kept: false,
+                });
+            }
+        }
+        for (backend, drain) in drains.into_iter().flatten() {
+            if let Some(backend) = spec.backends.get_mut(backend) {
+                backend.admin = AdminState::Draining {
+                    since: Duration::try_from_secs_f64(drain.since).unwrap_or_default(),
+                    deadline: drain.deadline.map(Duration::from_secs),
+                };
+            }
+        }
+        Arc::new(spec)
     }
-    Ok(Some(spec))
 }
 
-/// All services.
-///
-/// # Errors
-/// One of them is not valid.
-pub fn merge(file: &[ServiceSpec], runtime: &Runtime) -> Result<(Vec<ServiceSpec>, Vec<String>), ModelError> {
-    let declared: BTreeMap<&str, &ServiceSpec> = file.iter().map(|s| (s.name.as_str(), s)).collect();
-    let names: BTreeSet<&str> = declared
-        .keys()
-        .copied()
-        .chain(runtime.services.keys().map(String::as_str))
-        .chain(runtime.backends.keys().map(String::as_str))
-        .collect();
-    let mut notes = Vec::new();
-    let mut services = Vec::with_capacity(names.len());
-    for name in names {
-        services.extend(service(name, declared.get(name).copied(), runtime, &mut notes)?);
-    }
-    Ok((services, notes))
+/// What a file would bring into force by itself, and what not.
+pub fn alone(config: &Config) -> (Desired, Vec<Rejection>) {
+    let (good, runtime) = (Good::default(), Runtime::default());
+    let all = Sources { file: &config.services, good: &good, runtime: &runtime }.all(&mut Vec::new());
+    settle(&all, &Default::default(), &OwnAddresses::new(), |_| true)
 }
+
+fn check_room(spec: &ServiceSpec) -> Result<(), ModelError> {
+    let count = spec.backends.len() + 1;
+    if count > lb_common::abi::limits::MAX_BACKENDS_PER_SERVICE as usize {
+        return Err(ModelError::TooManyBackends { service: spec.name.clone(), count });
+    }
+    Ok(())
+}
+
+/// A service is declared more than once.
+fn twice(declared: &mut Declared) {
+    let error = ModelError::DuplicateService { name: declared.name.clone() }.to_string();
+    let first = std::mem::replace(&mut declared.spec, Err(error)).ok();
+    declared.good = declared.good.take().or(first);
+}
+
+#[cfg(test)]
+mod tests;

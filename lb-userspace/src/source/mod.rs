@@ -3,10 +3,16 @@
 
 pub mod config;
 pub mod decl;
+pub mod good;
 pub mod merge;
+pub mod recover;
 pub mod runtime;
 
-pub use config::{Attach, Config, Fast, InterfaceRule, Reply, Role, SocketScope, SocketSpec, Variant};
+pub use config::{
+    Attach, Config, Fast, FileService, InterfaceRule, Reply, Role, SocketScope, SocketSpec, Variant,
+};
+pub use good::Good;
+pub use merge::Sources;
 pub use runtime::Runtime;
 
 /// Why desired state could not be had. One line each: what is wrong, with what value, what would be right.
@@ -23,4 +29,8 @@ pub enum SourceError {
     Value { path: String, message: String },
     #[error("state file {path}: {error}")]
     Save { path: String, error: std::io::Error },
+    #[error(
+        "last good config {path}: {error}; make room there, or a broken file finds none at the next start"
+    )]
+    SaveGood { path: String, error: std::io::Error },
 }

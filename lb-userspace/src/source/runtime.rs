@@ -39,6 +39,22 @@ impl Default for Runtime {
     }
 }
 
+/// Replaces a file: written aside, synced, renamed, the directory synced.
+///
+/// # Errors
+/// The disk refused; the old file is untouched.
+pub(super) fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(dir)?;
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    let mut file = std::fs::File::create(&aside)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    std::fs::rename(&aside, path)?;
+    std::fs::File::open(dir)?.sync_all()
+}
+
 /// A backend that the command line added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,57 +79,56 @@ pub struct RuntimeDrain {
 }
 
 impl Runtime {
-    /// Reads the state file. A missing one is an empty state. One that can't be understood is kept aside under another name, so
-    /// that the agent starts and nothing is lost; the sentence says where.
-    ///
-    /// # Errors
-    /// It is there and can't be read or moved.
-    pub fn load(path: &Path) -> Result<(Self, Option<String>), SourceError> {
-        let failed = |error| SourceError::Read { path: path.display().to_string(), error };
+    /// Reads the state file. A missing one is an empty state. `Err`: it is there and can't be used, and why.
+    pub fn load(path: &Path) -> Result<Self, String> {
         let text = match std::fs::read(path) {
             Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((Self::default(), None)),
-            Err(e) => return Err(failed(e)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) => return Err(e.to_string()),
         };
-        let why = match serde_json::from_slice::<Self>(&text) {
-            Ok(state) if state.version == VERSION => return Ok((state, None)),
-            Ok(state) => format!("version {} is not {VERSION}", state.version),
-            Err(e) => e.to_string(),
-        };
+        #[derive(Deserialize)]
+        struct Form {
+            version: u32,
+        }
+        match serde_json::from_slice::<Form>(&text) {
+            Ok(Form { version }) if version != VERSION => {
+                Err(format!("version {version} is not {VERSION}; another version of this program wrote it"))
+            }
+            _ => serde_json::from_slice::<Self>(&text).map_err(|e| e.to_string()),
+        }
+    }
+
+    /// Puts a state in the place of a file that can't be used (`why`), of which a copy is kept. The sentence says where.
+    ///
+    /// # Errors
+    /// The disk refused; the file is as it was.
+    pub fn put_aside(&self, path: &Path, why: &str) -> Result<String, SourceError> {
+        let failed = |error| SourceError::Save { path: path.display().to_string(), error };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         let mut aside = path.as_os_str().to_owned();
         aside.push(format!(".corrupt-{now}"));
-        std::fs::rename(path, &aside).map_err(failed)?;
-        let aside = Path::new(&aside).display();
-        Ok((
-            Self::default(),
-            Some(format!(
-                "state file {} can't be used ({why}); it is kept as {aside}, and what the command line added is gone: \
-                 repair that file and put it back, or add it again",
-                path.display()
-            )),
+        let aside = Path::new(&aside);
+        // First a copy, then what replaces it: should the agent die between the two, the next one finds what this one found.
+        replace(aside, &std::fs::read(path).map_err(failed)?).map_err(failed)?;
+        self.save(path)?;
+        Ok(format!(
+            "state file {} can't be used ({why}); it is kept as {}. What is in force was taken from the kernel instead: \
+             drains without their deadlines; check \"flowpin service list\", or stop the agent, repair that file and put it back",
+            path.display(),
+            aside.display()
         ))
     }
 
-    /// Replaces the state file: written aside, synced, renamed, the directory synced.
+    /// Replaces the state file.
     ///
     /// # Errors
     /// The disk refused; the old file is untouched.
     pub fn save(&self, path: &Path) -> Result<(), SourceError> {
-        self.replace(path).map_err(|error| SourceError::Save { path: path.display().to_string(), error })
-    }
-
-    fn replace(&self, path: &Path) -> std::io::Result<()> {
-        let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(dir)?;
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(".new");
-        let mut file = std::fs::File::create(&aside)?;
-        serde_json::to_writer_pretty(&mut file, self)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        std::fs::rename(&aside, path)?;
-        std::fs::File::open(dir)?.sync_all()
+        let written = serde_json::to_vec_pretty(self).map_err(std::io::Error::from).and_then(|mut text| {
+            text.push(b'\n');
+            replace(path, &text)
+        });
+        written.map_err(|error| SourceError::Save { path: path.display().to_string(), error })
     }
 
     /// Forgets what belongs to a backend.

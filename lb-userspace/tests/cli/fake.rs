@@ -98,6 +98,7 @@ pub fn service(name: &str, vip: &str, backends: Vec<BackendView>) -> ServiceView
         origin: "cli".into(),
         imbalance: None,
         warnings: Vec::new(),
+        rejected: Vec::new(),
         backends,
     }
 }
@@ -305,6 +306,7 @@ impl Control for Fake {
                 text: "answers that come in by eth1 are dropped".into(),
                 remedy: "sysctl -w net.ipv4.conf.eth1.rp_filter=2".into(),
             }],
+            rejected: Vec::new(),
         })
     }
     async fn stats(&self) -> Result<StatsView, ApiError> {

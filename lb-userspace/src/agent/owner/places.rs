@@ -1,24 +1,28 @@
 //! Where programs are to be, and how backends are reached.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
 
-use lb_common::abi::{Interface, Source};
+use lb_common::abi::Interface;
 
-use super::{Owner, State};
+use super::Owner;
 use crate::{
-    api::{error::ApiError, types::InterfaceView},
-    datapath::{
-        DatapathError, addresses, interfaces,
-        routes::{self, Hop},
-        snat,
+    agent::{
+        seen::{Hops, Seen},
+        shared::State,
     },
-    model::{Desired, ForwardKind, ModelError, OwnAddresses, ServiceSpec},
+    api::{error::ApiError, types::InterfaceView},
+    datapath::{DatapathError, interfaces, snat},
+    model::{Desired, OwnAddresses, ServiceSpec, SnatSpec},
+    reconcile::{Input, Known},
     source::{Fast, InterfaceRule, Role, Runtime, Variant},
 };
 
 /// Are there services whose backends answer past the node?
 pub(super) fn has_direct(desired: &Desired) -> bool {
-    desired.services().values().any(ServiceSpec::is_direct)
+    desired.services().values().any(|spec| spec.is_direct())
 }
 
 /// Does anything of a service depend on whether these are addresses of the node's?
@@ -32,133 +36,81 @@ fn follows(spec: &ServiceSpec, changed: &OwnAddresses) -> bool {
 
 impl Owner {
     /// Notes in the status what is in force and can't be reached as it should be. When the node starts its routes may still be missing.
-    pub async fn note_ways(&self) {
-        let desired = self.shared.read().desired.clone();
-        let checked = self.check_ways(&desired).await;
-        self.shared.write().note("ways", checked);
-    }
-
-    /// Can all backends be reached as their services want it?
-    pub(super) async fn check_ways(&self, desired: &Desired) -> Result<(), ModelError> {
-        for service in desired.services().values() {
-            for backend in service.backends.values() {
-                self.check_way(service, backend.address, backend.name()).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Can a backend be reached as its service wants it?
-    ///
-    /// # Errors
-    /// It can't.
-    pub async fn check_way(
-        &self,
-        service: &ServiceSpec,
-        address: IpAddr,
-        backend: String,
-    ) -> Result<(), ModelError> {
-        let of_family = service.frontends.iter().filter(|f| f.has_family(address.is_ipv6()));
-        let kinds: Vec<ForwardKind> = of_family.flat_map(|f| f.forward.kinds()).collect();
-        if !kinds.iter().any(|kind| kind.is_direct()) {
-            return Ok(());
-        }
-        let l2 = kinds.contains(&ForwardKind::DsrL2);
-        let service = service.name.clone();
-        match routes::towards(&self.netlink, address).await {
-            Hop::Own => Err(ModelError::DirectToSelf { service, backend }),
-            Hop::Router(router) if l2 => Err(ModelError::NotOnSegment { service, backend, router }),
-            // A route may come yet.
-            _ => Ok(()),
-        }
+    pub fn note_ways(&self, hops: &Hops) {
+        let mut state = self.shared.write();
+        let checked = state.desired.services().values().try_for_each(|service| hops.check(service));
+        state.note("ways", checked);
     }
 
     /// Adds a service that the command line declared, with what interfaces need for its sake.
     ///
     /// # Errors
     /// As [`Owner::change`].
-    pub async fn add_service(&mut self, spec: &ServiceSpec, runtime: Runtime) -> Result<(), ApiError> {
+    pub fn add_service(&mut self, spec: &ServiceSpec, runtime: Runtime, seen: &Seen) -> Result<(), ApiError> {
         let direct = spec.is_direct() && !has_direct(&self.shared.read().desired);
         if direct {
             // Before the first packet that XDP leaves to TC.
-            self.attach_for(true).await;
+            self.attach_for(seen, true);
         }
         let before = self.sends_as_the_node(&self.shared.read());
         let changed = self.change(&spec.name, runtime);
         let after = self.sends_as_the_node(&self.shared.read());
         if direct || before != after {
-            self.attach().await;
+            self.attach(seen);
         }
         changed
     }
 
-    /// Where a client's packets come from, as far as it matters to services: by the way that leads to it. A process
-    /// of the node's is treated as a pod's.
-    pub async fn source_of(&self, client: IpAddr) -> Source {
-        if self.shared.read().own.contains(&client) {
-            return Source::POD;
-        }
-        let index = routes::interface(&self.netlink, client).await;
-        let state = self.shared.read();
-        let interface = state.interfaces.iter().find(|i| Some(i.index) == index);
-        match interface.and_then(|i| self.rule(&i.name)).map(InterfaceRule::role) {
-            Some(Role::Pod) => Source::POD,
-            _ => Source::ELSEWHERE,
-        }
-    }
-
     /// The rule for an interface.
-    pub(super) fn rule(&self, name: &str) -> Option<&InterfaceRule> {
+    pub fn rule(&self, name: &str) -> Option<&InterfaceRule> {
         self.config.interfaces.iter().find(|rule| rule.matcher.is_match(name))
     }
 
-    /// Looks which interfaces and addresses the node has now, and does what follows.
-    pub async fn look(&mut self) {
-        if let Err(e) = self.look_at_addresses().await {
+    /// Does what follows from which interfaces and addresses the node has now.
+    pub fn look(&mut self, seen: &Seen) {
+        if let Err(e) = &seen.addresses {
             tracing::warn!("what follows the node's addresses stays as it is: {e}");
+        } else {
+            self.follow_addresses(seen);
         }
-        self.attach().await;
+        self.attach(seen);
     }
 
-    /// Services at the node's addresses, backends that are the node, and addresses for source NAT are what they are
-    /// now.
-    ///
-    /// # Errors
-    /// Netlink refuses.
-    pub async fn look_at_addresses(&mut self) -> Result<(), DatapathError> {
-        let found = addresses::list(&self.netlink).await?;
-        self.follow_sources(&found).await?;
-        let own: OwnAddresses = found.into_iter().map(|(_, address)| address).collect();
-        let concerned = {
-            let mut state = self.shared.write();
-            let due = state.own != own || state.problems.contains_key("addresses");
-            let changed: OwnAddresses = state.own.symmetric_difference(&own).copied().collect();
-            state.own = own;
-            let any = state.desired.services().values().any(|spec| follows(spec, &changed));
-            if !any {
-                state.problems.remove("addresses");
-            }
-            due && any
-        };
-        if concerned {
-            let done = self
-                .reconcile_all()
-                .map_err(|e| format!("the node's addresses have changed, and services don't follow: {e}"))
-                .inspect_err(|problem| tracing::error!("{problem}"));
-            self.shared.write().note("addresses", done);
+    /// Services at the node's addresses, backends that are the node, and addresses for source NAT are what they are now.
+    fn follow_addresses(&mut self, seen: &Seen) {
+        let (own, sources) = (seen.own(), self.sources_due(seen));
+        let known = self.shared.read().known().clone();
+        let again = self.shared.read().problems.contains_key("addresses");
+        if !again && *known.own == own && known.sources.as_ref() == Some(&sources) {
+            return;
         }
-        Ok(())
+        let changed: OwnAddresses = known.own.symmetric_difference(&own).copied().collect();
+        let concerned = known.desired.services().values().any(|spec| follows(spec, &changed));
+        if known.sources.as_ref() != Some(&sources) {
+            let SnatSpec { addresses, ports } = &sources;
+            tracing::info!(?addresses, ?ports, "addresses for source NAT");
+        } else if !again && !concerned {
+            return self.shared.write().commit(Known { own: Arc::new(own), ..known });
+        }
+        let all = self.declared();
+        let done = self
+            .enter(Input::Declared { all: &all, own: &own, sources: Some(&sources) }, |_| Ok(()))
+            .map_err(|e| format!("the node's addresses have changed, and services don't follow: {e}"))
+            .inspect_err(|problem| tracing::error!("{problem}"));
+        self.shared.write().note("addresses", done);
+    }
+
+    /// Addresses for source NAT, as the node is.
+    pub(super) fn sources_due(&self, seen: &Seen) -> SnatSpec {
+        seen.sources(&self.config.snat, |name| self.rule(name).is_some())
     }
 
     /// Attaches where the configuration says and detaches elsewhere. What fails is in the status, and is tried again when
     /// interfaces change and every few seconds.
-    pub async fn attach(&mut self) {
+    pub fn attach(&mut self, seen: &Seen) {
         self.hook_sockets();
-        if self.shared.read().problems.contains_key("ways") {
-            self.note_ways().await;
-        }
         let direct = has_direct(&self.shared.read().desired);
-        self.attach_for(direct).await;
+        self.attach_for(seen, direct);
         let refused = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner).refusals().clone();
         self.shared.write().refused = refused;
     }
@@ -172,9 +124,11 @@ impl Owner {
     }
 
     /// The same. `direct`: there are services whose backends answer past the node, or will be at once.
-    pub(super) async fn attach_for(&mut self, direct: bool) {
-        match interfaces::list(&self.netlink).await {
-            Ok(found) => self.attach_to(&found, direct),
+    pub(super) fn attach_for(&mut self, seen: &Seen, direct: bool) {
+        match &seen.interfaces {
+            // Nobody knows where programs are to be: those that are attached stay.
+            _ if self.blind => {}
+            Ok(found) => self.attach_to(found, direct),
             Err(e) => {
                 self.shared.write().problems.insert("interfaces", e.to_string());
             }
@@ -194,7 +148,7 @@ impl Owner {
     /// reached at such addresses?
     fn sends_as_the_node(&self, state: &State) -> bool {
         let sources = state.sources.iter().any(|sources| sources.of_family(false).next().is_some());
-        let as_it = |s: &ServiceSpec| s.has_family(false) && (sources || s.is_on_node(&state.own));
+        let as_it = |s: &Arc<ServiceSpec>| s.has_family(false) && (sources || s.is_on_node(&state.own));
         state.desired.services().values().any(as_it)
     }
 

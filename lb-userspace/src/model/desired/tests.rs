@@ -225,7 +225,10 @@ fn one_after_the_other_is_as_all_at_once() {
         service("t", "10.96.0.3", &["80/tcp"], &["10.96.0.3"]),
     ] {
         let at_once = refusal(vec![good.clone(), bad.clone()]);
-        assert_eq!(desired.replace("t", Some(bad)).unwrap_err().to_string(), at_once);
+        assert_eq!(
+            desired.replace("t", Some(Arc::new(bad)), &OwnAddresses::new()).unwrap_err().to_string(),
+            at_once
+        );
         assert_eq!(desired, before);
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::abi::{BLOCK_SLOTS, BackendId, BlockId, List, PoolBlock, ServiceId, limits, pool::STARTS};
 
-use super::{PlanError, Planner, Stage};
+use super::{Exhausted, Planner, Stage};
 use crate::{
     model::{AdminState, AlgorithmKind, Scope, ServiceSpec, health::ServiceStandings},
     reconcile::{ActualService, Step},
@@ -53,6 +53,13 @@ fn starts(chain: &BTreeSet<BlockId>) -> Option<[BlockId; STARTS]> {
     Some(std::array::from_fn(|i| chain[i * chain.len() / STARTS]))
 }
 
+/// The blocks that a pool's chain runs through: those with backends that are declared, and one at least. Blocks that only wait for the last
+/// flows of removed backends don't make it longer.
+pub(super) fn chain(blocks: &BTreeSet<BlockId>, slots: &BTreeMap<BackendId, Share>) -> BTreeSet<BlockId> {
+    let chain: BTreeSet<BlockId> = slots.keys().map(|id| id.block()).collect();
+    if chain.is_empty() { blocks.iter().copied().take(1).collect() } else { chain }
+}
+
 fn in_block(block: BlockId) -> impl Iterator<Item = BackendId> {
     (0..BLOCK_SLOTS as u32).map(move |slot| BackendId::new(block, slot))
 }
@@ -79,9 +86,10 @@ impl Planner<'_> {
     /// given yet; `None`: nobody has looked.
     pub(super) fn free_slot(
         &mut self,
+        spec: &ServiceSpec,
         blocks: &mut BTreeSet<BlockId>,
         free: &mut Option<IntoIter<BackendId>>,
-    ) -> Result<BackendId, PlanError> {
+    ) -> Result<BackendId, Exhausted> {
         let actual = self.actual;
         let free = free.get_or_insert_with(|| {
             let slots = blocks.iter().flat_map(|block| in_block(*block));
@@ -95,25 +103,27 @@ impl Planner<'_> {
         }
         let block = self.next_block;
         self.next_block += 1;
-        if block >= limits::MAX_BLOCKS || blocks.len() >= limits::MAX_CHAIN as usize {
-            return Err(PlanError::Exhausted { what: "block of backends" });
+        if block >= limits::MAX_BLOCKS {
+            return Err(Exhausted { service: spec.name.clone(), what: "block of backends" });
         }
         blocks.insert(block);
         *free = in_block(block).skip(1).collect::<Vec<_>>().into_iter();
         Ok(BackendId::new(block, 0))
     }
 
+    /// Writes a pool's blocks. Those that `chain` leaves out lead into it, for whoever is on the way.
     pub(super) fn blocks(
         &mut self,
         empty: &PoolBlock,
         blocks: &BTreeSet<BlockId>,
+        chain: &BTreeSet<BlockId>,
         slots: &BTreeMap<BackendId, Share>,
         stage: Stage,
     ) {
-        let starts = starts(blocks);
+        let starts = starts(chain);
         let mut next = 0;
         for block in blocks.iter().rev() {
-            let first = starts.filter(|_| blocks.first() == Some(block));
+            let first = starts.filter(|_| chain.first() == Some(block));
             let mut value = PoolBlock { next, starts: first.map_or(0, |_| STARTS as u32), ..*empty };
             for slot in 0..BLOCK_SLOTS {
                 if let Some(share) = slots.get(&BackendId::new(*block, slot as u32)) {
@@ -128,7 +138,9 @@ impl Planner<'_> {
             if self.actual.block(*block) != Some(&value) {
                 self.push(stage, Step::Block { block: *block, value });
             }
-            next = *block;
+            if chain.contains(block) {
+                next = *block;
+            }
         }
     }
 

@@ -1,12 +1,16 @@
 //! Where services are reached: ports and VIPs.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
-use lb_common::abi::{Algorithm, BlockId, Guard, PortBe, Proto, Service, ServiceId, Vip, limits};
+use lb_common::abi::{Algorithm, BlockId, Guard, PortBe, Proto, Service, ServiceId, Vip};
 
-use super::{PlanError, Planner, Scope, Stage};
+use super::{Planner, Scope, Stage};
 use crate::{
-    model::{AlgorithmKind, Frontend, OwnAddresses, PortRange, Scope as Backends, ServiceSpec},
+    model::{AlgorithmKind, Desired, Frontend, OwnAddresses, PortRange, Scope as Backends, ServiceSpec},
     reconcile::{ActualService, Step, actual::PortKey},
 };
 
@@ -25,6 +29,37 @@ pub(super) fn named<'a>(
         }
     }
     named
+}
+
+/// Who is to be where, for many lookups.
+pub(super) struct Claimants {
+    /// Frontends by each address that they name, and by `0.0.0.0` and `::`; with their services.
+    at: HashMap<IpAddr, Vec<(Arc<ServiceSpec>, usize)>>,
+}
+
+impl Claimants {
+    fn of(desired: &Desired) -> Self {
+        let mut at: HashMap<IpAddr, Vec<(Arc<ServiceSpec>, usize)>> = HashMap::new();
+        for spec in desired.services().values() {
+            for (i, frontend) in spec.frontends.iter().enumerate() {
+                for vip in &frontend.addresses {
+                    at.entry(*vip).or_default().push((spec.clone(), i));
+                }
+            }
+        }
+        Self { at }
+    }
+
+    /// Is any service to have this entry, but the one with this name?
+    fn claimed(&self, (vip, proto, port): &PortKey, own: &OwnAddresses, but: &str) -> bool {
+        let all: IpAddr =
+            if vip.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let found = [*vip, all].into_iter().filter_map(|vip| self.at.get(&vip)).flatten();
+        found.filter(|(spec, _)| spec.name != but).any(|(spec, i)| {
+            let frontend = &spec.frontends[*i];
+            frontend.is_at(*vip, own) && serves(frontend, *proto, *port)
+        })
+    }
 }
 
 fn serves(frontend: &Frontend, proto: Proto, port: u16) -> bool {
@@ -120,11 +155,9 @@ impl Planner<'_> {
     ) {
         for key in before.ports.keys().filter(|key| !wanted(key)) {
             let (vip, proto, port) = *key;
-            let claims = |f: &Frontend| f.is_at(vip, self.own) && serves(f, proto, port);
-            let mut others = self.desired.services().values();
-            let claimed =
-                others.any(|s| s.frontends.iter().any(claims) && self.actual.id(&s.name) != Some(id));
-            if !claimed {
+            let claimants = self.claimants.get_or_init(|| Claimants::of(self.desired));
+            let own = self.actual.services().get(&id).map_or("", |service| service.name.as_str());
+            if !claimants.claimed(key, self.own, own) {
                 self.push(Stage::RemovePorts, Step::RemovePort { vip, port: PortBe::new(port), proto });
             }
         }
@@ -139,14 +172,17 @@ impl Planner<'_> {
     /// there is the node's.
     pub(super) fn vips(&mut self, scope: Scope<'_>) {
         let actual = self.actual;
-        if let Scope::Service(name) = scope
-            && let Some(spec) = self.desired.services().get(name)
-            && spec.named().all(|vip| actual.vips().get(&vip) == Some(&self.vip(vip)))
+        let known = |name: &&str| {
+            let spec = self.desired.services().get(*name);
+            spec.is_none_or(|s| s.named().all(|vip| actual.vips().get(&vip) == Some(&self.vip(vip))))
+        };
+        if let Scope::Services(names) = scope
+            && names.iter().all(known)
             && self.stages[Stage::RemovePorts as usize].is_empty()
         {
             return;
         }
-        let services = self.desired.services().values();
+        let services = self.desired.services().values().map(Arc::as_ref);
         let wanted: BTreeMap<IpAddr, Vip> =
             services.flat_map(ServiceSpec::named).map(|vip| (vip, self.vip(vip))).collect();
         for (vip, value) in wanted.iter().filter(|(vip, value)| actual.vips().get(vip) != Some(value)) {
@@ -154,23 +190,6 @@ impl Planner<'_> {
         }
         for vip in actual.vips().keys().filter(|vip| !wanted.contains_key(vip)) {
             self.push(Stage::RemoveVips, Step::RemoveVip { vip: *vip });
-        }
-    }
-
-    /// Do the maps hold it? What services at all of the node's addresses need depends on how many there are.
-    pub(super) fn check_ports(&self) -> Result<(), PlanError> {
-        if !self.anywhere {
-            return Ok(());
-        }
-        let mut ports = [0; 2];
-        for frontend in self.desired.services().values().flat_map(|spec| &spec.frontends) {
-            for vip in frontend.named().chain(frontend.anywhere(self.own)) {
-                ports[usize::from(vip.is_ipv6())] += frontend.port_count();
-            }
-        }
-        match ports.into_iter().find(|ports| *ports > limits::MAX_PORTS as usize) {
-            Some(ports) => Err(PlanError::TooManyPorts { ports, own: self.own.len() }),
-            None => Ok(()),
         }
     }
 }

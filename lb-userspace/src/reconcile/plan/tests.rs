@@ -1,4 +1,4 @@
-mod moments;
+pub(crate) mod moments;
 
 use std::collections::HashSet;
 
@@ -36,9 +36,20 @@ fn own() -> OwnAddresses {
     ["192.0.2.1", "192.0.2.2", "192.0.2.9", "2001:db8::1"].map(|a| a.parse().unwrap()).into()
 }
 
+/// The plan from whatever is there to this.
+fn way(
+    desired: &Desired,
+    actual: &Actual,
+    own: &OwnAddresses,
+    scope: Scope<'_>,
+) -> Result<Plan, Vec<Exhausted>> {
+    let standings = Standings::default();
+    plan(Goal { desired, standings: &standings, own, sources: None, now: Instant::now() }, actual, scope)
+}
+
 /// From whatever is there to this.
 fn go(actual: &mut Actual, desired: &Desired, scope: Scope<'_>) {
-    let steps = plan(desired, actual, &Standings::default(), &own(), scope).unwrap();
+    let steps = way(desired, actual, &own(), scope).unwrap();
     steps.steps.iter().for_each(|step| actual.apply(step));
 }
 
@@ -49,7 +60,7 @@ fn a_port_changes_hands_without_a_gap() {
     let one = Desired::new(vec![spec("a", "10.96.0.1", &["80/tcp"], &b, false)]).unwrap();
     let two = Desired::new(vec![spec("b", "10.96.0.1", &["80/tcp"], &b, false)]).unwrap();
     go(&mut actual, &one, Scope::All);
-    let moved = plan(&two, &actual, &Standings::default(), &own(), Scope::All).unwrap();
+    let moved = way(&two, &actual, &own(), Scope::All).unwrap();
     assert!(!moved.steps.iter().any(|s| matches!(s, Step::RemovePort { .. } | Step::RemoveVip { .. })));
     Change::new(HashSet::new(), [(&one, &own()), (&two, &own())]).run(&mut actual, &moved);
     assert!(actual.service("a").unwrap().ports.is_empty());
@@ -64,9 +75,9 @@ fn a_backend_that_returns_gets_its_slot_back() {
     let one = Desired::new(vec![spec("a", "10.96.0.1", &["80/tcp"], &two[..1], false)]).unwrap();
     go(&mut actual, &both, Scope::All);
     let id = actual.service("a").unwrap().backends["10.0.0.2"];
-    go(&mut actual, &one, Scope::Service("a"));
+    go(&mut actual, &one, Scope::Services(&["a"]));
     assert_eq!(actual.backend(id).unwrap().retired, 1);
-    let back = plan(&both, &actual, &Standings::default(), &own(), Scope::Service("a")).unwrap();
+    let back = way(&both, &actual, &own(), Scope::Services(&["a"])).unwrap();
     assert!(!back.steps.iter().any(|s| matches!(s, Step::ZeroCounters { .. })), "its counters go on");
     back.steps.iter().for_each(|step| actual.apply(step));
     assert_eq!(actual.service("a").unwrap().backends["10.0.0.2"], id);
@@ -92,9 +103,9 @@ fn who_names_an_address_of_the_node_s_goes_first_and_gives_way() {
     assert!(actual.vips().is_empty(), "the node's addresses are its own for all else");
     arrived(&actual, &alone, &own());
     // By a change of the one alone: whose entries the other's are is seen to as well.
-    go(&mut actual, &both, Scope::Service("one"));
+    go(&mut actual, &both, Scope::Services(&["one"]));
     arrived(&actual, &both, &own());
-    let back = plan(&alone, &actual, &Standings::default(), &own(), Scope::Service("one")).unwrap();
+    let back = way(&alone, &actual, &own(), Scope::Services(&["one"])).unwrap();
     assert!(!back.steps.iter().any(|s| matches!(s, Step::RemovePort { .. })), "without a gap");
     Change::new(HashSet::new(), [(&both, &own()), (&alone, &own())]).run(&mut actual, &back);
     arrived(&actual, &alone, &own());
@@ -165,7 +176,7 @@ fn long_pools_can_be_entered_along_their_chain() {
     for n in [1025, 1100, 8192, 10] {
         let next = Desired::new(vec![one(n)]).unwrap();
         let change = Change::new(HashSet::new(), [(&last, &own()), (&next, &own())]);
-        let steps = plan(&next, &actual, &Standings::default(), &own(), Scope::All).unwrap();
+        let steps = way(&next, &actual, &own(), Scope::All).unwrap();
         // Every moment is looked at where blocks and entry points are written; backends before that are many.
         for step in &steps.steps {
             actual.apply(step);

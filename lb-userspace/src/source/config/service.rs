@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{duration, within};
+use super::read::{duration, within};
 use crate::{
     model::{Fate, Fates, HealthSpec, ModelError, Probe, ServiceSpec, TimeoutSpec, service::make_backend},
     source::decl::{AffinityDecl, ForwardDecl, FrontendDecl, ServiceDecl},
@@ -144,6 +144,10 @@ impl RawHealth {
 }
 
 impl RawService {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn into_spec(self) -> Result<ServiceSpec, ModelError> {
         let fate = |what, text: Option<&str>| text.map_or(Ok(Fate::Keep), |text| Fate::parse(what, text));
         let fates = Fates {

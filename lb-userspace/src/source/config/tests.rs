@@ -1,5 +1,12 @@
-use super::*;
-use crate::model::{ForwardKind, Forwarding, HealthSpec, Probe, TimeoutSpec};
+use super::{read::cpus, *};
+use std::{path::Path, time::Duration};
+
+use lb_common::flow_table::default_flows;
+
+use crate::{
+    model::{ForwardKind, Forwarding, HealthSpec, Probe, TimeoutSpec},
+    source::merge::alone,
+};
 
 const CONTRACT: &str = r#"
 [agent]
@@ -30,8 +37,17 @@ weight = 1
 max_connections = 300
 "#;
 
+/// What is wrong, with the file or with a service of it.
 fn refusal(text: &str) -> String {
-    parse(text, "f.toml").expect_err("must be refused").to_string()
+    match parse(text, "f.toml") {
+        Err(error) => error.to_string(),
+        Ok(config) => alone(&config).1.first().expect("must be refused").error.clone(),
+    }
+}
+
+/// The first service.
+fn first(config: &Config) -> &ServiceSpec {
+    config.services[0].spec.as_ref().expect("it is valid")
 }
 
 fn with(from: &str, to: &str) -> String {
@@ -45,19 +61,19 @@ fn every_key_is_taken() {
     let minute = Some(Duration::from_secs(60));
     let idle = Some(Duration::from_secs(15 * 3600));
     assert_eq!(
-        config.services[0].timeouts,
+        first(&config).timeouts,
         TimeoutSpec { idle, client_request: minute, backend_response: minute, ..Default::default() }
     );
-    let affinity = config.services[0].affinity.as_ref().expect("it is declared");
+    let affinity = first(&config).affinity.as_ref().expect("it is declared");
     assert_eq!((affinity.timeout, affinity.group.as_deref()), (Duration::from_secs(10_800), Some("app")));
     assert_eq!((affinity.ipv6_prefix, affinity.bound), (128, None));
-    assert_eq!(config.services[0].backends["10.0.1.11"].max_connections, Some(300));
+    assert_eq!(first(&config).backends["10.0.1.11"].max_connections, Some(300));
     assert!(config.interfaces[1].matcher.is_match("veth12ab"));
     assert!(!config.interfaces[0].matcher.is_match("eth01"));
-    assert!(config.services[0].warnings().is_empty());
+    assert!(first(&config).warnings().is_empty());
     let second = Duration::from_secs(1);
     assert_eq!(
-        config.services[0].health,
+        first(&config).health,
         Some(HealthSpec {
             probe: Probe::Tcp,
             interval: 2 * second,
@@ -68,7 +84,7 @@ fn every_key_is_taken() {
             panic: 0
         })
     );
-    assert_eq!(config.services[0].slow_start, Some(30 * second));
+    assert_eq!(first(&config).slow_start, Some(30 * second));
 }
 
 #[test]
@@ -130,7 +146,7 @@ fn ten_thousand_and_one_services() {
 fn source_nat_needs_no_address_that_is_given() {
     let snat = with("slow_start", "forward = \"snat\"\nslow_start");
     let config = parse(&snat, "f.toml").unwrap();
-    assert_eq!(config.services[0].frontends[0].forward, Forwarding::all(ForwardKind::Snat));
+    assert_eq!(first(&config).frontends[0].forward, Forwarding::all(ForwardKind::Snat));
     assert_eq!((config.snat.addresses.len(), config.snat.ports), (0, 1024..=29_999));
     let given = format!("[snat]\naddresses = [\"10.0.0.5\"]\nports = \"2000-2999\"\n{snat}");
     assert_eq!(parse(&given, "f.toml").unwrap().snat.ports, 2000..=2999);
@@ -164,7 +180,7 @@ fn frontends_and_backends_of_both_families() {
         address = "fd00::11"
     "#;
     let config = parse(text, "f.toml").unwrap();
-    let service = &config.services[0];
+    let service = first(&config);
     assert!(service.affinity.as_ref().is_some_and(|affinity| affinity.by_port));
     let shown: Vec<_> =
         service.frontends.iter().map(|f| (f.addresses.len(), f.scope.name(), f.sources.len())).collect();
@@ -218,7 +234,7 @@ fn what_direct_server_return_cannot_do() {
     let direct = |more: &str| {
         let service =
             "[[service]]\nname = \"s\"\nvip = \"10.96.0.1\"\nports = [\"80/tcp\"]\nforward = \"dsr-ipip\"\n";
-        parse(&format!("{service}{more}"), "f.toml").map(|_| ()).map_err(|e| e.to_string())
+        parse(&format!("{service}{more}"), "f.toml").unwrap().services[0].spec.clone().map(|_| ())
     };
     let backend = |address: &str| format!("[[service.backend]]\naddress = \"{address}\"\n");
     assert_eq!(direct(&backend("10.2.0.2")), Ok(()));

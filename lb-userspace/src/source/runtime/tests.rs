@@ -38,33 +38,36 @@ fn sample() -> Runtime {
 fn survives_a_round_trip() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("deep/state.json");
-    assert_eq!(Runtime::load(&path).unwrap(), (Runtime::default(), None));
+    assert_eq!(Runtime::load(&path).unwrap(), Runtime::default());
     sample().save(&path).unwrap();
-    assert_eq!(Runtime::load(&path).unwrap(), (sample(), None));
+    assert_eq!(Runtime::load(&path).unwrap(), sample());
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
 }
 
 #[test]
-fn half_a_file_is_kept_aside() {
+fn half_a_file_is_kept_aside_and_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.json");
     sample().save(&path).unwrap();
     let whole = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-    let (state, report) = Runtime::load(&path).unwrap();
-    assert_eq!(state, Runtime::default());
-    let report = report.expect("must be reported");
-    let aside = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
-    assert!(report.contains(aside.to_str().unwrap()), "{report}");
-    assert_eq!(std::fs::read(&aside).unwrap(), &whole[..whole.len() / 2]);
+    let half = &whole[..whole.len() / 2];
+    std::fs::write(&path, half).unwrap();
+    let why = Runtime::load(&path).unwrap_err();
+    assert_eq!(std::fs::read(&path).unwrap(), half, "reading changes nothing");
+    let report = sample().put_aside(&path, &why).unwrap();
+    assert_eq!(Runtime::load(&path).unwrap(), sample());
+    let aside = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let aside: Vec<_> = aside.filter(|other| *other != path).collect();
+    assert_eq!(std::fs::read(&aside[0]).unwrap(), half);
+    assert!(aside.len() == 1 && report.contains(aside[0].to_str().unwrap()), "{report}");
 }
 
 #[test]
-fn another_version_is_kept_aside() {
+fn another_version_is_not_guessed_at() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.json");
-    std::fs::write(&path, r#"{"version":9,"services":{},"backends":{},"drains":{}}"#).unwrap();
-    assert!(Runtime::load(&path).unwrap().1.unwrap().contains("version 9 is not 1"));
+    std::fs::write(&path, r#"{"version":9,"services":{},"backends":{},"drains":{},"more":1}"#).unwrap();
+    assert!(Runtime::load(&path).unwrap_err().contains("version 9 is not 1"));
 }
 
 #[test]
@@ -85,8 +88,7 @@ fn what_earlier_versions_wrote_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.json");
     std::fs::write(&path, text).unwrap();
-    let (state, report) = Runtime::load(&path).unwrap();
-    assert_eq!(report, None);
+    let state = Runtime::load(&path).unwrap();
     let spec = state.services["app"].spec("app", false).unwrap();
     assert_eq!(spec.algorithm, AlgorithmKind::ConsistentHash);
     assert_eq!(spec.affinity.unwrap().bound, Some(7));

@@ -7,6 +7,7 @@ mod attach;
 mod balance;
 mod close;
 mod devices;
+mod errors;
 mod fallback;
 mod firewall;
 mod frontends;

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use lb_common::abi::{BLOCK_SLOTS, Guard, List, Service, Source, Vip};
 use proptest::prelude::*;
 
-use super::{super::*, frontend, go, own, spec, weight};
+use super::{super::*, frontend, go, own, spec, way, weight};
 use crate::{
     model::{
         AdminState, AlgorithmKind, BackendSpec, ForwardKind, Forwarding, Scope as Backends,
@@ -52,14 +52,14 @@ fn wanted(desired: &Desired, own: &OwnAddresses) -> BTreeMap<PortKey, (String, F
 }
 
 /// What holds from one state to the next.
-pub(super) struct Change {
+pub(crate) struct Change {
     pinned: HashSet<BackendId>,
     /// Who is let in where, before and after.
     clients: [BTreeMap<PortKey, Clients>; 2],
 }
 
 impl Change {
-    pub(super) fn new(pinned: HashSet<BackendId>, states: [(&Desired, &OwnAddresses); 2]) -> Self {
+    pub(crate) fn new(pinned: HashSet<BackendId>, states: [(&Desired, &OwnAddresses); 2]) -> Self {
         let clients = states.map(|(desired, own)| {
             let all = wanted(desired, own).into_iter();
             let of = |sources: Clients| if sources.is_empty() { everybody() } else { sources };
@@ -69,7 +69,7 @@ impl Change {
     }
 
     /// Everything a packet could run into.
-    pub(super) fn consistent(&self, actual: &Actual, at: &Step) {
+    pub(crate) fn consistent(&self, actual: &Actual, at: &Step) {
         let [before, after] = &self.clients;
         let mut found = BTreeSet::new();
         for service in actual.services().values() {
@@ -148,7 +148,7 @@ fn chain(actual: &Actual, value: &Service, at: &Step) {
 }
 
 /// Five services that meet at the node's addresses: one is at all of them, two at one each; some have frontends more.
-fn state() -> impl Strategy<Value = Vec<ServiceSpec>> {
+pub(crate) fn state() -> impl Strategy<Value = Vec<ServiceSpec>> {
     let backends = prop::collection::btree_map(0u8..40, 0u16..4, 0..24);
     let sources = || prop::collection::btree_set(0u8..4, 0..3);
     let more = prop::collection::vec((any::<bool>(), sources(), any::<bool>()), 3);
@@ -211,7 +211,7 @@ fn make_service(
 }
 
 /// Everything is as declared.
-pub(super) fn arrived(actual: &Actual, desired: &Desired, own: &OwnAddresses) {
+pub(crate) fn arrived(actual: &Actual, desired: &Desired, own: &OwnAddresses) {
     let wanted = wanted(desired, own);
     let found: BTreeMap<PortKey, Service> =
         actual.services().values().flat_map(|s| s.ports.iter().map(|(key, value)| (*key, *value))).collect();
@@ -233,7 +233,7 @@ pub(super) fn arrived(actual: &Actual, desired: &Desired, own: &OwnAddresses) {
     assert!(actual.ranges().keys().eq(&numbers), "numbers that nobody has are freed");
     let vip = |vip: IpAddr| (vip, if own.contains(&vip) { Vip::SHARED } else { Vip::OWNED });
     let vips: BTreeMap<IpAddr, Vip> =
-        desired.services().values().flat_map(ServiceSpec::named).map(vip).collect();
+        desired.services().values().flat_map(|spec| spec.named()).map(vip).collect();
     assert_eq!(actual.vips(), &vips);
     for (name, spec) in desired.services() {
         let service = actual.service(name).unwrap();
@@ -275,18 +275,18 @@ proptest! {
             let pinned: HashSet<BackendId> = actual.backends().map(|(id, _)| id).filter(|id| (id.0 ^ pin).is_multiple_of(3)).collect();
             let desired = Desired::new(services).unwrap();
             let change = Change::new(pinned, [(&last.0, &last.1), (&desired, &own)]);
-            let step = plan(&desired, &actual, &Standings::default(), &own, Scope::All).unwrap();
+            let step = way(&desired, &actual, &own, Scope::All).unwrap();
             change.run(&mut actual, &step);
-            prop_assert!(plan(&desired, &actual, &Standings::default(), &own, Scope::All).unwrap().steps.is_empty(), "not converged at state {i}");
+            prop_assert!(way(&desired, &actual, &own, Scope::All).unwrap().steps.is_empty(), "not converged at state {i}");
             let freed = collect(&desired, &actual, |id| change.pinned.contains(&id));
             change.run(&mut actual, &freed);
-            prop_assert!(plan(&desired, &actual, &Standings::default(), &own, Scope::All).unwrap().steps.is_empty());
+            prop_assert!(way(&desired, &actual, &own, Scope::All).unwrap().steps.is_empty());
             arrived(&actual, &desired, &own);
             last = (desired, own);
         }
         let nothing = Desired::default();
         let change = Change::new(HashSet::new(), [(&last.0, &last.1), (&nothing, &last.1)]);
-        let end = plan(&nothing, &actual, &Standings::default(), &last.1, Scope::All).unwrap();
+        let end = way(&nothing, &actual, &last.1, Scope::All).unwrap();
         change.run(&mut actual, &end);
         let end = collect(&nothing, &actual, |_| false);
         change.run(&mut actual, &end);
@@ -303,13 +303,13 @@ proptest! {
         go(&mut actual, &desired, Scope::All);
         let before = desired.clone();
         let name = new.name.clone();
-        desired.replace(&name, Some(new)).unwrap();
+        desired.replace(&name, Some(Arc::new(new)), &own()).unwrap();
         let change = Change::new(HashSet::new(), [(&before, &own()), (&desired, &own())]);
-        let step = plan(&desired, &actual, &Standings::default(), &own(), Scope::Service(&name)).unwrap();
+        let step = way(&desired, &actual, &own(), Scope::Services(&[&name])).unwrap();
         change.run(&mut actual, &step);
         arrived(&actual, &desired, &own());
-        desired.replace(&name, None).unwrap();
-        let step = plan(&desired, &actual, &Standings::default(), &own(), Scope::Service(&name)).unwrap();
+        desired.replace(&name, None, &own()).unwrap();
+        let step = way(&desired, &actual, &own(), Scope::Services(&[&name])).unwrap();
         step.steps.iter().for_each(|step| actual.apply(step));
         arrived(&actual, &desired, &own());
     }

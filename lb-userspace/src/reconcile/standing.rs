@@ -2,17 +2,15 @@
 
 use std::{collections::HashSet, time::Instant};
 
-use crate::{
-    model::{AdminState, BackendSpec, Desired, Fate, ServiceSpec, Standings},
-    reconcile::Actual,
-};
+use super::Actual;
+use crate::model::{AdminState, BackendSpec, Desired, Fate, ServiceSpec, Standings};
 
 fn open(backend: &BackendSpec) -> bool {
     backend.admin == AdminState::Active
 }
 
 /// Lets backends start slowly that take new flows from now on and didn't in `old`, unless there was nobody beside them.
-pub fn begin(standings: &mut Standings, old: Option<&ServiceSpec>, new: &ServiceSpec) {
+pub fn begin(standings: &mut Standings, old: Option<&ServiceSpec>, new: &ServiceSpec, now: Instant) {
     let Some(old) = old.filter(|old| old.backends.values().any(open)) else { return };
     if new.slow_start.is_none() {
         return;
@@ -20,7 +18,7 @@ pub fn begin(standings: &mut Standings, old: Option<&ServiceSpec>, new: &Service
     for (name, _) in new.backends.iter().filter(|(_, b)| open(b)) {
         if !old.backends.get(name).is_some_and(open) {
             let standing = standings.entry(&new.name, name);
-            standing.ramp = standing.healthy.then(Instant::now);
+            standing.ramp = standing.healthy.then_some(now);
         }
     }
 }
@@ -29,12 +27,11 @@ pub fn begin(standings: &mut Standings, old: Option<&ServiceSpec>, new: &Service
 pub fn adopt(standings: &mut Standings, desired: &Desired, actual: &Actual) {
     for service in desired.services().values().filter(|s| s.health.is_some()) {
         let Some(before) = actual.service(&service.name) else { continue };
-        for (name, backend) in service.backends.iter().filter(|(_, b)| open(b)) {
+        for (name, _) in service.backends.iter().filter(|(_, b)| open(b)) {
             let Some(id) = before.backends.get(name) else { continue };
             let Some(block) = actual.block(id.block()) else { continue };
             let declared = actual.backend(*id).is_some_and(|b| b.retired == 0);
             if declared && block.weight[id.slot()] == 0 {
-                tracing::info!(service = service.name, backend = backend.name(), "was unhealthy");
                 standings.entry(&service.name, name).healthy = false;
             }
         }

@@ -1,0 +1,72 @@
+//! What is asked for by the command line: of one service, whole or not at all.
+
+use std::time::Instant;
+
+use super::{Owner, Stopped};
+use crate::{
+    api::error::ApiError,
+    reconcile::Input,
+    source::{Runtime, Sources},
+};
+
+impl From<Stopped> for ApiError {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Refused(refused) => Self::Invalid(refused.to_string()),
+            Stopped::Failed(failure) => Self::Failed(failure.error),
+        }
+    }
+}
+
+impl Owner {
+    /// Changes what the command line said of one service. All or nothing.
+    ///
+    /// # Errors
+    /// The result isn't valid, or disk or kernel refuse.
+    pub fn change(&mut self, service: &str, runtime: Runtime) -> Result<(), ApiError> {
+        let start = Instant::now();
+        let mut notes = Vec::new();
+        let sources = Sources { file: &self.config.services, good: &self.good, runtime: &runtime };
+        let mut declared = sources.one(service, &mut notes);
+        if let Some(declared) = &mut declared {
+            self.mark(declared);
+        }
+        let file = self.config.state_file.clone();
+        let mut took = None;
+        // In force first: the disk takes longer than all the rest. Who asked hears of it when both is done; should the agent die
+        // between the two, the next one goes back to what was saved.
+        let entered = self.enter(Input::Asked { name: service, declared: declared.as_ref() }, |field| {
+            took = Some(start.elapsed());
+            if let Some(error) = refused_table(field.shared, service, declared.as_ref()) {
+                return Err(error);
+            }
+            runtime.save(&file).map_err(|e| e.to_string())
+        });
+        if let Err(stopped) = entered {
+            self.shared.write().tables.remove(service);
+            return Err(stopped.into());
+        }
+        self.runtime = runtime;
+        if let Some(took) = took {
+            self.shared.reconcile.observe(took.as_secs_f64());
+        }
+        // What was in the way of others may be gone.
+        if !self.shared.read().rejected.is_empty()
+            && let Err(e) = self.settle()
+        {
+            tracing::warn!("what was refused is still: {e}");
+        }
+        Ok(())
+    }
+}
+
+/// Why a service lacks the table that it is to have.
+fn refused_table(
+    shared: &crate::agent::shared::Shared,
+    service: &str,
+    declared: Option<&crate::reconcile::Declared>,
+) -> Option<String> {
+    let spec = declared?.spec.as_ref().ok()?;
+    let hashed = spec.algorithm == crate::model::AlgorithmKind::ConsistentHash;
+    shared.read().tables.get(service).filter(|_| hashed).cloned()
+}

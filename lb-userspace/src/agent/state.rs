@@ -1,0 +1,163 @@
+//! What is known, what the maps hold, and what is wrong: of one moment for a reader.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Deref,
+    sync::Arc,
+};
+
+use lb_common::abi::BackendId;
+
+use crate::{
+    api::types::{InterfaceView, WarningView},
+    datapath::{
+        DatapathError,
+        refusal::{Refusals, missed},
+    },
+    model::{AlgorithmKind, ForwardKind, Forwarding, ModelError, ServiceSpec, frontend::family},
+    reconcile::{Actual, Known, Step},
+};
+
+/// Desired and actual, always of the same moment for a reader.
+#[derive(Default)]
+pub struct State {
+    /// What is declared and in force, and what is concluded.
+    known: Known,
+    /// What the maps hold.
+    pub actual: Actual,
+    /// Health checks that failed since the agent started, by service and backend.
+    pub failures: HashMap<String, HashMap<String, u64>>,
+    /// Age in milliseconds of the oldest connection, by backend, as of the last census.
+    pub oldest: HashMap<BackendId, u64>,
+    /// Where programs should be and are.
+    pub interfaces: Vec<InterfaceView>,
+    /// What is wrong, by what it is about.
+    pub problems: HashMap<&'static str, String>,
+    /// Tables that the kernel refused, and why: by service.
+    pub tables: BTreeMap<String, String>,
+    /// Programs that the kernel refused.
+    pub refused: Refusals,
+    /// What sources say that is set aside, a sentence each.
+    pub notes: Vec<String>,
+    /// What the host's own rules get in the way of.
+    pub warnings: Vec<WarningView>,
+    /// Plans applied.
+    pub generation: u64,
+}
+
+impl Deref for State {
+    type Target = Known;
+
+    fn deref(&self) -> &Known {
+        &self.known
+    }
+}
+
+impl State {
+    /// What is known; a copy costs little.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Something else is known now, and in force.
+    pub fn commit(&mut self, next: Known) {
+        let declared = next.desired.services();
+        if !Arc::ptr_eq(&next.desired, &self.known.desired) {
+            self.failures.retain(|service, backends| {
+                let spec = declared.get(service);
+                backends.retain(|backend, _| spec.is_some_and(|spec| spec.backends.contains_key(backend)));
+                !backends.is_empty()
+            });
+        }
+        self.known = next;
+        self.generation += 1;
+    }
+
+    /// Failed checks of a backend.
+    pub fn failures(&self, service: &str, backend: &str) -> u64 {
+        self.failures.get(service).and_then(|of| of.get(backend)).copied().unwrap_or(0)
+    }
+
+    /// Services whose packets need an address for source NAT of an IP version of which there is none.
+    pub(super) fn sourceless(&self) -> Vec<String> {
+        let Some(sources) = &self.sources else { return Vec::new() };
+        let mut found = Vec::new();
+        for v6 in [false, true].into_iter().filter(|v6| sources.of_family(*v6).next().is_none()) {
+            let by_snat = |forward: Forwarding| forward.kinds().contains(&ForwardKind::Snat);
+            for service in self.desired.services().values() {
+                if service.frontends.iter().any(|f| f.has_family(v6) && by_snat(f.forward)) {
+                    let (service, family) = (service.name.clone(), family(v6));
+                    found.push(ModelError::NoSource { service, family }.to_string());
+                }
+            }
+        }
+        found
+    }
+
+    /// Notes how something went: what is wrong with it, or that nothing is any more.
+    pub fn note<E: std::fmt::Display>(&mut self, about: &'static str, result: Result<(), E>) {
+        match result {
+            Ok(()) => self.problems.remove(about),
+            Err(e) => self.problems.insert(about, e.to_string()),
+        };
+    }
+}
+
+impl State {
+    /// Notes how the kernel took a table; other steps are none of its business. A new refusal is logged.
+    pub fn note_table(&mut self, step: &Step, result: Result<(), DatapathError>) {
+        let Step::Table { service, .. } = step else { return };
+        let Some(name) = self.actual.services().get(service).map(|s| s.name.clone()) else { return };
+        let Err(error) = result else {
+            self.tables.remove(&name);
+            return;
+        };
+        let problem = format!("service \"{name}\": its table for consistent hashing isn't in force: {error}");
+        if self.tables.insert(name, problem.clone()).as_ref() != Some(&problem) {
+            tracing::error!("{problem}");
+        }
+    }
+
+    /// Why a service lacks the table that it is to have.
+    pub fn table_refused(&self, service: &str) -> Option<&str> {
+        let hashed = |s: &Arc<ServiceSpec>| s.algorithm == AlgorithmKind::ConsistentHash;
+        let wanted = self.desired.services().get(service).is_some_and(hashed);
+        self.tables.get(service).map(String::as_str).filter(|_| wanted)
+    }
+
+    /// Does any service lack one?
+    pub fn lacks_table(&self) -> bool {
+        self.tables.keys().any(|name| self.table_refused(name).is_some())
+    }
+
+    /// Is a table in force that couldn't be replaced?
+    pub fn has_old_table(&self) -> bool {
+        self.tables.keys().any(|name| self.actual.service(name).is_some_and(|s| !s.tables.is_empty()))
+    }
+
+    /// What is wrong, a sentence each.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.problems.values().cloned().collect();
+        problems.sort();
+        problems.extend(self.rejected.iter().take(SHOWN).map(ToString::to_string));
+        if self.rejected.len() > SHOWN {
+            problems.push(format!("{} more are refused; see \"rejected\"", self.rejected.len() - SHOWN));
+        }
+        problems.extend(self.tables.keys().filter_map(|name| self.table_refused(name)).map(String::from));
+        let of = |i: &InterfaceView| Some(format!("interface {}: {}", i.name, i.error.as_ref()?));
+        problems.extend(self.interfaces.iter().filter_map(of));
+        // Those of the agent's own that no interface speaks of.
+        for (program, reason) in self.refused.iter() {
+            if !problems.iter().any(|p| p.contains(&format!("program {program} "))) {
+                problems.push(format!(
+                    "program {program} is refused by this kernel: {reason}; {}",
+                    missed(program)
+                ));
+            }
+        }
+        problems
+    }
+}
+
+/// As many refused services are among the problems; all are in a list of their own.
+const SHOWN: usize = 50;

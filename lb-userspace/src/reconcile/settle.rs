@@ -1,0 +1,176 @@
+//! Which of the services that sources declare go together. What is wrong with one is that one's: its last good version stays, and the rest
+//! comes into force.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::model::{Admission, Desired, OwnAddresses, ServiceSpec};
+
+/// Who declares something. The file goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// The config file.
+    File,
+    /// The command line.
+    Cli,
+}
+
+impl Origin {
+    /// As in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Cli => "cli",
+        }
+    }
+}
+
+/// A service as its source declares it, with all that the command line says of it.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    /// Its name; if that can't be read, where it is.
+    pub name: String,
+    /// Whose.
+    pub origin: Origin,
+    /// What it is to be, or what is wrong with it by itself.
+    pub spec: Result<Arc<ServiceSpec>, String>,
+    /// The last version that was good.
+    pub good: Option<Arc<ServiceSpec>>,
+    /// Backends of the command line's that the service can't have.
+    pub aside: Vec<Rejection>,
+}
+
+/// What is declared and not in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The service.
+    pub service: String,
+    /// One backend of it; `None`: the service as a whole.
+    pub backend: Option<String>,
+    /// Who declares it.
+    pub origin: Origin,
+    /// What is wrong, and the remedy.
+    pub error: String,
+    /// Is an earlier version in force?
+    pub kept: bool,
+}
+
+impl std::fmt::Display for Rejection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { service, backend, origin, error, kept } = self;
+        let source = match origin {
+            Origin::File => "the config file",
+            Origin::Cli => "the command line",
+        };
+        match backend {
+            Some(backend) => write!(f, "backend {backend} of service \"{service}\"")?,
+            None => write!(f, "service \"{service}\"")?,
+        }
+        let instead = if *kept { "the last good version is" } else { "it isn't" };
+        write!(f, " of {source} is refused, {instead} in force: {error}")
+    }
+}
+
+/// Versions that can't be planned, by service: how many of them, and why.
+pub type Unplanned = BTreeMap<String, (usize, String)>;
+
+struct Candidate<'a> {
+    declared: &'a Declared,
+    /// What is tried now.
+    spec: Option<Arc<ServiceSpec>>,
+    /// Why that isn't what is declared.
+    error: Option<String>,
+    /// Is it the last good version already?
+    fell: bool,
+}
+
+impl Candidate<'_> {
+    /// What was tried won't do. True: there is something else to try.
+    fn fall(&mut self, error: String) -> bool {
+        let tried = self.spec.take();
+        if self.fell {
+            return false;
+        }
+        self.fell = true;
+        self.error = Some(error);
+        self.spec = self.declared.good.clone().filter(|good| Some(good) != tried.as_ref());
+        self.spec.is_some()
+    }
+
+    /// What is declared may do after all.
+    fn try_again(&mut self, desired: &mut Desired, unplanned: &Unplanned, own: &OwnAddresses) {
+        let Ok(spec) = &self.declared.spec else { return };
+        if self.error.is_none() || unplanned.contains_key(&self.declared.name) {
+            return;
+        }
+        if desired.replace(&spec.name, Some(spec.clone()), own).is_ok() {
+            (self.spec, self.error) = (Some(spec.clone()), None);
+        }
+    }
+}
+
+/// The services that come into force, and what doesn't. Of two that don't go together the file's goes first, then the one that is where it
+/// was (`holds`: a service has its addresses and ports now), then the one that is declared first. `own`: the node's addresses.
+pub fn settle(
+    declared: &[Declared],
+    unplanned: &Unplanned,
+    own: &OwnAddresses,
+    holds: impl Fn(&ServiceSpec) -> bool,
+) -> (Desired, Vec<Rejection>) {
+    let mut candidates: Vec<Candidate<'_>> = declared.iter().map(|d| candidate(d, unplanned)).collect();
+    let mut passes = 0;
+    let mut desired = loop {
+        passes += 1;
+        let mut order: Vec<(Origin, bool, usize)> = Vec::with_capacity(candidates.len());
+        for (i, candidate) in candidates.iter().enumerate() {
+            if let Some(spec) = &candidate.spec {
+                order.push((candidate.declared.origin, !(candidate.fell || holds(spec)), i));
+            }
+        }
+        order.sort_unstable();
+        let mut admission = Admission::new(own);
+        let mut again = false;
+        for (.., i) in order {
+            let candidate = &mut candidates[i];
+            let Some(spec) = &candidate.spec else { continue };
+            if let Err(error) = admission.admit(spec) {
+                again |= candidate.fall(error.to_string());
+            }
+        }
+        // An earlier version goes before what has been taken in its place.
+        if !again {
+            break admission.done();
+        }
+    };
+    // Who was in the way of one may have stepped back since.
+    if passes > 1 {
+        candidates.iter_mut().for_each(|candidate| candidate.try_again(&mut desired, unplanned, own));
+    }
+    let mut rejected = Vec::new();
+    for Candidate { declared, spec, error, .. } in candidates {
+        rejected.extend(declared.aside.iter().cloned());
+        rejected.extend(error.map(|error| rejection(declared, error, spec.is_some())));
+    }
+    (desired, rejected)
+}
+
+/// A service isn't in force as it is declared.
+pub fn rejection(declared: &Declared, error: String, kept: bool) -> Rejection {
+    Rejection { service: declared.name.clone(), backend: None, origin: declared.origin, error, kept }
+}
+
+fn candidate<'a>(declared: &'a Declared, unplanned: &Unplanned) -> Candidate<'a> {
+    let spec = declared.spec.as_ref().ok().cloned();
+    let mut candidate = Candidate { declared, spec, error: None, fell: false };
+    if let Err(error) = &declared.spec {
+        candidate.fall(error.clone());
+    }
+    if let Some((times, error)) = unplanned.get(&declared.name) {
+        for _ in 0..*times {
+            candidate.fall(error.clone());
+        }
+    }
+    candidate
+}
+
+#[cfg(test)]
+mod tests;

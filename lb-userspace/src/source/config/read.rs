@@ -1,0 +1,299 @@
+//! From text to a [`Config`]: services one by one, all else as a whole.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use lb_common::{abi::limits, expiry::Timeouts, flow_table::default_flows};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Attach, Config, Fast, FileService, InterfaceRule, Reply, Role, SocketSpec,
+    service::RawService,
+    split::{Part, split},
+};
+use crate::{
+    model::{ModelError, SnatSpec},
+    source::SourceError,
+};
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Raw {
+    agent: RawAgent,
+    conntrack: RawConntrack,
+    snat: RawSnat,
+    sockets: SocketSpec,
+    interface: Vec<RawInterface>,
+    service: Vec<toml::Table>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawAgent {
+    api_socket: PathBuf,
+    metrics_listen: String,
+    pin_dir: PathBuf,
+    state_file: PathBuf,
+}
+
+impl Default for RawAgent {
+    fn default() -> Self {
+        Self {
+            api_socket: "/run/flowpin/api.sock".into(),
+            metrics_listen: "127.0.0.1:9479".into(),
+            pin_dir: "/sys/fs/bpf/flowpin".into(),
+            state_file: "/var/lib/flowpin/state.json".into(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawConntrack {
+    max_flows: Option<i64>,
+    max_clients: i64,
+}
+
+impl Default for RawConntrack {
+    fn default() -> Self {
+        Self { max_flows: None, max_clients: limits::DEFAULT_MAX_CLIENTS.into() }
+    }
+}
+
+/// Packets are worked on by all CPUs that are online, whatever this process may use of them.
+pub(super) fn cpus() -> u32 {
+    let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
+    online.and_then(|n| u32::try_from(n).ok()).unwrap_or(1)
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawSnat {
+    addresses: Vec<String>,
+    ports: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawInterface {
+    #[serde(rename = "match")]
+    pattern: String,
+    attach: Attach,
+    #[serde(default)]
+    fast: Fast,
+    #[serde(default)]
+    reply: Reply,
+    role: Option<Role>,
+}
+
+/// A duration between a second and the longest that the flow table's stamps can measure.
+///
+/// # Errors
+/// It isn't.
+pub fn duration(what: &'static str, text: &str) -> Result<Duration, ModelError> {
+    within(what, text, Duration::from_millis(Timeouts::MAX_MS), "from 1s to 20days")
+}
+
+/// A duration between a second and another; `range` says so.
+pub(super) fn within(
+    what: &'static str,
+    text: &str,
+    longest: Duration,
+    range: &'static str,
+) -> Result<Duration, ModelError> {
+    let bad = || ModelError::Duration { what, text: text.into(), range };
+    let value = humantime::parse_duration(text).map_err(|_| bad())?;
+    if value < Duration::from_secs(1) || value > longest {
+        return Err(bad());
+    }
+    Ok(value)
+}
+
+/// How far a service that is written as it was is looked for, in services.
+const AHEAD: usize = 256;
+
+/// Reads a config file. `None`: every default, no interfaces, no services. What is wrong with one service is in [`Config::services`].
+///
+/// # Errors
+/// It can't be read or is wrong elsewhere; then nothing of it is used.
+pub fn load(path: Option<&Path>) -> Result<Config, SourceError> {
+    let Some(path) = path else { return parse("", "defaults") };
+    parse(&text(path)?, &path.display().to_string())
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// It can't be read.
+pub fn text(path: &Path) -> Result<String, SourceError> {
+    let failed = |error| SourceError::Read { path: path.display().to_string(), error };
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+/// The same as [`load`], from text; `path` is for messages.
+///
+/// # Errors
+/// As there.
+pub fn parse(text: &str, path: &str) -> Result<Config, SourceError> {
+    whole(read(text, path, &[])?)
+}
+
+/// A config of which everything can be read.
+fn whole(mut config: Config) -> Result<Config, SourceError> {
+    match config.broken.take().map(Arc::try_unwrap) {
+        None => Ok(config),
+        Some(Ok(error)) => Err(error),
+        Some(Err(shared)) => Err(SourceError::Value { path: String::new(), message: shared.to_string() }),
+    }
+}
+
+/// What a file that can't be read otherwise says of a key.
+pub fn guess(text: &str, key: &str) -> Option<String> {
+    let value = |line: &str| {
+        let (found, value) = line.split_once('=')?;
+        let value = value.trim().strip_prefix(['"', '\''])?;
+        let end = value.find(['"', '\''])?;
+        (found.trim() == key).then(|| value[..end].to_string())
+    };
+    text.lines().find_map(value)
+}
+
+/// Reads what can be read. `before`: services as they were read last; what is written as it was then isn't looked at again.
+///
+/// # Errors
+/// Something is wrong that isn't about one service.
+pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, SourceError> {
+    let value = |message: String| SourceError::Value { path: path.into(), message };
+    let (head, parts) = split(text);
+    let raw: Raw = toml::from_str(&head).map_err(|e| syntax(&head, path, 0, &e))?;
+    let metrics_listen = raw.agent.metrics_listen.parse().map_err(|_| {
+        value(format!(
+            "metrics_listen \"{}\" is not ADDRESS:PORT; write 127.0.0.1:9479",
+            raw.agent.metrics_listen
+        ))
+    })?;
+    let capacity = |key, given: i64| {
+        u32::try_from(given)
+            .ok()
+            .filter(|n| (1024..=16_777_216).contains(n))
+            .ok_or_else(|| value(format!("conntrack.{key} {given} is out of range; use 1024 to 16777216")))
+    };
+    let given = raw.conntrack.max_flows.map(|flows| capacity("max_flows", flows)).transpose()?;
+    let max_flows = given.unwrap_or_else(|| default_flows(cpus()));
+    let max_clients = capacity("max_clients", raw.conntrack.max_clients)?;
+    let interfaces = rules(raw.interface, path)?;
+    let model = |error| SourceError::Model { path: path.into(), error };
+    let snat = SnatSpec::parse(&raw.snat.addresses, raw.snat.ports.as_deref()).map_err(model)?;
+    let mut broken = None;
+    let inline: Vec<String> = raw.service.into_iter().map(written).collect();
+    let inline = inline.iter().map(|text| Part { line: 0, text });
+    let mut services = Vec::with_capacity(parts.len());
+    let mut known = before.iter();
+    for part in inline.chain(parts) {
+        // Most are where they were, but for a few that came or went: the search goes on from the last one found, and not far.
+        match known.clone().take(AHEAD).position(|old| *old.text == *part.text) {
+            Some(at) => {
+                let old = known.nth(at);
+                services.extend(old.map(|old| FileService { line: part.line, ..old.clone() }));
+            }
+            None => services.push(service(part, path, &mut broken)),
+        }
+    }
+    Ok(Config {
+        api_socket: raw.agent.api_socket,
+        metrics_listen,
+        pin_dir: raw.agent.pin_dir,
+        state_file: raw.agent.state_file,
+        max_flows,
+        flows_by_default: given.is_none(),
+        max_clients,
+        snat,
+        sockets: raw.sockets,
+        interfaces,
+        services: Arc::new(services),
+        head: head.into(),
+        broken: broken.map(Arc::new),
+    })
+}
+
+/// What TOML says no with. `lines`: of the file before this text.
+fn syntax(text: &str, path: &str, lines: usize, error: &toml::de::Error) -> SourceError {
+    let line = |start: usize| lines + text[..start].matches('\n').count() + 1;
+    let place = error.span().map_or(String::new(), |span| format!("line {}: ", line(span.start)));
+    let message = error.message().replace('\n', " ");
+    SourceError::Syntax { path: path.into(), message: format!("{place}{message}") }
+}
+
+fn rules(raw: Vec<RawInterface>, path: &str) -> Result<Vec<InterfaceRule>, SourceError> {
+    let mut interfaces: Vec<InterfaceRule> = Vec::new();
+    for rule in raw {
+        let bad = |why: &str| SourceError::Value {
+            path: path.into(),
+            message: format!("interface match \"{}\" {why}", rule.pattern),
+        };
+        let glob = globset::Glob::new(&rule.pattern)
+            .map_err(|e| bad(&format!("is not a name or glob: {}", e.kind())))?;
+        if rule.pattern.is_empty() || rule.pattern.contains('/') {
+            return Err(bad("is not an interface name or glob; write eth0 or veth*"));
+        }
+        if interfaces.iter().any(|i| i.pattern == rule.pattern) {
+            return Err(bad("is declared twice; keep one"));
+        }
+        interfaces.push(InterfaceRule {
+            pattern: rule.pattern,
+            matcher: glob.compile_matcher(),
+            attach: rule.attach,
+            fast: rule.fast,
+            reply: rule.reply,
+            role: rule.role,
+        });
+    }
+    Ok(interfaces)
+}
+
+/// A part of the file that is one service.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct One {
+    service: [RawService; 1],
+}
+
+/// A service that is written in a line, as a part of a file.
+fn written(table: toml::Table) -> String {
+    #[derive(Serialize)]
+    struct Written {
+        service: [toml::Table; 1],
+    }
+    toml::to_string(&Written { service: [table] }).unwrap_or_default()
+}
+
+fn service(part: Part<'_>, path: &str, broken: &mut Option<SourceError>) -> FileService {
+    let Part { line, text } = part;
+    let unnamed = || match line {
+        0 => "without a name".to_string(),
+        line => format!("at line {line}"),
+    };
+    let (name, spec) = match toml::from_str::<One>(text) {
+        Ok(One { service: [raw] }) => {
+            (raw.name().to_string(), raw.into_spec().map(Arc::new).map_err(|e| e.to_string()))
+        }
+        Err(error) => {
+            // Before the first table below it.
+            let own = text.find("\n[").map_or(text, |end| &text[..end]);
+            let refused = syntax(text, path, line.saturating_sub(1), &error);
+            let message = match &refused {
+                SourceError::Syntax { message, .. } => message.clone(),
+                other => other.to_string(),
+            };
+            // What isn't TOML may be of more than this service.
+            if toml::from_str::<toml::Table>(text).is_err() {
+                broken.get_or_insert(refused);
+            }
+            (guess(own, "name").unwrap_or_else(unnamed), Err(message))
+        }
+    };
+    FileService { name, text: text.into(), line, spec }
+}

@@ -1,0 +1,234 @@
+//! What was declared, as the maps tell: for a source that can't be read. What is live stays live, drains included.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use lb_common::abi::{Algorithm, Forward, Guard, List, PoolBlock, Proto, Service, Source, Stray};
+
+use super::{
+    Good, Sources,
+    decl::{AffinityDecl, ForwardDecl, FrontendDecl, ServiceDecl},
+    runtime::{Runtime, RuntimeBackend, RuntimeDrain},
+};
+use crate::{
+    model::{AdminState, AffinitySpec, ForwardKind, Forwarding, OwnAddresses, ServiceSpec},
+    reconcile::{Actual, ActualService},
+};
+
+/// What a frontend is besides its addresses and ports.
+type Kind = (bool, [u8; 2], BTreeSet<IpNet>);
+/// Protocol, port, and the port that it leads to (0: itself).
+type Ports = BTreeSet<(Proto, u16, u16)>;
+
+/// What the command line must have said for the maps to be what they are, besides what is `declared`. Since when a drain lasts isn't
+/// known: `now`, since the Unix epoch.
+pub fn runtime(
+    actual: &Actual,
+    own: &OwnAddresses,
+    declared: &BTreeMap<&str, &ServiceSpec>,
+    now: Duration,
+) -> Runtime {
+    let groups: BTreeMap<u64, &str> = declared
+        .values()
+        .filter_map(|spec| {
+            let affinity = spec.affinity.as_ref()?;
+            Some((affinity.number(&spec.name), affinity.group.as_deref()?))
+        })
+        .collect();
+    let mut runtime = Runtime::default();
+    for service in actual.services().values() {
+        let name = &service.name;
+        let known = declared.get(name.as_str());
+        // Without an entry it is only kept for its last flows.
+        if known.is_none() && service.ports.is_empty() {
+            continue;
+        }
+        if known.is_none() {
+            runtime.services.insert(name.clone(), decl(actual, own, service, &groups));
+        }
+        for (backend, id) in &service.backends {
+            let live = actual.backend(*id).is_some_and(|record| record.retired == 0);
+            let Some(block) = actual.block(id.block()).filter(|_| live) else { continue };
+            let (weight, limit) = (block.weight[id.slot()], block.limit[id.slot()]);
+            if known.is_none_or(|spec| !spec.backends.contains_key(backend)) {
+                let v6 = actual.backend(*id).and_then(|b| b.address()).is_some_and(|a| a.is_ipv6());
+                let added = RuntimeBackend {
+                    // While it started slowly its weight was counted in hundredths.
+                    weight: u16::try_from(weight)
+                        .unwrap_or_else(|_| (weight / 100).try_into().unwrap_or(u16::MAX))
+                        .max(1),
+                    max_connections: (limit != u32::MAX).then_some(limit),
+                    local: block.lists[List::new(v6, true).index()] & 1 << id.slot() != 0,
+                };
+                runtime.backends.entry(name.clone()).or_default().insert(backend.clone(), added);
+            }
+            if weight == 0 {
+                let drain = RuntimeDrain { since: now.as_secs_f64(), deadline: None };
+                runtime.drains.entry(name.clone()).or_default().insert(backend.clone(), drain);
+            }
+        }
+    }
+    runtime
+}
+
+/// A service that was recovered, as the file's.
+pub fn spec(runtime: &Runtime, name: &str) -> Option<ServiceSpec> {
+    let good = Good::default();
+    let declared = Sources { file: &[], good: &good, runtime }.one(name, &mut Vec::new())?;
+    let mut spec = ServiceSpec::clone(declared.spec.as_ref().ok()?);
+    spec.from_file = true;
+    spec.backends.values_mut().for_each(|backend| {
+        backend.from_file = true;
+        backend.admin = AdminState::Active;
+    });
+    Some(spec)
+}
+
+fn decl(
+    actual: &Actual,
+    own: &OwnAddresses,
+    service: &ActualService,
+    groups: &BTreeMap<u64, &str>,
+) -> ServiceDecl {
+    let mut places: BTreeMap<(Kind, IpAddr), Ports> = BTreeMap::new();
+    let mut except = BTreeSet::new();
+    let mut anywhere = [false; 2];
+    for ((vip, proto, port), entry) in &service.ports {
+        // Who names an address has a VIP of it; at the node's others a service is with all of them.
+        let named = actual.vips().contains_key(vip) || !own.contains(vip);
+        anywhere[usize::from(vip.is_ipv6())] |= !named;
+        let at = match (named, vip) {
+            (true, _) => *vip,
+            (false, IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
+            (false, IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        places.entry((kind(actual, entry), at)).or_default().insert((*proto, *port, entry.target.get()));
+    }
+    for address in own.iter().filter(|a| anywhere[usize::from(a.is_ipv6())] && !actual.vips().contains_key(a))
+    {
+        if !service.ports.keys().any(|(vip, ..)| vip == address) {
+            except.insert(address.to_string());
+        }
+    }
+    let mut frontends: BTreeMap<(Kind, Ports), Vec<IpAddr>> = BTreeMap::new();
+    for ((kind, at), ports) in places {
+        frontends.entry((kind, ports)).or_default().push(at);
+    }
+    let mut decls = frontends.into_iter().map(|(what, addresses)| frontend(what, addresses));
+    let first = decls.next().unwrap_or_default();
+    let mut addresses = first.addresses.into_iter();
+    let entry = service.ports.values().next().copied().unwrap_or_default();
+    ServiceDecl {
+        vip: addresses.next(),
+        vips: addresses.collect(),
+        vip_except: except.into_iter().collect(),
+        source_ranges: first.source_ranges.unwrap_or_default(),
+        ports: first.ports.unwrap_or_default(),
+        scope: first.scope,
+        forward: first.forward,
+        stray: Some(stray(entry).into()),
+        algorithm: Some(
+            if entry.algorithm == Algorithm::CONSISTENT_HASH {
+                "consistent-hash"
+            } else {
+                "least-connections"
+            }
+            .into(),
+        ),
+        affinity: affinity(actual, service, entry, groups),
+        frontends: decls.collect(),
+    }
+}
+
+fn kind(actual: &Actual, entry: &Service) -> Kind {
+    let sources = match entry.guard {
+        Guard::OPEN => BTreeSet::new(),
+        _ => actual.ranges().get(&entry.ranges).cloned().unwrap_or_default(),
+    };
+    (entry.local != 0, [entry.forward(Source::ELSEWHERE).0, entry.forward(Source::POD).0], sources)
+}
+
+fn frontend((kind, ports): (Kind, Ports), addresses: Vec<IpAddr>) -> FrontendDecl {
+    let (local, [elsewhere, pod], sources) = kind;
+    let forwarding = Forwarding { pod: forward(pod), elsewhere: forward(elsewhere) };
+    FrontendDecl {
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+        ports: Some(ranges(&ports)),
+        scope: Some(if local { "local" } else { "all" }.into()),
+        source_ranges: Some(sources.iter().map(ToString::to_string).collect()),
+        forward: Some(ForwardDecl::from(forwarding)),
+    }
+}
+
+fn forward(code: u8) -> ForwardKind {
+    let kinds = [ForwardKind::Nat, ForwardKind::Snat, ForwardKind::DsrL2, ForwardKind::DsrIpip];
+    kinds.into_iter().find(|kind| kind.code() == Forward(code)).unwrap_or_default()
+}
+
+fn stray(entry: Service) -> &'static str {
+    match entry.stray {
+        Stray::FORWARD => "forward",
+        Stray::PASS => "pass",
+        _ => "reset",
+    }
+}
+
+/// Ports as they are written: in ranges, as far as they follow each other and so do those that they lead to.
+fn ranges(ports: &Ports) -> Vec<String> {
+    let mut written: Vec<(Proto, [u16; 2], u16)> = Vec::new();
+    for (proto, port, target) in ports {
+        if let Some((last_proto, [first, last], to)) = written.last_mut()
+            && last_proto == proto
+            && last.checked_add(1) == Some(*port)
+            && *target == if *to == 0 { 0 } else { *to + (port - *first) }
+        {
+            *last = *port;
+            continue;
+        }
+        written.push((*proto, [*port, *port], *target));
+    }
+    let text = |(proto, [first, last], to): (Proto, [u16; 2], u16)| {
+        let proto = if proto == Proto::UDP { "udp" } else { "tcp" };
+        let range = |a: u16, b: u16| if a == b { a.to_string() } else { format!("{a}-{b}") };
+        match to {
+            0 => format!("{}/{proto}", range(first, last)),
+            to => format!("{}:{}/{proto}", range(first, last), range(to, to + (last - first))),
+        }
+    };
+    written.into_iter().map(text).collect()
+}
+
+fn affinity(
+    actual: &Actual,
+    service: &ActualService,
+    entry: Service,
+    groups: &BTreeMap<u64, &str>,
+) -> Option<AffinityDecl> {
+    let block = service.blocks.first().and_then(|id| actual.block(*id)).filter(|_| entry.affine != 0)?;
+    let PoolBlock { client_bits, group, remember, bound, by_port, .. } = *block;
+    let alone = AffinitySpec {
+        timeout: Duration::from_millis(remember.into()),
+        group: None,
+        by_port: by_port != 0,
+        ipv6_prefix: u8::try_from(client_bits).unwrap_or(128),
+        bound: None,
+    };
+    // A group whose name nobody says any more goes on under another.
+    let known = || groups.get(&group).map_or_else(|| format!("group-{group:x}"), ToString::to_string);
+    let group = (alone.number(&service.name) != group).then(known);
+    Some(AffinityDecl {
+        client_ip: true,
+        timeout: Some(format!("{remember}ms")),
+        by: (by_port != 0 && group.is_none()).then(|| "port".into()),
+        group,
+        ipv6_prefix: Some(alone.ipv6_prefix.into()),
+        bound: (bound != u32::MAX).then_some(bound.into()),
+    })
+}
+
+#[cfg(test)]
+mod tests;
