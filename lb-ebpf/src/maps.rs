@@ -105,9 +105,9 @@ pub static POOLS: Array<PoolBlock, { MAX_BLOCKS as usize }> = Array::new();
 pub static STARTS: HashMap<BlockId, [BlockId; STARTING_POINTS], { MAX_LONG_POOLS as usize }, NO_PREALLOC> =
     HashMap::new();
 #[btf_map]
-pub static ACTIVE: Array<Active, { MAX_BLOCKS as usize }> = Array::new();
+pub static ACTIVE: Array<Active, { MAX_BLOCKS as usize }, MAPPED> = Array::new();
 #[btf_map]
-pub static CLIENTS: Array<Active, { MAX_BLOCKS as usize }> = Array::new();
+pub static CLIENTS: Array<Active, { MAX_BLOCKS as usize }, MAPPED> = Array::new();
 #[btf_map]
 pub static AFFINITY: HashMap<AffinityKey, AffinityEntry, { DEFAULT_MAX_CLIENTS as usize }, NO_PREALLOC> =
     HashMap::new();

@@ -1,11 +1,11 @@
 //! The dashboard and the alert rules in `packaging`: they can be read, and every metric that they name is one that the agent has.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use flowpin::{
-    api::types::{RejectedView, ServiceView},
+    api::types::RejectedView,
     datapath::Clock,
-    observe::metrics::{self, Page},
+    observe::metrics::{BackendRow, DurationRow, Node, Page, Rows},
 };
 use lb_common::{
     abi::{DurationHistogram, Reason},
@@ -16,35 +16,30 @@ use serde_json::Value;
 
 /// Names on a page that shows everything.
 fn exported() -> BTreeSet<String> {
-    let service: ServiceView = serde_json::from_str(
-        r#"{"name":"app","vip":"10.96.0.10","ports":["80/tcp"],"algorithm":"least-connections","origin":"cli","imbalance":1.0,"backends":[{
-            "address":"10.0.0.1","weight":1,"max_connections":null,"state":"draining","healthy":true,"origin":"cli","active_connections":1,
-            "clients":1,"total_connections":1,"packets_in":0,"bytes_in":0,"packets_out":0,"bytes_out":0,"oldest_seconds":1.0,
-            "drain_deadline_seconds":1.0}]}"#,
-    )
-    .expect("a service");
     let rejected: RejectedView = serde_json::from_str(
         r#"{"service":"app","origin":"file","error":"wrong","last_good_in_force":true}"#,
     )
     .expect("a rejection");
     let reconcile = Histogram::new(exponential_buckets(0.001, 2.0, 2));
     reconcile.observe(0.1);
-    let page = Page {
-        services: vec![service],
-        durations: vec![("app".into(), DurationHistogram::default())],
+    let mut rows = Rows::default();
+    rows.add_service("app", Some(1.0));
+    let (clients, oldest, left) = (Some(1), Some(1.0), Some(1.0));
+    rows.add_backend(
+        "app",
+        "10.0.0.1",
+        BackendRow { state: "draining", clients, oldest, left, ..BackendRow::default() },
+    );
+    let durations = vec![DurationRow::new("app", DurationHistogram::default())];
+    let node = Node {
         reasons: vec![(Reason::Stray, 1)],
-        entries: 1,
-        capacity: 2,
-        clients: (1, 2),
         timed_out: [(("app".into(), Timeout::Idle), 1)].into(),
-        drift: 0,
-        clock: Clock::at(250),
-        reconcile,
-        kernel: "6.1".into(),
+        reconcile: Some(reconcile),
         rejected: vec![rejected],
+        ..Node::default()
     };
-
-    let text = metrics::render(page).expect("a page");
+    let page = Page::new(Arc::new(rows), Arc::new(durations), Clock::at(250), node);
+    let text: String = page.map(|piece| String::from_utf8(piece).expect("text")).collect();
     let lines = text.lines().filter(|l| !l.starts_with('#'));
     lines.map(|l| l.split(['{', ' ']).next().unwrap_or_default().to_string()).collect()
 }

@@ -62,7 +62,8 @@ pub mod maps {
     pub const VIPS6: &str = "VIPS6";
     /// Eligibility and limits, a block of 16 backends a value: block → [`super::PoolBlock`]. Written by the agent only.
     pub const POOLS: &str = "POOLS";
-    /// Active connections, same indices: block → [`super::Active`]. Written by the datapath only.
+    /// Active connections, same indices: block → [`super::Active`]. Written by the datapath only, mapped by the
+    /// agent.
     pub const ACTIVE: &str = "ACTIVE";
     /// Clients bound to backends that have an open flow, same indices: block → [`super::Active`]. Written by the datapath only.
     pub const CLIENTS: &str = "CLIENTS";

@@ -1,20 +1,31 @@
 //! The API's questions, put to the handle.
 
+use std::time::Instant;
+
 use futures::stream::BoxStream;
 
-use super::handle::Handle;
-use crate::api::{
-    control::Control,
-    error::ApiError,
-    types::{
-        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain, EventQuery,
-        EventView, ExplainQuery, ExplainView, ServiceAdd, ServiceView, StatsView, StatusView,
+use super::handle::{Handle, blocking};
+use crate::{
+    api::{
+        control::Control,
+        error::ApiError,
+        types::{
+            BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain,
+            EventQuery, EventView, ExplainQuery, ExplainView, ServiceAdd, ServiceView, StatsView, StatusView,
+        },
     },
+    datapath::DatapathError,
+    observe::metrics::Page,
 };
+
+fn failed(error: DatapathError) -> ApiError {
+    ApiError::Failed(error.to_string())
+}
 
 impl Control for Handle {
     async fn services(&self) -> Result<Vec<ServiceView>, ApiError> {
-        Ok(self.shared.services())
+        let (shared, since) = (self.shared.clone(), Instant::now());
+        blocking(move || shared.services(since)).await?.map_err(failed)
     }
     async fn service(&self, name: String) -> Result<ServiceView, ApiError> {
         Self::service(self, &name)
@@ -56,10 +67,11 @@ impl Control for Handle {
         Ok(self.shared.status())
     }
     async fn stats(&self) -> Result<StatsView, ApiError> {
-        Ok(self.shared.stats())
+        let (shared, since) = (self.shared.clone(), Instant::now());
+        blocking(move || shared.stats(since)).await?.map_err(failed)
     }
-    async fn metrics(&self) -> Result<String, ApiError> {
-        self.shared.metrics().map_err(|e| ApiError::Failed(e.to_string()))
+    async fn metrics(&self) -> Result<Page, ApiError> {
+        self.page().await
     }
     async fn ready(&self) -> bool {
         Self::ready(self)

@@ -142,9 +142,9 @@ pub async fn run(handle: Handle, events: Events, mut stopped: watch::Receiver<bo
             }
             ready = events.readable_mut() => {
                 let Ok(mut ready) = ready else { break };
-                let names = handle.shared.names();
+                let directory = handle.shared.directory();
                 while let Some(event) = ready.get_inner_mut().take() {
-                    let service = names.get(&event.backend).cloned().unwrap_or_default();
+                    let service = directory.name(event.backend).to_string();
                     let _ = handle.shared.log.followers.send(view(&handle.shared, &event, service));
                 }
                 ready.clear_ready();

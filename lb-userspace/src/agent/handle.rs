@@ -1,10 +1,6 @@
 //! What the API may ask of the agent.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{net::IpAddr, sync::Arc};
 
 use futures::{
     StreamExt as _,
@@ -16,6 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::{
     owner::Owner,
+    scrape::Recent,
     seen::{Hops, Seen},
     shared::Shared,
 };
@@ -24,18 +21,16 @@ use crate::{
         error::ApiError,
         types::{BackendAdd, BackendView, ConnectionQuery, ConnectionView, Drain, ServiceAdd, ServiceView},
     },
+    conntrack::matches,
     datapath::routes,
     model::{
         BackendSpec, ModelError, ServiceSpec,
         service::{make_backend, parse_backend},
     },
-    observe::{
-        connections::{self, Order},
-        views,
-    },
+    observe::{Snapshot, connections::Order, now, views},
     source::{
         InterfaceRule, Role, config,
-        runtime::{RuntimeBackend, RuntimeDrain},
+        runtime::{LONGEST, RuntimeBackend, RuntimeDrain},
     },
 };
 
@@ -49,6 +44,7 @@ pub struct Handle {
     pub shared: Arc<Shared>,
     owner: Arc<Mutex<Owner>>,
     netlink: Netlink,
+    pub(super) recent: Recent,
 }
 
 fn invalid(error: ModelError) -> ApiError {
@@ -65,7 +61,12 @@ pub(super) async fn blocking<T: Send + 'static>(
 impl Handle {
     /// Around the owner.
     pub fn new(owner: Owner, netlink: Netlink) -> Self {
-        Self { shared: owner.shared.clone(), owner: Arc::new(Mutex::new(owner)), netlink }
+        Self {
+            shared: owner.shared.clone(),
+            owner: Arc::new(Mutex::new(owner)),
+            netlink,
+            recent: Recent::default(),
+        }
     }
 
     /// Netlink, for questions.
@@ -85,7 +86,8 @@ impl Handle {
     /// Notes what is in force and can't be reached as it should be.
     pub async fn note_ways(&self) {
         let desired = self.shared.read().desired.clone();
-        let hops = Hops::of(&self.netlink, desired.services().values().map(Arc::as_ref)).await;
+        let wanted = Hops::wanted(desired.services().values().map(Arc::as_ref));
+        let hops = Hops::of(&self.netlink, wanted).await;
         self.owner.lock().await.note_ways(&hops);
     }
 
@@ -102,7 +104,8 @@ impl Handle {
         });
         let read = read.await.map_err(|e| format!("{e:?}"))?;
         let services = read.as_ref().map(|config| config.services.clone()).unwrap_or_default();
-        let hops = Hops::of(&self.netlink, services.iter().filter_map(|s| s.spec.as_deref().ok())).await;
+        let wanted = Hops::wanted(services.iter().filter_map(|s| s.spec.as_deref().ok()));
+        let hops = Hops::of(&self.netlink, wanted).await;
         let seen = Seen::look(&self.netlink).await;
         self.owner.lock().await.reload(read, &hops, &seen)?;
         self.shared.read().rejected.first().map_or(Ok(()), |first| Err(first.to_string()))
@@ -126,18 +129,24 @@ impl Handle {
     /// # Errors
     /// There is none.
     pub fn service(&self, name: &str) -> Result<ServiceView, ApiError> {
+        let counts = self.shared.counts_of(name);
         let state = self.shared.read();
         let spec = state.desired.services().get(name).ok_or_else(|| {
             let refused = state.rejected.iter().find(|r| r.service == name);
             refused.map_or_else(|| Self::no_service(name), |r| ApiError::NotFound(r.to_string()))
         })?;
-        Ok(views::service(spec, &state, &self.shared.maps))
+        Ok(views::service(spec, &state, &counts))
     }
 
     /// One backend; the name may be written in any way that means the same.
     fn backend(&self, service: &str, backend: &str) -> Result<(BackendView, bool), ApiError> {
         let (address, port) = parse_backend(service, backend).map_err(invalid)?;
         let name = crate::model::backend_name(address, port);
+        let id = {
+            let state = self.shared.read();
+            state.actual.service(service).and_then(|s| s.backends.get(&name)).copied()
+        };
+        let counts = Snapshot::of(&self.shared.maps, self.shared.census(), id.as_slice());
         let state = self.shared.read();
         let spec = state.desired.services().get(service).ok_or_else(|| Self::no_service(service))?;
         let found = spec.backends.get(&name).ok_or_else(|| {
@@ -145,7 +154,8 @@ impl Handle {
                 "service \"{service}\" has no backend {name}; see: flowpin backend list {service}"
             ))
         })?;
-        Ok((views::backend(spec, &name, found, &state, &self.shared.maps), found.from_file))
+        let now = now::backend(spec, &name, Some(found), id, &state, &counts);
+        Ok((views::backend(spec, &now, &state), found.from_file))
     }
 
     /// Adds a service.
@@ -234,7 +244,7 @@ impl Handle {
             return Ok(());
         };
         spec.backends = [(backend.name(), backend.clone())].into();
-        Hops::of(&self.netlink, [&spec]).await.check(&spec).map_err(invalid)
+        Hops::of(&self.netlink, Hops::wanted([&spec])).await.check(&spec).map_err(invalid)
     }
 
     /// Where a client's packets come from, as far as it matters to services: by the way that leads to it. A process
@@ -285,11 +295,15 @@ impl Handle {
     /// # Errors
     /// There is none.
     pub async fn drain(&self, service: &str, backend: &str, drain: Drain) -> Result<BackendView, ApiError> {
+        if let Some(seconds) = drain.deadline_seconds.filter(|seconds| *seconds > LONGEST) {
+            return Err(ApiError::Invalid(format!(
+                "a deadline of {seconds} s is too long; use {LONGEST} s (365 days) or less, or none"
+            )));
+        }
         let mut owner = self.owner.lock().await;
         let (view, _) = self.backend(service, backend)?;
         let mut runtime = owner.runtime.clone();
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let record = RuntimeDrain { since, deadline: drain.deadline_seconds };
+        let record = RuntimeDrain::begin(drain.deadline_seconds);
         runtime.drains.entry(service.into()).or_default().insert(view.address.clone(), record);
         owner.change(service, runtime)?;
         let limit = drain.deadline_seconds.map(|s| format!("for {s} s at most"));
@@ -328,7 +342,7 @@ impl Handle {
         let order = query.sort.as_deref().map(Order::parse).transpose().map_err(ApiError::Invalid)?;
         let limit = query.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         let filter = query.filter();
-        connections::check(&filter).map_err(ApiError::Invalid)?;
+        matches::check(&filter).map_err(ApiError::Invalid)?;
         if let Some(service) = &filter.service {
             self.service(service)?;
         }

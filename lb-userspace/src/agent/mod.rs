@@ -6,67 +6,59 @@
 //! host's rules, routes ─▶ hints ─▶ State::warnings, every minute
 //! health (a task a backend) ─▶ Owner::set_health      Owner::ramp, every second
 //! sweeper (thread) ─▶ census ─▶ Owner::collect             API, metrics ─▶ Handle ─▶ Owner
+//! sweeper, deadlines, API ─▶ Closer ─▶ sweep programs, both ends
 //! ```
+//!
+//! Each task is kept by [`tasks::Tasks`].
 
 mod close;
+mod closing;
 mod control;
+mod due;
 pub mod events;
 mod explain;
-mod fates;
 pub mod handle;
 mod hints;
 pub mod owner;
+mod reading;
+mod scrape;
 mod seen;
 pub mod shared;
 mod socket;
 mod state;
+mod sweeping;
+mod tasks;
+mod upkeep;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
-    sync::{Notify, watch},
-    time::MissedTickBehavior,
+    sync::{Mutex, Notify, watch},
 };
 
-use self::{handle::Handle, owner::Owner, seen::Seen, shared::Shared};
+use self::{handle::Handle, owner::Owner, seen::Seen, shared::Shared, tasks::Tasks, upkeep::Signs};
 use crate::{
     api::server,
-    conntrack::{
-        census::Recount,
-        clients,
-        sweep::{self, Pass},
-    },
     datapath::{
-        DatapathError,
         events::Events,
         interfaces,
         object::{Object, Wanted},
         pin::PinDir,
+        repin::Repin,
         sockets,
     },
     health,
     source::SocketScope,
 };
 
-/// How often interfaces are looked at without a word from netlink: nobody says when a program was taken off, or when another
-/// that was in the way has gone.
-const LOOK: Duration = Duration::from_secs(5);
+/// How long tasks may take to end when they are told to.
+const END: Duration = Duration::from_millis(2_300);
 
-/// How often backends in their slow start are given more.
-const RAMP: Duration = Duration::from_secs(1);
-
-/// How often the affinity table is looked through.
-const CLIENTS: Duration = Duration::from_secs(2);
-
-/// How often bitmaps of source ports that are empty are removed.
-const PORTS: Duration = Duration::from_secs(10);
+/// And when the process ends, come what may.
+const AT_LAST: Duration = Duration::from_millis(2_800);
 
 /// What `flowpin agent` was asked.
 pub struct AgentOptions {
@@ -85,11 +77,13 @@ pub struct AgentOptions {
 pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     // First: a signal that comes while things are being set up must not end the agent halfway.
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut hup = signal(SignalKind::hangup())?;
+    let hup = signal(SignalKind::hangup())?;
+    end_in_time(options.detach_on_exit)?;
+    log_panics();
     let loaded = owner::load(options.config.as_deref())?;
     let config = loaded.config.clone();
     // Then the lock: whoever is refused here has touched nothing.
-    let pins = PinDir::open(&config.pin_dir)?;
+    let pins = Arc::new(PinDir::open(&config.pin_dir)?);
     let log = tracing::enabled!(target: "flowpin::flows", tracing::Level::DEBUG);
     let listening = async {
         let (api, socket) = socket::listen(options.api_socket.as_ref().unwrap_or(&config.api_socket)).await?;
@@ -130,59 +124,30 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     if log {
         log_flows(&shared)?;
     }
-    let (netlink, mut changes) = interfaces::watch()?;
+    let (netlink, changes) = interfaces::watch()?;
     let mut owner = Owner::new(shared.clone(), loaded, &pins)?;
     owner.start(&Seen::look(&netlink).await)?;
     let handle = Handle::new(owner, netlink);
     handle.note_ways().await;
 
     let (stop, stopped) = watch::channel(false);
-    let faces = [
-        tokio::spawn(server::serve(api, handle.clone(), down(stopped.clone()))),
-        tokio::spawn(server::serve_metrics(metrics, handle.clone(), down(stopped.clone()))),
-    ];
-    let fates = tokio::spawn(fates::run(handle.clone(), stopped.clone()));
-    let told = tokio::spawn(events::run(handle.clone(), Events::open(&pins)?, stopped.clone()));
-    let checks = tokio::spawn(health::run(handle.clone(), stopped.clone()));
-    let host = Arc::new(Notify::new());
-    let hints = tokio::spawn(hints::run(handle.shared.clone(), host.clone(), stopped.clone()));
-    let sweeper = tokio::spawn(sweep_forever(handle.clone(), stopped));
+    let report = handle.shared.clone();
+    let mut tasks = Tasks::new(Arc::new(move |name, fate| report.note_task(name, fate)), stopped);
+    let listeners = (api.into_std()?, metrics.into_std()?);
+    start(&mut tasks, &handle, &pins, listeners, Signs { hup, changes, repin: Repin::new(pins.clone())? });
     notify(&[sd_notify::NotifyState::Ready]);
+    trim();
     tracing::info!("ready");
 
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut ramp = tokio::time::interval(RAMP);
-    ramp.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut ports = tokio::time::interval(PORTS);
-    ports.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = term.recv() => break,
-            _ = int.recv() => break,
-            _ = hup.recv() => {
-                notify(&[sd_notify::NotifyState::Reloading]);
-                // What is wrong is in the log and the status.
-                let _ = handle.reload().await;
-                host.notify_one();
-                notify(&[sd_notify::NotifyState::Ready]);
-            }
-            Some(()) = changes.recv() => handle.look().await,
-            _ = look.tick() => handle.look().await,
-            _ = ramp.tick() => handle.owner().lock().await.ramp(),
-            _ = ports.tick() => handle.owner().lock().await.collect_ports(),
-        }
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     stop.send_replace(true);
-    for task in faces {
-        let _ = task.await;
+    if !tasks.end(END).await {
+        tracing::warn!("some tasks are cut short");
     }
-    let _ = sweeper.await;
-    let _ = checks.await;
-    let _ = fates.await;
-    let _ = told.await;
-    let _ = hints.await;
     // Before the lock goes: then the next agent's socket may be there.
     drop(socket);
     if options.detach_on_exit {
@@ -193,6 +158,96 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         tracing::info!("ended; the datapath stays: new connections are balanced as before");
     }
     Ok(())
+}
+
+/// Starts the agent's tasks.
+fn start(
+    tasks: &mut Tasks,
+    handle: &Handle,
+    pins: &Arc<PinDir>,
+    (api, metrics): (std::os::unix::net::UnixListener, std::net::TcpListener),
+    signs: Signs,
+) {
+    let of = || handle.clone();
+    let (server, probes, due) = (of(), of(), of());
+    tasks.keep("api", move |stopped| {
+        let (listener, handle) = (api.try_clone().and_then(UnixListener::from_std), server.clone());
+        async move {
+            match listener {
+                Ok(listener) => server::serve(listener, handle, down(stopped)).await,
+                Err(e) => tracing::error!("API: {e}"),
+            }
+        }
+    });
+    tasks.keep("metrics", move |stopped| {
+        let (listener, handle) = (metrics.try_clone().and_then(TcpListener::from_std), probes.clone());
+        async move {
+            match listener {
+                Ok(listener) => server::serve_metrics(listener, handle, down(stopped)).await,
+                Err(e) => tracing::error!("metrics: {e}"),
+            }
+        }
+    });
+    tasks.keep("deadlines", move |stopped| due::run(due.clone(), stopped));
+    let shared = handle.shared.clone();
+    tasks.keep("closer", move |stopped| closing::run(shared.clone(), stopped));
+    let (told, pins) = (of(), pins.clone());
+    tasks.keep("events", move |stopped| {
+        let (handle, pins) = (told.clone(), pins.clone());
+        async move {
+            match Events::open(&pins) {
+                Ok(events) => events::run(handle, events, stopped).await,
+                Err(e) => tracing::error!("events: {e}"),
+            }
+        }
+    });
+    let checks = of();
+    tasks.keep("health checks", move |stopped| health::run(checks.clone(), stopped));
+    let host = Arc::new(Notify::new());
+    let (shared, again) = (handle.shared.clone(), host.clone());
+    tasks.keep("host's rules", move |stopped| hints::run(shared.clone(), again.clone(), stopped));
+    let sweeper = of();
+    tasks.keep("sweeper", move |stopped| sweeping::run(sweeper.clone(), stopped));
+    let (keeper, signs) = (of(), Arc::new(Mutex::new(signs)));
+    tasks.keep("upkeep", move |stopped| upkeep::run(keeper.clone(), signs.clone(), host.clone(), stopped));
+}
+
+/// Ends the process some time after it was told to end, whatever it is doing then: all that packets need is in the
+/// kernel, at any moment. `detach`: it was to take everything down, and may not have.
+fn end_in_time(detach: bool) -> std::io::Result<()> {
+    // A runtime of its own, since the other's threads may all be busy.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("end".into()).spawn(move || {
+        runtime.block_on(async {
+            let (Ok(mut term), Ok(mut int)) =
+                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            else {
+                return;
+            };
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            tokio::time::sleep(AT_LAST).await;
+            tracing::warn!("ended in the middle of something; the next agent will see to it");
+            std::process::exit(i32::from(detach));
+        });
+    })?;
+    Ok(())
+}
+
+/// Gives memory back that a large change took for a while.
+pub(crate) fn trim() {
+    // SAFETY: it may be called at any time, by any thread (malloc_trim(3)).
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
+/// Has panics logged: one that nobody waits for would otherwise be heard of by nobody.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}; report this, with the lines before it")));
 }
 
 /// Done when the agent is to end.
@@ -221,51 +276,4 @@ fn log_flows(shared: &Shared) -> anyhow::Result<()> {
         }
     });
     Ok(())
-}
-
-/// Sweeps, counts and frees, until told to stop.
-async fn sweep_forever(handle: Handle, mut stopped: watch::Receiver<bool>) {
-    let mut recount = Recount::default();
-    let (mut wait, mut clients_due) = (Duration::ZERO, Instant::now());
-    loop {
-        tokio::select! {
-            _ = stopped.wait_for(|s| *s) => return,
-            () = tokio::time::sleep(wait) => {}
-        }
-        let shared = handle.shared.clone();
-        let (before, retired) = (shared.active(), shared.retired());
-        let look_at_clients = clients_due <= Instant::now();
-        let began = Instant::now();
-        let pass = tokio::task::spawn_blocking(move || {
-            let (timeouts, services) = (shared.timeouts(), shared.owners());
-            let (object, clock) = (&shared.object, shared.clock);
-            let (tables, sockets) = (&shared.tables, &shared.sockets);
-            let passed =
-                Pass { object, tables, sockets, clock, timeouts: &timeouts, services: &services }.run()?;
-            if look_at_clients {
-                let clients = clients::sweep(object, &shared.clients, clock, &shared.groups())?;
-                shared.bound.store(clients, Ordering::Relaxed);
-            }
-            Ok::<_, DatapathError>(passed)
-        });
-        match pass.await {
-            Ok(Ok((mut census, took))) => {
-                census.drift = recount.drift(&before, &handle.shared.active(), &census.counted);
-                census.generation = handle.shared.census().generation + 1;
-                handle.shared.set_census(census);
-                let mut owner = handle.owner().lock().await;
-                owner.collect(&retired);
-                owner.retry();
-                wait = sweep::pause(took);
-                if look_at_clients {
-                    clients_due = Instant::now() + CLIENTS.max(began.elapsed() * 20);
-                }
-            }
-            Ok(Err(e)) => {
-                tracing::error!("sweep: {e}");
-                wait = sweep::pause(Duration::from_secs(1));
-            }
-            Err(e) => tracing::error!("sweep: {e}"),
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! What netlink says of the node, asked before anybody is kept waiting.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -70,17 +70,19 @@ impl Seen {
 pub struct Hops(HashMap<IpAddr, Hop>);
 
 impl Hops {
-    /// Asks for those of some services.
-    pub async fn of(netlink: &Netlink, services: impl IntoIterator<Item = &ServiceSpec>) -> Self {
+    /// Asks for these.
+    pub async fn of(netlink: &Netlink, backends: HashSet<IpAddr>) -> Self {
         let mut hops = HashMap::new();
-        for service in services.into_iter().filter(|service| service.is_direct()) {
-            for backend in service.backends.values() {
-                if !hops.contains_key(&backend.address) {
-                    hops.insert(backend.address, routes::towards(netlink, backend.address).await);
-                }
-            }
+        for address in backends {
+            hops.insert(address, routes::towards(netlink, address).await);
         }
         Self(hops)
+    }
+
+    /// Backends that have to be reached without a router on the way.
+    pub fn wanted<'a>(services: impl IntoIterator<Item = &'a ServiceSpec>) -> HashSet<IpAddr> {
+        let direct = services.into_iter().filter(|service| service.is_direct());
+        direct.flat_map(|service| service.backends.values()).map(|backend| backend.address).collect()
     }
 
     /// Can the backends of a service be reached as it wants them? Of one that wasn't asked for nobody knows.

@@ -4,38 +4,44 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::{
-        Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use lb_common::{
-    abi::{BackendId, PortBe, Proto, Reason, ServiceId},
+    abi::{PortBe, Proto},
     affinity::group_at,
-    expiry::{Timeout, Timeouts},
+    expiry::Timeout,
 };
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use super::events::Log;
 pub use super::state::State;
+use super::tasks::Fate;
 use crate::{
-    api::types::{ConnectionFilter, ConnectionView, ServiceView, StatsView, StatusView, WarningView},
-    conntrack::Census,
+    api::types::{StatusView, WarningView},
+    conntrack::{Census, Closer, Directory},
     datapath::{
         Clock, DatapathError, Maps, clients::Clients, flows::FlowTables, object::Object, pin::PinDir,
-        sockets::SocketPins,
+        repin::Repin, sockets::SocketPins,
     },
-    observe::{
-        connections::{self, Order, Place, Victims},
-        metrics, views,
-    },
+    observe::{Snapshot, views},
 };
 
 /// See the module.
 pub struct Shared {
     state: RwLock<State>,
-    census: RwLock<Census>,
+    /// How often the state was locked for a change.
+    writes: AtomicU64,
+    /// The directory, and after how many changes it was made.
+    directory: Mutex<Option<(u64, Arc<Directory>)>>,
+    census: RwLock<Arc<Census>>,
+    /// All counts, for as long as anybody uses them, and when they were begun to be read.
+    pub(super) snapshot: Mutex<Option<(Instant, Weak<Snapshot>)>>,
+    /// Closes connections.
+    pub closer: Closer,
     /// One at a time writes the last good config.
     pub saving: Mutex<()>,
     /// What happens.
@@ -62,7 +68,7 @@ pub struct Shared {
     pub config_path: Option<PathBuf>,
     /// Time from a change to its being in force.
     pub reconcile: Histogram,
-    kernel: String,
+    pub(super) kernel: String,
     started: Instant,
 }
 
@@ -75,6 +81,10 @@ impl Shared {
         let (clock, max_flows) = (object.clock, object.max_flows);
         Ok(Self {
             state: RwLock::default(),
+            writes: AtomicU64::default(),
+            directory: Mutex::default(),
+            closer: Closer::default(),
+            snapshot: Mutex::default(),
             census: RwLock::default(),
             saving: Mutex::default(),
             log: Log::default(),
@@ -96,60 +106,82 @@ impl Shared {
         })
     }
 
+    /// Notes what became of a task: in the log, in the status and among the events.
+    pub fn note_task(&self, name: &'static str, fate: Fate) {
+        let mut state = self.write();
+        match fate {
+            Fate::Panicked(why, count) => {
+                tracing::error!("task \"{name}\" panicked and is started again: {why}");
+                self.log.note("panic", "", "", format!("{name}: {why}"));
+                let times = if count == 1 { "once".into() } else { format!("{count} times") };
+                let problem = format!(
+                    "task \"{name}\" has panicked {times} and was started again: {why}; report it, with the log"
+                );
+                state.tasks.insert(name, problem);
+            }
+            Fate::Well => drop(state.tasks.remove(name)),
+        }
+    }
+
+    /// Puts pins back that have vanished. What can't be put back is in the status.
+    pub fn keep_pins(&self, repin: &mut Repin) {
+        let kept = repin.keep(&self.object.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Ok(back) = &kept
+            && !back.is_empty()
+        {
+            tracing::warn!("pins had vanished and were put back: {}", back.join(", "));
+        }
+        if kept.is_ok() && !self.read().problems.contains_key("pins") {
+            return;
+        }
+        let kept = kept.map(drop).map_err(|e| {
+            format!(
+                "pins have vanished and can't be put back, so that the next agent finds nothing to adopt: {e}"
+            )
+        });
+        self.write().note("pins", kept);
+    }
+
     /// For a look.
     pub fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
     /// For the owner.
     pub fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
+        let state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        // While nobody reads: who reads the number and the state together has both of one moment.
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        state
     }
-    /// The last census.
-    pub fn census(&self) -> RwLockReadGuard<'_, Census> {
-        self.census.read().unwrap_or_else(PoisonError::into_inner)
-    }
-    /// A new one.
-    pub fn set_census(&self, census: Census) {
-        {
-            let mut state = self.write();
-            state.oldest.clone_from(&census.oldest);
-            let mut totals = self.timed_out.lock().unwrap_or_else(PoisonError::into_inner);
-            for ((service, timeout), count) in census.timeouts.iter().filter(|(_, count)| **count > 0) {
-                if let Some(service) = state.actual.services().get(service) {
-                    *totals.entry((service.name.clone(), *timeout)).or_default() += count;
-                }
+
+    /// Whose each backend is, as of now. Made anew when something may have changed.
+    pub fn directory(&self) -> Arc<Directory> {
+        let state = self.read();
+        let writes = self.writes.load(Ordering::Relaxed);
+        let mut known = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((when, directory)) if *when == writes => directory.clone(),
+            _ => {
+                let directory = Arc::new(Directory::new(&state.desired, &state.actual));
+                *known = Some((writes, directory.clone()));
+                directory
             }
         }
-        *self.census.write().unwrap_or_else(PoisonError::into_inner) = census;
     }
-
-    /// All services with counters.
-    pub fn services(&self) -> Vec<ServiceView> {
-        let state = self.read();
-        state.desired.services().values().map(|s| views::service(s, &state, &self.maps)).collect()
+    /// The last census.
+    pub fn census(&self) -> Arc<Census> {
+        self.census.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
-
-    /// Active counts of all backends.
-    pub fn active(&self) -> HashMap<BackendId, u32> {
-        let ids: Vec<BackendId> = self.read().actual.backends().map(|(id, _)| id).collect();
-        ids.into_iter().map(|id| (id, self.maps.active(id))).collect()
-    }
-
-    /// Backends that are no longer declared.
-    pub fn retired(&self) -> HashSet<BackendId> {
-        self.read().actual.backends().filter(|(_, b)| b.retired != 0).map(|(id, _)| id).collect()
-    }
-
-    /// Which service a backend belongs to.
-    pub fn owners(&self) -> HashMap<BackendId, ServiceId> {
-        self.read().actual.backends().map(|(id, b)| (id, b.service)).collect()
-    }
-
-    /// Timeouts of services that have their own.
-    pub fn timeouts(&self) -> HashMap<ServiceId, Timeouts> {
-        let state = self.read();
-        let services = state.desired.services().values().filter(|s| s.timeouts != Default::default());
-        services.filter_map(|s| Some((state.actual.id(&s.name)?, s.timeouts.limits()))).collect()
+    /// A new one.
+    pub fn set_census(&self, census: Census, directory: &Directory) {
+        let mut totals = self.timed_out.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((service, timeout), count) in census.timeouts.iter().chain(&self.closer.timed_out()) {
+            if let Some(name) = directory.name_of(*service) {
+                *totals.entry((name.into(), *timeout)).or_default() += count;
+            }
+        }
+        drop(totals);
+        *self.census.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(census);
     }
 
     /// Affinity groups in use, and how long each remembers, in milliseconds: as the maps have it.
@@ -170,47 +202,6 @@ impl Shared {
             groups.extend(ports.into_iter().map(at));
         }
         groups
-    }
-
-    /// Names of services by backend.
-    pub fn names(&self) -> HashMap<BackendId, String> {
-        let state = self.read();
-        let name = |id| state.actual.services().get(&id).map(|s| s.name.clone()).unwrap_or_default();
-        state.actual.backends().map(|(id, b)| (id, name(b.service))).collect()
-    }
-
-    /// What connections are looked for in. `services`: their names, by backend.
-    const fn place<'a>(&'a self, services: &'a HashMap<BackendId, String>) -> Place<'a> {
-        Place { tables: &self.tables, sockets: &self.sockets, clock: self.clock, services }
-    }
-
-    /// Connections that match.
-    pub fn connections(
-        &self,
-        filter: &ConnectionFilter,
-        order: Option<Order>,
-        limit: Option<usize>,
-    ) -> Vec<ConnectionView> {
-        let names = self.names();
-        connections::list(self.place(&names), filter, order, limit)
-    }
-
-    /// The same, as they come, until `visit` has enough.
-    pub fn stream(&self, filter: &ConnectionFilter, visit: impl FnMut(ConnectionView) -> bool) {
-        let names = self.names();
-        connections::stream(self.place(&names), filter, visit);
-    }
-
-    /// Connections that count, match and have been silent for so long.
-    pub fn victims(&self, filter: &ConnectionFilter, idle_for: Duration) -> Victims {
-        let names = self.names();
-        connections::victims(self.place(&names), filter, idle_for, |_| true)
-    }
-
-    /// Connections that count and belong to these backends.
-    pub fn victims_of(&self, backends: &HashSet<BackendId>) -> Victims {
-        let (nameless, all) = (HashMap::new(), ConnectionFilter::default());
-        connections::victims(self.place(&nameless), &all, Duration::ZERO, |id| backends.contains(&id))
     }
 
     /// State of the agent.
@@ -238,49 +229,18 @@ impl Shared {
             sweeps: census.generation,
             generation: state.generation,
             problems,
-            warnings: state.warnings.iter().cloned().chain(state.notes.iter().map(note)).collect(),
+            warnings: state
+                .warnings
+                .iter()
+                .cloned()
+                .chain(state.notes.iter().map(|text| note(text)))
+                .collect(),
             rejected: state.rejected.iter().map(views::rejected).collect(),
         }
     }
-
-    /// Counters.
-    pub fn stats(&self) -> StatsView {
-        let drops = Reason::ALL.iter().map(|r| (r.name().to_string(), self.maps.reason(*r))).collect();
-        StatsView { services: self.services(), drops }
-    }
-
-    /// The metrics page.
-    ///
-    /// # Errors
-    /// None in practice.
-    pub fn metrics(&self) -> Result<String, std::fmt::Error> {
-        let durations = {
-            let state = self.read();
-            let services = state.actual.services().iter();
-            services.map(|(id, s)| (s.name.clone(), self.maps.durations(*id))).collect()
-        };
-        let (entries, drift) = {
-            let census = self.census();
-            (census.flows, census.drift)
-        };
-        metrics::render(metrics::Page {
-            services: self.services(),
-            durations,
-            reasons: Reason::ALL.iter().map(|r| (*r, self.maps.reason(*r))).collect(),
-            entries,
-            capacity: self.max_flows.into(),
-            clients: (self.bound.load(Ordering::Relaxed), self.clients.capacity().into()),
-            timed_out: self.timed_out.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            drift,
-            clock: self.clock,
-            reconcile: self.reconcile.clone(),
-            kernel: self.kernel.clone(),
-            rejected: self.read().rejected.iter().map(views::rejected).collect(),
-        })
-    }
 }
 
-fn note(text: &String) -> WarningView {
+fn note(text: &str) -> WarningView {
     let remedy = "remove it there or here".into();
-    WarningView { about: "declared twice".into(), text: text.clone(), remedy }
+    WarningView { about: "declared twice".into(), text: text.into(), remedy }
 }

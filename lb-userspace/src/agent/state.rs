@@ -6,8 +6,6 @@ use std::{
     sync::Arc,
 };
 
-use lb_common::abi::BackendId;
-
 use crate::{
     api::types::{InterfaceView, WarningView},
     datapath::{
@@ -27,12 +25,12 @@ pub struct State {
     pub actual: Actual,
     /// Health checks that failed since the agent started, by service and backend.
     pub failures: HashMap<String, HashMap<String, u64>>,
-    /// Age in milliseconds of the oldest connection, by backend, as of the last census.
-    pub oldest: HashMap<BackendId, u64>,
     /// Where programs should be and are.
     pub interfaces: Vec<InterfaceView>,
     /// What is wrong, by what it is about.
     pub problems: HashMap<&'static str, String>,
+    /// Tasks of the agent that have panicked of late, in words.
+    pub tasks: BTreeMap<&'static str, String>,
     /// Tables that the kernel refused, and why: by service.
     pub tables: BTreeMap<String, String>,
     /// Programs that the kernel refused.
@@ -125,6 +123,11 @@ impl State {
         self.tables.get(service).map(String::as_str).filter(|_| wanted)
     }
 
+    /// Is there anything that the kernel refused and that is to be tried again?
+    pub fn lacks_anything(&self) -> bool {
+        self.lacks_table() || self.problems.contains_key("reconcile")
+    }
+
     /// Does any service lack one?
     pub fn lacks_table(&self) -> bool {
         self.tables.keys().any(|name| self.table_refused(name).is_some())
@@ -137,7 +140,7 @@ impl State {
 
     /// What is wrong, a sentence each.
     pub(super) fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> = self.problems.values().cloned().collect();
+        let mut problems: Vec<String> = self.problems.values().chain(self.tasks.values()).cloned().collect();
         problems.sort();
         problems.extend(self.rejected.iter().take(SHOWN).map(ToString::to_string));
         if self.rejected.len() > SHOWN {

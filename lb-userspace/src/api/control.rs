@@ -12,6 +12,7 @@ use super::{
         EventView, ExplainQuery, ExplainView, ServiceAdd, ServiceView, StatsView, StatusView,
     },
 };
+use crate::observe::metrics::Page;
 
 /// The agent, as the API sees it. Every change is in force when its future is done, and in the state file.
 pub trait Control: Clone + Send + Sync + 'static {
@@ -70,7 +71,7 @@ pub trait Control: Clone + Send + Sync + 'static {
     /// Counters.
     fn stats(&self) -> impl Future<Output = Result<StatsView, ApiError>> + Send;
     /// The metrics page.
-    fn metrics(&self) -> impl Future<Output = Result<String, ApiError>> + Send;
+    fn metrics(&self) -> impl Future<Output = Result<Page, ApiError>> + Send;
     /// Has the first reconcile succeeded, and is everything attached?
     fn ready(&self) -> impl Future<Output = bool> + Send;
 }

@@ -148,7 +148,8 @@ pub async fn stats<C: Control>(State(control): State<C>) -> Answer<StatsView> {
 }
 
 pub async fn metrics<C: Control>(State(control): State<C>) -> Result<Response, Refusal> {
-    Ok(([(header::CONTENT_TYPE, OPENMETRICS)], control.metrics().await?).into_response())
+    let pieces = stream::iter(control.metrics().await?.map(Ok::<_, std::convert::Infallible>));
+    Ok(([(header::CONTENT_TYPE, OPENMETRICS)], Stream::from_stream(pieces)).into_response())
 }
 
 /// Alive: it answers.

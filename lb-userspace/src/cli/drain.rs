@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_millis(200);
 /// goes on in the kernel meanwhile.
 const AWAY: Duration = Duration::from_secs(30);
 
-/// How long after its deadline a drain may still come to its end: a service may have the rest closed then, which takes a moment.
+/// How long after its deadline a drain may make no headway: a service may have the rest closed then, which takes a while.
 const LATE: Duration = Duration::from_secs(3);
 
 /// How often progress is told where there is no terminal to redraw a line on.
@@ -39,11 +39,17 @@ pub async fn wait(context: &Context, service: &str, mut backend: BackendView) ->
     ticks.tick().await;
     let mut answered = Instant::now();
     let mut passed = None;
+    let mut left = backend.active_connections;
     let end = loop {
         progress.show(&backend);
         if backend.drain_deadline_seconds.is_some_and(|seconds| seconds <= 0.0) {
+            // As long as they become fewer, the rest is being closed.
+            if backend.active_connections < left {
+                passed = None;
+            }
             passed.get_or_insert_with(Instant::now);
         }
+        left = backend.active_connections;
         let late = passed.is_some_and(|passed: Instant| passed.elapsed() >= LATE);
         if let Some(end) = end(service, &backend, late) {
             break end;

@@ -5,6 +5,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand, error::ErrorKind};
@@ -117,6 +118,9 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
+/// How long what is still under way may take when a command is done.
+const END: Duration = Duration::from_millis(100);
+
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -125,7 +129,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     let Global { api_socket, output } = cli.global;
     let client = Client::new(api_socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET)));
     let context = Context { client, printer: Printer::new(output) };
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         match cli.command {
             Command::Agent(args) => args.run(api_socket).await,
             Command::Service(command) => command.run(&context).await,
@@ -140,7 +144,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Doctor(args) => args.run(&context.printer).await,
             Command::Completions(args) => args.run(),
         }
-    })
+    });
+    // What is still being done for nobody isn't waited for.
+    runtime.shutdown_timeout(END);
+    result
 }
 
 /// Prints help, version, or what is wrong with the command line (in one line), and gives the exit code.

@@ -10,6 +10,8 @@ use lb_common::{
     expiry::Timeout,
 };
 
+use crate::datapath::counts::AllCounts;
+
 /// Counts of one walk.
 #[derive(Clone, Debug, Default)]
 pub struct Census {
@@ -51,24 +53,21 @@ pub struct Recount {
 
 impl Recount {
     /// The drift after a walk. `before`, `after`: the counters of all backends at its begin and end.
-    pub fn drift(
-        &mut self,
-        before: &HashMap<BackendId, u32>,
-        after: &HashMap<BackendId, u32>,
-        counted: &HashMap<BackendId, u32>,
-    ) -> i64 {
+    pub fn drift(&mut self, before: &AllCounts, after: &AllCounts, counted: &HashMap<BackendId, u32>) -> i64 {
         let mut suspects = HashMap::new();
         let mut drift = 0;
-        for (id, value) in after {
-            if before.get(id) != Some(value) {
+        // Of all others both are 0.
+        let none = counted.keys().filter(|id| after.of(**id) == 0).map(|id| (*id, 0));
+        for (id, value) in after.iter().chain(none) {
+            if before.of(id) != value {
                 continue;
             }
-            let difference = i64::from(*value) - i64::from(counted.get(id).copied().unwrap_or(0));
+            let difference = i64::from(value) - i64::from(counted.get(&id).copied().unwrap_or(0));
             if difference != 0 {
-                if self.suspects.get(id) == Some(&difference) {
+                if self.suspects.get(&id) == Some(&difference) {
                     drift += difference;
                 }
-                suspects.insert(*id, difference);
+                suspects.insert(id, difference);
             }
         }
         self.suspects = suspects;
@@ -82,12 +81,15 @@ mod tests {
 
     #[test]
     fn drift_needs_two_walks_and_a_quiet_counter() {
-        let counts = |n| HashMap::from([(BackendId(16), n)]);
+        let counted = |n| HashMap::from([(BackendId(16), n)]);
+        let counts = |n| AllCounts::from_iter([(BackendId(16), n)]);
         let mut recount = Recount::default();
-        assert_eq!(recount.drift(&counts(5), &counts(6), &counts(5)), 0, "the counter moved");
-        assert_eq!(recount.drift(&counts(6), &counts(6), &counts(5)), 0, "seen once");
-        assert_eq!(recount.drift(&counts(6), &counts(6), &counts(5)), 1);
+        assert_eq!(recount.drift(&counts(5), &counts(6), &counted(5)), 0, "the counter moved");
+        assert_eq!(recount.drift(&counts(6), &counts(6), &counted(5)), 0, "seen once");
+        assert_eq!(recount.drift(&counts(6), &counts(6), &counted(5)), 1);
         assert_eq!(recount.drift(&counts(6), &counts(6), &HashMap::new()), 0, "another difference");
-        assert_eq!(recount.drift(&counts(6), &counts(6), &counts(6)), 0);
+        assert_eq!(recount.drift(&counts(6), &counts(6), &counted(6)), 0);
+        assert_eq!(recount.drift(&counts(0), &counts(0), &counted(2)), 0, "seen once");
+        assert_eq!(recount.drift(&counts(0), &counts(0), &counted(2)), -2, "a flow that isn't counted");
     }
 }

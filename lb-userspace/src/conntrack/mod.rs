@@ -2,7 +2,15 @@
 
 pub mod census;
 pub mod clients;
-pub mod ends;
+pub mod closer;
+pub mod directory;
+mod ends;
+pub mod matches;
+mod queue;
+pub mod select;
 pub mod sweep;
+pub mod victims;
 
 pub use census::Census;
+pub use closer::Closer;
+pub use directory::Directory;

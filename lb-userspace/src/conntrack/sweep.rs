@@ -1,4 +1,5 @@
-//! The sweeper: walks the tables in batches, has flows removed that are over, and connections closed that have run into a timeout.
+//! The sweeper: walks the tables in batches, has flows removed that are over, and finds connections that have run into a timeout, for the
+//! [closer](super::closer).
 //!
 //! It only proposes. The kernel's side removes or closes a flow if neither its state nor its stamps have changed since it was looked at,
 //! by the same compare-and-swap that packets use.
@@ -11,16 +12,19 @@ use std::{
 
 use lb_common::{
     abi::{Addr, BackendId, Flow, ServiceId, sweep::Request},
-    expiry::{Observed, Timeout, Timeouts, Verdict, age, asked_for, idle},
+    expiry::{Observed, Timeout, Verdict, age, asked_for, idle},
     flow_state::{Phase, Word},
 };
 
-use super::{Census, ends};
+use super::{
+    Census, Directory,
+    closer::Found,
+    select::{How, Pinned, Victim},
+};
 use crate::datapath::{
     Clock, DatapathError,
     flows::{FlowTable, FlowTables},
     object::Object,
-    provoke::Provoker,
     refusal::unless_refused,
     sockets::{self, SocketPins},
     sweeper::{self, Sweep},
@@ -30,15 +34,18 @@ use crate::datapath::{
 const INTERVAL: Duration = Duration::from_millis(500);
 /// A pass may take one part in so many of the time.
 const SHARE: u32 = 20;
-/// Connections closed in a pass, at most: both ends of each get a packet. The others are closed in the next.
-const CLOSES: usize = 2_500;
+/// Connections of one service that a pass hands to the closer, at most, and of all services. The others are found again by the next.
+const EXPIRED: (usize, usize) = (2_500, 100_000);
+/// Closed connections whose ends a pass has told again, at most.
+const UNTOLD: usize = 5_000;
 
 /// How long to wait after a pass that took `took`.
 pub fn pause(took: Duration) -> Duration {
     INTERVAL.max(took * SHARE)
 }
 
-/// Milliseconds after which who doesn't know that his connection is closed is told again.
+/// Milliseconds after which who doesn't know that his connection is closed is told again. A TCP stack that has just answered
+/// something odd doesn't answer the next for half a second (tcp_invalid_ratelimit), and packets get lost.
 const TOLD: u64 = 550;
 
 /// What a pass goes by.
@@ -51,132 +58,66 @@ pub struct Pass<'a> {
     pub sockets: &'a SocketPins,
     /// Kernel time.
     pub clock: Clock,
-    /// Timeouts of services that have their own.
-    pub timeouts: &'a HashMap<ServiceId, Timeouts>,
-    /// Services by backend.
-    pub services: &'a HashMap<BackendId, ServiceId>,
+    /// Whose each backend is.
+    pub directory: &'a Directory,
 }
 
-/// What a batch comes to.
-struct Due<A: Addr> {
-    /// How many more connections may be closed.
-    left: usize,
+/// What a pass comes to.
+#[derive(Default)]
+pub struct Passed {
+    /// What it counted.
+    pub census: Census,
+    /// Whom it found.
+    pub found: Found,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A walk over one table.
+struct Walk<'a, A: Addr> {
+    pass: &'a Pass<'a>,
+    table: &'a FlowTable<A>,
+    pin: fn(Request<A>) -> Pinned,
+    passed: &'a mut Passed,
+    /// Connections found to have run into a timeout, by service.
+    expired: &'a mut HashMap<ServiceId, usize>,
+    /// To be removed with the next batch.
     remove: Vec<Request<A>>,
-    /// Connections to be closed, unless something has happened since.
-    expire: Vec<Request<A>>,
-    /// Connections to be closed.
-    end: Vec<Request<A>>,
-    /// The forward entries of both.
-    closing: Vec<Flow<A>>,
-    /// Those of connections that were closed a while ago, and not both ends have heard of it: a TCP stack that has just answered something
-    /// odd doesn't answer the next for half a second (tcp_invalid_ratelimit), and packets get lost.
-    untold: Vec<Flow<A>>,
-}
-
-impl<A: Addr> Default for Due<A> {
-    fn default() -> Self {
-        let (remove, expire, end) = (Vec::new(), Vec::new(), Vec::new());
-        Self { left: 0, remove, expire, end, closing: Vec::new(), untold: Vec::new() }
-    }
 }
 
 impl Pass<'_> {
-    /// Walks both tables, removes and closes what is over, and counts. How long it took.
+    /// Walks both tables, removes what is over, finds whom to close, and counts.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn run(&self) -> Result<(Census, Duration), DatapathError> {
+    pub fn run(&self) -> Result<Passed, DatapathError> {
         let start = Instant::now();
-        let mut census = Census::default();
-        let mut left = CLOSES;
-        self.table(&self.tables.v4, &mut census, &mut left)?;
-        self.table(&self.tables.v6, &mut census, &mut left)?;
-        self.sockets(&mut census)?;
-        Ok((census, start.elapsed()))
+        let mut passed = Passed::default();
+        let mut expired = HashMap::new();
+        self.table(&self.tables.v4, Pinned::V4, &mut passed, &mut expired)?;
+        self.table(&self.tables.v6, Pinned::V6, &mut passed, &mut expired)?;
+        self.sockets(&mut passed.census)?;
+        passed.took = start.elapsed();
+        Ok(passed)
     }
 
-    /// `left`: how many connections it may close; less those that it did.
     fn table<A: Sweep>(
         &self,
         table: &FlowTable<A>,
-        census: &mut Census,
-        left: &mut usize,
+        pin: fn(Request<A>) -> Pinned,
+        passed: &mut Passed,
+        expired: &mut HashMap<ServiceId, usize>,
     ) -> Result<(), DatapathError> {
+        let mut walk = Walk { pass: self, table, pin, passed, expired, remove: Vec::new() };
         let mut failure = None;
         table.walk(
             |flows| {
-                let mut due = Due { left: *left, ..Due::default() };
-                for flow in flows.iter().filter(|flow| flow.direction.is_forward()) {
-                    self.count(flow, census);
-                    self.look(table, flow, census, &mut due);
-                }
-                *left = due.left;
-                failure = failure.take().or(self.act(table, &due).err());
+                flows.iter().filter(|flow| flow.direction.is_forward()).for_each(|flow| walk.look(flow));
+                failure = failure.take().or(walk.remove().err());
             },
             std::thread::yield_now,
         );
         failure.map_or(Ok(()), Err)
-    }
-
-    fn count<A: Sweep>(&self, flow: &Flow<A>, census: &mut Census) {
-        census.flows += 1;
-        *census.pinned.entry(flow.backend).or_default() += 1;
-        if flow.backend == BackendId(0) {
-            census.past.insert(flow.dst.to_ip());
-        }
-        if Word(flow.state).counted() {
-            census.count(flow.backend, self.clock.millis(age(self.clock.now(), flow.created)));
-        }
-    }
-
-    fn look<A: Sweep>(&self, table: &FlowTable<A>, flow: &Flow<A>, census: &mut Census, due: &mut Due<A>) {
-        let service = self.services.get(&flow.backend).copied();
-        let own = service.and_then(|s| self.timeouts.get(&s));
-        let timeouts = own.unwrap_or(&Timeouts::DEFAULT);
-        let now = self.clock.now();
-        let word = Word(flow.state);
-        let millis = |ticks| self.clock.millis(ticks);
-        let mut seen = Observed {
-            word,
-            age: millis(age(now, flow.created)),
-            idle: millis(idle(now as u32, flow.last_seen).into()),
-            asked: flow.mark,
-            said: 0,
-            asked_for: millis(asked_for(now, flow.asked_at)),
-            one_sided: flow.direction.is_direct(),
-        };
-        let told = word.knows(true) && (word.knows(false) || seen.one_sided);
-        if word.phase() == Phase::RESET && seen.idle >= TOLD && !told {
-            due.untold.push(*flow);
-        }
-        // Of most flows the forward entry says enough: whatever the reply entry said, it would stay.
-        if timeouts.verdict(&seen) == Verdict::Keep {
-            return;
-        }
-        let reply = table.reply(flow);
-        if let Some(reply) = reply {
-            seen.idle = seen.idle.min(millis(idle(now as u32, reply.last_seen).into()));
-            seen.said = reply.mark;
-        }
-        let (list, timeout) = match timeouts.verdict(&seen) {
-            Verdict::Keep => return,
-            Verdict::Remove(timeout) => (&mut due.remove, timeout),
-            Verdict::Expire(_) | Verdict::End(_) if due.left == 0 => return,
-            Verdict::Expire(timeout) => {
-                due.left -= 1;
-                due.closing.push(*flow);
-                (&mut due.expire, timeout)
-            }
-            Verdict::End(timeout) => {
-                due.left -= 1;
-                due.closing.push(*flow);
-                (&mut due.end, timeout)
-            }
-        };
-        list.push(sweeper::request(flow, reply.as_ref()));
-        if let Some(service) = service {
-            *census.timeouts.entry((service, timeout)).or_default() += u64::from(timeout != Timeout::Closed);
-        }
     }
 
     /// Counts sockets of the node's processes, and lets go of what unconnected ones haven't used for long. Connected ones are let go of by the
@@ -188,8 +129,8 @@ impl Pass<'_> {
             let pin = &socket.pin;
             *census.pinned.entry(pin.backend).or_default() += 1;
             census.count(pin.backend, self.clock.millis(age(now, pin.created)));
-            let service = self.services.get(&pin.backend).copied();
-            let limit = service.and_then(|s| self.timeouts.get(&s)).unwrap_or(&Timeouts::DEFAULT).udp;
+            let service = self.directory.service(pin.backend);
+            let limit = self.directory.timeouts(service).udp;
             if pin.connected == 0 && self.clock.millis(idle(now as u32, pin.last_seen).into()) >= limit {
                 silent.push(socket.request());
                 if let Some(service) = service {
@@ -203,19 +144,98 @@ impl Pass<'_> {
         let object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
         unless_refused(sockets::release(&object, &silent)).map(drop)
     }
+}
 
-    fn act<A: Sweep>(&self, table: &FlowTable<A>, due: &Due<A>) -> Result<(), DatapathError> {
-        if !due.remove.is_empty() || !due.closing.is_empty() {
-            let object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
-            unless_refused(sweeper::remove(&object, &due.remove))?;
-            unless_refused(sweeper::expire(&object, &due.expire))?;
-            unless_refused(sweeper::close(&object, &due.end))?;
+impl<A: Sweep> Walk<'_, A> {
+    fn look(&mut self, flow: &Flow<A>) {
+        let clock = self.pass.clock;
+        let now = clock.now();
+        let word = Word(flow.state);
+        let millis = |ticks| clock.millis(ticks);
+        let age = millis(age(now, flow.created));
+        let census = &mut self.passed.census;
+        census.flows += 1;
+        *census.pinned.entry(flow.backend).or_default() += 1;
+        if flow.backend == BackendId(0) {
+            census.past.insert(flow.dst.to_ip());
         }
-        if !(due.closing.is_empty() && due.untold.is_empty())
-            && let Ok(provoker) = Provoker::open()
+        if word.counted() {
+            census.count(flow.backend, age);
+        }
+        let mut seen = Observed {
+            word,
+            age,
+            idle: millis(idle(now as u32, flow.last_seen).into()),
+            asked: flow.mark,
+            said: 0,
+            asked_for: millis(asked_for(now, flow.asked_at)),
+            one_sided: flow.direction.is_direct(),
+        };
+        let service = self.pass.directory.service(flow.backend);
+        let told = word.knows(true) && (word.knows(false) || seen.one_sided);
+        if word.phase() == Phase::RESET
+            && seen.idle >= TOLD
+            && !told
+            && self.passed.found.untold.len() < UNTOLD
         {
-            due.closing.iter().chain(&due.untold).for_each(|flow| ends::tell(&provoker, table, flow));
+            let victim = self.victim(flow, None, How::Tell, service);
+            self.passed.found.untold.push(victim);
         }
-        Ok(())
+        // Of most flows the forward entry says enough: whatever the reply entry said, it would stay.
+        let timeouts = self.pass.directory.timeouts(service);
+        if timeouts.verdict(&seen) == Verdict::Keep {
+            return;
+        }
+        let reply = self.table.reply(flow);
+        if let Some(reply) = reply {
+            seen.idle = seen.idle.min(millis(idle(now as u32, reply.last_seen).into()));
+            seen.said = reply.mark;
+        }
+        let verdict = timeouts.verdict(&seen);
+        if let Some((how, timeout)) = How::expire(verdict) {
+            self.expire(flow, reply.as_ref(), how, timeout, service);
+        } else if let Verdict::Remove(timeout) = verdict {
+            self.remove.push(sweeper::request(flow, reply.as_ref()));
+            if let Some(service) = service.filter(|_| timeout != Timeout::Closed) {
+                *self.passed.census.timeouts.entry((service, timeout)).or_default() += 1;
+            }
+        }
+    }
+
+    fn expire(
+        &mut self,
+        flow: &Flow<A>,
+        reply: Option<&Flow<A>>,
+        how: How,
+        timeout: Timeout,
+        service: Option<ServiceId>,
+    ) {
+        let victim = self.victim(flow, reply, how, service);
+        let of_service = self.expired.entry(victim.service).or_default();
+        if *of_service < EXPIRED.0 && self.passed.found.expired.len() < EXPIRED.1 {
+            *of_service += 1;
+            self.passed.found.expired.push((timeout, victim));
+        }
+    }
+
+    fn victim(
+        &self,
+        flow: &Flow<A>,
+        reply: Option<&Flow<A>>,
+        how: How,
+        service: Option<ServiceId>,
+    ) -> Victim {
+        let flow = (self.pin)(sweeper::request(flow, reply));
+        Victim { service: service.unwrap_or(ServiceId::MAX), how, flow }
+    }
+
+    fn remove(&mut self) -> Result<(), DatapathError> {
+        if self.remove.is_empty() {
+            return Ok(());
+        }
+        let object = self.pass.object.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = unless_refused(sweeper::remove(&object, &self.remove));
+        self.remove.clear();
+        done.map(drop)
     }
 }

@@ -1,17 +1,19 @@
 //! Typed handles on the maps, by their pins. Each task opens its own; only the owner's are written to.
 
+mod many;
+
 use std::{collections::BTreeSet, net::IpAddr};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use lb_common::abi::{
-    Active, Addr4, Addr6, Backend, BackendCounters, BackendId, BlockId, DurationHistogram, HostKey, List,
-    PoolBlock, PortBe, Proto, Reason, Service, ServiceId, ServiceKey, ServiceName, Vip, limits, maps,
-    pool::STARTS,
+    Addr4, Addr6, Backend, BackendCounters, BackendId, BlockId, DurationHistogram, HostKey, List, PoolBlock,
+    PortBe, Proto, Reason, Service, ServiceId, ServiceKey, ServiceName, Vip, limits, maps, pool::STARTS,
 };
 
 use super::{
     DatapathError,
     admission::Admission,
+    counts::Counts,
     filter::{Filter, Known},
     pin::PinDir,
     snat::SourceMaps,
@@ -28,12 +30,15 @@ pub struct Maps {
     filter: Filter,
     pools: Array<MapData, PoolBlock>,
     starts: HashMap<MapData, BlockId, [BlockId; STARTS]>,
-    active: Array<MapData, Active>,
-    clients: Array<MapData, Active>,
+    active: Counts,
+    clients: Counts,
     hosts: HashMap<MapData, HostKey, BackendId>,
     admission: Admission,
     backends: Array<MapData, Backend>,
     counters: PerCpuArray<MapData, BackendCounters>,
+    /// The same and [`Self::durations`], to be read many at a time.
+    counters_data: MapData,
+    durations_data: MapData,
     tables: Tables,
     reasons: PerCpuArray<MapData, u64>,
     durations: Array<MapData, DurationHistogram>,
@@ -79,8 +84,8 @@ impl Maps {
             filter: Filter::over(pins.open_as(maps::FILTER, Map::Array)?),
             pools: pins.open_as(maps::POOLS, Map::Array)?,
             starts: pins.open_as(maps::STARTS, Map::HashMap)?,
-            active: pins.open_as(maps::ACTIVE, Map::Array)?,
-            clients: pins.open_as(maps::CLIENTS, Map::Array)?,
+            active: Counts::open(pins, maps::ACTIVE)?,
+            clients: Counts::open(pins, maps::CLIENTS)?,
             hosts: pins.open_as(maps::HOSTS, Map::HashMap)?,
             admission: Admission::open(pins)?,
             backends: pins.open_as(maps::BACKENDS, Map::Array)?,
@@ -88,6 +93,8 @@ impl Maps {
             tables: Tables::over(pins.open_as(maps::TABLES, Map::ArrayOfMaps)?, pins.data(maps::TABLES)?),
             reasons: pins.open_as(maps::REASONS, Map::PerCpuArray)?,
             durations: pins.open_as(maps::DURATIONS, Map::Array)?,
+            counters_data: pins.data(maps::BACKEND_COUNTERS)?,
+            durations_data: pins.data(maps::DURATIONS)?,
             names: pins.open_as(maps::SERVICE_NAMES, Map::Array)?,
             sources: SourceMaps::open(pins)?,
             cpus: aya::util::nr_cpus().map_err(|(path, e)| DatapathError::io(path)(e))?,
@@ -308,12 +315,12 @@ impl Maps {
 
     /// Active connections of a backend.
     pub fn active(&self, id: BackendId) -> u32 {
-        self.active.get(&id.block(), 0).map_or(0, |block| block.count[id.slot()])
+        self.active.of(id)
     }
 
     /// Clients that are bound to a backend and have an open flow.
     pub fn clients(&self, id: BackendId) -> u32 {
-        self.clients.get(&id.block(), 0).map_or(0, |block| block.count[id.slot()])
+        self.clients.of(id)
     }
 
     /// The backend in the slot of a service's Maglev table that a hash leads to.

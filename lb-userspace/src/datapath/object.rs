@@ -1,6 +1,6 @@
 //! The BPF object: loaded over the maps that are pinned, or over new ones.
 
-use std::fs::File;
+use std::{fs::File, path::PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -124,6 +124,16 @@ impl Object {
     /// Loads the agent's own programs, as far as they aren't and the kernel takes them.
     fn load_own(&mut self) -> Result<(), DatapathError> {
         OWN.into_iter().try_for_each(|name| refusal::unless_refused(self.xdp(name).map(drop)))
+    }
+
+    /// One of the object's maps.
+    pub(super) fn map(&self, name: &str) -> Option<&aya::maps::Map> {
+        self.ebpf.map(name)
+    }
+
+    /// This agent's arrays of programs, and their pins.
+    pub(super) fn arrays(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        self.arrays.pins()
     }
 
     /// The programs that this kernel refused.

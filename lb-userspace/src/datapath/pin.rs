@@ -124,7 +124,7 @@ impl PinDir {
     ///
     /// # Errors
     /// The file system refused.
-    pub fn remove(self) -> Result<(), DatapathError> {
+    pub fn remove(&self) -> Result<(), DatapathError> {
         std::fs::remove_dir_all(&self.path).map_err(DatapathError::io(self.path.display().to_string()))
     }
 }

@@ -119,7 +119,7 @@ impl Hooks {
         Self { links: pins.path().join("sockets"), attached: false }
     }
 
-    /// Attaches the programs, if they are wanted; takes them off, if not. Does nothing once that is done.
+    /// Attaches the programs, if they are wanted; takes them off, if not. Does nothing once that is done, unless pins have vanished.
     ///
     /// # Errors
     /// There is no cgroup2, or the kernel refuses. Tried again by the next call, but for a program that was refused.
@@ -129,11 +129,12 @@ impl Hooks {
         pins: &SocketPins,
         spec: &SocketSpec,
     ) -> Result<(), DatapathError> {
-        if self.attached {
-            return Ok(());
-        }
         let names = || programs::SOCKET_ADDRESS.into_iter().chain([programs::SOCKET_RELEASE]);
         let before = names().all(|name| self.links.join(name).exists());
+        // Pins may have vanished, and what they kept attached with them.
+        if self.attached && (before || spec.scope == SocketScope::Off) {
+            return Ok(());
+        }
         if spec.scope != SocketScope::Off {
             // All of them before the first is attached: a socket that only half of them know would be led, and
             // counted for ever.

@@ -10,6 +10,9 @@ use lb_common::abi::{maps, programs};
 
 use super::{DatapathError, object, pin::PinDir, refusal::Refusals};
 
+/// The arrays of programs, in the order in which they are pinned.
+const ARRAYS: [&str; 2] = [maps::XDP_TAILS, maps::TC_TAILS];
+
 /// Which programs call each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -90,13 +93,18 @@ impl Arrays {
     pub fn pin(ebpf: &Ebpf, pins: &PinDir) -> Result<Self, DatapathError> {
         let own: u64 = rand::random();
         let mut arrays = Self { own: Vec::new(), all: pins.programs(), used: false };
-        for name in [maps::XDP_TAILS, maps::TC_TAILS] {
+        for name in ARRAYS {
             let path = arrays.all.join(format!("{own:016x}-{name}"));
             let map = ebpf.map(name).ok_or(DatapathError::NoObject)?;
             map.pin(&path).map_err(DatapathError::kernel(name))?;
             arrays.own.push(path);
         }
         Ok(arrays)
+    }
+
+    /// Their names and pins.
+    pub fn pins(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        ARRAYS.into_iter().zip(self.own.iter().cloned())
     }
 
     /// A program that calls into them is about to be attached: from now on they outlive this agent.

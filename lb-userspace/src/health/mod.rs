@@ -7,6 +7,7 @@ mod tls;
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use lb_common::abi::BackendId;
 use rand::RngExt as _;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
@@ -47,6 +48,8 @@ struct Watched {
     spec: HealthSpec,
     to: SocketAddr,
     health: Health,
+    /// Where its counters are; `None`: it has none yet.
+    id: Option<BackendId>,
     task: JoinHandle<()>,
 }
 
@@ -118,9 +121,14 @@ fn follow(
                 spec: spec.clone(),
                 to,
                 health: Health::new(standing.healthy),
+                id: None,
                 task: tokio::spawn(task),
             }
         });
+    }
+    for (target, one) in watched {
+        let service = state.actual.service(&target.service);
+        one.id = service.and_then(|service| service.backends.get(&target.backend)).copied();
     }
 }
 
@@ -171,14 +179,20 @@ async fn conclude(handle: &Handle, Target { service, backend }: &Target, healthy
 
 /// Healthy backends whose answers to clients say that they aren't.
 fn refusing(shared: &Shared, watched: &HashMap<Target, Watched>, signs: &mut Signs<Target>) -> Vec<Target> {
-    let state = shared.read();
+    let passive = || watched.iter().filter(|(_, one)| one.spec.passive);
+    let looked_at: Vec<(&Target, &Watched, BackendId)> =
+        passive().filter_map(|(target, one)| Some((target, one, one.id?))).collect();
+    let ids: Vec<BackendId> = looked_at.iter().map(|(.., id)| *id).collect();
+    let counters = match shared.maps.counters_of(&ids) {
+        Ok(counters) => counters,
+        Err(e) => {
+            tracing::error!("clients' connections aren't watched: {e}");
+            return Vec::new();
+        }
+    };
     let mut found = Vec::new();
-    for (target, one) in watched.iter().filter(|(_, one)| one.spec.passive) {
-        let Some(id) = state.actual.service(&target.service).and_then(|s| s.backends.get(&target.backend))
-        else {
-            continue;
-        };
-        if signs.observe(target, &shared.maps.counters(*id)) && one.health.up {
+    for ((target, one, _), counters) in looked_at.into_iter().zip(&counters) {
+        if signs.observe(target, counters) && one.health.up {
             found.push(target.clone());
         }
     }

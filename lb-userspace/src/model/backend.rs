@@ -10,7 +10,7 @@ pub enum AdminState {
     Active,
     /// No; open flows stay.
     Draining {
-        /// When the drain began, as time since the Unix epoch (survives restarts).
+        /// When the drain began, by [`uptime`](super::uptime).
         since: Duration,
         /// How long it may take; what is open then is the service's to decide (`Fates::deadline`).
         deadline: Option<Duration>,

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use lb_common::abi::{BLOCK_SLOTS, limits};
 
-use super::{AffinitySpec, BackendSpec, ModelError, OwnAddresses, PortRange, Protocol, ServiceSpec};
+use super::{AffinitySpec, ModelError, OwnAddresses, PortRange, Protocol, ServiceSpec};
 
 /// All services by name. Built by [`Desired::new`] and [`Admission`] only, so that whoever holds one holds a valid one.
 /// Services are shared: a copy of the whole costs little.
@@ -52,8 +52,8 @@ impl Desired {
         let claims = if same_place { Vec::new() } else { service.claims() };
         let vips: HashSet<IpAddr> = claims.iter().map(|(vip, _)| *vip).collect();
         for other in self.services.values().filter(|o| o.name != name) {
-            if let Some(vip) = other.named().find(|vip| backends.contains(vip)) {
-                return Err(backend_is_vip(&service, vip, &other.name));
+            if other.named().any(|vip| backends.contains(&vip)) {
+                service.check_backends_beside(other)?;
             }
             if same_place {
                 continue;
@@ -65,13 +65,11 @@ impl Desired {
                     }
                 }
             }
-            if let Some(b) = other.backends.values().find(|b| vips.contains(&b.address)) {
-                return Err(backend_is_vip(other, b.address, &service.name));
+            if other.backends.values().any(|b| vips.contains(&b.address)) {
+                other.check_backends_beside(&service)?;
             }
         }
-        if let Some(vip) = service.named().find(|vip| backends.contains(vip)) {
-            return Err(backend_is_vip(&service, vip, &service.name));
-        }
+        service.check_backends_beside(&service)?;
         let mut totals = Totals::default();
         let others = || self.services.values().filter(|other| other.name != name);
         if same_place && self.services.get(name).is_some_and(|before| before.affinity == service.affinity) {
@@ -98,9 +96,11 @@ pub struct Admission<'a> {
     /// By the first port of each range.
     claims: BTreeMap<(IpAddr, Protocol, u16), (PortRange, Arc<ServiceSpec>)>,
     /// Addresses that are named, by whom.
-    vips: HashMap<IpAddr, Arc<ServiceSpec>>,
-    /// Addresses of backends, by one service that has them.
-    backends: HashMap<IpAddr, Arc<ServiceSpec>>,
+    vips: HashMap<IpAddr, Vec<Arc<ServiceSpec>>>,
+    /// Addresses of backends, by whom.
+    backends: HashMap<IpAddr, Vec<Arc<ServiceSpec>>>,
+    /// What services name that are still to come and aren't to be kept out by others' backends.
+    reserved: HashMap<IpAddr, Vec<Arc<ServiceSpec>>>,
     totals: Totals,
 }
 
@@ -113,8 +113,14 @@ impl<'a> Admission<'a> {
             claims: BTreeMap::new(),
             vips: HashMap::new(),
             backends: HashMap::new(),
+            reserved: HashMap::new(),
             totals: Totals::default(),
         }
+    }
+
+    /// Keeps a service's places free of others' backends until it comes.
+    pub fn reserve(&mut self, service: &Arc<ServiceSpec>) {
+        note(&mut self.reserved, service.named(), service);
     }
 
     /// Takes one more.
@@ -135,23 +141,26 @@ impl<'a> Admission<'a> {
             }
         }
         let named: HashSet<IpAddr> = service.named().collect();
-        for backend in service.backends.values() {
-            let owner = self.vips.get(&backend.address).map(|owner| owner.name.as_str());
-            let own = named.contains(&backend.address).then_some(service.name.as_str());
-            if let Some(owner) = owner.or(own) {
-                return Err(backend_is_vip(service, backend.address, owner));
+        let addresses: HashSet<IpAddr> = service.backends.values().map(|b| b.address).collect();
+        let at = |places: &'_ HashMap<IpAddr, Vec<Arc<ServiceSpec>>>,
+                  of: &HashSet<IpAddr>|
+         -> Vec<Arc<ServiceSpec>> {
+            of.iter().filter_map(|address| places.get(address)).flatten().cloned().collect()
+        };
+        for other in at(&self.vips, &addresses).iter().chain(&at(&self.reserved, &addresses)) {
+            if other.name != service.name {
+                service.check_backends_beside(other)?;
             }
         }
-        if let Some((vip, other)) = named.iter().find_map(|vip| Some((*vip, self.backends.get(vip)?))) {
-            return Err(backend_is_vip(other, vip, &service.name));
-        }
+        service.check_backends_beside(service)?;
+        at(&self.backends, &named).iter().try_for_each(|other| other.check_backends_beside(service))?;
         self.totals.check(service, self.own)?;
         self.totals.add(service, self.own);
         for (vip, range) in claims {
             self.claims.insert((vip, range.protocol(), range.first()), (range, service.clone()));
         }
-        self.vips.extend(named.into_iter().map(|vip| (vip, service.clone())));
-        self.backends.extend(service.backends.values().map(|b| (b.address, service.clone())));
+        note(&mut self.vips, named, service);
+        note(&mut self.backends, addresses, service);
         self.desired.services.insert(service.name.clone(), service.clone());
         Ok(())
     }
@@ -168,11 +177,18 @@ fn overlap(a: &ServiceSpec, b: &ServiceSpec, vip: IpAddr, [one, two]: [PortRange
     ModelError::Overlap { a: a.name.clone(), b: b.name.clone(), vip, port }
 }
 
-/// A service has the VIP of `owner` for a backend.
-fn backend_is_vip(service: &ServiceSpec, vip: IpAddr, owner: &str) -> ModelError {
-    let backend = service.backends.values().find(|b| b.address == vip);
-    let backend = backend.map_or_else(|| vip.to_string(), BackendSpec::name);
-    ModelError::BackendIsVip { service: service.name.clone(), backend, owner: owner.into() }
+/// Notes a service under its addresses.
+fn note(
+    places: &mut HashMap<IpAddr, Vec<Arc<ServiceSpec>>>,
+    addresses: impl IntoIterator<Item = IpAddr>,
+    service: &Arc<ServiceSpec>,
+) {
+    for address in addresses {
+        let there = places.entry(address).or_default();
+        if !there.last().is_some_and(|last| Arc::ptr_eq(last, service)) {
+            there.push(service.clone());
+        }
+    }
 }
 
 /// Blocks that the backends of a service need at least.

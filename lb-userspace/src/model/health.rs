@@ -132,6 +132,11 @@ impl Standings {
         }
     }
 
+    /// Is any backend in its slow start?
+    pub fn any_ramping(&self) -> bool {
+        self.by_service.values().any(|backends| any_ramps(backends))
+    }
+
     /// Services that have backends in their slow start.
     pub fn ramping(&self) -> Vec<String> {
         self.by_service

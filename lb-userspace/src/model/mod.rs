@@ -13,6 +13,7 @@ pub mod port;
 pub mod reach;
 pub mod service;
 pub mod timeouts;
+pub mod uptime;
 
 pub use affinity::AffinitySpec;
 pub use backend::{AdminState, BackendSpec, backend_name};

@@ -93,6 +93,16 @@ impl PortRange {
             None => None,
         }
     }
+    /// The ports of a backend that they lead to; `port`: the one that it names.
+    pub const fn led_to(self, port: Option<u16>) -> Self {
+        let Self { first, last, protocol, target } = self;
+        let (first, last) = match (port, target) {
+            (Some(port), _) => (port, port),
+            (None, Some(target)) => (target, target + (last - first)),
+            (None, None) => (first, last),
+        };
+        Self { first, last, protocol, target: None }
+    }
     /// Do they lead to other ports than themselves?
     pub fn is_moved(self) -> bool {
         self.target.is_some_and(|target| target != self.first)

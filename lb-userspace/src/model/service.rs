@@ -274,6 +274,31 @@ impl ServiceSpec {
         self.frontends.iter().flat_map(of).collect()
     }
 
+    /// Is no backend at a port that another service, or this one itself, is at? A backend may well be at a VIP's address, as on a node of which
+    /// one service has a port and a backend another.
+    ///
+    /// # Errors
+    /// One is.
+    pub fn check_backends_beside(&self, other: &Self) -> Result<(), ModelError> {
+        let claims = other.claims();
+        for backend in self.backends.values() {
+            let mut there = claims.iter().filter(|(vip, _)| *vip == backend.address).peekable();
+            if there.peek().is_none() {
+                continue;
+            }
+            let led: Vec<PortRange> =
+                self.frontends.iter().flat_map(|f| &f.ports).map(|p| p.led_to(backend.port)).collect();
+            if there.any(|(_, range)| led.iter().any(|led| led.overlaps(*range))) {
+                return Err(ModelError::BackendIsVip {
+                    service: self.name.clone(),
+                    backend: backend.name(),
+                    owner: other.name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// What can't be where backends answer past the node.
     fn validate_direct(&self) -> Result<(), ModelError> {
         let direct = || self.frontends.iter().filter_map(|f| Some((f, f.forward.direct()?)));

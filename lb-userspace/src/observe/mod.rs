@@ -2,5 +2,9 @@
 
 pub mod connections;
 pub mod metrics;
+pub mod now;
+pub mod snapshot;
 pub mod sockets;
 pub mod views;
+
+pub use snapshot::Snapshot;

@@ -7,9 +7,10 @@ use lb_common::{
     expiry::{age, idle},
 };
 
-use super::connections::{Filter, Order, Place};
+use super::connections::Order;
 use crate::{
     api::types::ConnectionView,
+    conntrack::matches::{Filter, Place},
     datapath::{
         Clock,
         diag::{self, Known},
@@ -99,7 +100,7 @@ pub fn each<'a>(place: Place<'a>, filter: &Filter<'_>, mut visit: impl FnMut(Row
         let unspecified = SocketAddr::new(address([0; 4], pin.family), 0);
         let client = known.map_or(unspecified, |known| known.local);
         let backend = SocketAddr::new(address(pin.addr, pin.family), pin.port.get());
-        let service = place.services.get(&pin.backend).map_or("", String::as_str);
+        let service = place.directory.name(pin.backend);
         let state = state(pin.proto, known);
         if filter.takes(client, backend, service, state) {
             visit(Row { pin, clock: place.clock, service, client, backend, state });

@@ -1,12 +1,13 @@
 //! Services and backends joined with their counters.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
+use super::{
+    now::{self, Now},
+    snapshot::Snapshot,
+};
 use crate::{
     agent::shared::State,
     api::types::{BackendView, FrontendView, RejectedView, ServiceView},
-    datapath::Maps,
-    model::{AdminState, BackendSpec, Fate, Frontend, ServiceSpec, service::make_backend},
+    model::{Frontend, ServiceSpec, service::make_backend},
     reconcile::Rejection,
 };
 
@@ -15,76 +16,35 @@ fn origin(from_file: bool) -> String {
 }
 
 /// A backend, as of now.
-pub fn backend(
-    service: &ServiceSpec,
-    name: &str,
-    spec: &BackendSpec,
-    state: &State,
-    maps: &Maps,
-) -> BackendView {
-    let standing = state.standings.of(&service.name, name);
-    let id = state.actual.service(&service.name).and_then(|s| s.backends.get(name)).copied();
-    let active = id.map_or(0, |id| maps.active(id));
-    let counters = id.map(|id| maps.counters(id)).unwrap_or_default();
-    let (admin, deadline) = match spec.admin {
-        AdminState::Active => ("active", None),
-        AdminState::Draining { since, deadline } => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let left = deadline.map(|d| (since + d).as_secs_f64() - now.as_secs_f64());
-            (if active == 0 { "drained" } else { "draining" }, left)
+pub fn backend(service: &ServiceSpec, now: &Now<'_>, state: &State) -> BackendView {
+    let counters = now.counted.counters;
+    let gone;
+    let (origin, spec) = match now.spec {
+        Some(spec) => (origin(spec.from_file), Some(spec)),
+        None => {
+            gone = make_backend(&service.name, now.name, None, None, false, service.from_file).ok();
+            ("removed".into(), gone.as_ref())
         }
     };
     BackendView {
-        address: name.into(),
-        weight: spec.weight,
-        max_connections: spec.max_connections,
-        local: spec.local || state.own.contains(&spec.address),
-        state: admin.into(),
-        healthy: standing.healthy,
-        health_check_failures: state.failures(&service.name, name),
-        origin: origin(spec.from_file),
-        active_connections: active.into(),
-        clients: service.affinity.as_ref().map(|_| id.map_or(0, |id| maps.clients(id)).into()),
+        address: now.name.into(),
+        weight: spec.map_or(1, |spec| spec.weight),
+        max_connections: spec.and_then(|spec| spec.max_connections),
+        local: spec.is_some_and(|spec| spec.local || state.own.contains(&spec.address)),
+        state: now.state.into(),
+        healthy: now.healthy,
+        health_check_failures: now.failures,
+        origin,
+        active_connections: now.counted.active.into(),
+        clients: now.clients.map(u64::from),
         total_connections: counters.connections,
         packets_in: counters.packets_in,
         bytes_in: counters.bytes_in,
         packets_out: counters.packets_out,
         bytes_out: counters.bytes_out,
-        oldest_seconds: id
-            .filter(|_| active > 0)
-            .and_then(|id| state.oldest.get(&id))
-            .map(|ms| *ms as f64 / 1000.0),
-        drain_deadline_seconds: deadline,
+        oldest_seconds: now.oldest(),
+        drain_deadline_seconds: now.left,
     }
-}
-
-/// Backends that are no longer declared and have connections, if the service wants them seen.
-fn leaving(spec: &ServiceSpec, state: &State, maps: &Maps) -> Vec<BackendView> {
-    let Some(actual) = state.actual.service(&spec.name).filter(|_| spec.fates.removal == Fate::Drain) else {
-        return Vec::new();
-    };
-    let gone = actual
-        .backends
-        .iter()
-        .filter(|(name, id)| !spec.backends.contains_key(*name) && maps.active(**id) > 0);
-    gone.filter_map(|(name, _)| {
-        let backend_spec = make_backend(&spec.name, name, None, None, false, spec.from_file).ok()?;
-        let view = backend(spec, name, &backend_spec, state, maps);
-        Some(BackendView { state: "draining".into(), origin: "removed".into(), ..view })
-    })
-    .collect()
-}
-
-/// Most open connections for its weight over the mean, of backends that may take new ones. `None`: there are no connections.
-fn imbalance(backends: &[BackendView]) -> Option<f64> {
-    let in_use: Vec<(f64, f64)> = backends
-        .iter()
-        .filter(|b| b.state == "active" && b.healthy)
-        .map(|b| (b.active_connections as f64, f64::from(b.weight)))
-        .collect();
-    let (open, weight) = in_use.iter().fold((0.0, 0.0), |(a, w), (active, weight)| (a + active, w + weight));
-    let most = in_use.iter().map(|(active, weight)| active / weight).fold(0.0, f64::max);
-    (open > 0.0).then(|| most * weight / open)
 }
 
 fn texts<T: ToString>(list: impl IntoIterator<Item = T>) -> Vec<String> {
@@ -109,13 +69,12 @@ pub fn rejected(rejection: &Rejection) -> RejectedView {
 }
 
 /// A service, as of now.
-pub fn service(spec: &ServiceSpec, state: &State, maps: &Maps) -> ServiceView {
-    let declared = spec.backends.iter().map(|(name, b)| backend(spec, name, b, state, maps));
-    let backends: Vec<BackendView> = declared.chain(leaving(spec, state, maps)).collect();
+pub fn service(spec: &ServiceSpec, state: &State, snapshot: &Snapshot) -> ServiceView {
+    let backends: Vec<Now<'_>> = now::backends(spec, state, snapshot).collect();
     // A valid service has one, and that an address.
     let first = &spec.frontends[0];
     ServiceView {
-        imbalance: imbalance(&backends),
+        imbalance: now::imbalance(&backends),
         name: spec.name.clone(),
         vip: first.addresses[0],
         vip_except: spec.frontends.iter().flat_map(|f| f.except.iter().copied()).collect(),
@@ -127,6 +86,6 @@ pub fn service(spec: &ServiceSpec, state: &State, maps: &Maps) -> ServiceView {
         origin: origin(spec.from_file),
         warnings: spec.warnings(),
         rejected: state.rejected.iter().filter(|r| r.service == spec.name).map(|r| r.error.clone()).collect(),
-        backends,
+        backends: backends.iter().map(|now| backend(spec, now, state)).collect(),
     }
 }

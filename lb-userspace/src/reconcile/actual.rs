@@ -7,7 +7,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::abi::{Backend, BackendId, BlockId, PoolBlock, Proto, Service, ServiceId, Vip, pool::STARTS};
+use lb_common::abi::{
+    BLOCK_SLOTS, Backend, BackendId, BlockId, PoolBlock, Proto, Service, ServiceId, Vip, pool::STARTS,
+};
 
 use super::Step;
 use crate::model::{SnatSpec, backend_name};
@@ -72,9 +74,10 @@ impl Actual {
     pub fn block(&self, id: BlockId) -> Option<&PoolBlock> {
         self.blocks.get(&id)
     }
-    /// Is the block in use?
+    /// Is the block in use? It may be before it is written: backends in it are written first.
     pub fn has_block(&self, id: BlockId) -> bool {
-        self.blocks.contains_key(&id)
+        let holds = |slot| self.backends.contains_key(&BackendId::new(id, slot as u32));
+        self.blocks.contains_key(&id) || (0..BLOCK_SLOTS).any(holds)
     }
     /// Where the long pool with this first block is entered.
     pub fn starts(&self, first: BlockId) -> Option<&[BlockId; STARTS]> {

@@ -181,7 +181,9 @@ impl Planner<'_> {
             }
         };
         let shares = self.shares(spec);
+        // Of a plan that was cut short there may be backends in a block that isn't written yet.
         let mut blocks = before.blocks.clone();
+        blocks.extend(before.backends.values().map(|id| id.block()));
         let mut free = None;
         let mut members: Vec<Member<'_>> = Vec::with_capacity(spec.backends.len());
         for ((name, backend), share) in spec.backends.iter().zip(shares) {

@@ -128,6 +128,9 @@ pub fn settle(
         }
         order.sort_unstable();
         let mut admission = Admission::new(own);
+        for (.., i) in order.iter().filter(|(_, elsewhere, _)| !elsewhere) {
+            candidates[*i].spec.iter().for_each(|spec| admission.reserve(spec));
+        }
         let mut again = false;
         for (.., i) in order {
             let candidate = &mut candidates[i];
@@ -142,7 +145,7 @@ pub fn settle(
         }
     };
     // Who was in the way of one may have stepped back since.
-    if passes > 1 {
+    if passes > 1 || candidates.iter().any(|c| c.fell && c.spec.is_none()) {
         candidates.iter_mut().for_each(|candidate| candidate.try_again(&mut desired, unplanned, own));
     }
     let mut rejected = Vec::new();

@@ -124,7 +124,7 @@ pub fn transition(
         Input::Declared { all, own, sources } => {
             next.own = Arc::new(own.clone());
             next.sources = sources.cloned().or(next.sources);
-            return Ok(everything(old, next, actual, all, now));
+            Ok(everything(old, next, actual, all, now))
         }
         Input::Some { changed, removed } => {
             some(old, &mut next, changed, removed, now)?;
@@ -202,13 +202,18 @@ fn everything(old: &Known, next: Known, actual: &Actual, all: &[Declared], now: 
     }
 }
 
-/// Is a service, as the maps have it, where this one is to be?
+/// Is a service, as the maps have it, at some of the places where this one is to be, and nobody else at the others?
 fn holds(actual: &Actual, spec: &ServiceSpec) -> bool {
     let Some(id) = actual.id(&spec.name) else { return false };
     let named = spec.claims().into_iter().filter(|(vip, _)| !vip.is_unspecified());
-    named
-        .map(|(vip, range)| (vip, range.protocol().proto(), range.first()))
-        .all(|key| actual.owner(&key) == Some(id))
+    let mut somewhere = false;
+    for (vip, range) in named {
+        match actual.owner(&(vip, range.protocol().proto(), range.first())) {
+            Some(owner) if owner != id => return false,
+            owner => somewhere |= owner.is_some(),
+        }
+    }
+    somewhere
 }
 
 /// A few services, if no other has anything to do with it.

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use super::{Config, FileService, Good, Runtime};
@@ -130,10 +129,8 @@ impl Sources<'_> {
         }
         for (backend, drain) in drains.into_iter().flatten() {
             if let Some(backend) = spec.backends.get_mut(backend) {
-                backend.admin = AdminState::Draining {
-                    since: Duration::try_from_secs_f64(drain.since).unwrap_or_default(),
-                    deadline: drain.deadline.map(Duration::from_secs),
-                };
+                let (since, deadline) = drain.by_uptime();
+                backend.admin = AdminState::Draining { since, deadline };
             }
         }
         Arc::new(spec)

@@ -24,13 +24,13 @@ type Kind = (bool, [u8; 2], BTreeSet<IpNet>);
 /// Protocol, port, and the port that it leads to (0: itself).
 type Ports = BTreeSet<(Proto, u16, u16)>;
 
-/// What the command line must have said for the maps to be what they are, besides what is `declared`. Since when a drain lasts isn't
-/// known: `now`, since the Unix epoch.
+/// What the command line must have said for the maps to be what they are, besides what is `declared`. `drain`: what is noted of a drain, since
+/// nobody knows when it began.
 pub fn runtime(
     actual: &Actual,
     own: &OwnAddresses,
     declared: &BTreeMap<&str, &ServiceSpec>,
-    now: Duration,
+    drain: &RuntimeDrain,
 ) -> Runtime {
     let groups: BTreeMap<u64, &str> = declared
         .values()
@@ -54,8 +54,12 @@ pub fn runtime(
             let live = actual.backend(*id).is_some_and(|record| record.retired == 0);
             let Some(block) = actual.block(id.block()).filter(|_| live) else { continue };
             let (weight, limit) = (block.weight[id.slot()], block.limit[id.slot()]);
+            let v6 = actual.backend(*id).and_then(|b| b.address()).is_some_and(|a| a.is_ipv6());
+            // Its service's address of that family may be another's by now: it takes nobody new.
+            if known.is_none() && !has_family(service, v6) {
+                continue;
+            }
             if known.is_none_or(|spec| !spec.backends.contains_key(backend)) {
-                let v6 = actual.backend(*id).and_then(|b| b.address()).is_some_and(|a| a.is_ipv6());
                 let added = RuntimeBackend {
                     // While it started slowly its weight was counted in hundredths.
                     weight: u16::try_from(weight)
@@ -67,12 +71,16 @@ pub fn runtime(
                 runtime.backends.entry(name.clone()).or_default().insert(backend.clone(), added);
             }
             if weight == 0 {
-                let drain = RuntimeDrain { since: now.as_secs_f64(), deadline: None };
-                runtime.drains.entry(name.clone()).or_default().insert(backend.clone(), drain);
+                runtime.drains.entry(name.clone()).or_default().insert(backend.clone(), drain.clone());
             }
         }
     }
     runtime
+}
+
+/// Is a service at any address of a family?
+fn has_family(service: &ActualService, v6: bool) -> bool {
+    service.ports.keys().any(|(vip, ..)| vip.is_ipv6() == v6)
 }
 
 /// A service that was recovered, as the file's.
@@ -154,6 +162,7 @@ fn kind(actual: &Actual, entry: &Service) -> Kind {
 
 fn frontend((kind, ports): (Kind, Ports), addresses: Vec<IpAddr>) -> FrontendDecl {
     let (local, [elsewhere, pod], sources) = kind;
+    let sources = of_families(sources, &addresses);
     let forwarding = Forwarding { pod: forward(pod), elsewhere: forward(elsewhere) };
     FrontendDecl {
         addresses: addresses.iter().map(ToString::to_string).collect(),
@@ -162,6 +171,20 @@ fn frontend((kind, ports): (Kind, Ports), addresses: Vec<IpAddr>) -> FrontendDec
         source_ranges: Some(sources.iter().map(ToString::to_string).collect()),
         forward: Some(ForwardDecl::from(forwarding)),
     }
+}
+
+/// Source ranges, as far as they are of the addresses' families: another service may have the other family's. Where that leaves none, nobody is let
+/// in, as before.
+fn of_families(sources: BTreeSet<IpNet>, addresses: &[IpAddr]) -> BTreeSet<IpNet> {
+    let has = |v6: bool| addresses.iter().any(|address| address.is_ipv6() == v6);
+    let all = sources.len();
+    let mut own: BTreeSet<IpNet> = sources.into_iter().filter(|range| has(range.addr().is_ipv6())).collect();
+    if own.is_empty() && all > 0 {
+        let nobody: IpAddr =
+            if has(true) { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        own.insert(nobody.into());
+    }
+    own
 }
 
 fn forward(code: u8) -> ForwardKind {

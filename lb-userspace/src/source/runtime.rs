@@ -10,6 +10,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+mod drain;
+
+pub use drain::{LONGEST, RuntimeDrain};
+
+use self::drain::Now;
 use super::{SourceError, decl::ServiceDecl};
 
 /// Version of the file's form.
@@ -68,16 +73,6 @@ pub struct RuntimeBackend {
     pub local: bool,
 }
 
-/// A drain.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RuntimeDrain {
-    /// Seconds since the Unix epoch.
-    pub since: f64,
-    /// Seconds it may take.
-    pub deadline: Option<u64>,
-}
-
 impl Runtime {
     /// Reads the state file. A missing one is an empty state. `Err`: it is there and can't be used, and why.
     pub fn load(path: &Path) -> Result<Self, String> {
@@ -94,7 +89,12 @@ impl Runtime {
             Ok(Form { version }) if version != VERSION => {
                 Err(format!("version {version} is not {VERSION}; another version of this program wrote it"))
             }
-            _ => serde_json::from_slice::<Self>(&text).map_err(|e| e.to_string()),
+            _ => {
+                let mut state: Self = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+                let now = Now::read();
+                state.drains.values_mut().flat_map(BTreeMap::values_mut).for_each(|drain| drain.adopt(&now));
+                Ok(state)
+            }
         }
     }
 
@@ -113,7 +113,7 @@ impl Runtime {
         self.save(path)?;
         Ok(format!(
             "state file {} can't be used ({why}); it is kept as {}. What is in force was taken from the kernel instead: \
-             drains without their deadlines; check \"flowpin service list\", or stop the agent, repair that file and put it back",
+             drains without their deadlines, and what drains with weight 1; check \"flowpin service list\", or stop the agent, repair that file and put it back",
             path.display(),
             aside.display()
         ))

@@ -6,15 +6,19 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use flowpin::api::{
-    control::Control,
-    error::ApiError,
-    server,
-    types::{
-        BackendAdd, BackendView, Candidate, Closed, ConnectionClose, ConnectionFilter, ConnectionQuery,
-        ConnectionView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, ForwardDecl, FrontendView,
-        InterfaceView, ServiceAdd, ServiceView, StatsView, StatusView, WarningView,
+use flowpin::{
+    api::{
+        control::Control,
+        error::ApiError,
+        server,
+        types::{
+            BackendAdd, BackendView, Candidate, Closed, ConnectionClose, ConnectionFilter, ConnectionQuery,
+            ConnectionView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, ForwardDecl,
+            FrontendView, InterfaceView, ServiceAdd, ServiceView, StatsView, StatusView, WarningView,
+        },
     },
+    datapath::Clock,
+    observe::metrics::{Node, Page},
 };
 use futures::{
     StreamExt as _,
@@ -313,8 +317,9 @@ impl Control for Fake {
         let drops = BTreeMap::from([("no_backend".to_string(), 3), ("stray".to_string(), 0)]);
         Ok(StatsView { services: self.world().services.clone(), drops })
     }
-    async fn metrics(&self) -> Result<String, ApiError> {
-        Ok("flowpin_build_info 1\n# EOF\n".into())
+    async fn metrics(&self) -> Result<Page, ApiError> {
+        let node = Node { kernel: "6.1".into(), ..Node::default() };
+        Ok(Page::new(Arc::default(), Arc::default(), Clock::at(250), node))
     }
     async fn ready(&self) -> bool {
         self.world().problems.is_empty()

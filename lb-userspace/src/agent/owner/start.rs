@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use super::{Field, Owner, TABLES};
@@ -13,7 +13,7 @@ use crate::{
     datapath::{DatapathError, Maps, attach::Attachments, pin::PinDir, roles::Roles, sockets::Hooks},
     model::ServiceSpec,
     reconcile::{Ground as _, Input, transition},
-    source::{Config, Good, Runtime, SourceError, Sources, config, recover},
+    source::{Config, Good, Runtime, SourceError, Sources, config, recover, runtime::RuntimeDrain},
 };
 
 /// What an agent starts from.
@@ -163,7 +163,6 @@ impl Owner {
     /// nothing can be read.
     fn recover(&mut self, seen: &Seen) {
         let (own, path) = (seen.own(), self.config.state_file.clone());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let loaded = Runtime::load(&path);
         self.runtime = loaded.as_ref().cloned().unwrap_or_default();
         let state = self.shared.read();
@@ -174,7 +173,7 @@ impl Owner {
         };
         let known: Vec<Arc<ServiceSpec>> = all.iter().filter_map(spec).collect();
         let known = known.iter().map(|spec| (spec.name.as_str(), spec.as_ref())).collect();
-        let mut found = recover::runtime(&state.actual, &own, &known, now);
+        let mut found = recover::runtime(&state.actual, &own, &known, &RuntimeDrain::begin(None));
         drop(state);
         // Services that the file has, or may have.
         let names = sources.names();

@@ -84,7 +84,7 @@ fn backends() {
     let mut twice = service("a", "10.96.0.10", &["80/tcp"], &["10.0.0.1:80"]);
     let again = make_backend("a", "10.0.0.1:80", Some(2), None, false, true).unwrap();
     assert!(twice.add(again).unwrap_err().to_string().contains("10.0.0.1:80 is declared twice"));
-    let text = refusal(vec![service("a", "10.96.0.10", &["80/tcp"], &["10.96.0.10:8080"])]);
+    let text = refusal(vec![service("a", "10.96.0.10", &["80/tcp"], &["10.96.0.10:80"])]);
     assert!(text.contains("is the VIP of service \"a\""), "{text}");
     assert!(
         parse_backend("a", "nonsense").unwrap_err().to_string().contains("\"nonsense\" is not an address")
@@ -189,8 +189,12 @@ fn frontends() {
     assert!(text.contains("79-80/tcp") && text.contains("overlap at 10.96.0.1"), "{text}");
     let text = refusal(vec![good.clone(), service("t", "fd96::1", &["80-90/tcp"], &[])]);
     assert!(text.contains("overlap at fd96::1 port 81:8080/tcp"), "{text}");
-    let text = refusal(vec![good.clone(), service("t", "10.9.9.9", &["80/tcp"], &["192.0.2.1:1"])]);
-    assert!(text.contains("192.0.2.1:1 is the VIP of service \"s\""), "{text}");
+    let text = refusal(vec![good.clone(), service("t", "10.9.9.9", &["80/tcp"], &["192.0.2.1:30080"])]);
+    assert!(text.contains("192.0.2.1:30080 is the VIP of service \"s\""), "{text}");
+    // Beside the port of one service there may be a server of another.
+    assert!(
+        Desired::new(vec![good.clone(), service("t", "10.9.9.9", &["80/tcp"], &["192.0.2.1:1"])]).is_ok()
+    );
     assert!(refusal(vec![with(vec![at(&[], &["1/tcp"])], &[])]).contains("no address"));
     assert!(refusal(vec![with(vec![at(&["10.9.9.9"], &[])], &[])]).contains("no ports"));
     // One family's source ranges shut the other out: that is a slip.

@@ -62,6 +62,9 @@ struct RawTimeouts {
     udp: Option<String>,
 }
 
+/// Most checks in a row that it may take to change a backend's health.
+const MOST_IN_A_ROW: u32 = 1_000;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawHealth {
@@ -122,11 +125,19 @@ impl RawHealth {
         let not_web = !web && (self.path.is_some() || self.expect.is_some() || self.host.is_some());
         let not_grpc = self.service.is_some() && !matches!(probe, Probe::Grpc { .. });
         let panic = self.panic.unwrap_or(0);
-        if rise == 0 || fall == 0 || panic > 100 || bad_path || bad_status || not_web || not_grpc {
+        let row = 1..=MOST_IN_A_ROW;
+        if !row.contains(&rise)
+            || !row.contains(&fall)
+            || panic > 100
+            || bad_path
+            || bad_status
+            || not_web
+            || not_grpc
+        {
             return Err(ModelError::NotKnown {
                 what: "health setting of type",
                 text: self.kind,
-                known: "rise and fall from 1; panic from 0 to 100 (%); path (/...), host and expect (100 to 599) with http and https, service \
+                known: "rise and fall from 1 to 1000; panic from 0 to 100 (%); path (/...), host and expect (100 to 599) with http and https, service \
                         with grpc only",
             });
         }

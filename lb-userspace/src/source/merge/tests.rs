@@ -13,7 +13,7 @@ fn runtime() -> Runtime {
     for address in ["10.0.0.1", "10.0.0.2", "fd00::1"] {
         runtime.backends.entry("a".into()).or_default().insert(address.into(), backend.clone());
     }
-    let drain = RuntimeDrain { since: 1.0, deadline: Some(9) };
+    let drain = RuntimeDrain::begin(Some(9));
     runtime.drains.entry("a".into()).or_default().insert("10.0.0.1".into(), drain);
     runtime
 }

@@ -29,7 +29,7 @@ fn sample() -> Runtime {
     );
     let backend = RuntimeBackend { weight: 2, max_connections: Some(9), local: true };
     state.backends.entry("app".into()).or_default().insert("10.0.0.1".into(), backend);
-    let drain = RuntimeDrain { since: 1.5, deadline: Some(60) };
+    let drain = RuntimeDrain::begin(Some(60));
     state.drains.entry("app".into()).or_default().insert("10.0.0.1".into(), drain);
     state
 }
@@ -39,8 +39,9 @@ fn survives_a_round_trip() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("deep/state.json");
     assert_eq!(Runtime::load(&path).unwrap(), Runtime::default());
-    sample().save(&path).unwrap();
-    assert_eq!(Runtime::load(&path).unwrap(), sample());
+    let sample = sample();
+    sample.save(&path).unwrap();
+    assert_eq!(Runtime::load(&path).unwrap(), sample);
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
 }
 
@@ -48,14 +49,15 @@ fn survives_a_round_trip() {
 fn half_a_file_is_kept_aside_and_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.json");
-    sample().save(&path).unwrap();
+    let sample = sample();
+    sample.save(&path).unwrap();
     let whole = std::fs::read(&path).unwrap();
     let half = &whole[..whole.len() / 2];
     std::fs::write(&path, half).unwrap();
     let why = Runtime::load(&path).unwrap_err();
     assert_eq!(std::fs::read(&path).unwrap(), half, "reading changes nothing");
-    let report = sample().put_aside(&path, &why).unwrap();
-    assert_eq!(Runtime::load(&path).unwrap(), sample());
+    let report = sample.put_aside(&path, &why).unwrap();
+    assert_eq!(Runtime::load(&path).unwrap(), sample);
     let aside = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
     let aside: Vec<_> = aside.filter(|other| *other != path).collect();
     assert_eq!(std::fs::read(&aside[0]).unwrap(), half);

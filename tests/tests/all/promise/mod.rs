@@ -6,6 +6,7 @@ mod anywhere;
 mod attach;
 mod balance;
 mod close;
+mod deadlines;
 mod devices;
 mod errors;
 mod fallback;

@@ -205,7 +205,7 @@ impl Machine {
             }
             Op::RemoveBackend(n, b) => runtime.forget_backend(&name(n), &backend(b)),
             Op::Drain(n, b) => {
-                let drain = RuntimeDrain { since: 1.0, deadline: None };
+                let drain = RuntimeDrain::begin(None);
                 runtime.drains.entry(name(n)).or_default().insert(backend(b), drain);
             }
             Op::Undrain(n, b) => {

@@ -1,0 +1,140 @@
+//! What the agent can say of its state, counts and connections.
+
+use std::{
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Instant,
+};
+
+use lb_common::abi::{BackendId, Reason, ServiceId};
+
+use super::shared::Shared;
+use crate::{
+    api::types::{ConnectionFilter, ConnectionView, ServiceView, StatsView},
+    conntrack::{Directory, matches::Place},
+    datapath::{Clock, DatapathError},
+    observe::{
+        Snapshot,
+        connections::{self, Order},
+        metrics::{DurationRow, Node, Page, Rows},
+        views,
+    },
+};
+
+impl Shared {
+    /// All counts, as of a moment after `since`. Whoever asks while one is taken for somebody else gets the same, if it is
+    /// young enough. Takes a while: for a thread that may block.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    fn snapshot(&self, since: Instant) -> Result<Arc<Snapshot>, DatapathError> {
+        let mut taken = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, snapshot)) = &*taken
+            && *when >= since
+            && let Some(snapshot) = snapshot.upgrade()
+        {
+            return Ok(snapshot);
+        }
+        let began = Instant::now();
+        let blocks = self.directory().blocks();
+        let snapshot = Arc::new(Snapshot::take(&self.maps, self.census(), blocks)?);
+        *taken = Some((began, Arc::downgrade(&snapshot)));
+        Ok(snapshot)
+    }
+
+    /// Counts of one service's backends, as of now.
+    pub fn counts_of(&self, service: &str) -> Snapshot {
+        let ids: Vec<BackendId> = {
+            let state = self.read();
+            let backends = state.actual.service(service).map(|s| s.backends.values().copied().collect());
+            backends.unwrap_or_default()
+        };
+        Snapshot::of(&self.maps, self.census(), &ids)
+    }
+
+    /// All services with counters.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn services(&self, since: Instant) -> Result<Vec<ServiceView>, DatapathError> {
+        let snapshot = self.snapshot(since)?;
+        let state = self.read();
+        Ok(state.desired.services().values().map(|s| views::service(s, &state, &snapshot)).collect())
+    }
+
+    /// What connections are looked for in.
+    pub const fn place<'a>(&'a self, directory: &'a Directory) -> Place<'a> {
+        Place { tables: &self.tables, sockets: &self.sockets, clock: self.clock, directory }
+    }
+
+    /// Connections that match.
+    pub fn connections(
+        &self,
+        filter: &ConnectionFilter,
+        order: Option<Order>,
+        limit: Option<usize>,
+    ) -> Vec<ConnectionView> {
+        connections::list(self.place(&self.directory()), filter, order, limit)
+    }
+
+    /// The same, as they come, until `visit` has enough.
+    pub fn stream(&self, filter: &ConnectionFilter, visit: impl FnMut(ConnectionView) -> bool) {
+        connections::stream(self.place(&self.directory()), filter, visit);
+    }
+
+    /// Counters.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn stats(&self, since: Instant) -> Result<StatsView, DatapathError> {
+        let drops = Reason::ALL.iter().map(|r| (r.name().to_string(), self.maps.reason(*r))).collect();
+        Ok(StatsView { services: self.services(since)?, drops })
+    }
+
+    /// What the metrics page says, read at one time.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn figures(&self) -> Result<Figures, DatapathError> {
+        let snapshot = self.snapshot(Instant::now())?;
+        let mut rows = Rows::default();
+        let ids: Vec<(ServiceId, String)> = {
+            let state = self.read();
+            state.desired.services().values().for_each(|spec| rows.add(spec, &state, &snapshot));
+            state.actual.services().iter().map(|(id, s)| (*id, s.name.clone())).collect()
+        };
+        let all = self.maps.all_durations(ids.last().map_or(0, |(id, _)| id + 1))?;
+        let durations =
+            ids.into_iter().filter_map(|(id, name)| Some(DurationRow::new(&name, *all.get(id as usize)?)));
+        let census = self.census();
+        Ok(Figures {
+            rows: Arc::new(rows),
+            durations: Arc::new(durations.collect()),
+            node: Node {
+                reasons: Reason::ALL.iter().map(|r| (*r, self.maps.reason(*r))).collect(),
+                entries: census.flows,
+                capacity: self.max_flows.into(),
+                clients: (self.bound.load(Ordering::Relaxed), self.clients.capacity().into()),
+                timed_out: self.timed_out.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+                drift: census.drift,
+                reconcile: Some(self.reconcile.clone()),
+                kernel: self.kernel.clone(),
+                rejected: self.read().rejected.iter().map(views::rejected).collect(),
+            },
+        })
+    }
+}
+
+/// What pages are written from.
+#[derive(Clone)]
+pub struct Figures {
+    rows: Arc<Rows>,
+    durations: Arc<Vec<DurationRow>>,
+    node: Node,
+}
+
+impl Figures {
+    /// A page.
+    pub fn page(self, clock: Clock) -> Page {
+        Page::new(self.rows, self.durations, clock, self.node)
+    }
+}

@@ -1,0 +1,134 @@
+//! The agent's tasks: one that panics is reported and started again, and all end together.
+
+use std::{any::Any, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+use super::down;
+
+/// How long a task that has panicked rests.
+const REST: Duration = Duration::from_secs(1);
+/// A task that has gone on for so long since it panicked is well again.
+const WELL: Duration = Duration::from_secs(600);
+
+/// What is to be known of a task.
+pub enum Fate {
+    /// It has panicked, and is started again. In words, and how often it has so far.
+    Panicked(String, u64),
+    /// It has gone on for a while since.
+    Well,
+}
+
+/// To whom it is told.
+pub type Tell = Arc<dyn Fn(&'static str, Fate) + Send + Sync>;
+
+/// See the module.
+pub struct Tasks {
+    tell: Tell,
+    stopped: watch::Receiver<bool>,
+    running: JoinSet<()>,
+}
+
+impl Tasks {
+    /// None yet. They are to end when `stopped` is true.
+    pub fn new(tell: Tell, stopped: watch::Receiver<bool>) -> Self {
+        Self { tell, stopped, running: JoinSet::new() }
+    }
+
+    /// Starts a task that goes on until it is told to stop, or has nothing more to do.
+    pub fn keep<R>(&mut self, name: &'static str, task: impl Fn(watch::Receiver<bool>) -> R + Send + 'static)
+    where
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let (tell, stopped) = (self.tell.clone(), self.stopped.clone());
+        self.running.spawn(async move {
+            let mut panics = 0;
+            loop {
+                // In a set of its own: it ends if this one is dropped.
+                let mut one = JoinSet::new();
+                one.spawn(task(stopped.clone()));
+                let mut ended = None;
+                if panics > 0 {
+                    ended = timeout(WELL, one.join_next()).await.ok();
+                    if ended.is_none() {
+                        tell(name, Fate::Well);
+                    }
+                }
+                let ended = match ended {
+                    Some(ended) => ended,
+                    None => one.join_next().await,
+                };
+                let Some(Err(error)) = ended else { return };
+                let Ok(panic) = error.try_into_panic() else { return };
+                panics += 1;
+                tell(name, Fate::Panicked(words(panic.as_ref()), panics));
+                if timeout(REST, down(stopped.clone())).await.is_ok() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Waits until all have ended, for so long at most. True: all have.
+    pub async fn end(mut self, limit: Duration) -> bool {
+        let all = async { while self.running.join_next().await.is_some() {} };
+        timeout(limit, all).await.is_ok()
+    }
+}
+
+/// What a panic says.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason given".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    };
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_is_reported_and_started_again() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let starts = Arc::new(AtomicU64::default());
+        let (stop, stopped) = watch::channel(false);
+        let tell = {
+            let told = told.clone();
+            Arc::new(move |name, fate| match fate {
+                Fate::Panicked(why, count) => told.lock().unwrap().push(format!("{name}: {why} ({count})")),
+                Fate::Well => told.lock().unwrap().push(format!("{name}: well")),
+            })
+        };
+        let mut tasks = Tasks::new(tell, stopped);
+        let begun = starts.clone();
+        tasks.keep("sweeper", move |stopped| {
+            let start = begun.fetch_add(1, Ordering::Relaxed);
+            async move {
+                assert!(start >= 2, "start {start}");
+                down(stopped).await;
+            }
+        });
+        tokio::time::sleep(WELL * 2).await;
+        assert_eq!(starts.load(Ordering::Relaxed), 3);
+        let wanted = ["sweeper: start 0 (1)", "sweeper: start 1 (2)", "sweeper: well"];
+        assert_eq!(*told.lock().unwrap(), wanted);
+        stop.send_replace(true);
+        assert!(tasks.end(REST).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_does_not_listen_holds_nobody_up() {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = Tasks::new(Arc::new(|_, _| {}), stopped);
+        tasks.keep("deaf", |_| std::future::pending());
+        tasks.keep("attentive", down);
+        stop.send_replace(true);
+        let began = tokio::time::Instant::now();
+        assert!(!tasks.end(REST).await);
+        assert_eq!(began.elapsed(), REST);
+    }
+}

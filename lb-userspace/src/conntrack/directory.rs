@@ -1,0 +1,82 @@
+//! Whose each backend is, and what its service says of its connections: as of one moment, for walks over the tables.
+
+use std::collections::{HashMap, HashSet};
+
+use lb_common::{
+    abi::{BLOCK_SLOTS, BackendId, ServiceId},
+    expiry::Timeouts,
+};
+
+use crate::{model::Desired, reconcile::Actual};
+
+/// Nobody's.
+const NOBODY: ServiceId = ServiceId::MAX;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Directory {
+    /// Services by backend id.
+    services: Vec<ServiceId>,
+    names: HashMap<ServiceId, String>,
+    /// Timeouts of services that have their own.
+    timeouts: HashMap<ServiceId, Timeouts>,
+    /// Backends that are no longer declared.
+    pub retired: HashSet<BackendId>,
+    /// Is there anything that isn't declared any more?
+    pub leftovers: bool,
+}
+
+impl Directory {
+    /// As of now.
+    pub fn new(desired: &Desired, actual: &Actual) -> Self {
+        let mut directory = Self::default();
+        for (id, backend) in actual.backends() {
+            let at = id.0 as usize;
+            if directory.services.len() <= at {
+                directory.services.resize(at + 1, NOBODY);
+            }
+            directory.services[at] = backend.service;
+            if backend.retired != 0 {
+                directory.retired.insert(id);
+            }
+        }
+        for (id, service) in actual.services() {
+            directory.names.insert(*id, service.name.clone());
+            match desired.services().get(&service.name) {
+                None => directory.leftovers = true,
+                Some(spec) if spec.timeouts != Default::default() => {
+                    directory.timeouts.insert(*id, spec.timeouts.limits());
+                }
+                Some(_) => {}
+            }
+        }
+        directory.leftovers |= !directory.retired.is_empty();
+        directory
+    }
+
+    /// Blocks of backends in use: up to the last one.
+    pub fn blocks(&self) -> u32 {
+        self.services.len().div_ceil(BLOCK_SLOTS) as u32
+    }
+
+    /// The service of a backend.
+    pub fn service(&self, backend: BackendId) -> Option<ServiceId> {
+        self.services.get(backend.0 as usize).copied().filter(|service| *service != NOBODY)
+    }
+
+    /// Its name; empty: nobody's.
+    pub fn name(&self, backend: BackendId) -> &str {
+        self.service(backend).and_then(|id| self.names.get(&id)).map_or("", String::as_str)
+    }
+
+    /// A service's name.
+    pub fn name_of(&self, service: ServiceId) -> Option<&str> {
+        self.names.get(&service).map(String::as_str)
+    }
+
+    /// Timeouts of a service's connections.
+    pub fn timeouts(&self, service: Option<ServiceId>) -> &Timeouts {
+        const DEFAULT: Timeouts = Timeouts::DEFAULT;
+        service.and_then(|id| self.timeouts.get(&id)).unwrap_or(&DEFAULT)
+    }
+}

@@ -1,0 +1,260 @@
+//! Who is to be closed, and why. Pure: what is known in, a decision out. It is the [closer](super::closer) that closes.
+
+use std::{collections::HashSet, time::Duration};
+
+use lb_common::{
+    abi::{Addr4, Addr6, BackendId, Proto, ServiceId, sweep::Request},
+    expiry::{Timeout, Verdict},
+    flow_state::Word,
+};
+
+use crate::{
+    model::{AdminState, Desired, Fate, ServiceSpec, Standings},
+    reconcile::Actual,
+};
+
+/// Why a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Its backend's drain has reached its deadline.
+    Deadline,
+    /// Its backend fails its health checks.
+    Unhealthy,
+    /// Its backend or its service is no longer declared.
+    Removal,
+    /// An operator asked for it.
+    Operator,
+    /// It has run into a timeout.
+    Timeout(Timeout),
+}
+
+impl Cause {
+    /// In words.
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::Deadline => "the deadline of a drain has passed",
+            Self::Unhealthy => "the backend is unhealthy",
+            Self::Removal => "the backend is no longer declared",
+            Self::Operator => "an operator asked for it",
+            Self::Timeout(timeout) => timeout.name(),
+        }
+    }
+
+    /// Classes of urgency: the most urgent is 0.
+    pub const CLASSES: usize = 6;
+    /// The class of those that are closed and whose ends are to be told again.
+    pub const UNTOLD: usize = 5;
+
+    /// How urgent it is.
+    pub const fn class(self) -> usize {
+        match self {
+            Self::Deadline => 0,
+            Self::Unhealthy => 1,
+            Self::Removal => 2,
+            Self::Operator => 3,
+            Self::Timeout(_) => 4,
+        }
+    }
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum How {
+    /// Both ends are reset, whatever happens.
+    Reset,
+    /// Both ends are reset, unless something has happened since it was looked at.
+    Expire,
+    /// It is forgotten: UDP has nobody who could be told.
+    Forget,
+    /// It is closed, and not both ends have heard of it.
+    Tell,
+}
+
+impl How {
+    /// What becomes of a flow whose connection is to be closed whatever it does. `None`: it doesn't count any more.
+    pub fn close(word: Word, proto: Proto) -> Option<Self> {
+        word.counted().then_some(if proto == Proto::TCP { Self::Reset } else { Self::Forget })
+    }
+
+    /// What becomes of one by a verdict, and why; `None`: there is nothing to close.
+    pub const fn expire(verdict: Verdict) -> Option<(Self, Timeout)> {
+        match verdict {
+            Verdict::Expire(timeout) => Some((Self::Expire, timeout)),
+            Verdict::End(timeout) => Some((Self::Reset, timeout)),
+            Verdict::Keep | Verdict::Remove(_) => None,
+        }
+    }
+}
+
+/// A flow as it was looked at.
+#[derive(Clone, Copy, Debug)]
+pub enum Pinned {
+    /// IPv4.
+    V4(Request<Addr4>),
+    /// IPv6.
+    V6(Request<Addr6>),
+}
+
+/// A connection to be closed.
+#[derive(Clone, Copy, Debug)]
+pub struct Victim {
+    /// Whose it is.
+    pub service: ServiceId,
+    /// What is to be done.
+    pub how: How,
+    /// Which it is.
+    pub flow: Pinned,
+}
+
+/// Whose connections are to be closed at one moment.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    /// Backends, each once.
+    pub backends: Vec<(BackendId, Cause)>,
+    /// The next deadline, by the uptime.
+    pub next: Option<Duration>,
+}
+
+/// Backends whose connections are to be closed now, by what their services say. `departed`: services that are no longer
+/// declared and whose connections go with them. `now`: the uptime.
+pub fn due(
+    desired: &Desired,
+    actual: &Actual,
+    standings: &Standings,
+    departed: &HashSet<String>,
+    now: Duration,
+) -> Due {
+    let mut due = Due::default();
+    for service in desired.services().values().filter(|s| s.fates != Default::default()) {
+        of_service(&mut due, service, actual, standings, now);
+    }
+    for service in departed.iter().filter_map(|name| actual.service(name)) {
+        due.backends.extend(service.backends.values().map(|id| (*id, Cause::Removal)));
+    }
+    due
+}
+
+fn of_service(due: &mut Due, service: &ServiceSpec, actual: &Actual, standings: &Standings, now: Duration) {
+    let Some(there) = actual.service(&service.name) else { return };
+    for (name, id) in &there.backends {
+        let declared = service.backends.get(name);
+        // Its name is declared, and somebody else has it: this one is on its way out.
+        let retired = || actual.backend(*id).is_some_and(|b| b.retired != 0);
+        let cause = match declared.filter(|_| !retired()) {
+            None => (service.fates.removal == Fate::Reset).then_some(Cause::Removal),
+            Some(backend) => {
+                let unhealthy =
+                    service.fates.unhealthy == Fate::Reset && !standings.of(&service.name, name).healthy;
+                deadline(due, service, backend.admin, now).or(unhealthy.then_some(Cause::Unhealthy))
+            }
+        };
+        due.backends.extend(cause.map(|cause| (*id, cause)));
+    }
+}
+
+/// Has a backend's drain reached its deadline? If not, notes when it will.
+fn deadline(due: &mut Due, service: &ServiceSpec, admin: AdminState, now: Duration) -> Option<Cause> {
+    let AdminState::Draining { since, deadline: Some(deadline) } = admin else { return None };
+    if service.fates.deadline != Fate::Reset {
+        return None;
+    }
+    let end = since.saturating_add(deadline);
+    if now >= end {
+        return Some(Cause::Deadline);
+    }
+    due.next = Some(due.next.map_or(end, |next| next.min(end)));
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::abi::Backend;
+
+    use super::*;
+    use crate::{
+        model::{Fates, Frontend, service::make_backend},
+        reconcile::Step,
+    };
+
+    const ID: BackendId = BackendId(16);
+    const OTHER: BackendId = BackendId(17);
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    /// A service with two backends, the first as `admin` says.
+    fn service(fates: Fates, admin: AdminState) -> ServiceSpec {
+        let (addresses, ports) = (vec!["10.96.0.1".parse().unwrap()], vec!["80/tcp".parse().unwrap()]);
+        let frontend = Frontend { addresses, ports, ..Frontend::default() };
+        let mut service = ServiceSpec::new("s", vec![frontend], false);
+        service.fates = fates;
+        for (i, address) in ["10.0.0.1:80", "10.0.0.2:80"].into_iter().enumerate() {
+            let mut backend = make_backend("s", address, None, None, false, false).unwrap();
+            if i == 0 {
+                backend.admin = admin;
+            }
+            service.add(backend).unwrap();
+        }
+        service
+    }
+
+    fn actual() -> Actual {
+        let mut actual = Actual::default();
+        actual.apply(&Step::Name { service: 1, name: Some("s".into()) });
+        for (id, address) in [(ID, "10.0.0.1"), (OTHER, "10.0.0.2")] {
+            let value = Backend::new(address.parse().unwrap(), Some(80), 1);
+            actual.apply(&Step::Backend { id, value });
+        }
+        actual
+    }
+
+    fn at(now: u64, service: ServiceSpec, healthy: bool) -> Due {
+        let desired = Desired::new(vec![service]).unwrap();
+        let mut standings = Standings::default();
+        standings.entry("s", "10.0.0.2:80").healthy = healthy;
+        due(&desired, &actual(), &standings, &HashSet::new(), seconds(now))
+    }
+
+    #[test]
+    fn a_deadline_is_due_when_it_is_and_not_before() {
+        let fates = Fates { deadline: Fate::Reset, ..Fates::default() };
+        let drain = |deadline| AdminState::Draining { since: seconds(100), deadline };
+        let early = at(107, service(fates, drain(Some(seconds(8)))), false);
+        assert_eq!(early, Due { backends: Vec::new(), next: Some(seconds(108)) });
+        let now = at(108, service(fates, drain(Some(seconds(8)))), false);
+        assert_eq!(now, Due { backends: vec![(ID, Cause::Deadline)], next: None });
+        assert_eq!(at(108, service(Fates::default(), drain(Some(seconds(8)))), false), Due::default());
+        assert_eq!(at(u64::MAX, service(fates, drain(None)), false), Due::default());
+        assert_eq!(at(108, service(fates, drain(Some(Duration::MAX))), false).next, Some(Duration::MAX));
+    }
+
+    #[test]
+    fn who_is_unhealthy_or_gone_is_due_if_the_service_says_so() {
+        let unhealthy = Fates { unhealthy: Fate::Reset, ..Fates::default() };
+        let removal = Fates { removal: Fate::Reset, ..Fates::default() };
+        let due = |fates, healthy| at(0, service(fates, AdminState::Active), healthy).backends;
+        assert_eq!(due(unhealthy, false), [(OTHER, Cause::Unhealthy)]);
+        assert_eq!(due(unhealthy, true), []);
+        assert_eq!(due(removal, false), []);
+        let mut one = service(removal, AdminState::Active);
+        one.backends.remove("10.0.0.1:80");
+        assert_eq!(at(0, one, true).backends, [(ID, Cause::Removal)]);
+        let departed = HashSet::from(["s".to_string()]);
+        let gone = super::due(&Desired::default(), &actual(), &Standings::default(), &departed, seconds(0));
+        assert_eq!(gone.backends, [(ID, Cause::Removal), (OTHER, Cause::Removal)]);
+    }
+
+    #[test]
+    fn only_what_counts_is_closed_and_udp_is_forgotten() {
+        use lb_common::flow_state::Phase;
+        for (phase, proto, wanted) in [
+            (Phase::ESTABLISHED, Proto::TCP, Some(How::Reset)),
+            (Phase::UDP, Proto::UDP, Some(How::Forget)),
+            (Phase::CLOSED, Proto::TCP, None),
+            (Phase::RESET, Proto::TCP, None),
+        ] {
+            assert_eq!(How::close(Word::new(phase, 9), proto), wanted, "{phase:?}");
+        }
+    }
+}
