@@ -4,8 +4,11 @@ use std::{env, fs, path::PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-env-changed=FLOWPIN_BPF_OBJECT");
+    let name =
+        if env::var_os("CARGO_FEATURE_NEXT").is_some() { "flowpin-bpf-next.o" } else { "flowpin-bpf.o" };
     let default = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"))
-        .join("../target/bpf/flowpin-bpf.o");
+        .join("../target/bpf")
+        .join(name);
     let object = env::var_os("FLOWPIN_BPF_OBJECT").map_or(default, PathBuf::from);
     println!("cargo:rerun-if-changed={}", object.display());
     let bytes = fs::read(&object).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Measures Flowpin beside its peers and writes down what came out. `cargo xtask bench` builds and calls it.
 
+mod agent;
 mod beside;
 mod measure;
 mod micro;
@@ -19,6 +20,8 @@ pub enum Part {
     Packets,
     /// Real connections, beside peers.
     Network,
+    /// What the agent takes beside 10,000 services; only if it is asked for. FLOWPIN_BIN: of another build
+    Agent,
 }
 
 /// What is measured, and how thoroughly.
@@ -53,6 +56,10 @@ fn main() -> anyhow::Result<()> {
     );
     if let Some(other) = &options.beside {
         println!("{}", beside::run(other, &options)?);
+        return Ok(());
+    }
+    if options.only == Some(Part::Agent) {
+        println!("{}", agent::run()?);
         return Ok(());
     }
     let wanted = |part| options.only.is_none_or(|only| only == part);

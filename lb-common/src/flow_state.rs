@@ -68,6 +68,27 @@ const BOUND: u64 = 1 << 13;
 const TOLD_CLIENT: u64 = 1 << 14;
 const TOLD_BACKEND: u64 = 1 << 15;
 
+/// How words are written, phase by phase and flag by flag: agents take flows over from others only if they write them alike.
+pub const ENCODING: [u64; 17] = [
+    Phase::SYN_SENT.0 as u64,
+    Phase::ESTABLISHED.0 as u64,
+    Phase::CLOSING.0 as u64,
+    Phase::CLOSED.0 as u64,
+    Phase::UDP.0 as u64,
+    Phase::GONE.0 as u64,
+    Phase::RESET.0 as u64,
+    SYNACK,
+    FIN_CLIENT,
+    FIN_BACKEND,
+    ACKED_CLIENT,
+    ACKED_BACKEND,
+    BOUND,
+    TOLD_CLIENT,
+    TOLD_BACKEND,
+    Word::new(Phase::SYN_SENT, 0).0,
+    Word::new(Phase::UDP, 0x1234_5678).0,
+];
+
 impl Word {
     /// The first word of a flow. `tag`: 47 bits that no flow of the recent past had; the 48th is always set, so that no word
     /// is 0.

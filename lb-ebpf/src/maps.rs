@@ -125,7 +125,7 @@ pub static TABLES: ArrayOfMaps<
     { MAX_SERVICES as usize * List::COUNT },
 > = ArrayOfMaps::new();
 #[btf_map]
-pub static REASONS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
+pub static REASONS: PerCpuArray<u64, { Reason::ROOM }> = PerCpuArray::new();
 #[btf_map]
 pub static DURATIONS: Array<DurationHistogram, { MAX_SERVICES as usize }> = Array::new();
 #[btf_map]
@@ -138,6 +138,10 @@ pub static LISTEN: Array<u32, 1> = Array::new();
 pub static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 pub static PAST: Array<u32, 1> = Array::new();
+/// For the tests of upgrades: one that a later version has.
+#[cfg(feature = "next")]
+#[btf_map]
+pub static NEXT: Array<u64, 16> = Array::new();
 /// Answers that may still be given, per CPU; not pinned, private to `unreachable`. Low half: tick of the last one, high half: how
 /// many were left then.
 #[btf_map]

@@ -13,6 +13,33 @@ const FLAGS: &str = "-C linker=bpf-linker -C link-arg=--btf -C debuginfo=2 -C pa
 /// Object and binary.
 pub fn all(release: bool) -> anyhow::Result<()> {
     ebpf()?;
+    agent(release)
+}
+
+/// What a later version may be, for the tests of upgrades: `target/next/flowpin`. What is built after it is this version again. Its dependencies are
+/// those of [`everything`].
+pub fn next() -> anyhow::Result<()> {
+    object("flowpin-bpf-next.o", &["--features", "next"])?;
+    run(cargo().args([
+        "build",
+        "--release",
+        "--workspace",
+        "--bin",
+        "flowpin",
+        "--features",
+        "flowpin/next",
+    ]))?;
+    let (built, next) = (root().join("target/release/flowpin"), root().join("target/next"));
+    fs::create_dir_all(&next)?;
+    // Under another name first: what has this one may be running.
+    let aside = next.join("flowpin-new");
+    fs::copy(&built, &aside)?;
+    fs::rename(aside, next.join("flowpin"))?;
+    Ok(())
+}
+
+/// The binary, which embeds the object.
+fn agent(release: bool) -> anyhow::Result<()> {
     let mut command = cargo();
     command.args(["build", "--package", "flowpin"]);
     if release {
@@ -30,6 +57,11 @@ pub fn everything() -> anyhow::Result<()> {
 
 /// The object: `target/bpf/flowpin-bpf.o`.
 pub fn ebpf() -> anyhow::Result<()> {
+    object("flowpin-bpf.o", &[])
+}
+
+/// An object, under this name in `target/bpf`.
+fn object(name: &str, features: &[&str]) -> anyhow::Result<()> {
     let linker = Command::new("bpf-linker").arg("--version").output();
     if !linker.is_ok_and(|o| o.status.success()) {
         bail!("bpf-linker is not there: run scripts/setup");
@@ -42,6 +74,7 @@ pub fn ebpf() -> anyhow::Result<()> {
     let mut command = Command::new(toolchain::cargo()?);
     command
         .args(["build", "--release", "--package", "lb-ebpf", "--bin", "flowpin-bpf"])
+        .args(features)
         .args(["-Z", "build-std=core", "--target", target])
         .arg("--target-dir")
         .arg(&out)
@@ -54,7 +87,7 @@ pub fn ebpf() -> anyhow::Result<()> {
     run(&mut command)?;
     let built =
         fs::read(out.join(target).join("release/flowpin-bpf")).context("the BPF build left no object")?;
-    let object = root().join("target/bpf/flowpin-bpf.o");
+    let object = root().join("target/bpf").join(name);
     // Written only when it is another one, so that the agent isn't built again for nothing.
     if fs::read(&object).ok().as_ref() != Some(&built) {
         fs::create_dir_all(root().join("target/bpf"))?;

@@ -32,6 +32,8 @@ enum Verb {
     },
     /// The BPF object alone: target/bpf/flowpin-bpf.o
     BuildEbpf,
+    /// What a later version may be, for the tests of upgrades: target/next/flowpin; and target/release/flowpin
+    BuildNext,
     /// Format, lints, unit and property tests, house rules, packets and real traffic (needs root)
     Test(test::Options),
     /// Every kernel of the matrix, under emulation: loads of every program, then real traffic
@@ -55,6 +57,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().verb {
         Verb::Build { release } => build::all(release),
         Verb::BuildEbpf => build::ebpf(),
+        Verb::BuildNext => build::next().and_then(|()| build::everything()),
         Verb::Test(options) => test::run(&options),
         Verb::TestKernels(options) => kernels::matrix(&options),
         Verb::Tidy => tidy::run(),

@@ -196,6 +196,9 @@ pub struct Flow<A: Addr> {
     pub backend: BackendId,
     /// Sequence number after the FIN of this direction's sender. Valid when the state says that it was seen.
     pub fin: u32,
+    /// For the tests of upgrades: what a later version may keep of a flow.
+    #[cfg(feature = "next")]
+    pub next: u64,
 }
 
 impl<A: Addr> Flow<A> {

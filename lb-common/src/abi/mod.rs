@@ -12,6 +12,8 @@ pub mod event;
 pub mod flow;
 pub mod fragment;
 pub mod interface;
+pub mod layout;
+mod meaning;
 mod pod;
 pub mod pool;
 pub mod reason;
@@ -35,7 +37,7 @@ pub use interface::Interface;
 pub use pool::{Active, BLOCK_SLOTS, BlockId, PoolBlock};
 pub use reason::Reason;
 pub use service::{Algorithm, Forward, List, Service, ServiceId, ServiceKey, ServiceName, Source, Stray};
-pub use settings::{LAYOUT, Settings};
+pub use settings::{MARK, Settings};
 pub use snat::{MAX_SOURCE_PORTS, MAX_SOURCES, SourceKey, SourcePorts, Sources};
 pub use socket::{SocketPin, SocketPlace};
 pub use vip::Vip;
@@ -92,6 +94,15 @@ pub mod maps {
     pub const LISTEN: &str = "LISTEN";
     /// One [`super::Settings`]: what the maps were made for.
     pub const SETTINGS: &str = "SETTINGS";
+    /// What lies in which map: name → text of its [`MapLayout`](super::layout::MapLayout); `VERSION` → the version that made them. Hash, made and read
+    /// by the agent alone.
+    pub const LAYOUTS: &str = "LAYOUTS";
+    /// Bytes of a name there, zero-padded.
+    pub const NAME_BYTES: usize = 32;
+    /// Bytes of a text there, zero-padded.
+    pub const LAYOUT_BYTES: usize = 1024;
+    /// Entries there.
+    pub const MAX_LAYOUTS: u32 = 256;
     /// Addresses for source NAT, IPv4: one [`super::Sources`].
     pub const SOURCES4: &str = "SOURCES4";
     /// The same for IPv6.
@@ -123,8 +134,11 @@ pub mod maps {
     pub const TC_TAILS: &str = "TAILS_TC";
     /// One `u32`: 1: flows past us have been pinned (see `pipeline::past`), so that packets to backends' own addresses may be of one. Written by the datapath.
     pub const PAST: &str = "PAST";
+    /// For the tests of upgrades: one that a later version has.
+    #[cfg(feature = "next")]
+    pub const NEXT: &str = "NEXT";
     /// All that are pinned.
-    pub const ALL: [&str; 34] = [
+    pub const ALL: [&str; 34 + cfg!(feature = "next") as usize] = [
         FLOWS4,
         FLOWS6,
         FLOW_HEADS4,
@@ -159,6 +173,8 @@ pub mod maps {
         STARTS,
         PAST,
         SETTINGS,
+        #[cfg(feature = "next")]
+        NEXT,
     ];
 }
 

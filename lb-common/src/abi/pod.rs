@@ -14,10 +14,12 @@ const fn exact<T>(bytes: usize, align: usize) {
 const _: () = {
     exact::<FlowKey<Addr4>>(4 + 4 + 2 + 2 + 1 + 3, 4);
     exact::<FlowKey<Addr6>>(16 + 16 + 2 + 2 + 1 + 3, 4);
-    exact::<Flow<Addr4>>(8 + 4 + 4 + 8 + 4 + 2 + 2 + 4 + 4 + 8 + 4 * 4, 8);
-    exact::<Flow<Addr6>>(8 + 16 + 16 + 8 + 16 + 2 + 2 + 4 + 4 + 8 + 4 * 4 + 4, 8);
-    exact::<Bucket<Addr4>>(7 * 64, 8);
-    exact::<Bucket<Addr6>>(7 * 104, 8);
+    // A word more for the tests of upgrades.
+    const NEXT: usize = cfg!(feature = "next") as usize;
+    exact::<Flow<Addr4>>(8 + 4 + 4 + 8 + 4 + 2 + 2 + 4 + 4 + 8 + 4 * 4 + 8 * NEXT, 8);
+    exact::<Flow<Addr6>>(8 + 16 + 16 + 8 + 16 + 2 + 2 + 4 + 4 + 8 + 4 * 4 + 4 + 8 * NEXT, 8);
+    exact::<Bucket<Addr4>>(7 * (64 + 8 * NEXT), 8);
+    exact::<Bucket<Addr6>>(7 * (104 + 8 * NEXT), 8);
     exact::<Sources<Addr4>>(4 + 2 + 2 + 4 * MAX_SOURCES, 4);
     exact::<Sources<Addr6>>(4 + 2 + 2 + 16 * MAX_SOURCES, 4);
     exact::<SourceKey<Addr4>>(4 + 4 + 2 + 1 + 1, 4);
@@ -28,7 +30,7 @@ const _: () = {
     exact::<FirstFragment>(2 + 2 + 1 + 3, 2);
     exact::<ServiceKey<Addr4>>(8, 4);
     exact::<ServiceKey<Addr6>>(20, 4);
-    exact::<Service>(24, 4);
+    exact::<Service>(24 + 4 * NEXT, 4);
     exact::<Client<Addr4>>(4 + 4, 4);
     exact::<Client<Addr6>>(4 + 16, 4);
     exact::<ServiceName>(256, 1);

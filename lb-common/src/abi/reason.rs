@@ -46,11 +46,17 @@ pub enum Reason {
     NoService = 17,
     /// A new flow at a frontend with `scope = "local"`, none of whose backends on this node is eligible. Dropped.
     NoLocalBackend = 18,
+    /// For the tests of upgrades: one that a later version has.
+    #[cfg(feature = "next")]
+    Next = 19,
 }
 
 impl Reason {
     /// How many there are.
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 19 + cfg!(feature = "next") as usize;
+
+    /// How many there is room for in the map, so that a new one changes no layout.
+    pub const ROOM: usize = 64;
 
     /// All of them, by index.
     pub const ALL: [Self; Self::COUNT] = [
@@ -73,6 +79,8 @@ impl Reason {
         Self::SourceNotAllowed,
         Self::NoService,
         Self::NoLocalBackend,
+        #[cfg(feature = "next")]
+        Self::Next,
     ];
 
     /// The metric's label.
@@ -97,6 +105,8 @@ impl Reason {
             Self::SourceNotAllowed => "source_not_allowed",
             Self::NoService => "no_service",
             Self::NoLocalBackend => "no_local_backend",
+            #[cfg(feature = "next")]
+            Self::Next => NEXT.0,
         }
     }
 
@@ -126,6 +136,14 @@ impl Reason {
             }
             Self::NoService => "expected of a scan; otherwise add the port to the service",
             Self::NoLocalBackend => "expected: send to nodes that have a backend, or use scope = \"all\"",
+            #[cfg(feature = "next")]
+            Self::Next => NEXT.1,
         }
     }
 }
+
+/// Name and remedy.
+#[cfg(feature = "next")]
+const NEXT: (&str, &str) = ("next", "none needed");
+
+const _: () = assert!(Reason::COUNT <= Reason::ROOM);

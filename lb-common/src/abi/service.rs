@@ -143,6 +143,9 @@ pub struct Service {
     pub local: u8,
     /// Zero.
     pub _pad: [u8; 3],
+    /// For the tests of upgrades: what a later version may say of a service.
+    #[cfg(feature = "next")]
+    pub next: u32,
 }
 
 impl Service {

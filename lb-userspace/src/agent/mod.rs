@@ -126,7 +126,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     }
     let (netlink, changes) = interfaces::watch()?;
     let mut owner = Owner::new(shared.clone(), loaded, &pins)?;
-    owner.start(&Seen::look(&netlink).await)?;
+    owner.start(&Seen::look(&netlink).await, &pins)?;
     let handle = Handle::new(owner, netlink);
     handle.note_ways().await;
 

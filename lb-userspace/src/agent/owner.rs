@@ -8,6 +8,7 @@ mod field;
 mod places;
 mod reload;
 mod start;
+mod upgrade;
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -171,15 +171,7 @@ impl Attachments {
             self.attached.remove(&interface.index);
         }
         // All of them before the first is attached: with half of them, packets would be translated one way only.
-        match how {
-            Attach::Xdp => object.xdp(xdp_program(interface, variant)).map(drop)?,
-            Attach::Tc => object.tc(tc_program(Mode::Tcx, variant)).map(drop)?,
-        }
-        object.tc(tc_program(Mode::TcxEgress, variant))?;
-        let both = how == Attach::Xdp && direct;
-        if both {
-            object.tc(tc_program(Mode::Tcx, Variant::Besides))?;
-        }
+        let both = Self::load(object, interface, how, variant, direct)?;
         // What comes in last: an answer must find its translation where it leaves.
         let egress = self.attach_tc(object, interface, variant, [Mode::TcxEgress, Mode::ClsactEgress])?;
         let besides = match both {
@@ -197,6 +189,29 @@ impl Attachments {
             self.release(interface.index, other)?;
         }
         Ok(ingress)
+    }
+
+    /// Loads all programs that an interface is to have. True: TC beside XDP, too.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub fn load(
+        object: &mut Object,
+        interface: &Interface,
+        how: Attach,
+        variant: Variant,
+        direct: bool,
+    ) -> Result<bool, DatapathError> {
+        match how {
+            Attach::Xdp => object.xdp(xdp_program(interface, variant)).map(drop)?,
+            Attach::Tc => object.tc(tc_program(Mode::Tcx, variant)).map(drop)?,
+        }
+        object.tc(tc_program(Mode::TcxEgress, variant))?;
+        let both = how == Attach::Xdp && direct;
+        if both {
+            object.tc(tc_program(Mode::Tcx, Variant::Besides))?;
+        }
+        Ok(both)
     }
 
     fn pin(&self, index: u32, mode: Mode) -> PathBuf {

@@ -7,13 +7,17 @@ mod batch;
 pub mod clients;
 pub mod clock;
 mod clsact;
+mod copy;
 pub mod counts;
 pub mod diag;
 pub mod events;
 pub mod features;
 pub mod filter;
 pub mod flows;
+mod generation;
+mod hold;
 pub mod interfaces;
+mod layout;
 mod links;
 mod mapping;
 pub mod maps;
@@ -22,6 +26,7 @@ pub mod object;
 pub mod pin;
 mod privileges;
 pub mod provoke;
+mod raw;
 pub mod refusal;
 pub mod repin;
 pub mod roles;
@@ -65,12 +70,20 @@ pub enum DatapathError {
         "{path}/maps has no {map} any more, though its other maps are in use; stop the agent and remove {path} to start \
          afresh (open connections are cut)"
     )]
-    MapGone { path: String, map: &'static str },
+    MapGone { path: String, map: String },
     #[error(
-        "the maps in {path} have layout {found:#018x}, this build needs {wanted:#018x}; stop the agent and remove {path} \
-         to start afresh (open connections are cut), or run the version that made them"
+        "the maps in {path} bear the mark {found:#018x}, this build's {wanted:#018x}: a build made them that says nothing of \
+         what lies in them. Nothing was touched, and the programs there go on; run that build again, or stop the agent and \
+         remove {path} to start afresh (open connections are cut)"
     )]
-    Layout { path: String, found: u64, wanted: u64 },
+    Unknown { path: String, found: u64, wanted: u64 },
+    #[error(
+        "the maps in {path}, made by version {made_by}, can't be taken over: {map}{}{why}. Nothing was touched, and the \
+         programs there go on; run version {made_by} again, or stop the agent and remove {path} to start afresh (open \
+         connections are cut)",
+        if map.is_empty() { "" } else { ": " }
+    )]
+    NotTakenOver { path: String, map: String, made_by: String, why: String },
     #[error("program {program} is refused by this kernel: {reason}")]
     Refused { program: String, reason: String },
     #[error("{what}: {error}")]

@@ -1,21 +1,27 @@
 //! The BPF object: loaded over the maps that are pinned, or over new ones.
 
-use std::{fs::File, path::PathBuf};
+use std::{
+    fs::File,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, MapData},
+    maps::Array,
     programs::{
         CgroupAttachMode, Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp, links::FdLink,
     },
 };
 use lb_common::{
-    abi::{LAYOUT, Settings, limits, maps, programs},
+    abi::{MARK, Settings, limits, maps, programs},
     flow_table,
 };
 
 use super::{
-    Clock, DatapathError, clock, links,
+    Clock, DatapathError, clock,
+    generation::{self, Found, Upgrade},
+    links,
     pin::PinDir,
     refusal::{self, Refusals},
     steps::{self, Arrays, Kind},
@@ -51,27 +57,40 @@ pub struct Object {
     pub seed: u32,
     arrays: Arrays,
     refusals: Refusals,
+    /// Maps of another build, until this one's are in force.
+    upgrade: Option<Upgrade>,
+    /// Since when the datapath is held.
+    held: Option<Instant>,
 }
 
 /// The agent's own programs. Without one of them the others do their work.
 const OWN: [&str; 4] = [programs::SWEEP4, programs::SWEEP6, programs::SWEEP_SOCKETS, programs::FORGET];
 
 impl Object {
-    /// Loads the agent's own programs, and makes the maps. Maps that a previous agent left are adopted if their layout is this
-    /// build's; what a first start left unfinished is made anew.
+    /// Loads the agent's own programs, and makes the maps. Maps that a previous agent left are adopted, those of another build as far as their
+    /// layouts are the same; of the others new ones are made, which are in force once they are [taken over](Self::take_over). What a first start left
+    /// unfinished is made anew.
     ///
     /// # Errors
-    /// No object, no permission, another layout, or the kernel refuses.
+    /// No object, no permission, maps that can't be taken over, or the kernel refuses.
     pub fn load(pins: &PinDir, wanted: &Wanted) -> Result<Self, DatapathError> {
         if OBJECT.is_empty() {
             pins.remove_empty();
             return Err(DatapathError::NoObject);
         }
-        let settings = check_layout(pins)?;
-        if settings.is_none() {
-            pins.remove_maps()?;
-        }
-        Self::load_over(pins, settings, wanted).inspect_err(|_| {
+        pins.remove_next()?;
+        let (settings, upgrade) = match generation::look(pins)? {
+            Found::Nothing => {
+                pins.remove_maps()?;
+                (None, None)
+            }
+            Found::Own(settings) => (Some(settings), None),
+            Found::Other(settings, upgrade) => {
+                upgrade.begin(pins)?;
+                (Some(settings), Some(upgrade))
+            }
+        };
+        Self::load_over(pins, settings, upgrade, wanted).inspect_err(|_| {
             if settings.is_none() {
                 // As if nobody had been here.
                 if let Err(e) = pins.remove_maps() {
@@ -82,7 +101,12 @@ impl Object {
         })
     }
 
-    fn load_over(pins: &PinDir, settings: Option<Settings>, wanted: &Wanted) -> Result<Self, DatapathError> {
+    fn load_over(
+        pins: &PinDir,
+        settings: Option<Settings>,
+        upgrade: Option<Upgrade>,
+        wanted: &Wanted,
+    ) -> Result<Self, DatapathError> {
         let clock = Self::read_clock()?;
         let max_flows = settings.map_or(wanted.max_flows, |s| s.max_flows);
         let max_clients = settings.map_or(wanted.max_clients, |s| s.max_clients);
@@ -107,18 +131,64 @@ impl Object {
             loader.map_pin_path(name, pins.map(name));
         }
         let ebpf = loader.load(OBJECT).map_err(refused("loading the BPF object"))?;
+        match &upgrade {
+            Some(upgrade) => upgrade.prepare(pins)?,
+            None if settings.is_none() => generation::describe(pins)?,
+            None => {}
+        }
         let refusals = Refusals::default();
         let adopted = settings.is_some();
         let arrays = Arrays::pin(&ebpf, pins)?;
-        let mut object = Self { ebpf, clock, adopted, max_flows, seed, arrays, refusals };
+        let mut object =
+            Self { ebpf, clock, adopted, max_flows, seed, arrays, refusals, upgrade, held: None };
         object.load_own()?;
         if settings.is_none() {
             let mut map: Array<_, Settings> = pins.open_as(maps::SETTINGS, aya::maps::Map::Array)?;
-            // Last: maps without a layout are those of a first start that didn't get here.
-            map.set(0, Settings { layout: LAYOUT, max_flows, seed, max_clients, _pad: 0 }, 0)
+            // Last: maps without the mark are those of a first start that didn't get here.
+            map.set(0, Settings { layout: MARK, max_flows, seed, max_clients, _pad: 0 }, 0)
                 .map_err(DatapathError::kernel("SETTINGS"))?;
         }
         Ok(object)
+    }
+
+    /// Are this build's maps not in force yet?
+    pub const fn is_upgrade(&self) -> bool {
+        self.upgrade.is_some()
+    }
+
+    /// Puts this build's maps in force. All programs that are to be attached are loaded by now; until they are, and that is [said](Self::taken_over),
+    /// no flow may be opened or closed.
+    ///
+    /// # Errors
+    /// The kernel refuses; the maps and programs of before are as they were.
+    pub fn take_over(&mut self, pins: &PinDir) -> Result<(), DatapathError> {
+        if let Some(upgrade) = &self.upgrade {
+            let began = Instant::now();
+            self.held = upgrade.commit(pins)?.then_some(began);
+        }
+        Ok(())
+    }
+
+    /// The programs are attached: lets them go on, if they are held, and removes the maps of before.
+    ///
+    /// # Errors
+    /// The kernel or the file system refuses.
+    pub fn taken_over(&mut self, pins: &PinDir) -> Result<(), DatapathError> {
+        let Some(upgrade) = self.upgrade.take() else { return Ok(()) };
+        let held = self.held.take();
+        if held.is_some() {
+            let loaded = Kind::ALL.map(|kind| (kind, kind.is_loaded(&self.ebpf)));
+            for (kind, _) in loaded.into_iter().filter(|(_, loaded)| *loaded) {
+                steps::load(&mut self.ebpf, kind, &mut self.refusals)?;
+            }
+        }
+        tracing::info!(
+            made_by = upgrade.made_by,
+            maps = upgrade.changed().join(" "),
+            held = ?held.map_or(Duration::ZERO, |since| since.elapsed()),
+            "the maps of another build are taken over"
+        );
+        pins.remove_next()
     }
 
     /// Loads the agent's own programs, as far as they aren't and the kernel takes them.
@@ -307,25 +377,6 @@ pub(super) fn refused<E: std::error::Error + 'static>(what: &str) -> impl FnOnce
             return DatapathError::NoPermission;
         }
         DatapathError::kernel(what)(error)
-    }
-}
-
-/// The settings of the pinned maps; `None`: there are none, or a first start didn't get as far as writing them.
-fn check_layout(pins: &PinDir) -> Result<Option<Settings>, DatapathError> {
-    if !pins.map(maps::SETTINGS).exists() {
-        return Ok(None);
-    }
-    let map = MapData::from_pin(pins.map(maps::SETTINGS)).map_err(refused("SETTINGS"))?;
-    let found = match Array::<_, Settings>::try_from(aya::maps::Map::Array(map)) {
-        Ok(map) => map.get(&0, 0).map_err(DatapathError::kernel("SETTINGS"))?,
-        Err(_) => Settings { layout: u64::MAX, ..Settings::default() },
-    };
-    let path = pins.path().display().to_string();
-    match (found.layout, maps::ALL.into_iter().find(|name| !pins.map(name).exists())) {
-        (0, _) => Ok(None),
-        (LAYOUT, None) => Ok(Some(found)),
-        (LAYOUT, Some(map)) => Err(DatapathError::MapGone { path, map }),
-        (layout, _) => Err(DatapathError::Layout { path, found: layout, wanted: LAYOUT }),
     }
 }
 

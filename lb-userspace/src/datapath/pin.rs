@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! pin_dir/maps/NAME            every map of lb_common::abi::maps
+//! pin_dir/maps-next/NAME       the same, while they are made of those of another build (see generation)
 //! pin_dir/links/IFINDEX-HOOK   every link; hook is xdp or tcx
 //! pin_dir/programs/AGENT-NAME   arrays of programs that those of links call
 //! ```
@@ -10,12 +11,13 @@ use std::{
     fs::{DirBuilder, File},
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use aya::maps::{Map, MapData, MapError};
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
+    fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2},
     sys::statfs::{self, BPF_FS_MAGIC},
 };
 
@@ -25,6 +27,8 @@ use super::{DatapathError, privileges};
 #[derive(Debug)]
 pub struct PinDir {
     path: PathBuf,
+    /// Are maps made in `maps-next`?
+    staged: AtomicBool,
     _lock: Flock<File>,
 }
 
@@ -59,16 +63,63 @@ impl PinDir {
             Errno::EWOULDBLOCK => DatapathError::Locked { path: shown(), holder: holder(&dir) },
             e => DatapathError::io(shown())(e.into()),
         })?;
-        Ok(Self { path: path.into(), _lock: lock })
+        Ok(Self { path: path.into(), staged: AtomicBool::new(false), _lock: lock })
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
-    /// A map's pin.
+    /// A map's pin: of the maps that are being made, if there are such.
     pub fn map(&self, name: &str) -> PathBuf {
-        self.path.join("maps").join(name)
+        if self.staged.load(Ordering::Relaxed) { self.next().join(name) } else { self.in_force().join(name) }
+    }
+    fn in_force(&self) -> PathBuf {
+        self.path.join("maps")
+    }
+    fn next(&self) -> PathBuf {
+        self.path.join("maps-next")
+    }
+    /// From now on maps are made beside those in force.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn stage(&self) -> Result<(), DatapathError> {
+        let next = self.next();
+        DirBuilder::new().mode(0o700).create(&next).map_err(DatapathError::io(next.display().to_string()))?;
+        self.staged.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+    /// Those that were made are in force from now on, and the others beside them.
+    ///
+    /// # Errors
+    /// The file system refuses (Linux 5.16).
+    pub fn exchange(&self) -> Result<(), DatapathError> {
+        let (next, maps) = (self.next(), self.in_force());
+        renameat2(AT_FDCWD, &next, AT_FDCWD, &maps, RenameFlags::RENAME_EXCHANGE)
+            .map_err(|e| DatapathError::io(format!("putting {} in force", next.display()))(e.into()))?;
+        self.staged.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+    /// Removes the maps beside those in force, if there are such.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn remove_next(&self) -> Result<(), DatapathError> {
+        self.staged.store(false, Ordering::Relaxed);
+        match std::fs::remove_dir_all(self.next()) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(DatapathError::io(self.next().display().to_string())(e))
+            }
+            _ => Ok(()),
+        }
+    }
+    /// A map in force, also while others are made.
+    ///
+    /// # Errors
+    /// It is missing.
+    pub fn old_data(&self, name: &str) -> Result<MapData, DatapathError> {
+        MapData::from_pin(self.in_force().join(name)).map_err(DatapathError::kernel(name.to_string()))
     }
     /// A map, by its pin.
     ///
@@ -93,6 +144,11 @@ impl PinDir {
         self.path.join("programs")
     }
 
+    /// Where links of programs on cgroups are.
+    pub fn sockets(&self) -> PathBuf {
+        self.path.join("sockets")
+    }
+
     /// Where links are.
     pub fn links(&self) -> PathBuf {
         self.path.join("links")
@@ -103,18 +159,14 @@ impl PinDir {
     /// # Errors
     /// The file system refused.
     pub fn remove_maps(&self) -> Result<(), DatapathError> {
-        for name in lb_common::abi::maps::ALL {
-            match std::fs::remove_file(self.map(name)) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(DatapathError::io(name)(e)),
-                _ => {}
-            }
-        }
-        Ok(())
+        let failed = || DatapathError::io(self.in_force().display().to_string());
+        let entries = std::fs::read_dir(self.in_force()).map_err(failed())?;
+        entries.flatten().try_for_each(|entry| std::fs::remove_file(entry.path()).map_err(failed()))
     }
 
     /// Removes the directories if nothing is in them, as after a start that failed.
     pub fn remove_empty(&self) {
-        for dir in [self.programs(), self.links(), self.path.join("maps"), self.path.clone()] {
+        for dir in [self.programs(), self.links(), self.in_force(), self.path.clone()] {
             // What isn't empty stays.
             let _ = std::fs::remove_dir(dir);
         }
@@ -126,6 +178,17 @@ impl PinDir {
     /// The file system refused.
     pub fn remove(&self) -> Result<(), DatapathError> {
         std::fs::remove_dir_all(&self.path).map_err(DatapathError::io(self.path.display().to_string()))
+    }
+}
+
+impl Drop for PinDir {
+    /// What a start that failed was making.
+    fn drop(&mut self) {
+        if self.staged.load(Ordering::Relaxed)
+            && let Err(e) = self.remove_next()
+        {
+            tracing::warn!("clearing up: {e}");
+        }
     }
 }
 

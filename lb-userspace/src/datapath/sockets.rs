@@ -116,7 +116,7 @@ pub struct Hooks {
 impl Hooks {
     /// Nothing is looked at yet.
     pub fn new(pins: &PinDir) -> Self {
-        Self { links: pins.path().join("sockets"), attached: false }
+        Self { links: pins.sockets(), attached: false }
     }
 
     /// Attaches the programs, if they are wanted; takes them off, if not. Does nothing once that is done, unless pins have vanished.
@@ -129,7 +129,6 @@ impl Hooks {
         pins: &SocketPins,
         spec: &SocketSpec,
     ) -> Result<(), DatapathError> {
-        let names = || programs::SOCKET_ADDRESS.into_iter().chain([programs::SOCKET_RELEASE]);
         let before = names().all(|name| self.links.join(name).exists());
         // Pins may have vanished, and what they kept attached with them.
         if self.attached && (before || spec.scope == SocketScope::Off) {
@@ -138,7 +137,7 @@ impl Hooks {
         if spec.scope != SocketScope::Off {
             // All of them before the first is attached: a socket that only half of them know would be led, and
             // counted for ever.
-            names().try_for_each(|name| object.load_for_cgroup(name))?;
+            Self::load(object, spec)?;
         }
         if spec.scope == SocketScope::Off || !before {
             for name in names() {
@@ -165,6 +164,17 @@ impl Hooks {
         Ok(())
     }
 
+    /// Loads the programs, if they are wanted.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub fn load(object: &mut Object, spec: &SocketSpec) -> Result<(), DatapathError> {
+        match spec.scope {
+            SocketScope::Off => Ok(()),
+            _ => names().try_for_each(|name| object.load_for_cgroup(name)),
+        }
+    }
+
     /// Takes the programs off.
     ///
     /// # Errors
@@ -177,6 +187,11 @@ impl Hooks {
             _ => Ok(()),
         }
     }
+}
+
+/// The programs.
+fn names() -> impl Iterator<Item = &'static str> {
+    programs::SOCKET_ADDRESS.into_iter().chain([programs::SOCKET_RELEASE])
 }
 
 /// Where cgroup2 is mounted, or what the configuration says.

@@ -56,6 +56,13 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Are its steps loaded?
+    pub fn is_loaded(self, ebpf: &Ebpf) -> bool {
+        self.steps().1.filter_map(|(_, name)| ebpf.program(name)).any(|program| program.fd().is_ok())
+    }
+}
+
 /// Loads the steps of a kind, if they aren't yet, and puts them in their array.
 ///
 /// # Errors

@@ -27,6 +27,8 @@ pub struct Agent {
     pub binary: PathBuf,
     /// Environment it is started with, besides the test's own.
     pub env: Vec<(String, String)>,
+    /// A program and its options that it is started by; none: it is started by itself.
+    pub under: Vec<String>,
     ns: String,
     dir: TempDir,
     pin_dir: PathBuf,
@@ -40,6 +42,17 @@ pub fn binary() -> PathBuf {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/flowpin");
     let path = std::env::var_os("FLOWPIN_BIN").map_or(default, PathBuf::from);
     assert!(path.exists(), "{} is not there: cargo xtask build --release", path.display());
+    path
+}
+
+/// What a later version may be: with a further reason and map, and longer records.
+///
+/// # Panics
+/// If it isn't built.
+pub fn next_version() -> PathBuf {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/next/flowpin");
+    let path = std::env::var_os("FLOWPIN_NEXT").map_or(default, PathBuf::from);
+    assert!(path.exists(), "{} is not there: cargo xtask build-next", path.display());
     path
 }
 
@@ -84,8 +97,15 @@ impl Agent {
     pub fn prepare(ns: &Ns, config: &str) -> Self {
         let dir = TempDir::new().expect("a directory");
         let pin_dir = Path::new("/sys/fs/bpf").join(&ns.name);
-        let agent =
-            Self { child: None, binary: binary(), env: Vec::new(), ns: ns.name.clone(), dir, pin_dir };
+        let agent = Self {
+            child: None,
+            binary: binary(),
+            env: Vec::new(),
+            under: Vec::new(),
+            ns: ns.name.clone(),
+            dir,
+            pin_dir,
+        };
         agent.write_config(config);
         agent
     }
@@ -130,9 +150,11 @@ impl Agent {
             .open(self.dir.path().join("log"))
             .expect("log");
         let ns = Ns { name: self.ns.clone() };
-        let mut command = ns.command(self.binary.to_str().expect("UTF-8"));
+        let binary = self.binary.to_str().expect("UTF-8");
+        let mut words = self.under.iter().map(String::as_str).chain([binary]);
+        let mut command = ns.command(words.next().expect("a binary"));
         std::mem::forget(ns);
-        command.envs(self.env.iter().cloned());
+        command.args(words).envs(self.env.iter().cloned());
         let config = self.config();
         command
             .arg("agent")
@@ -197,6 +219,19 @@ impl Agent {
     pub fn end(&mut self, signal: Signal) -> std::process::ExitStatus {
         self.signal(signal);
         self.child.take().expect("a running agent").wait().expect("wait")
+    }
+
+    /// Waits until it has ended, or logs a word for another time. True: it has ended.
+    pub fn ends_before(&mut self, word: &str) -> bool {
+        let before = self.log().matches(word).count();
+        eventually("the agent ends or goes on", Duration::from_secs(120), || {
+            let child = self.child.as_mut().expect("a started agent");
+            if child.try_wait().expect("wait").is_some() {
+                self.child = None;
+                return Ok(true);
+            }
+            if self.log().matches(word).count() > before { Ok(false) } else { Err(word.into()) }
+        })
     }
 
     /// Waits for an agent that ends by itself; its exit code and log.

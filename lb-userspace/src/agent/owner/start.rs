@@ -129,8 +129,8 @@ impl Owner {
     /// Brings everything that is declared into force, and attaches. What the kernel refuses is tried again.
     ///
     /// # Errors
-    /// The node's addresses can't be had.
-    pub fn start(&mut self, seen: &Seen) -> Result<(), anyhow::Error> {
+    /// The node's addresses can't be had, or the maps of another build can't be taken over.
+    pub fn start(&mut self, seen: &Seen, pins: &PinDir) -> Result<(), anyhow::Error> {
         let start = Instant::now();
         if let Err(e) = &seen.addresses {
             anyhow::bail!("{e}");
@@ -154,8 +154,8 @@ impl Owner {
         self.commit(&old, step.next);
         self.shared.reconcile.observe(start.elapsed().as_secs_f64());
         tracing::info!(steps, took = ?start.elapsed(), "reconciled");
+        self.attach_first(seen, pins)?;
         self.keep_good();
-        self.attach(seen);
         Ok(())
     }
 

@@ -123,6 +123,8 @@ impl Planner<'_> {
             guard: self.guard(frontend),
             forward: frontend.forward.code(),
             local: (frontend.scope == Backends::Local).into(),
+            #[cfg(feature = "next")]
+            next: 7,
             ..Service::default()
         };
         let values: Vec<Service> = spec.frontends.iter().zip(numbers).map(value).collect();

@@ -82,7 +82,7 @@ fn a_second_agent_is_refused() {
 }
 
 #[test]
-fn another_layout_is_refused_with_both_values() {
+fn a_layout_that_nothing_is_known_of_is_refused_with_both_values() {
     let net = Net::new(1);
     let mut agent = Agent::start(&net.node, &interfaces(&[("c0", "tc")]));
     agent.end(Signal::SIGTERM);
@@ -96,6 +96,6 @@ fn another_layout_is_refused_with_both_values() {
     agent.spawn(&[]);
     let (code, log) = agent.fails();
     assert_eq!(code, Some(1));
-    let wanted = format!("{:#018x}", lb_common::abi::LAYOUT);
+    let wanted = format!("{:#018x}", lb_common::abi::MARK);
     assert!(log.contains("0x0000000000001234") && log.contains(&wanted), "{log}");
 }

@@ -36,3 +36,4 @@ mod stick;
 mod timeouts;
 mod unmatched;
 mod unserved;
+mod upgrade;
