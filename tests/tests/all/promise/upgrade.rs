@@ -156,26 +156,42 @@ const CALLS: &str = "bpf,membarrier,renameat2,mkdir,rmdir,unlink,unlinkat";
 
 /// `strace`, with these options besides.
 fn traced(more: &[&str]) -> Vec<String> {
-    let words = ["strace", "-f", "-qq", "--seccomp-bpf", "-e"];
-    let words = words.into_iter().map(String::from).chain([format!("trace={CALLS}")]);
-    words.chain(more.iter().map(ToString::to_string)).collect()
+    ["strace", "-f", "-qq"].iter().chain(more).map(ToString::to_string).collect()
 }
 
-/// How many calls the agent's first thread makes until it is ready, and which is the first that holds the datapath.
-fn calls(scene: &mut Scene<'_>, binary: PathBuf) -> (usize, usize) {
+/// What the agent's first thread asks until its maps are in force and the others are gone: call by call, which one, and the
+/// how manieth of its kind. And the first of them that holds the datapath.
+fn calls(scene: &mut Scene<'_>, binary: PathBuf) -> (Vec<(String, usize)>, usize) {
     let log = scene.agent.config().with_file_name("calls");
     scene.agent.binary = binary;
-    scene.agent.under = traced(&["-o", log.to_str().expect("UTF-8")]);
+    scene.agent.under = traced(&["-o", log.to_str().expect("UTF-8"), "-e", &format!("trace={CALLS}")]);
     scene.agent.up();
     end_traced(scene);
     let text = std::fs::read_to_string(&log).expect("a trace");
     let first = text.split_whitespace().next().expect("a thread").to_string();
-    let own = text.lines().filter(|line| line.split_whitespace().next() == Some(&first));
-    let begun: Vec<&str> = own.filter(|line| !line.contains("resumed>")).collect();
-    let held = begun.iter().position(|line| line.contains("membarrier(")).expect("it is held");
-    let last = begun.iter().rposition(|line| line.contains("maps-next")).expect("it ends");
+    let mut kinds = std::collections::HashMap::new();
+    let mut calls = Vec::new();
+    let (mut held, mut last) = (None, 0);
+    for line in text.lines().filter(|line| line.split_whitespace().next() == Some(&first)) {
+        let Some(name) = line.split_whitespace().nth(1).and_then(|call| call.split('(').next()) else {
+            continue;
+        };
+        if !CALLS.split(',').any(|known| known == name) {
+            continue;
+        }
+        let nth = kinds.entry(name.to_string()).or_insert(0);
+        *nth += 1;
+        calls.push((name.to_string(), *nth));
+        if name == "membarrier" {
+            held.get_or_insert(calls.len() - 1);
+        }
+        if line.contains("maps-next") {
+            last = calls.len();
+        }
+    }
+    calls.truncate(last);
     std::fs::remove_file(&log).expect("it was there");
-    (held, last + 1)
+    (calls, held.expect("it is held"))
 }
 
 /// Ends the agent that runs under `strace`: that of which it has just been the parent.
@@ -194,22 +210,25 @@ const POINTS: usize = 50;
 fn killed_at_fifty_points_of_it() {
     under_traffic(V4, ("tc", "xdp"), |scene| {
         scene.agent.end(Signal::SIGTERM);
-        let (held, last) = calls(scene, next_version());
+        let there = calls(scene, next_version());
         scene.is_of(true);
-        let (held_back, last_back) = calls(scene, binary());
+        let back = calls(scene, binary());
         scene.is_of(false);
-        println!("upgrade: held at call {held} of {last}; back: at {held_back} of {last_back}");
+        for (what, (calls, held)) in [("upgrade", &there), ("back", &back)] {
+            println!("{what}: held at call {held} of {}", calls.len());
+        }
         let mut killed = 0;
         for point in 0..POINTS {
             // There, there, back, back: so that each is also tried from where the other died.
             let later = point / 2 % 2 == 0;
-            let (held, last) = if later { (held, last) } else { (held_back, last_back) };
+            let (calls, held) = if later { &there } else { &back };
             let from = held.saturating_sub(5);
             let share = |first: usize, last: usize| first + (last - first) * point / POINTS;
-            let call = if point % 2 == 0 { share(1, from) } else { share(from, last) };
+            let at = if point % 2 == 0 { share(0, from) } else { share(from, calls.len()) };
+            let (name, nth) = &calls[at];
             scene.agent.binary = if later { next_version() } else { binary() };
             scene.agent.under =
-                traced(&["-o", "/dev/null", "-e", &format!("inject={CALLS}:signal=SIGKILL:when={call}")]);
+                traced(&["-o", "/dev/null", "-e", &format!("inject={name}:signal=SIGKILL:when={nth}")]);
             scene.agent.spawn(&[]);
             if scene.agent.ends_before("INFO flowpin::agent: ready") {
                 killed += 1;
@@ -217,7 +236,7 @@ fn killed_at_fifty_points_of_it() {
                 // It had less to do, since another had come so far.
                 end_traced(scene);
             }
-            scene.endured(&format!("killed at call {call} of {last}, point {point}"));
+            scene.endured(&format!("killed at {name} {nth}, call {at} of {}, point {point}", calls.len()));
         }
         println!("killed at {killed} of {POINTS} points");
         assert!(killed >= POINTS * 9 / 10, "{killed} of {POINTS}");
