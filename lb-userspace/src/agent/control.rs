@@ -10,8 +10,9 @@ use crate::{
         control::Control,
         error::ApiError,
         types::{
-            BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain,
-            EventQuery, EventView, ExplainQuery, ExplainView, ServiceAdd, ServiceView, StatsView, StatusView,
+            BackendDecl, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain,
+            EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl, ServiceView, StatsView,
+            StatusView,
         },
     },
     datapath::DatapathError,
@@ -30,14 +31,25 @@ impl Control for Handle {
     async fn service(&self, name: String) -> Result<ServiceView, ApiError> {
         Self::service(self, &name)
     }
-    async fn add_service(&self, add: ServiceAdd) -> Result<ServiceView, ApiError> {
+    async fn add_service(&self, add: ServiceDecl) -> Result<ServiceView, ApiError> {
         Self::add_service(self, add).await
+    }
+    async fn set_service(&self, name: String, change: Patch) -> Result<ServiceView, ApiError> {
+        Self::set_service(self, &name, change).await
     }
     async fn remove_service(&self, name: String) -> Result<(), ApiError> {
         Self::remove_service(self, &name).await
     }
-    async fn add_backend(&self, service: String, add: BackendAdd) -> Result<BackendView, ApiError> {
+    async fn add_backend(&self, service: String, add: BackendDecl) -> Result<BackendView, ApiError> {
         Self::add_backend(self, &service, add).await
+    }
+    async fn set_backend(
+        &self,
+        service: String,
+        backend: String,
+        change: Patch,
+    ) -> Result<BackendView, ApiError> {
+        Self::set_backend(self, &service, &backend, change).await
     }
     async fn remove_backend(&self, service: String, backend: String) -> Result<(), ApiError> {
         Self::remove_backend(self, &service, &backend).await

@@ -19,19 +19,13 @@ use super::{
 use crate::{
     api::{
         error::ApiError,
-        types::{BackendAdd, BackendView, ConnectionQuery, ConnectionView, Drain, ServiceAdd, ServiceView},
+        types::{BackendView, ConnectionQuery, ConnectionView, ServiceView},
     },
     conntrack::matches,
     datapath::routes,
-    model::{
-        BackendSpec, ModelError, ServiceSpec,
-        service::{make_backend, parse_backend},
-    },
+    model::{ModelError, Origin, service::parse_backend},
     observe::{Snapshot, connections::Order, now, views},
-    source::{
-        InterfaceRule, Role, config,
-        runtime::{LONGEST, RuntimeBackend, RuntimeDrain},
-    },
+    source::{InterfaceRule, Role, config},
 };
 
 /// Connections that are looked up before the last ones were taken.
@@ -47,7 +41,7 @@ pub struct Handle {
     pub(super) recent: Recent,
 }
 
-fn invalid(error: ModelError) -> ApiError {
+pub(super) fn invalid(error: ModelError) -> ApiError {
     ApiError::Invalid(error.to_string())
 }
 
@@ -116,11 +110,27 @@ impl Handle {
         &self.owner
     }
 
-    fn file(&self) -> String {
-        self.shared.config_path.as_ref().map_or("the config file".into(), |p| p.display().to_string())
+    /// What others declare is changed where they declare it; nothing if the command line does.
+    ///
+    /// # Errors
+    /// Somebody else declares it: where it is to be changed. `also`: what can be done here.
+    pub(super) fn own(&self, what: &str, origin: Origin, also: &str) -> Result<(), ApiError> {
+        match origin {
+            Origin::Cli => Ok(()),
+            Origin::File => {
+                let file = self
+                    .shared
+                    .config_path
+                    .as_ref()
+                    .map_or("the config file".into(), |p| p.display().to_string());
+                Err(ApiError::Conflict(format!(
+                    "{what} is declared in {file}; edit it and send SIGHUP to the agent{also}"
+                )))
+            }
+        }
     }
 
-    fn no_service(name: &str) -> ApiError {
+    pub(super) fn no_service(name: &str) -> ApiError {
         ApiError::NotFound(format!("there is no service \"{name}\"; see: flowpin service list"))
     }
 
@@ -139,7 +149,7 @@ impl Handle {
     }
 
     /// One backend; the name may be written in any way that means the same.
-    fn backend(&self, service: &str, backend: &str) -> Result<(BackendView, bool), ApiError> {
+    pub(super) fn backend(&self, service: &str, backend: &str) -> Result<(BackendView, Origin), ApiError> {
         let (address, port) = parse_backend(service, backend).map_err(invalid)?;
         let name = crate::model::backend_name(address, port);
         let id = {
@@ -155,96 +165,7 @@ impl Handle {
             ))
         })?;
         let now = now::backend(spec, &name, Some(found), id, &state, &counts);
-        Ok((views::backend(spec, &now, &state), found.from_file))
-    }
-
-    /// Adds a service.
-    ///
-    /// # Errors
-    /// It is there already or isn't valid.
-    pub async fn add_service(&self, add: ServiceAdd) -> Result<ServiceView, ApiError> {
-        let ServiceAdd { name, service: decl } = add;
-        let spec = decl.spec(&name, false).map_err(invalid)?;
-        spec.validate().map_err(invalid)?;
-        let seen = Seen::look(&self.netlink).await;
-        let mut owner = self.owner.lock().await;
-        if self.shared.read().desired.services().contains_key(&name) {
-            return Err(ApiError::Conflict(format!(
-                "service \"{name}\" exists; remove it first, or choose another name"
-            )));
-        }
-        let mut runtime = owner.runtime.clone();
-        runtime.services.insert(name.clone(), decl);
-        owner.add_service(&spec, runtime, &seen)?;
-        self.service(&name)
-    }
-
-    /// Removes a service. Pinned flows stay until they end.
-    ///
-    /// # Errors
-    /// There is none, or the file declares it.
-    pub async fn remove_service(&self, name: &str) -> Result<(), ApiError> {
-        let mut owner = self.owner.lock().await;
-        let from_file = match self.shared.read().desired.services().get(name) {
-            // One that is refused can be taken back.
-            None if owner.runtime.services.contains_key(name) => false,
-            None => return Err(Self::no_service(name)),
-            Some(spec) => spec.from_file,
-        };
-        if from_file {
-            return Err(ApiError::Conflict(format!(
-                "service \"{name}\" is declared in {}; edit it and send SIGHUP to the agent",
-                self.file()
-            )));
-        }
-        let mut runtime = owner.runtime.clone();
-        runtime.forget_service(name);
-        owner.change(name, runtime)
-    }
-
-    /// Adds a backend, or changes weight and limit of one that the command line added.
-    ///
-    /// # Errors
-    /// It isn't valid, or the file declares it.
-    pub async fn add_backend(&self, service: &str, add: BackendAdd) -> Result<BackendView, ApiError> {
-        let BackendAdd { address, weight, max_connections, local } = add;
-        let spec = make_backend(service, &address, weight, max_connections, local, false).map_err(invalid)?;
-        let name = spec.name();
-        self.check_way(service, &spec).await?;
-        let mut owner = self.owner.lock().await;
-        match self.backend(service, &name) {
-            Ok((_, true)) => {
-                return Err(ApiError::Conflict(format!(
-                    "backend {name} of service \"{service}\" is declared in {}; edit it and send SIGHUP to the agent",
-                    self.file()
-                )));
-            }
-            Ok((_, false)) if weight.is_none() && max_connections.is_none() && !local => {
-                return Err(ApiError::Conflict(format!(
-                    "service \"{service}\" has backend {name} already; \
-                     give --weight, --max-connections or --local to change it"
-                )));
-            }
-            Ok(_) => {}
-            Err(ApiError::NotFound(_)) if self.shared.read().desired.services().contains_key(service) => {}
-            Err(e) => return Err(e),
-        }
-        let mut runtime = owner.runtime.clone();
-        let record = RuntimeBackend { weight: spec.weight, max_connections: spec.max_connections, local };
-        runtime.backends.entry(service.into()).or_default().insert(name.clone(), record);
-        owner.change(service, runtime)?;
-        Ok(self.backend(service, &name)?.0)
-    }
-
-    /// Can a new backend be reached as its service wants it?
-    async fn check_way(&self, service: &str, backend: &BackendSpec) -> Result<(), ApiError> {
-        let declared = self.shared.read().desired.services().get(service).cloned();
-        let Some(mut spec) = declared.filter(|spec| spec.is_direct()).map(|spec| ServiceSpec::clone(&spec))
-        else {
-            return Ok(());
-        };
-        spec.backends = [(backend.name(), backend.clone())].into();
-        Hops::of(&self.netlink, Hops::wanted([&spec])).await.check(&spec).map_err(invalid)
+        Ok((views::backend(spec, &now, &state), found.origin))
     }
 
     /// Where a client's packets come from, as far as it matters to services: by the way that leads to it. A process
@@ -263,72 +184,6 @@ impl Handle {
             Some(Role::Pod) => Source::POD,
             _ => Source::ELSEWHERE,
         }
-    }
-
-    /// Removes a backend. Pinned flows stay until they end.
-    ///
-    /// # Errors
-    /// There is none, or the file declares it.
-    pub async fn remove_backend(&self, service: &str, backend: &str) -> Result<(), ApiError> {
-        let (address, port) = parse_backend(service, backend).map_err(invalid)?;
-        let name = crate::model::backend_name(address, port);
-        let mut owner = self.owner.lock().await;
-        match self.backend(service, backend) {
-            Ok((_, false)) => {}
-            Ok((_, true)) => {
-                return Err(ApiError::Conflict(format!(
-                    "backend {name} of service \"{service}\" is declared in {}; edit it and send SIGHUP, or drain it",
-                    self.file()
-                )));
-            }
-            // One that is refused can be taken back.
-            Err(_) if owner.runtime.backends.get(service).is_some_and(|of| of.contains_key(&name)) => {}
-            Err(e) => return Err(e),
-        }
-        let mut runtime = owner.runtime.clone();
-        runtime.forget_backend(service, &name);
-        owner.change(service, runtime)
-    }
-
-    /// Stops new flows to a backend; open ones stay.
-    ///
-    /// # Errors
-    /// There is none.
-    pub async fn drain(&self, service: &str, backend: &str, drain: Drain) -> Result<BackendView, ApiError> {
-        if let Some(seconds) = drain.deadline_seconds.filter(|seconds| *seconds > LONGEST) {
-            return Err(ApiError::Invalid(format!(
-                "a deadline of {seconds} s is too long; use {LONGEST} s (365 days) or less, or none"
-            )));
-        }
-        let mut owner = self.owner.lock().await;
-        let (view, _) = self.backend(service, backend)?;
-        let mut runtime = owner.runtime.clone();
-        let record = RuntimeDrain::begin(drain.deadline_seconds);
-        runtime.drains.entry(service.into()).or_default().insert(view.address.clone(), record);
-        owner.change(service, runtime)?;
-        let limit = drain.deadline_seconds.map(|s| format!("for {s} s at most"));
-        self.shared.log.note("drain", service, &view.address, limit.unwrap_or_default());
-        Ok(self.backend(service, &view.address)?.0)
-    }
-
-    /// Takes a drain back.
-    ///
-    /// # Errors
-    /// There is no such backend, or it isn't draining.
-    pub async fn undrain(&self, service: &str, backend: &str) -> Result<BackendView, ApiError> {
-        let mut owner = self.owner.lock().await;
-        let (view, _) = self.backend(service, backend)?;
-        let mut runtime = owner.runtime.clone();
-        if runtime.drains.get_mut(service).and_then(|m| m.remove(&view.address)).is_none() {
-            return Err(ApiError::Conflict(format!(
-                "backend {} of service \"{service}\" is not draining",
-                view.address
-            )));
-        }
-        runtime.drains.retain(|_, m| !m.is_empty());
-        owner.change(service, runtime)?;
-        self.shared.log.note("undrain", service, &view.address, "");
-        Ok(self.backend(service, &view.address)?.0)
     }
 
     /// Pinned flows that match. All of them in no order are sent on as they are found, so that a million need no more memory than a few.

@@ -11,6 +11,7 @@
 //!
 //! Each task is kept by [`tasks::Tasks`].
 
+mod changes;
 mod close;
 mod closing;
 mod control;

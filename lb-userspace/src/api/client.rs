@@ -111,8 +111,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`Client::services`].
-    pub async fn add_service(&self, add: &ServiceAdd) -> Result<ServiceView, ClientError> {
+    pub async fn add_service(&self, add: &impl Serialize) -> Result<ServiceView, ClientError> {
         self.post("/v1/services", add).await
+    }
+
+    /// Changes what is named of a service.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn set_service(&self, name: &str, change: &Patch) -> Result<ServiceView, ClientError> {
+        self.patch(&format!("/v1/services/{}", segment(name)), change).await
     }
 
     /// Removes a service.
@@ -127,8 +135,21 @@ impl Client {
     ///
     /// # Errors
     /// See [`Client::services`].
-    pub async fn add_backend(&self, service: &str, add: &BackendAdd) -> Result<BackendView, ClientError> {
+    pub async fn add_backend(&self, service: &str, add: &BackendDecl) -> Result<BackendView, ClientError> {
         self.post(&format!("/v1/services/{}/backends", segment(service)), add).await
+    }
+
+    /// Changes what is named of a backend.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn set_backend(
+        &self,
+        service: &str,
+        backend: &str,
+        change: &Patch,
+    ) -> Result<BackendView, ClientError> {
+        self.patch(&backend_path(service, backend), change).await
     }
 
     /// Removes a backend.
@@ -236,6 +257,10 @@ impl Client {
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
         self.read(&self.send(Method::POST, path, self.json(body)?).await?)
+    }
+
+    async fn patch<T: DeserializeOwned>(&self, path: &str, change: &Patch) -> Result<T, ClientError> {
+        self.read(&self.send(Method::PATCH, path, self.json(change)?).await?)
     }
 
     fn json(&self, body: &impl Serialize) -> Result<Bytes, ClientError> {

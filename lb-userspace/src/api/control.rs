@@ -8,8 +8,9 @@ use futures::stream::BoxStream;
 use super::{
     error::ApiError,
     types::{
-        BackendAdd, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain, EventQuery,
-        EventView, ExplainQuery, ExplainView, ServiceAdd, ServiceView, StatsView, StatusView,
+        BackendDecl, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain,
+        EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl, ServiceView, StatsView,
+        StatusView,
     },
 };
 use crate::observe::metrics::Page;
@@ -21,14 +22,27 @@ pub trait Control: Clone + Send + Sync + 'static {
     /// One service.
     fn service(&self, name: String) -> impl Future<Output = Result<ServiceView, ApiError>> + Send;
     /// Adds a service.
-    fn add_service(&self, add: ServiceAdd) -> impl Future<Output = Result<ServiceView, ApiError>> + Send;
+    fn add_service(&self, add: ServiceDecl) -> impl Future<Output = Result<ServiceView, ApiError>> + Send;
+    /// Changes what is named of a service that the command line added.
+    fn set_service(
+        &self,
+        name: String,
+        change: Patch,
+    ) -> impl Future<Output = Result<ServiceView, ApiError>> + Send;
     /// Removes a service that the command line added. Pinned flows stay until they end.
     fn remove_service(&self, name: String) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// Adds a backend, or changes one that the command line added.
     fn add_backend(
         &self,
         service: String,
-        add: BackendAdd,
+        add: BackendDecl,
+    ) -> impl Future<Output = Result<BackendView, ApiError>> + Send;
+    /// Changes what is named of a backend that the command line added.
+    fn set_backend(
+        &self,
+        service: String,
+        backend: String,
+        change: Patch,
     ) -> impl Future<Output = Result<BackendView, ApiError>> + Send;
     /// Removes a backend that the command line added. Pinned flows stay until they end.
     fn remove_backend(

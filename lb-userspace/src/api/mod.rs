@@ -1,13 +1,15 @@
 //! HTTP/JSON on a Unix socket. `types` is the contract with scripts; `control` is what the server asks of the agent.
 //!
 //! ```text
-//! cli ─▶ client ─▶ socket ─▶ server (routes) ─▶ handlers ─▶ control ─▶ agent
+//! cli ─▶ client ─▶ socket ─▶ server ─▶ routes ─▶ control ─▶ agent
 //! ```
 
 pub mod client;
 pub mod control;
 pub mod error;
 mod extract;
-mod handlers;
+mod openapi;
+mod route;
+mod routes;
 pub mod server;
 pub mod types;

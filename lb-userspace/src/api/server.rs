@@ -3,17 +3,19 @@
 
 use std::{future::Future, time::Duration};
 
-use axum::{
-    Router,
-    routing::{get, post},
-    serve::Listener,
-};
+use axum::{Json, Router, routing::get, serve::Listener};
+use serde_json::Value;
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::oneshot,
 };
 
-use super::{control::Control, handlers::*};
+use super::{
+    control::Control,
+    openapi,
+    route::Route,
+    routes::{no_such_method, no_such_path, probes, routes},
+};
 
 /// How long requests that have begun may take once the server is to stop. A client that sends half a request and waits must
 /// not keep the agent from going.
@@ -34,30 +36,24 @@ pub async fn serve_metrics<C: Control>(
     control: C,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    run("metrics", listener, probes().fallback(no_such_path).with_state(control), shutdown).await;
+    run("metrics", listener, router(probes()).fallback(no_such_path).with_state(control), shutdown).await;
 }
 
-fn probes<C: Control>() -> Router<C> {
-    Router::new()
-        .route("/metrics", get(metrics::<C>))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz::<C>))
+fn router<C: Control>(routes: Vec<Route<C>>) -> Router<C> {
+    routes.into_iter().fold(Router::new(), |router, Route { path, handler, .. }| router.route(path, handler))
+}
+
+/// What describes the API.
+pub fn document<C: Control>() -> Value {
+    let mut all: Vec<Route<C>> = routes();
+    all.extend(probes());
+    openapi::document(&all)
 }
 
 fn api<C: Control>(control: C) -> Router {
-    probes()
-        .route("/v1/services", get(services::<C>).post(add_service::<C>))
-        .route("/v1/services/{name}", get(service::<C>).delete(remove_service::<C>))
-        .route("/v1/services/{name}/backends", get(backends::<C>).post(add_backend::<C>))
-        .route("/v1/services/{name}/backends/{address}", axum::routing::delete(remove_backend::<C>))
-        .route("/v1/services/{name}/backends/{address}/drain", post(drain::<C>))
-        .route("/v1/services/{name}/backends/{address}/undrain", post(undrain::<C>))
-        .route("/v1/connections", get(connections::<C>))
-        .route("/v1/connections/close", post(close_connections::<C>))
-        .route("/v1/events", get(events::<C>))
-        .route("/v1/explain", get(explain::<C>))
-        .route("/v1/status", get(status::<C>))
-        .route("/v1/stats", get(stats::<C>))
+    router(probes())
+        .merge(router(routes()))
+        .route("/v1/openapi.json", get(async || Json(document::<C>())))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(control)

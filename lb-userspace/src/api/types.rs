@@ -2,18 +2,20 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 mod add;
 mod rejected;
 
 pub use add::{
-    AffinityDecl, BackendAdd, Drain, ForwardBySource, ForwardDecl, FrontendDecl, ServiceAdd, ServiceDecl,
+    AffinityDecl, BackendDecl, Drain, ForwardBySource, ForwardDecl, FrontendDecl, HealthDecl, Patch,
+    ServiceDecl, Time, TimeoutsDecl,
 };
 pub use rejected::RejectedView;
 
 /// A service with its backends and counters.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 pub struct ServiceView {
     /// Name.
     pub name: String,
@@ -46,12 +48,15 @@ pub struct ServiceView {
     /// What is declared of it and refused, one sentence each; what is shown is the last good version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<String>,
+    /// What is declared, in the form in which it may be: all but name and backends. Durations are in seconds.
+    #[serde(default)]
+    pub declared: ServiceDecl,
     /// Backends.
     pub backends: Vec<BackendView>,
 }
 
 /// Where a service is reached, by whom, and how packets go.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 pub struct FrontendView {
     /// Addresses; `0.0.0.0` and `::`: all of the node's.
     pub addresses: Vec<IpAddr>,
@@ -66,7 +71,7 @@ pub struct FrontendView {
 }
 
 /// A backend with its counters.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 pub struct BackendView {
     /// `10.0.1.11:5432`, or without port.
     pub address: String,
@@ -110,7 +115,7 @@ pub struct BackendView {
 }
 
 /// One pinned flow.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 pub struct ConnectionView {
     /// Name.
     pub service: String,
@@ -139,7 +144,7 @@ pub struct ConnectionView {
 }
 
 /// Which connections to list; all that are given must match.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionFilter {
     /// Service name.
@@ -157,7 +162,7 @@ pub struct ConnectionFilter {
 }
 
 /// `GET /v1/connections`: a [`ConnectionFilter`], and how much of it in which order.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ConnectionQuery {
     /// Service name.
@@ -183,7 +188,7 @@ impl ConnectionQuery {
 }
 
 /// `GET /v1/events`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct EventQuery {
     /// Go on, with flows too; otherwise what the agent did and concluded of late.
@@ -193,7 +198,7 @@ pub struct EventQuery {
 }
 
 /// Something that happened; a line of the answer to `GET /v1/events`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
 pub struct EventView {
     /// Seconds since the Unix epoch.
     pub time: f64,
@@ -232,7 +237,7 @@ pub struct EventView {
 }
 
 /// `GET /v1/explain`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainQuery {
     /// Address, or address and port.
@@ -245,7 +250,7 @@ pub struct ExplainQuery {
 }
 
 /// Where a client is, or would be given to.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 pub struct ExplainView {
     /// Service.
     pub service: String,
@@ -262,7 +267,7 @@ pub struct ExplainView {
 }
 
 /// A backend as a choice sees it.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 pub struct Candidate {
     /// Name.
     pub backend: String,
@@ -282,7 +287,7 @@ pub struct Candidate {
 }
 
 /// `POST /v1/connections/close`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionClose {
     /// Which; something must be named.
@@ -296,7 +301,7 @@ pub struct ConnectionClose {
 }
 
 /// What closing came to.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 pub struct Closed {
     /// Connections that were open and no longer are.
     pub closed: u64,
@@ -306,7 +311,7 @@ pub struct Closed {
 }
 
 /// `GET /v1/status`.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 pub struct StatusView {
     /// `ok`, or `degraded`: something in `problems`.
     pub state: String,
@@ -349,7 +354,7 @@ pub struct StatusView {
 }
 
 /// Something of the host's that keeps packets from arriving.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 pub struct WarningView {
     /// What it is about: `rp_filter`, `netfilter`, `route`.
     pub about: String,
@@ -360,7 +365,7 @@ pub struct WarningView {
 }
 
 /// An interface that the configuration matches.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 pub struct InterfaceView {
     /// Name.
     pub name: String,
@@ -383,7 +388,7 @@ pub struct InterfaceView {
 }
 
 /// `GET /v1/stats`: the node's totals beside the services.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 pub struct StatsView {
     /// As in `service list`.
     pub services: Vec<ServiceView>,
@@ -392,7 +397,7 @@ pub struct StatsView {
 }
 
 /// Body of every answer that is not 2xx.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 pub struct ErrorView {
     /// One line: what is wrong, with what value, what would be right.
     pub error: String,

@@ -6,11 +6,11 @@ use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 
 use super::{Context, Failure, drain, output::plural, tables};
-use crate::api::types::{BackendAdd, BackendView, Drain};
+use crate::api::types::{BackendDecl, BackendView, Drain, Patch};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Add a backend to a service, or change the weight and limit of one added before
+    /// Add a backend to a service, or declare one anew that was added before
     #[command(after_help = "\
 Examples:
   flowpin backend add db 10.0.1.11:5432
@@ -21,6 +21,14 @@ Examples:
 
 Open connections stay where they are; new ones see the backend when the command returns.")]
     Add(Add),
+    /// Change settings of a backend that the command line added; open connections stay
+    #[command(after_help = "\
+Examples:
+  flowpin backend set db 10.0.1.11:5432 --weight 3
+  flowpin backend set db 10.0.1.11:5432 --default max-connections     no limit any more
+
+What isn't named stays as it is. What the config file declares is changed there: edit the file and send the agent SIGHUP.")]
+    Set(Set),
     /// List backends, of one service or of all
     #[command(
         visible_alias = "ls",
@@ -88,6 +96,47 @@ pub struct Add {
 }
 
 #[derive(Debug, clap::Args)]
+#[group(id = "change", required = true, multiple = true)]
+pub struct Change {
+    /// Its share compared with the others', 1 to 65535
+    #[arg(long, allow_negative_numbers = true)]
+    weight: Option<i64>,
+    /// Most active connections; more are given to others
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_connections: Option<i64>,
+    /// It is one of this node's, for frontends with --scope local
+    #[arg(long)]
+    local: bool,
+    /// Take settings back, by the names of their flags: weight 1, no limit, not declared to be local; may be given several times
+    #[arg(long, value_name = "SETTING,...", value_delimiter = ',', value_parser = ["weight", "max-connections", "local"], hide_possible_values = true)]
+    default: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Set {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    change: Change,
+}
+
+impl Change {
+    /// As a patch. What is given and taken back is given.
+    fn patch(self) -> Patch {
+        let mut patch = Patch::new();
+        for word in self.default {
+            patch.insert(word.replace('-', "_"), serde_json::Value::Null);
+        }
+        let given = [("weight", self.weight), ("max_connections", self.max_connections)];
+        patch.extend(given.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?.into()))));
+        if self.local {
+            patch.insert("local".into(), true.into());
+        }
+        patch
+    }
+}
+
+#[derive(Debug, clap::Args)]
 pub struct DrainArgs {
     #[command(flatten)]
     which: Which,
@@ -133,12 +182,27 @@ impl Command {
         let Context { client, printer } = context;
         match self {
             Self::Add(Add { service, address, weight, max_connections, local }) => {
-                let add = BackendAdd { address, weight, max_connections, local };
+                let add = BackendDecl { address, weight, max_connections, local };
                 let backend = client.add_backend(&service, &add).await?;
                 printer.print(&Owned { service: &service, backend: &backend }, |o| {
                     format!(
                         "backend {} of service \"{service}\" added with weight {}",
                         o.backend.address, o.backend.weight
+                    )
+                })?;
+            }
+            Self::Set(Set { which: Which { service, address }, change }) => {
+                let backend = client.set_backend(&service, &address, &change.patch()).await?;
+                printer.print(&Owned { service: &service, backend: &backend }, |o| {
+                    let limit = o
+                        .backend
+                        .max_connections
+                        .map_or("no limit".into(), |n| plural(n.into(), "connection"));
+                    format!(
+                        "backend {} of service \"{service}\" changed: weight {}, {limit}{}",
+                        o.backend.address,
+                        o.backend.weight,
+                        if o.backend.local { ", local" } else { "" }
                     )
                 })?;
             }

@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use super::{
     Failure,
-    output::{Printer, Table, count, or_dash, plural},
+    output::{self, Printer, Table, count, or_dash, plural},
     tables,
 };
 use crate::{
-    api::types::{FrontendView, RejectedView},
+    api::types::{FrontendView, RejectedView, ServiceDecl},
     model::ServiceSpec,
     observe::views,
     source::{Config, config, merge},
@@ -22,6 +22,7 @@ use crate::{
 Examples:
   flowpin check --config /etc/flowpin/flowpin.toml
   flowpin check --config new.toml -o json | jq .warnings
+  flowpin check --schema > flowpin.schema.json      and \"#:schema ./flowpin.schema.json\" in the file's first line
 
 Needs neither root nor an agent. Exit code 1, and one line with file, value and remedy, if anything is wrong. A service that is \
 wrong is listed and keeps no other from coming into force. What the command line added to a running agent is not looked at.")]
@@ -29,6 +30,9 @@ pub struct Args {
     /// Config file (TOML); without one the defaults are shown
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Print the JSON schema of the config file instead, for editors that complete and check it
+    #[arg(long, conflicts_with = "config")]
+    schema: bool,
 }
 
 /// What a config file would set up.
@@ -61,6 +65,8 @@ struct Service {
     ports: Vec<String>,
     frontends: Vec<FrontendView>,
     algorithm: &'static str,
+    /// What is declared, but for name and backends. Durations are in seconds.
+    declared: ServiceDecl,
     backends: Vec<Backend>,
 }
 
@@ -74,6 +80,9 @@ struct Backend {
 
 impl Args {
     pub fn run(self, printer: &Printer) -> Result<(), Failure> {
+        if self.schema {
+            return output::raw(format!("{:#}\n", config::schema()).as_bytes()).map_err(Failure::from);
+        }
         let config = config::load(self.config.as_deref()).map_err(|e| Failure::Said(e.to_string()))?;
         let what =
             self.config.map_or_else(|| "the default configuration".into(), |path| path.display().to_string());
@@ -134,6 +143,7 @@ fn service(spec: &ServiceSpec) -> Service {
         ports: frontends[0].ports.clone(),
         frontends,
         algorithm: spec.algorithm.name(),
+        declared: spec.into(),
         backends: backends
             .map(|b| Backend {
                 address: b.name(),
@@ -204,6 +214,17 @@ fn text(what: &str, r: &Report) -> String {
                 table.row(row);
             }
         }
+        text.push_str(&format!("\n{table}"));
+    }
+    let mut table = Table::new(&["SERVICE", "SETTING", "VALUE"]);
+    let mut some = false;
+    for s in &r.services {
+        for (i, (setting, value)) in tables::settings(&s.declared).into_iter().enumerate() {
+            some = true;
+            table.row([if i == 0 { s.name.clone() } else { String::new() }, setting, value]);
+        }
+    }
+    if some {
         text.push_str(&format!("\n{table}"));
     }
     if !r.warnings.is_empty() || !r.rejected.is_empty() {

@@ -23,6 +23,7 @@ mod failure;
 mod frontend;
 mod output;
 mod service;
+mod settings;
 mod stats;
 mod status;
 mod tables;
@@ -54,6 +55,7 @@ Examples:
   flowpin agent --config /etc/flowpin/flowpin.toml          run
   flowpin service add app --vip 10.96.0.10 --port 80/tcp    a service by hand
   flowpin backend add app 10.0.1.11                         a backend for it
+  flowpin service set app --slow-start 30s                  change it while it is in use
   flowpin backend drain app 10.0.1.11 --wait                take it out, break nothing
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 agent unreachable."
@@ -79,10 +81,10 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Agent(agent::Args),
-    /// Add, list, show and remove services
+    /// Add, change, list, show and remove services
     #[command(subcommand, visible_alias = "svc")]
     Service(service::Command),
-    /// Add, list, drain, undrain and remove the backends of a service
+    /// Add, change, list, drain, undrain and remove the backends of a service
     #[command(subcommand, visible_alias = "be")]
     Backend(backend::Command),
     /// List and close pinned connections

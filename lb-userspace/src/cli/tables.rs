@@ -1,7 +1,9 @@
 //! The API's views as people read them: tables that more than one command prints.
 
+use serde_json::Value;
+
 use super::output::{Table, bytes, count, duration, or_dash, plural, yes};
-use crate::api::types::{BackendView, ForwardDecl, FrontendView, ServiceView};
+use crate::api::types::{BackendView, ForwardDecl, FrontendView, ServiceDecl, ServiceView};
 
 /// `draining (4m10s left)`
 fn state(backend: &BackendView) -> String {
@@ -38,6 +40,61 @@ pub fn way(forward: &ForwardDecl) -> String {
             let word = |word: &Option<String>| word.clone().unwrap_or_else(|| "nat".into());
             format!("{} from pods, {} from elsewhere", word(&by.pod), word(&by.elsewhere))
         }
+    }
+}
+
+/// What has a line or a column of its own.
+const SHOWN: [&str; 10] = [
+    "name",
+    "vip",
+    "vips",
+    "vip_except",
+    "source_ranges",
+    "ports",
+    "scope",
+    "forward",
+    "algorithm",
+    "frontends",
+];
+
+/// All else that is declared of a service, by name: `timeouts`, `idle 15h, udp 3m`.
+pub fn settings(declared: &ServiceDecl) -> Vec<(String, String)> {
+    // A declaration is always an object.
+    let Ok(Value::Object(all)) = serde_json::to_value(declared) else { return Vec::new() };
+    all.into_iter()
+        .filter(|(key, _)| !SHOWN.contains(&key.as_str()))
+        .map(|(key, value)| {
+            let text = match &value {
+                Value::Object(parts) => {
+                    let mut parts: Vec<_> = parts.iter().collect();
+                    // What it is goes first.
+                    parts.sort_by_key(|(key, _)| !matches!(key.as_str(), "type" | "client_ip"));
+                    parts.into_iter().map(part).collect::<Vec<_>>().join(", ")
+                }
+                value => plain(value),
+            };
+            (key, text)
+        })
+        .collect()
+}
+
+/// `idle 15h`; a type, and a switch that is on, speak for themselves.
+fn part((key, value): (&String, &Value)) -> String {
+    let key_text = key.replace('_', " ");
+    match value {
+        Value::Bool(true) => key_text,
+        Value::Bool(false) => format!("not {key_text}"),
+        value if key == "type" => plain(value),
+        value => format!("{key_text} {}", plain(value)),
+    }
+}
+
+/// Only durations have a fraction, if it is 0.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_f64() => number.as_f64().map(duration).unwrap_or_default(),
+        other => other.to_string(),
     }
 }
 
@@ -171,6 +228,10 @@ pub fn service(s: &ServiceView) -> String {
     if !s.vip_except.is_empty() {
         let except: Vec<_> = s.vip_except.iter().collect();
         text.push_str(&format!("Except:     {}\n", list(&except, ", ")));
+    }
+    for (setting, value) in settings(&s.declared).into_iter().filter(|(setting, _)| setting != "stray") {
+        let label = format!("{}{}:", setting[..1].to_uppercase(), setting[1..].replace('_', " "));
+        text.push_str(&format!("{label:<12}{}{value}\n", if label.len() < 12 { "" } else { " " }));
     }
     for warning in &s.warnings {
         text.push_str(&format!("Warning:    {warning}\n"));

@@ -242,6 +242,7 @@ mod tests {
             imbalance: Some(1.5),
             warnings: Vec::new(),
             rejected: Vec::new(),
+            declared: Default::default(),
             backends,
         };
         let status = serde_json::from_str(

@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{Fates, Frontend, service::make_backend},
+        model::{Fates, Frontend, Origin, service::make_backend},
         reconcile::Step,
     };
 
@@ -187,10 +187,10 @@ mod tests {
     fn service(fates: Fates, admin: AdminState) -> ServiceSpec {
         let (addresses, ports) = (vec!["10.96.0.1".parse().unwrap()], vec!["80/tcp".parse().unwrap()]);
         let frontend = Frontend { addresses, ports, ..Frontend::default() };
-        let mut service = ServiceSpec::new("s", vec![frontend], false);
+        let mut service = ServiceSpec::new("s", vec![frontend], Origin::Cli);
         service.fates = fates;
         for (i, address) in ["10.0.0.1:80", "10.0.0.2:80"].into_iter().enumerate() {
-            let mut backend = make_backend("s", address, None, None, false, false).unwrap();
+            let mut backend = make_backend("s", address, None, None, false, Origin::Cli).unwrap();
             if i == 0 {
                 backend.admin = admin;
             }

@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use super::Origin;
+
 /// May a backend take new flows, as far as the operator is concerned?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum AdminState {
@@ -32,8 +34,8 @@ pub struct BackendSpec {
     pub local: bool,
     /// Operator's word.
     pub admin: AdminState,
-    /// Declared by the config file (as opposed to the command line)?
-    pub from_file: bool,
+    /// Who declares it.
+    pub origin: Origin,
 }
 
 impl BackendSpec {

@@ -133,6 +133,8 @@ pub enum ModelError {
     Algorithm { text: String },
     #[error("{what} \"{text}\" is not usable; write a duration like 30s, 15m or 3h, {range}")]
     Duration { what: &'static str, text: String, range: &'static str },
+    #[error("{what} is not for health checks of type \"{kind}\"; {known}")]
+    NotOfType { what: &'static str, kind: String, known: &'static str },
     #[error("{what} \"{text}\" is not known; use {known}")]
     NotKnown { what: &'static str, text: String, known: &'static str },
     #[error(

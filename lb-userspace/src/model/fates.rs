@@ -15,6 +15,15 @@ pub enum Fate {
 }
 
 impl Fate {
+    /// As in config, CLI and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Drain => "drain",
+            Self::Reset => "reset",
+        }
+    }
+
     /// From its name; `what` is for the error. `drain` is for a removal only: elsewhere the backend is shown anyway.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use lb_common::abi::{Stray, limits};
 
 use super::{
-    AdminState, AffinitySpec, BackendSpec, Fates, Frontend, HealthSpec, ModelError, OwnAddresses, PortRange,
-    Protocol, TimeoutSpec, backend_name, frontend::family,
+    AdminState, AffinitySpec, BackendSpec, Fates, Frontend, HealthSpec, ModelError, Origin, OwnAddresses,
+    PortRange, Protocol, TimeoutSpec, backend_name, frontend::family,
 };
 
 /// How a backend is chosen for a new flow.
@@ -100,13 +100,13 @@ pub struct ServiceSpec {
     pub fates: Fates,
     /// Backends by name.
     pub backends: BTreeMap<String, BackendSpec>,
-    /// Declared by the config file?
-    pub from_file: bool,
+    /// Who declares it.
+    pub origin: Origin,
 }
 
 impl ServiceSpec {
     /// With one frontend or more, no backends, and the default in all else.
-    pub fn new(name: &str, frontends: Vec<Frontend>, from_file: bool) -> Self {
+    pub fn new(name: &str, frontends: Vec<Frontend>, origin: Origin) -> Self {
         Self {
             name: name.into(),
             frontends,
@@ -118,7 +118,7 @@ impl ServiceSpec {
             slow_start: None,
             fates: Fates::default(),
             backends: BTreeMap::new(),
-            from_file,
+            origin,
         }
     }
 
@@ -373,7 +373,7 @@ pub fn make_backend(
     weight: Option<i64>,
     max_connections: Option<i64>,
     local: bool,
-    from_file: bool,
+    origin: Origin,
 ) -> Result<BackendSpec, ModelError> {
     let (address, port) = parse_backend(service, address)?;
     let backend = || backend_name(address, port);
@@ -391,5 +391,5 @@ pub fn make_backend(
             })?)
         }
     };
-    Ok(BackendSpec { address, port, weight, max_connections, local, admin: AdminState::Active, from_file })
+    Ok(BackendSpec { address, port, weight, max_connections, local, admin: AdminState::Active, origin })
 }

@@ -11,18 +11,14 @@ use crate::{
     reconcile::Rejection,
 };
 
-fn origin(from_file: bool) -> String {
-    if from_file { "file".into() } else { "cli".into() }
-}
-
 /// A backend, as of now.
 pub fn backend(service: &ServiceSpec, now: &Now<'_>, state: &State) -> BackendView {
     let counters = now.counted.counters;
     let gone;
     let (origin, spec) = match now.spec {
-        Some(spec) => (origin(spec.from_file), Some(spec)),
+        Some(spec) => (spec.origin.name().into(), Some(spec)),
         None => {
-            gone = make_backend(&service.name, now.name, None, None, false, service.from_file).ok();
+            gone = make_backend(&service.name, now.name, None, None, false, service.origin).ok();
             ("removed".into(), gone.as_ref())
         }
     };
@@ -83,7 +79,8 @@ pub fn service(spec: &ServiceSpec, state: &State, snapshot: &Snapshot) -> Servic
         frontends: spec.frontends.iter().map(frontend).collect(),
         stray: spec.stray().name().into(),
         algorithm: spec.algorithm.name().into(),
-        origin: origin(spec.from_file),
+        origin: spec.origin.name().into(),
+        declared: spec.into(),
         warnings: spec.warnings(),
         rejected: state.rejected.iter().filter(|r| r.service == spec.name).map(|r| r.error.clone()).collect(),
         backends: backends.iter().map(|now| backend(spec, now, state)).collect(),

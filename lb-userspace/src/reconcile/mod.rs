@@ -11,6 +11,6 @@ pub mod transition;
 pub use actual::{Actual, ActualService};
 pub use enact::{Failure, Ground, converge, enact};
 pub use plan::{Exhausted, Goal, Scope, collect, plan};
-pub use settle::{Declared, Origin, Rejection};
+pub use settle::{Declared, Rejection};
 pub use step::{Plan, Step};
 pub use transition::{Input, Known, Refused, Transition, transition};

@@ -3,26 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::model::{Admission, Desired, OwnAddresses, ServiceSpec};
-
-/// Who declares something. The file goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// The config file.
-    File,
-    /// The command line.
-    Cli,
-}
-
-impl Origin {
-    /// As in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Cli => "cli",
-        }
-    }
-}
+use crate::model::{Admission, Desired, Origin, OwnAddresses, ServiceSpec};
 
 /// A service as its source declares it, with all that the command line says of it.
 #[derive(Clone, Debug)]
@@ -57,16 +38,12 @@ pub struct Rejection {
 impl std::fmt::Display for Rejection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { service, backend, origin, error, kept } = self;
-        let source = match origin {
-            Origin::File => "the config file",
-            Origin::Cli => "the command line",
-        };
         match backend {
             Some(backend) => write!(f, "backend {backend} of service \"{service}\"")?,
             None => write!(f, "service \"{service}\"")?,
         }
         let instead = if *kept { "the last good version is" } else { "it isn't" };
-        write!(f, " of {source} is refused, {instead} in force: {error}")
+        write!(f, " of {origin} is refused, {instead} in force: {error}")
     }
 }
 

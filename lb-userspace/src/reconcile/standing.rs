@@ -23,6 +23,24 @@ pub fn begin(standings: &mut Standings, old: Option<&ServiceSpec>, new: &Service
     }
 }
 
+/// Backends of a service that checks none are healthy, whatever was found when they were.
+pub fn unchecked(standings: &mut Standings, service: &ServiceSpec, now: Instant) {
+    if service.health.is_some() {
+        return;
+    }
+    for name in service
+        .backends
+        .keys()
+        .filter(|name| !standings.of(&service.name, name).healthy)
+        .cloned()
+        .collect::<Vec<_>>()
+    {
+        let standing = standings.entry(&service.name, &name);
+        standing.healthy = true;
+        standing.ramp = service.slow_start.map(|_| now);
+    }
+}
+
 /// Concludes from what an earlier agent left who was unhealthy then: it takes nothing until a check says otherwise.
 pub fn adopt(standings: &mut Standings, desired: &Desired, actual: &Actual) {
     for service in desired.services().values().filter(|s| s.health.is_some()) {

@@ -1,19 +1,23 @@
 //! The config file: TOML, unknown keys refused, everything checked before anything is touched.
 
 mod read;
-mod service;
+mod schema;
 mod split;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-pub use self::read::{duration, guess, load, parse, read, text};
+pub use self::{
+    read::{guess, load, parse, read, text},
+    schema::schema,
+};
 use super::SourceError;
 use crate::model::{ServiceSpec, SnatSpec};
 
 /// How to attach to an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Attach {
     /// XDP: native, or generic where the driver has none.
@@ -70,7 +74,7 @@ impl InterfaceRule {
 }
 
 /// Where answers of backends are translated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {
     /// Where they leave towards the client: the stack, its firewall and connection tracking see client and backend in both directions.
@@ -94,7 +98,7 @@ pub enum Variant {
 }
 
 /// What is behind an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Pods, or other backends and clients of this node.
@@ -142,8 +146,17 @@ impl<'de> Deserialize<'de> for Fast {
     }
 }
 
+impl JsonSchema for Fast {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Fast".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"description": "Whether and how what was translated skips parts of the kernel.", "enum": [false, true, "peer"]})
+    }
+}
+
 /// Whose processes' sockets are led to backends when they connect to a VIP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SocketScope {
     /// Nobody's.
@@ -167,7 +180,7 @@ impl SocketScope {
 }
 
 /// `[sockets]`
-#[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SocketSpec {
     /// Whose.

@@ -1,24 +1,43 @@
-//! A service as file, state file and API write it: what all three know of it.
+//! A service as file, state file, API and command line write it: one declaration for all of them, a file for each part.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::config::duration;
+mod affinity;
+mod backend;
+mod forward;
+mod frontend;
+mod health;
+pub mod patch;
+mod time;
+mod timeouts;
+
+pub use self::{
+    affinity::AffinityDecl,
+    backend::BackendDecl,
+    forward::{ForwardBySource, ForwardDecl},
+    frontend::FrontendDecl,
+    health::HealthDecl,
+    time::Time,
+    timeouts::TimeoutsDecl,
+};
 use crate::model::{
-    AffinitySpec, AlgorithmKind, ForwardKind, Forwarding, Frontend, ModelError, Scope, ServiceSpec,
-    StrayKind,
+    AlgorithmKind, Fate, Fates, Forwarding, Frontend, ModelError, Origin, Scope, ServiceSpec, StrayKind,
     reach::{parse_addresses, parse_prefixes},
-    service::check_name,
 };
 
-/// Where a service is, whose clients it takes, how a backend is chosen. Text is checked when it becomes a
-/// [`ServiceSpec`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Where a service is, whose clients it takes, how a backend is chosen, when connections are over. Text is checked
+/// when it becomes a [`ServiceSpec`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceDecl {
-    /// The first address.
+    /// Unique: 1 to 253 of a-z A-Z 0-9 . _ - with / or : between parts. Not in the state file, where it is the key.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// The first address; `0.0.0.0` and `::`: all of the node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vip: Option<String>,
     /// Further addresses, of either family.
@@ -32,194 +51,92 @@ pub struct ServiceDecl {
     pub source_ranges: Vec<String>,
     /// `5432/tcp`, `80:8080/tcp`.
     pub ports: Vec<String>,
-    /// `all` or `local`.
+    /// `all` (the default) or `local`: clients from elsewhere are given to backends of this node only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// How packets go.
+    /// How packets go; default `nat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward: Option<ForwardDecl>,
-    /// `reset`, `forward` or `pass`; default: by algorithm.
+    /// `reset`, `forward` or `pass`: packets of no known connection; default: by algorithm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stray: Option<String>,
-    /// Default: `least-connections`.
+    /// `least-connections` (the default) or `consistent-hash`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<String>,
-    /// Affinity.
+    /// Whether and how clients stay with their backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<AffinityDecl>,
-    /// Frontends besides the one that the above make.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// When connections are over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<TimeoutsDecl>,
+    /// How backends are checked; default: they aren't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthDecl>,
+    /// How long a backend that is new, or back, takes to get all its weight; default: it has it at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Time>,
+    /// `keep` (the default), `drain` or `reset`: open connections of a backend that is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_removal: Option<String>,
+    /// `keep` (the default) or `reset`: those of a backend that fails its health checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_unhealthy: Option<String>,
+    /// `keep` (the default) or `reset`: those of a backend whose drain's deadline has passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_deadline: Option<String>,
+    /// Frontends besides the one that the above make. In the config file: `[[service.frontend]]`.
+    #[serde(default, alias = "frontend", skip_serializing_if = "Vec::is_empty")]
     pub frontends: Vec<FrontendDecl>,
+    /// Backends. In the config file: `[[service.backend]]`; the state file has them beside the services.
+    #[serde(default, alias = "backend", skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<BackendDecl>,
 }
 
-/// A frontend besides a service's first one. What it doesn't say is as there, but for `scope`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FrontendDecl {
-    /// Addresses, of either family; `0.0.0.0` and `::`: all of the node's.
-    pub addresses: Vec<String>,
-    /// Ports.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ports: Option<Vec<String>>,
-    /// `all` (the default) or `local`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scope: Option<String>,
-    /// Prefixes of clients; `[]`: everybody.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_ranges: Option<Vec<String>>,
-    /// How packets go.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub forward: Option<ForwardDecl>,
-}
-
-/// How packets go: `"snat"`, or by where they come from: `{ pod = "nat", elsewhere = "snat" }`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum ForwardDecl {
-    /// All the same way.
-    Word(String),
-    /// By source.
-    BySource(ForwardBySource),
-}
-
-/// See [`ForwardDecl`]. What is left out is `nat`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ForwardBySource {
-    /// From pods of this node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
-    /// From anywhere else.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub elsewhere: Option<String>,
-}
-
-impl<'de> Deserialize<'de> for ForwardDecl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Raw {
-            Word(String),
-            BySource(ForwardBySource),
-        }
-        match Raw::deserialize(deserializer) {
-            Ok(Raw::Word(word)) => Ok(Self::Word(word)),
-            Ok(Raw::BySource(by)) => Ok(Self::BySource(by)),
-            Err(_) => Err(serde::de::Error::custom(
-                "forward can't be understood; use \"nat\", \"snat\", \"dsr-l2\" or \"dsr-ipip\", or \
-                 { pod = \"nat\", elsewhere = \"snat\" }",
-            )),
-        }
-    }
-}
-
-impl ForwardDecl {
-    fn spec(&self) -> Result<Forwarding, ModelError> {
-        let parse = |word: &Option<String>| word.as_deref().map_or(Ok(ForwardKind::Nat), ForwardKind::parse);
-        match self {
-            Self::Word(word) => ForwardKind::parse(word).map(Forwarding::all),
-            Self::BySource(by) => Ok(Forwarding { pod: parse(&by.pod)?, elsewhere: parse(&by.elsewhere)? }),
-        }
-    }
-}
-
-impl From<Forwarding> for ForwardDecl {
-    fn from(forward: Forwarding) -> Self {
-        let Forwarding { pod, elsewhere } = forward;
-        let word = |kind: ForwardKind| kind.name().to_string();
-        if pod == elsewhere {
-            return Self::Word(word(pod));
-        }
-        Self::BySource(ForwardBySource { pod: Some(word(pod)), elsewhere: Some(word(elsewhere)) })
-    }
-}
-
-/// How clients are bound.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AffinityDecl {
-    /// By the client's address; `false`: not at all.
-    pub client_ip: bool,
-    /// `3h`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<String>,
-    /// Services that share their clients.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    /// `service` (the default) or `port`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
-    /// Bits of an IPv6 address that make a client; default 128.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipv6_prefix: Option<i64>,
-    /// Open flows of a client beyond which further ones are balanced like any other's; default: no bound.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bound: Option<i64>,
-}
-
-impl Default for AffinityDecl {
-    fn default() -> Self {
-        Self { client_ip: true, timeout: None, group: None, by: None, ipv6_prefix: None, bound: None }
-    }
-}
-
-impl AffinityDecl {
-    /// As a service has it; `None`: it has none.
-    ///
-    /// # Errors
-    /// Something of it is out of range.
-    pub fn spec(&self) -> Result<Option<AffinitySpec>, ModelError> {
-        if !self.client_ip {
-            return Ok(None);
-        }
-        let number = |what, value: Option<i64>, range: std::ops::RangeInclusive<i64>, known| match value {
-            Some(value) if !range.contains(&value) => {
-                Err(ModelError::NotKnown { what, text: value.to_string(), known })
-            }
-            other => Ok(other),
-        };
-        let prefix = number("affinity.ipv6_prefix", self.ipv6_prefix, 1..=128, "1 to 128")?.unwrap_or(128);
-        let bound = number("affinity.bound", self.bound, 1..=1_000_000, "1 to 1000000, or leave it out")?;
-        if let Some(group) = &self.group {
-            check_name(group)?;
-        }
-        let by_port = match self.by.as_deref() {
-            None | Some("service") => false,
-            Some("port") => true,
-            Some(other) => {
-                let known = "service or port";
-                return Err(ModelError::NotKnown { what: "affinity.by", text: other.into(), known });
-            }
-        };
-        if let (Some(by), Some(group)) = (&self.by, &self.group) {
-            return Err(ModelError::ByAndGroup { by: by.clone(), group: group.clone() });
-        }
-        let timeout = self.timeout.as_deref();
-        Ok(Some(AffinitySpec {
-            timeout: timeout.map_or(Ok(AffinitySpec::TIMEOUT), |t| duration("affinity.timeout", t))?,
-            group: self.group.clone(),
-            by_port,
-            ipv6_prefix: u8::try_from(prefix).unwrap_or(128),
-            bound: bound.and_then(|b| u32::try_from(b).ok()),
-        }))
-    }
+/// A number in its range; `known` says so.
+fn number<T: TryFrom<i64>>(
+    what: &'static str,
+    value: Option<i64>,
+    range: RangeInclusive<i64>,
+    known: &'static str,
+) -> Result<Option<T>, ModelError> {
+    let Some(value) = value else { return Ok(None) };
+    let fits = T::try_from(value).ok().filter(|_| range.contains(&value));
+    fits.map(Some).ok_or_else(|| ModelError::NotKnown { what, text: value.to_string(), known })
 }
 
 impl ServiceDecl {
-    /// What it says, without backends. Not validated as a whole.
+    /// What it says. Not validated as a whole.
     ///
     /// # Errors
     /// Something of it can't be understood.
-    pub fn spec(&self, name: &str, from_file: bool) -> Result<ServiceSpec, ModelError> {
+    pub fn spec(&self, name: &str, origin: Origin) -> Result<ServiceSpec, ModelError> {
         let affinity = self.affinity.as_ref().map(AffinityDecl::spec).transpose()?.flatten();
-        Ok(ServiceSpec {
+        let mut spec = ServiceSpec {
             algorithm: self
                 .algorithm
                 .as_deref()
                 .map_or(Ok(AlgorithmKind::LeastConnections), AlgorithmKind::parse)?,
             stray: self.stray.as_deref().map(StrayKind::parse).transpose()?,
             affinity,
-            ..ServiceSpec::new(name, self.spec_frontends()?, from_file)
+            timeouts: self.timeouts.as_ref().map(TimeoutsDecl::spec).transpose()?.unwrap_or_default(),
+            health: self.health.as_ref().map(HealthDecl::spec).transpose()?.flatten(),
+            slow_start: time::optional(&self.slow_start, "slow_start")?,
+            fates: self.spec_fates()?,
+            ..ServiceSpec::new(name, self.spec_frontends()?, origin)
+        };
+        for backend in &self.backends {
+            spec.add(backend.spec(name, origin)?)?;
+        }
+        Ok(spec)
+    }
+
+    fn spec_fates(&self) -> Result<Fates, ModelError> {
+        let fate =
+            |what, text: &Option<String>| text.as_deref().map_or(Ok(Fate::Keep), |t| Fate::parse(what, t));
+        Ok(Fates {
+            removal: fate("on_removal", &self.on_removal)?,
+            unhealthy: fate("on_unhealthy", &self.on_unhealthy)?,
+            deadline: fate("on_deadline", &self.on_deadline)?,
         })
     }
 
@@ -273,6 +190,40 @@ impl ServiceDecl {
             sources,
             forward: forward.map_or(Ok(Forwarding::default()), ForwardDecl::spec)?,
         })
+    }
+}
+
+/// What a service is declared to be, but for its name and its backends.
+impl From<&ServiceSpec> for ServiceDecl {
+    fn from(spec: &ServiceSpec) -> Self {
+        let mut frontends = spec.frontends.iter().map(FrontendDecl::from);
+        let first = frontends.next().unwrap_or_default();
+        let mut addresses = first.addresses.into_iter();
+        let except: std::collections::BTreeSet<&IpAddr> =
+            spec.frontends.iter().flat_map(|f| &f.except).collect();
+        let fate = |fate: Fate| (fate != Fate::Keep).then(|| fate.name().into());
+        let timeouts = TimeoutsDecl::from(&spec.timeouts);
+        Self {
+            name: String::new(),
+            vip: addresses.next(),
+            vips: addresses.collect(),
+            vip_except: except.iter().map(ToString::to_string).collect(),
+            source_ranges: first.source_ranges.unwrap_or_default(),
+            ports: first.ports.unwrap_or_default(),
+            scope: first.scope,
+            forward: first.forward,
+            stray: spec.stray.map(|stray| stray.name().into()),
+            algorithm: Some(spec.algorithm.name().into()),
+            affinity: spec.affinity.as_ref().map(Into::into),
+            timeouts: (timeouts != TimeoutsDecl::default()).then_some(timeouts),
+            health: spec.health.as_ref().map(Into::into),
+            slow_start: spec.slow_start.map(Into::into),
+            on_removal: fate(spec.fates.removal),
+            on_unhealthy: fate(spec.fates.unhealthy),
+            on_deadline: fate(spec.fates.deadline),
+            frontends: frontends.collect(),
+            backends: Vec::new(),
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use std::{
 
 use super::{Config, FileService, Good, Runtime};
 use crate::{
-    model::{AdminState, Desired, ModelError, OwnAddresses, ServiceSpec, service::make_backend},
-    reconcile::{Declared, Origin, Rejection, settle::settle},
+    model::{AdminState, Desired, ModelError, Origin, OwnAddresses, ServiceSpec},
+    reconcile::{Declared, Rejection, settle::settle},
 };
 
 /// All that is declared, and what of the file was good last.
@@ -82,7 +82,7 @@ impl Sources<'_> {
     fn added(&self, name: &str, notes: &mut Vec<String>) -> Option<Declared> {
         let added = self.runtime.services.get(name)?;
         let mut aside = Vec::new();
-        let spec = added.spec(name, false).and_then(|spec| spec.validate().map(|()| Arc::new(spec)));
+        let spec = added.spec(name, Origin::Cli).and_then(|spec| spec.validate().map(|()| Arc::new(spec)));
         let spec = spec.map(|spec| self.with_added(&spec, &mut aside, notes)).map_err(|e| e.to_string());
         Some(Declared { name: name.into(), origin: Origin::Cli, spec, good: None, aside })
     }
@@ -110,8 +110,7 @@ impl Sources<'_> {
                 }
                 continue;
             }
-            let limit = added.max_connections.map(i64::from);
-            let made = make_backend(name, backend, Some(added.weight.into()), limit, added.local, false);
+            let made = added.named(backend).spec(name, Origin::Cli);
             let fits = made.and_then(|made| {
                 spec.check_backend(&made)?;
                 check_room(&spec)?;

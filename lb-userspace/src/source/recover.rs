@@ -11,11 +11,11 @@ use lb_common::abi::{Algorithm, Forward, Guard, List, PoolBlock, Proto, Service,
 
 use super::{
     Good, Sources,
-    decl::{AffinityDecl, ForwardDecl, FrontendDecl, ServiceDecl},
-    runtime::{Runtime, RuntimeBackend, RuntimeDrain},
+    decl::{AffinityDecl, BackendDecl, ForwardDecl, FrontendDecl, ServiceDecl, Time},
+    runtime::{Runtime, RuntimeDrain},
 };
 use crate::{
-    model::{AdminState, AffinitySpec, ForwardKind, Forwarding, OwnAddresses, ServiceSpec},
+    model::{AdminState, AffinitySpec, ForwardKind, Forwarding, Origin, OwnAddresses, ServiceSpec},
     reconcile::{Actual, ActualService},
 };
 
@@ -60,17 +60,17 @@ pub fn runtime(
                 continue;
             }
             if known.is_none_or(|spec| !spec.backends.contains_key(backend)) {
-                let added = RuntimeBackend {
-                    // While it started slowly its weight was counted in hundredths.
-                    weight: u16::try_from(weight)
-                        .unwrap_or_else(|_| (weight / 100).try_into().unwrap_or(u16::MAX))
-                        .max(1),
-                    max_connections: (limit != u32::MAX).then_some(limit),
+                // While it started slowly its weight was counted in hundredths.
+                let weight = if weight > u32::from(u16::MAX) { weight / 100 } else { weight };
+                let added = BackendDecl {
+                    address: String::new(),
+                    weight: Some(weight.clamp(1, u16::MAX.into()).into()),
+                    max_connections: (limit != u32::MAX).then_some(limit.into()),
                     local: block.lists[List::new(v6, true).index()] & 1 << id.slot() != 0,
                 };
                 runtime.backends.entry(name.clone()).or_default().insert(backend.clone(), added);
             }
-            if weight == 0 {
+            if block.weight[id.slot()] == 0 {
                 runtime.drains.entry(name.clone()).or_default().insert(backend.clone(), drain.clone());
             }
         }
@@ -88,9 +88,9 @@ pub fn spec(runtime: &Runtime, name: &str) -> Option<ServiceSpec> {
     let good = Good::default();
     let declared = Sources { file: &[], good: &good, runtime }.one(name, &mut Vec::new())?;
     let mut spec = ServiceSpec::clone(declared.spec.as_ref().ok()?);
-    spec.from_file = true;
+    spec.origin = Origin::File;
     spec.backends.values_mut().for_each(|backend| {
-        backend.from_file = true;
+        backend.origin = Origin::File;
         backend.admin = AdminState::Active;
     });
     Some(spec)
@@ -149,6 +149,7 @@ fn decl(
         ),
         affinity: affinity(actual, service, entry, groups),
         frontends: decls.collect(),
+        ..ServiceDecl::default()
     }
 }
 
@@ -245,7 +246,7 @@ fn affinity(
     let group = (alone.number(&service.name) != group).then(known);
     Some(AffinityDecl {
         client_ip: true,
-        timeout: Some(format!("{remember}ms")),
+        timeout: Some(Time::Text(format!("{remember}ms"))),
         by: (by_port != 0 && group.is_none()).then(|| "port".into()),
         group,
         ipv6_prefix: Some(alone.ipv6_prefix.into()),

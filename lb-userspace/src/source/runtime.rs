@@ -10,12 +10,17 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::{ModelError, Origin};
+
 mod drain;
 
 pub use drain::{LONGEST, RuntimeDrain};
 
 use self::drain::Now;
-use super::{SourceError, decl::ServiceDecl};
+use super::{
+    SourceError,
+    decl::{BackendDecl, ServiceDecl},
+};
 
 /// Version of the file's form.
 const VERSION: u32 = 1;
@@ -25,10 +30,10 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct Runtime {
     version: u32,
-    /// Services by name.
+    /// Services by name, without their backends.
     pub services: BTreeMap<String, ServiceDecl>,
-    /// Backends by service and name.
-    pub backends: BTreeMap<String, BTreeMap<String, RuntimeBackend>>,
+    /// Backends by service and name, of services that any source declares.
+    pub backends: BTreeMap<String, BTreeMap<String, BackendDecl>>,
     /// Drains by service and backend name.
     pub drains: BTreeMap<String, BTreeMap<String, RuntimeDrain>>,
 }
@@ -58,19 +63,6 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&aside, path)?;
     std::fs::File::open(dir)?.sync_all()
-}
-
-/// A backend that the command line added.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RuntimeBackend {
-    /// Weight.
-    pub weight: u16,
-    /// Limit.
-    pub max_connections: Option<u32>,
-    /// One of this node's.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub local: bool,
 }
 
 impl Runtime {
@@ -129,6 +121,52 @@ impl Runtime {
             replace(path, &text)
         });
         written.map_err(|error| SourceError::Save { path: path.display().to_string(), error })
+    }
+
+    /// What is declared of a service, its backends with it.
+    pub fn declared(&self, service: &str) -> Option<ServiceDecl> {
+        let decl = self.services.get(service)?.clone();
+        let added = self.backends.get(service).into_iter().flatten();
+        let backends =
+            decl.backends.iter().cloned().chain(added.map(|(name, decl)| decl.named(name))).collect();
+        Some(ServiceDecl { backends, ..decl })
+    }
+
+    /// Declares a service anew. Backends that were added to one of that name, and wait for it, are its own.
+    ///
+    /// # Errors
+    /// A backend can't be read.
+    pub fn add(&mut self, service: &str, mut decl: ServiceDecl) -> Result<(), ModelError> {
+        let given = decl.backends.iter().map(|backend| Ok(backend.spec(service, Origin::Cli)?.name()));
+        let given = given.collect::<Result<Vec<String>, ModelError>>()?;
+        let waiting =
+            self.backends.get(service).into_iter().flatten().filter(|(name, _)| !given.contains(name));
+        decl.backends.extend(waiting.map(|(name, decl)| decl.named(name)));
+        self.declare(service, decl)
+    }
+
+    /// Declares a service, its backends with it, in the place of what was declared of it.
+    ///
+    /// # Errors
+    /// A backend can't be read.
+    pub fn declare(&mut self, service: &str, decl: ServiceDecl) -> Result<(), ModelError> {
+        let mut backends = BTreeMap::new();
+        for backend in &decl.backends {
+            let spec = backend.spec(service, Origin::Cli)?;
+            let name = spec.name();
+            if backends.insert(name.clone(), backend.named("")).is_some() {
+                return Err(ModelError::DuplicateBackend { service: service.into(), backend: name });
+            }
+        }
+        if let Some(drains) = self.drains.get_mut(service) {
+            drains.retain(|backend, _| backends.contains_key(backend));
+        }
+        self.drains.retain(|_, m| !m.is_empty());
+        self.backends.insert(service.into(), backends);
+        self.backends.retain(|_, m| !m.is_empty());
+        let decl = ServiceDecl { name: String::new(), backends: Vec::new(), ..decl };
+        self.services.insert(service.into(), decl);
+        Ok(())
     }
 
     /// Forgets what belongs to a backend.

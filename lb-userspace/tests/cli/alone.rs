@@ -47,6 +47,9 @@ fn check_shows_what_would_be_set_up_without_an_agent() {
     );
     let report = Ran::of(&mut flowpin(&["check", "--config", file, "-o", "json"])).json();
     assert_eq!(report["services"][0]["backends"][0]["weight"], 2);
+    assert_eq!(report["services"][0]["declared"]["affinity"]["timeout"], 10_800.0);
+    assert_eq!(report["services"][1]["declared"]["timeouts"], json!({"client_request": 60.0}));
+    has(&text, &["SETTING", "affinity", "client ip, ipv6 prefix 128, timeout 3h", "client request 1m"]);
     assert_eq!(report["interfaces"][0]["present"], json!(["lo"]));
     assert_eq!(report["warnings"].as_array().map(Vec::len), Some(3));
     has(&Ran::of(&mut flowpin(&["check"])).ok(), &["default configuration is valid"]);
@@ -81,4 +84,14 @@ fn doctor_lists_features_with_or_without_root() {
         assert_eq!(keys(feature), ["detail", "name", "status"]);
     }
     has(&Ran::of(&mut flowpin(&["doctor"])).out, &["FEATURE", "STATUS"]);
+}
+
+#[test]
+fn the_schema_is_printed_for_editors() {
+    let schema = Ran::of(&mut flowpin(&["check", "--schema"])).json();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let service = &schema["$defs"]["ServiceDecl"];
+    assert!(service["properties"]["frontend"].is_object() && service["properties"]["frontends"].is_null());
+    assert_eq!(service["additionalProperties"], false);
+    has(&Ran::of(&mut flowpin(&["check", "--schema", "--config", "x"])).failed(2), &["--config"]);
 }

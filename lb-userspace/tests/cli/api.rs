@@ -1,6 +1,7 @@
 //! The API as `curl --unix-socket` meets it: statuses, one shape for every refusal, odd requests.
 
 use flowpin::api::{server, types::ErrorView};
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixStream},
@@ -84,7 +85,15 @@ fn every_refusal_has_the_same_shape() {
         "frontends": [{"addresses": ["::"], "prot": []}]}"#;
     assert!(ask(&agent, "POST", "/v1/services", unknown).refused(400).contains("prot"));
     assert!(ask(&agent, "POST", "/v1/services", r#"{"name": "#).refused(400).contains("JSON"));
-    assert!(ask(&agent, "POST", "/v1/services", "").refused(400).contains("name"));
+    assert!(ask(&agent, "POST", "/v1/services", "").refused(400).contains("`ports`"));
+    let path = "/v1/services/app";
+    assert!(ask(&agent, "PATCH", path, r#"{"name": "other"}"#).refused(400).contains("other"));
+    assert!(ask(&agent, "PATCH", path, r#"{"colour": "red"}"#).refused(400).contains("colour"));
+    assert!(ask(&agent, "PATCH", path, r#"["ports"]"#).refused(400).contains("JSON"));
+    assert!(ask(&agent, "PATCH", "/v1/services/nope", "{}").refused(404).contains("nope"));
+    assert!(
+        ask(&agent, "PATCH", "/v1/services/app/backends/10.9.9.9", "{}").refused(404).contains("10.9.9.9")
+    );
     assert!(ask(&agent, "GET", "/v1/connections?sevice=app", "").refused(400).contains("sevice"));
     assert!(ask(&agent, "GET", "/v1/services/%ff", "").refused(400).contains("%ff"));
     assert!(ask(&agent, "GET", "/v2/services", "").refused(404).contains("/v2/services"));
@@ -161,4 +170,53 @@ fn half_a_request_does_not_hold_up_the_end() {
             .expect("in time")
             .expect("no panic");
     });
+}
+
+/// Every route that the document names is there, and every one answers as it says.
+#[test]
+fn the_document_names_every_route() {
+    let agent = Agent::new();
+    let answer = ask(&agent, "GET", "/v1/openapi.json", "");
+    assert_eq!(answer.status, 200);
+    let document: Value = serde_json::from_str(&answer.body).expect("JSON");
+    assert_eq!(document["openapi"], "3.1.0");
+    let paths = document["paths"].as_object().expect("paths");
+    let mut asked = 0;
+    for (path, operations) in paths {
+        let path = path.replace("{name}", "nope").replace("{address}", "10.9.9.9");
+        for method in operations.as_object().expect("operations").keys() {
+            let answer = ask(&agent, &method.to_uppercase(), &path, "");
+            assert!(answer.status != 405, "{method} {path}");
+            // Nothing is at other paths.
+            assert!(!answer.body.contains("there is nothing at"), "{method} {path}: {}", answer.body);
+            asked += 1;
+        }
+        // And no other method is.
+        for method in ["GET", "POST", "PATCH", "DELETE", "PUT"] {
+            if operations.get(method.to_lowercase()).is_none() {
+                ask(&agent, method, &path, "").refused(405);
+            }
+        }
+    }
+    assert!(asked >= 20, "{asked} routes");
+    // What is referred to is there.
+    let schemas = document["components"]["schemas"].as_object().expect("schemas");
+    let mut missing: Vec<&str> = answer
+        .body
+        .split("\"#/components/schemas/")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .filter(|name| !schemas.contains_key(*name))
+        .collect();
+    missing.dedup();
+    assert!(missing.is_empty(), "{missing:?}");
+    for name in ["ServiceDecl", "BackendDecl", "TimeoutsDecl", "HealthDecl", "ServiceView", "StatusView"] {
+        assert!(schemas.contains_key(name), "{name}");
+    }
+    let change = &paths["/v1/services/{name}"]["patch"];
+    assert!(change["requestBody"]["content"]["application/merge-patch+json"].is_object(), "{change}");
+    let keys = &paths["/v1/connections"]["get"]["parameters"];
+    assert!(
+        keys.as_array().is_some_and(|keys| keys.iter().any(|k| k["name"] == "sort" && k["in"] == "query"))
+    );
 }

@@ -12,13 +12,14 @@ use flowpin::{
         error::ApiError,
         server,
         types::{
-            BackendAdd, BackendView, Candidate, Closed, ConnectionClose, ConnectionFilter, ConnectionQuery,
+            BackendDecl, BackendView, Candidate, Closed, ConnectionClose, ConnectionFilter, ConnectionQuery,
             ConnectionView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, ForwardDecl,
-            FrontendView, InterfaceView, ServiceAdd, ServiceView, StatsView, StatusView, WarningView,
+            FrontendView, InterfaceView, Patch, ServiceDecl, ServiceView, StatsView, StatusView, WarningView,
         },
     },
     datapath::Clock,
     observe::metrics::{Node, Page},
+    source::decl::patch,
 };
 use futures::{
     StreamExt as _,
@@ -43,7 +44,9 @@ pub struct World {
     /// The last request to close.
     pub close: Option<ConnectionClose>,
     /// The last service asked to be added.
-    pub added: Option<ServiceAdd>,
+    pub added: Option<ServiceDecl>,
+    /// The last change asked for, of a service or a backend.
+    pub change: Option<Patch>,
     /// The last drain.
     pub drain: Option<Drain>,
     /// Someone undrains between two questions.
@@ -103,6 +106,7 @@ pub fn service(name: &str, vip: &str, backends: Vec<BackendView>) -> ServiceView
         imbalance: None,
         warnings: Vec::new(),
         rejected: Vec::new(),
+        declared: ServiceDecl::default(),
         backends,
     }
 }
@@ -150,9 +154,9 @@ impl Control for Fake {
         world.pass();
         world.services.iter().find(|s| s.name == name).cloned().ok_or_else(|| missing("service", &name))
     }
-    async fn add_service(&self, add: ServiceAdd) -> Result<ServiceView, ApiError> {
+    async fn add_service(&self, add: ServiceDecl) -> Result<ServiceView, ApiError> {
         let mut world = self.world();
-        let decl = &add.service;
+        let decl = &add;
         let vip = decl.vip.clone().unwrap_or_default();
         let address = vip.parse().map_err(|_| ApiError::Invalid(format!("\"{vip}\" is not an address")))?;
         if world.services.iter().any(|s| s.name == add.name) {
@@ -170,6 +174,15 @@ impl Control for Fake {
         world.services.push(view.clone());
         Ok(view)
     }
+    async fn set_service(&self, name: String, change: Patch) -> Result<ServiceView, ApiError> {
+        let mut world = self.world();
+        let found =
+            world.services.iter_mut().find(|s| s.name == name).ok_or_else(|| missing("service", &name))?;
+        found.declared = patch::service(&name, &found.declared, &change).map_err(ApiError::Invalid)?;
+        let view = found.clone();
+        world.change = Some(change);
+        Ok(view)
+    }
     async fn remove_service(&self, name: String) -> Result<(), ApiError> {
         let mut world = self.world();
         let at =
@@ -177,7 +190,7 @@ impl Control for Fake {
         world.services.remove(at);
         Ok(())
     }
-    async fn add_backend(&self, service: String, add: BackendAdd) -> Result<BackendView, ApiError> {
+    async fn add_backend(&self, service: String, add: BackendDecl) -> Result<BackendView, ApiError> {
         let weight = add.weight.unwrap_or(1);
         let weight = u16::try_from(weight)
             .map_err(|_| ApiError::Invalid(format!("weight {weight} is out of range; use 1 to 65535")))?;
@@ -187,6 +200,21 @@ impl Control for Fake {
         let mut world = self.world();
         let found = world.services.iter_mut().find(|s| s.name == service);
         found.ok_or_else(|| missing("service", &service))?.backends.push(view.clone());
+        Ok(view)
+    }
+    async fn set_backend(
+        &self,
+        service: String,
+        backend: String,
+        change: Patch,
+    ) -> Result<BackendView, ApiError> {
+        let mut world = self.world();
+        let found = world.backend(&service, &backend)?;
+        if let Some(weight) = change.get("weight") {
+            found.weight = weight.as_u64().map_or(1, |weight| weight.try_into().expect("a weight"));
+        }
+        let view = found.clone();
+        world.change = Some(change);
         Ok(view)
     }
     async fn remove_backend(&self, service: String, backend: String) -> Result<(), ApiError> {

@@ -82,6 +82,12 @@ fn wrong_usage_is_exit_code_2_and_one_line() {
             &["service", "add", "x", "--vip", "10.0.0.1", "--port", "1/tcp", "--affinity-group", "g"],
             &["--affinity <BY>"],
         ),
+        (
+            &["service", "add", "x", "--vip", "10.0.0.1", "--port", "1/tcp", "--health-rise", "3"],
+            &["--health <TYPE>"],
+        ),
+        (&["service", "set", "x", "--default", "colour"], &["colour"]),
+        (&["service", "set", "x", "--slow-start", "1s", "--default", "slow-start"], &["leave one out"]),
         (&["service", "show", ""], &["<NAME>"]),
         (&["backend", "add", "x", "10.0.0.1", "--weight", "heavy"], &["heavy", "--weight"]),
         (&["backend", "drain", "x", "10.0.0.1", "--deadline", "soon"], &["soon", "15m"]),
@@ -106,10 +112,12 @@ fn help_has_examples_for_every_command() {
         "",
         "agent",
         "service add",
+        "service set",
         "service list",
         "service show",
         "service remove",
         "backend add",
+        "backend set",
         "backend list",
         "backend drain",
         "backend undrain",
@@ -133,7 +141,7 @@ fn help_has_examples_for_every_command() {
 fn completions_name_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let script = Ran::of(&mut flowpin(&["completions", shell])).ok();
-        has(&script, &["undrain", "connection", "affinity-timeout", "doctor"]);
+        has(&script, &["undrain", "connection", "affinity-timeout", "health-interval", "doctor"]);
     }
 }
 

@@ -42,20 +42,22 @@ impl Owner {
         state.note("ways", checked);
     }
 
-    /// Adds a service that the command line declared, with what interfaces need for its sake.
+    /// Adds or changes a service that the command line declared, with what interfaces need for its sake.
     ///
     /// # Errors
     /// As [`Owner::change`].
-    pub fn add_service(&mut self, spec: &ServiceSpec, runtime: Runtime, seen: &Seen) -> Result<(), ApiError> {
-        let direct = spec.is_direct() && !has_direct(&self.shared.read().desired);
-        if direct {
+    pub fn put_service(&mut self, spec: &ServiceSpec, runtime: Runtime, seen: &Seen) -> Result<(), ApiError> {
+        let had_direct = has_direct(&self.shared.read().desired);
+        if spec.is_direct() && !had_direct {
             // Before the first packet that XDP leaves to TC.
             self.attach_for(seen, true);
         }
         let before = self.sends_as_the_node(&self.shared.read());
         let changed = self.change(&spec.name, runtime);
         let after = self.sends_as_the_node(&self.shared.read());
-        if direct || before != after {
+        let direct = has_direct(&self.shared.read().desired);
+        // Refused: what was attached for it goes again.
+        if spec.is_direct() != had_direct || direct != had_direct || before != after {
             self.attach(seen);
         }
         changed

@@ -1,9 +1,10 @@
 //! What is declared and refused.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Something that is declared and not in force.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
 pub struct RejectedView {
     /// Service; if its name can't be read, where it is in the file.
     pub service: String,

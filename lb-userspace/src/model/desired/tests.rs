@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::{
-    ForwardKind, Forwarding, Frontend,
+    ForwardKind, Forwarding, Frontend, Origin,
     service::{check_name, make_backend, parse_backend},
 };
 
@@ -16,9 +16,9 @@ pub fn service(name: &str, vip: &str, ports: &[&str], backends: &[&str]) -> Serv
         ports: ports.iter().map(|p| p.parse().unwrap()).collect(),
         ..Frontend::default()
     };
-    let mut spec = ServiceSpec::new(name, vec![frontend], true);
+    let mut spec = ServiceSpec::new(name, vec![frontend], Origin::File);
     for b in backends {
-        spec.add(make_backend(name, b, None, None, false, true).unwrap()).unwrap();
+        spec.add(make_backend(name, b, None, None, false, Origin::File).unwrap()).unwrap();
     }
     spec
 }
@@ -71,18 +71,19 @@ fn backends() {
     let text = refusal(vec![service("a", "10.96.0.10", &["80/tcp"], &["fd00::1"])]);
     assert!(text.contains("fd00::1 is not of the VIP's family (10.96.0.10); use an IPv4 backend"), "{text}");
     for (weight, named) in [(0, "weight 0"), (65_536, "weight 65536"), (-1, "weight -1")] {
-        let text = make_backend("a", "10.0.0.1", Some(weight), None, false, true).unwrap_err().to_string();
+        let text =
+            make_backend("a", "10.0.0.1", Some(weight), None, false, Origin::File).unwrap_err().to_string();
         assert!(text.contains(named) && text.contains("1 to 65535"), "{text}");
     }
-    assert!(make_backend("a", "10.0.0.1", Some(65_535), Some(1), false, true).is_ok());
+    assert!(make_backend("a", "10.0.0.1", Some(65_535), Some(1), false, Origin::File).is_ok());
     assert!(
-        make_backend("a", "10.0.0.1", None, Some(0), false, true)
+        make_backend("a", "10.0.0.1", None, Some(0), false, Origin::File)
             .unwrap_err()
             .to_string()
             .contains("max_connections 0")
     );
     let mut twice = service("a", "10.96.0.10", &["80/tcp"], &["10.0.0.1:80"]);
-    let again = make_backend("a", "10.0.0.1:80", Some(2), None, false, true).unwrap();
+    let again = make_backend("a", "10.0.0.1:80", Some(2), None, false, Origin::File).unwrap();
     assert!(twice.add(again).unwrap_err().to_string().contains("10.0.0.1:80 is declared twice"));
     let text = refusal(vec![service("a", "10.96.0.10", &["80/tcp"], &["10.96.0.10:80"])]);
     assert!(text.contains("is the VIP of service \"a\""), "{text}");
@@ -134,7 +135,7 @@ fn limits_are_named() {
     let mut big =
         service("big", "10.96.0.1", &["80/tcp"], &names.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(Desired::new(vec![big.clone()]).is_ok());
-    big.add(make_backend("big", "10.9.9.9", None, None, false, true).unwrap()).unwrap();
+    big.add(make_backend("big", "10.9.9.9", None, None, false, Origin::File).unwrap()).unwrap();
     assert!(refusal(vec![big]).contains("has 8193 backends; the limit is 8192"));
     let wide = |i: u32| service(&format!("w{i}"), &format!("10.96.0.{i}"), &["1-65535/tcp"], &[]);
     assert!(Desired::new((1..5).map(wide).collect()).is_ok());

@@ -6,7 +6,7 @@ use lb_common::abi::Guard;
 
 use self::moments::{Change, arrived};
 use super::*;
-use crate::model::{AdminState, AlgorithmKind, BackendSpec, service::make_backend};
+use crate::model::{AdminState, AlgorithmKind, BackendSpec, Origin, service::make_backend};
 
 fn frontend(addresses: &[&str], ports: &[&str]) -> Frontend {
     Frontend {
@@ -17,12 +17,12 @@ fn frontend(addresses: &[&str], ports: &[&str]) -> Frontend {
 }
 
 fn spec(name: &str, vip: &str, ports: &[&str], backends: &[(String, u16)], ch: bool) -> ServiceSpec {
-    let mut spec = ServiceSpec::new(name, vec![frontend(&[vip], ports)], true);
+    let mut spec = ServiceSpec::new(name, vec![frontend(&[vip], ports)], Origin::File);
     spec.algorithm = if ch { AlgorithmKind::ConsistentHash } else { AlgorithmKind::LeastConnections };
     for (address, weight) in backends {
         let draining = *weight == 0;
         let weight = Some((*weight).max(1).into());
-        let mut b = make_backend(name, address, weight, None, address.ends_with('7'), true).unwrap();
+        let mut b = make_backend(name, address, weight, None, address.ends_with('7'), Origin::File).unwrap();
         if draining {
             b.admin = AdminState::Draining { since: Default::default(), deadline: None };
         }

@@ -7,9 +7,9 @@ fn spec(name: &str, vip: &str, backends: &[&str]) -> Arc<ServiceSpec> {
         ports: vec!["80/tcp".parse().unwrap()],
         ..Frontend::default()
     };
-    let mut spec = ServiceSpec::new(name, vec![frontend], true);
+    let mut spec = ServiceSpec::new(name, vec![frontend], Origin::File);
     for backend in backends {
-        spec.add(make_backend(name, backend, None, None, false, true).unwrap()).unwrap();
+        spec.add(make_backend(name, backend, None, None, false, Origin::File).unwrap()).unwrap();
     }
     Arc::new(spec)
 }

@@ -14,8 +14,8 @@ use self::{
 };
 use super::*;
 use crate::{
-    model::{Frontend, HealthSpec, Probe, service::make_backend},
-    reconcile::{Origin, settle::Unplanned},
+    model::{Frontend, HealthSpec, Origin, Probe, service::make_backend},
+    reconcile::settle::Unplanned,
 };
 
 fn config() -> ProptestConfig {
@@ -46,7 +46,7 @@ fn service(name: &str, vip: &str, backends: &[&str]) -> ServiceSpec {
         ports: vec!["80/tcp".parse().unwrap()],
         ..Frontend::default()
     };
-    let mut spec = ServiceSpec::new(name, vec![frontend], true);
+    let mut spec = ServiceSpec::new(name, vec![frontend], Origin::File);
     let second = Duration::from_secs(1);
     spec.health = Some(HealthSpec {
         probe: Probe::Tcp,
@@ -58,7 +58,7 @@ fn service(name: &str, vip: &str, backends: &[&str]) -> ServiceSpec {
         panic: 0,
     });
     for backend in backends {
-        spec.add(make_backend(name, backend, None, None, false, true).unwrap()).unwrap();
+        spec.add(make_backend(name, backend, None, None, false, Origin::File).unwrap()).unwrap();
     }
     spec
 }

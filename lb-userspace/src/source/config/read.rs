@@ -3,39 +3,50 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
-use lb_common::{abi::limits, expiry::Timeouts, flow_table::default_flows};
+use lb_common::{abi::limits, flow_table::default_flows};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Attach, Config, Fast, FileService, InterfaceRule, Reply, Role, SocketSpec,
-    service::RawService,
     split::{Part, split},
 };
 use crate::{
-    model::{ModelError, SnatSpec},
-    source::SourceError,
+    model::{ModelError, Origin, ServiceSpec, SnatSpec},
+    source::{SourceError, decl::ServiceDecl},
 };
 
-#[derive(Deserialize, Default)]
+/// A config file.
+#[derive(Deserialize, Default, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Raw {
+pub(super) struct Raw {
+    /// Where the agent listens and keeps things.
     agent: RawAgent,
+    /// Capacity of the tables.
     conntrack: RawConntrack,
+    /// Addresses that stand in for clients'.
     snat: RawSnat,
+    /// The node's own processes.
     sockets: SocketSpec,
+    /// Where programs are attached.
     interface: Vec<RawInterface>,
+    /// Services.
+    #[schemars(with = "Vec<ServiceDecl>")]
     service: Vec<toml::Table>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct RawAgent {
+    /// The API's Unix socket.
     api_socket: PathBuf,
+    /// ADDRESS:PORT of the metrics page and the probes.
     metrics_listen: String,
+    /// On bpffs: maps and links stay here when the agent goes.
     pin_dir: PathBuf,
+    /// What the command line added.
     state_file: PathBuf,
 }
 
@@ -50,10 +61,12 @@ impl Default for RawAgent {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct RawConntrack {
+    /// Flows, for each IP version, 1024 to 16777216; default: 32768 for each CPU, 131072 to 1048576.
     max_flows: Option<i64>,
+    /// Clients with affinity, 1024 to 16777216.
     max_clients: i64,
 }
 
@@ -69,47 +82,31 @@ pub(super) fn cpus() -> u32 {
     online.and_then(|n| u32::try_from(n).ok()).unwrap_or(1)
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct RawSnat {
+    /// The node's; none of an IP version: the default route's source address, else an attached interface's first.
     addresses: Vec<String>,
+    /// Like `1024-29999`.
     ports: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RawInterface {
+    /// A name or a glob; followed as interfaces come and go.
     #[serde(rename = "match")]
     pattern: String,
+    /// How.
     attach: Attach,
+    /// Does what was translated skip the IP stack?
     #[serde(default)]
     fast: Fast,
+    /// Where answers of backends are translated.
     #[serde(default)]
     reply: Reply,
+    /// What is behind it; default: by TC pods, by XDP the rest of the network.
     role: Option<Role>,
-}
-
-/// A duration between a second and the longest that the flow table's stamps can measure.
-///
-/// # Errors
-/// It isn't.
-pub fn duration(what: &'static str, text: &str) -> Result<Duration, ModelError> {
-    within(what, text, Duration::from_millis(Timeouts::MAX_MS), "from 1s to 20days")
-}
-
-/// A duration between a second and another; `range` says so.
-pub(super) fn within(
-    what: &'static str,
-    text: &str,
-    longest: Duration,
-    range: &'static str,
-) -> Result<Duration, ModelError> {
-    let bad = || ModelError::Duration { what, text: text.into(), range };
-    let value = humantime::parse_duration(text).map_err(|_| bad())?;
-    if value < Duration::from_secs(1) || value > longest {
-        return Err(bad());
-    }
-    Ok(value)
 }
 
 /// How far a service that is written as it was is looked for, in services.
@@ -258,7 +255,7 @@ fn rules(raw: Vec<RawInterface>, path: &str) -> Result<Vec<InterfaceRule>, Sourc
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct One {
-    service: [RawService; 1],
+    service: [ServiceDecl; 1],
 }
 
 /// A service that is written in a line, as a part of a file.
@@ -277,8 +274,12 @@ fn service(part: Part<'_>, path: &str, broken: &mut Option<SourceError>) -> File
         line => format!("at line {line}"),
     };
     let (name, spec) = match toml::from_str::<One>(text) {
-        Ok(One { service: [raw] }) => {
-            (raw.name().to_string(), raw.into_spec().map(Arc::new).map_err(|e| e.to_string()))
+        Ok(One { service: [decl] }) if decl.name.is_empty() => {
+            (unnamed(), Err("it has no name; give it one, like name = \"app\"".to_string()))
+        }
+        Ok(One { service: [decl] }) => {
+            let spec = valid(&decl).map(Arc::new).map_err(|e| e.to_string());
+            (decl.name, spec)
         }
         Err(error) => {
             // Before the first table below it.
@@ -296,4 +297,11 @@ fn service(part: Part<'_>, path: &str, broken: &mut Option<SourceError>) -> File
         }
     };
     FileService { name, text: text.into(), line, spec }
+}
+
+/// A service of the file, valid by itself.
+fn valid(decl: &ServiceDecl) -> Result<ServiceSpec, ModelError> {
+    let spec = decl.spec(&decl.name, Origin::File)?;
+    spec.validate()?;
+    Ok(spec)
 }

@@ -1,11 +1,19 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
 use super::*;
+use crate::{
+    model::{ForwardKind, HealthSpec, Probe, TimeoutSpec},
+    source::{Runtime, config, merge},
+};
 
 fn decl(json: &str) -> ServiceDecl {
     serde_json::from_str(json).expect("it can be read")
 }
 
 fn spec(json: &str) -> Result<ServiceSpec, String> {
-    let spec = decl(json).spec("s", false).map_err(|e| e.to_string())?;
+    let spec = decl(json).spec("s", Origin::Cli).map_err(|e| e.to_string())?;
     spec.validate().map(|()| spec).map_err(|e| e.to_string())
 }
 
@@ -64,6 +72,17 @@ fn what_is_wrong_is_named() {
             r#"{"vip": "10.96.0.10", "vips": ["fd96::1"], "ports": ["80/tcp"], "source_ranges": ["10.0.0.0/8"]}"#,
             "::/0",
         ),
+        (r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "health": {"interval": "1s"}}"#, "health.type \"\""),
+        (
+            r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "health": {"type": "tcp", "path": "/"}}"#,
+            "health.path is not for health checks of type \"tcp\"",
+        ),
+        (
+            r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "health": {"type": "tcp", "panic": 300}}"#,
+            "health.panic \"300\"",
+        ),
+        (r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "slow_start": 0.5}"#, "slow_start \"0.5s\""),
+        (r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "slow_start": -3}"#, "slow_start \"-3s\""),
         (
             r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "affinity": {"by": "port", "group": "g"}}"#,
             "not both",
@@ -85,4 +104,252 @@ fn forward_is_shown_as_short_as_it_can_be() {
     let by = Forwarding { pod: ForwardKind::Nat, elsewhere: ForwardKind::Snat };
     assert_eq!(json(by), r#"{"pod":"nat","elsewhere":"snat"}"#);
     assert_eq!(ForwardDecl::from(by).spec(), Ok(by));
+}
+
+const FILE: &str = include_str!("../../../../packaging/flowpin.toml");
+
+/// Words that may be there.
+fn word(words: &'static [&'static str]) -> impl Strategy<Value = Option<String>> {
+    prop::option::of(prop::sample::select(words).prop_map(Into::into))
+}
+
+fn time(longest: u64) -> impl Strategy<Value = Option<Time>> {
+    let text = (1..=longest).prop_map(|s| Time::Text(format!("{s}s")));
+    prop::option::of(prop_oneof![text, (1..=longest).prop_map(|s| Time::Seconds(s as f64))])
+}
+
+fn numbers(range: RangeInclusive<i64>) -> impl Strategy<Value = Option<i64>> {
+    prop::option::of(range)
+}
+
+fn a_forward() -> impl Strategy<Value = Option<ForwardDecl>> {
+    let kinds: &[&str] = &["nat", "snat"];
+    let by = (word(kinds), word(kinds))
+        .prop_map(|(pod, elsewhere)| ForwardDecl::BySource(ForwardBySource { pod, elsewhere }));
+    prop::option::of(prop_oneof![prop::sample::select(kinds).prop_map(|w| ForwardDecl::Word(w.into())), by])
+}
+
+fn a_frontend() -> impl Strategy<Value = FrontendDecl> {
+    let sources = prop::option::of(Just(Vec::<String>::new()));
+    (0u8..9, prop::bool::ANY, word(&["all", "local"]), sources, a_forward()).prop_map(
+        |(i, anywhere, scope, source_ranges, forward)| FrontendDecl {
+            addresses: vec![if anywhere { "0.0.0.0".into() } else { format!("192.0.2.{i}") }],
+            ports: Some(vec![format!("{}:80/tcp", 30_000 + u16::from(i))]),
+            scope,
+            source_ranges,
+            forward,
+        },
+    )
+}
+
+prop_compose! {
+    fn an_affinity()(
+        client_ip in prop::bool::weighted(0.9),
+        timeout in time(90_000),
+        group in word(&["g", "h"]),
+        by in word(&["service", "port"]),
+        ipv6_prefix in numbers(1..=128),
+        bound in numbers(1..=1_000_000),
+    ) -> AffinityDecl {
+        AffinityDecl { client_ip, timeout, by: by.filter(|_| group.is_none()), group, ipv6_prefix, bound }
+    }
+}
+
+prop_compose! {
+    fn a_health()(
+        kind in prop::sample::select(vec!["none", "tcp", "http", "https", "grpc"]),
+        interval in time(9_000),
+        timeout in time(9_000),
+        (rise, fall) in (numbers(1..=1_000), numbers(1..=1_000)),
+        (path, host) in (word(&["/", "/healthz"]), word(&["a.example"])),
+        expect in numbers(100..=599),
+        service in word(&["s"]),
+        passive in prop::option::of(prop::bool::ANY),
+        panic in numbers(0..=100),
+    ) -> HealthDecl {
+        let web = kind.starts_with("http");
+        HealthDecl {
+            kind: kind.into(),
+            interval,
+            timeout,
+            rise,
+            fall,
+            path: path.filter(|_| web),
+            host: host.filter(|_| web),
+            expect: expect.filter(|_| web),
+            service: service.filter(|_| kind == "grpc"),
+            passive,
+            panic,
+        }
+    }
+}
+
+prop_compose! {
+    fn some_timeouts()(
+        [idle, client_request, max_age, half_open, half_closed, udp] in
+            [time(90_000), time(90_000), time(90_000), time(90_000), time(90_000), time(90_000)],
+        backend_response in time(1_800),
+    ) -> TimeoutsDecl {
+        TimeoutsDecl { idle, client_request, backend_response, max_age, half_open, half_closed, udp }
+    }
+}
+
+prop_compose! {
+    fn a_backend()(
+        i in 0u8..200,
+        port in prop::option::of(1u16..),
+        weight in numbers(1..=65_535),
+        max_connections in numbers(1..=4_294_967_294),
+        local in prop::bool::ANY,
+    ) -> BackendDecl {
+        let address = port.map_or(format!("10.0.1.{i}"), |port| format!("10.0.1.{i}:{port}"));
+        BackendDecl { address, weight, max_connections, local }
+    }
+}
+
+prop_compose! {
+    fn a_service()(
+        (v6, except, sources) in (prop::bool::ANY, prop::bool::ANY, prop::bool::ANY),
+        (scope, forward, stray, algorithm) in (
+            word(&["all", "local"]),
+            a_forward(),
+            word(&["reset", "forward", "pass"]),
+            word(&["least-connections", "consistent-hash"]),
+        ),
+        affinity in prop::option::of(an_affinity()),
+        timeouts in prop::option::of(some_timeouts()),
+        health in prop::option::of(a_health()),
+        slow_start in time(9_000),
+        on_removal in word(&["keep", "drain", "reset"]),
+        (on_unhealthy, on_deadline) in (word(&["keep", "reset"]), word(&["keep", "reset"])),
+        frontends in prop::collection::vec(a_frontend(), 0..3),
+        backends in prop::collection::vec(a_backend(), 0..4),
+    ) -> ServiceDecl {
+        let mut seen = BTreeSet::new();
+        let frontends: Vec<_> = frontends.into_iter().filter(|f| seen.insert(f.ports.clone())).collect();
+        let anywhere = frontends.iter().any(|f| f.addresses == ["0.0.0.0"]);
+        let mut there = BTreeSet::new();
+        ServiceDecl {
+            name: "ns/app:http".into(),
+            vip: Some("10.96.0.10".into()),
+            vips: if v6 { vec!["fd96::10".into()] } else { Vec::new() },
+            vip_except: if except && anywhere { vec!["192.0.2.99".into()] } else { Vec::new() },
+            source_ranges: if sources { vec!["10.0.0.0/8".into(), "fd00::/8".into()] } else { Vec::new() }
+                .into_iter()
+                .filter(|range: &String| v6 || !range.contains("fd"))
+                .collect(),
+            ports: vec!["80:8080/tcp".into(), "8001-8003/tcp".into()],
+            scope,
+            forward,
+            stray,
+            algorithm,
+            affinity,
+            timeouts,
+            health,
+            slow_start,
+            on_removal,
+            on_unhealthy,
+            on_deadline,
+            frontends,
+            backends: backends.into_iter().filter(|b| there.insert(b.address.clone())).collect(),
+        }
+    }
+}
+
+fn valid(decl: &ServiceDecl) -> ServiceSpec {
+    let spec = decl.spec(&decl.name, Origin::File).expect("it is good");
+    spec.validate().expect("it is valid");
+    spec
+}
+
+proptest! {
+    #[test]
+    fn every_declaration_comes_back_from_every_form(decl in a_service()) {
+        let spec = valid(&decl);
+        // The config file, with its names of tables, and with the declaration's.
+        let text = toml::to_string(&toml::Table::from_iter([("service".to_string(), toml::Value::Array(vec![
+            toml::Value::try_from(&decl).expect("it has a form in TOML"),
+        ]))])).expect("TOML");
+        let file_s = text.replace("service.frontends", "service.frontend").replace("service.backends", "service.backend");
+        for text in [file_s, text] {
+            let file = config::parse(&text, "f.toml").expect("it can be read");
+            prop_assert_eq!(file.services[0].spec.as_ref().expect("it is good").as_ref(), &spec, "{}", text);
+        }
+        // The API, and what it shows.
+        let json = serde_json::to_string(&decl).expect("JSON");
+        prop_assert_eq!(&serde_json::from_str::<ServiceDecl>(&json).expect("it can be read"), &decl);
+        let shown = ServiceDecl {
+            name: decl.name.clone(),
+            backends: spec.backends.values().map(Into::into).collect(),
+            ..ServiceDecl::from(&spec)
+        };
+        prop_assert_eq!(valid(&shown), spec.clone());
+        prop_assert_eq!(ServiceDecl::from(&valid(&shown)), ServiceDecl::from(&spec), "it is shown as it is");
+        // The state file.
+        let mut runtime = Runtime::default();
+        runtime.declare(&decl.name, decl.clone()).expect("it is good");
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.json");
+        runtime.save(&path).expect("saved");
+        let loaded = Runtime::load(&path).expect("it can be read");
+        prop_assert_eq!(&loaded, &runtime);
+        let good = Default::default();
+        let merged = merge::Sources { file: &[], good: &good, runtime: &loaded }.one(&decl.name, &mut Vec::new());
+        let mut of_cli = ServiceSpec { origin: Origin::Cli, ..spec };
+        of_cli.backends.values_mut().for_each(|backend| backend.origin = Origin::Cli);
+        let merged = merged.expect("it is declared");
+        prop_assert_eq!(merged.aside.len(), 0);
+        let spec = merged.spec.expect("it is good");
+        prop_assert_eq!(spec.as_ref(), &of_cli);
+    }
+
+    #[test]
+    fn a_change_to_what_is_there_changes_nothing(decl in a_service()) {
+        let serde_json::Value::Object(patch) = serde_json::to_value(&decl).expect("JSON") else { panic!() };
+        let same = patch::service(&decl.name, &decl, &patch).expect("it can be read");
+        prop_assert_eq!(valid(&ServiceDecl { name: decl.name.clone(), ..same }), valid(&decl));
+        let none = patch::service(&decl.name, &decl, &Default::default()).expect("it can be read");
+        prop_assert_eq!(ServiceDecl { name: decl.name.clone(), ..none }, decl);
+    }
+}
+
+#[test]
+fn what_is_left_out_is_by_default() {
+    let spec = spec(r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "health": {"type": "http"}}"#).unwrap();
+    let second = std::time::Duration::from_secs(1);
+    let probe = Probe::Http { tls: false, path: "/".into(), host: None, expect: 200 };
+    let health = HealthSpec {
+        probe,
+        interval: 2 * second,
+        timeout: second,
+        rise: 2,
+        fall: 3,
+        passive: true,
+        panic: 0,
+    };
+    assert_eq!((spec.health, spec.timeouts, spec.slow_start), (Some(health), TimeoutSpec::default(), None));
+}
+
+#[test]
+fn the_packaged_file_says_every_key_and_is_read() {
+    let config = config::parse(FILE, "flowpin.toml").unwrap();
+    let spec = config.services[0].spec.as_ref().expect("it is good");
+    let shown = serde_json::to_value(ServiceDecl::from(spec.as_ref())).unwrap();
+    for key in ["affinity", "timeouts", "health", "slow_start", "frontends"] {
+        assert!(shown.get(key).is_some(), "{key}");
+    }
+    assert_eq!(shown["slow_start"], 30.0, "in seconds");
+    let schema = config::schema();
+    for key in schema["$defs"]["ServiceDecl"]["properties"].as_object().expect("properties").keys() {
+        let there = [format!("\n{key} ="), format!("[[service.{key}]]")];
+        assert!(there.iter().any(|text| FILE.contains(text)), "{key} isn't in the packaged file");
+    }
+}
+
+#[test]
+fn the_packaged_schema_is_the_one_that_is_made() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/flowpin.schema.json");
+    let made = format!("{:#}\n", config::schema());
+    let there = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(there == made, "{path} is old: flowpin check --schema > packaging/flowpin.schema.json");
 }

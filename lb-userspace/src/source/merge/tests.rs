@@ -1,15 +1,15 @@
 use super::*;
 use crate::source::{
     config::parse,
-    decl::ServiceDecl,
-    runtime::{RuntimeBackend, RuntimeDrain},
+    decl::{BackendDecl, ServiceDecl},
+    runtime::RuntimeDrain,
 };
 
 const FILE: &str = "[[service]]\nname = \"a\"\nvip = \"10.96.0.1\"\nports = [\"80/tcp\"]\n[[service.backend]]\naddress = \"10.0.0.1\"\n";
 
 fn runtime() -> Runtime {
     let mut runtime = Runtime::default();
-    let backend = RuntimeBackend { weight: 3, max_connections: None, local: false };
+    let backend = BackendDecl { weight: Some(3), ..BackendDecl::default() };
     for address in ["10.0.0.1", "10.0.0.2", "fd00::1"] {
         runtime.backends.entry("a".into()).or_default().insert(address.into(), backend.clone());
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     model::Desired,
-    reconcile::{Declared, Input, Known, plan::tests::moments::state, settle::Origin, transition},
+    reconcile::{Declared, Input, Known, plan::tests::moments::state, transition},
 };
 
 fn own() -> OwnAddresses {
@@ -117,11 +117,12 @@ fn affinity_and_limits_are_found_again() {
             ports: vec!["80-90:8080-8090/tcp".into(), "53/udp".into()],
             ..Default::default()
         };
-        let mut spec = decl.spec(name, false).unwrap();
+        let mut spec = decl.spec(name, Origin::Cli).unwrap();
         let group = group.map(Into::into);
         let timeout = Duration::from_secs(77);
         spec.affinity = Some(AffinitySpec { timeout, group, by_port, ipv6_prefix: 64, bound: Some(5) });
-        let backend = crate::model::service::make_backend(name, "10.0.0.1", Some(7), Some(9), true, false);
+        let backend =
+            crate::model::service::make_backend(name, "10.0.0.1", Some(7), Some(9), true, Origin::Cli);
         spec.add(backend.unwrap()).unwrap();
         services.push(spec);
     }
@@ -131,10 +132,13 @@ fn affinity_and_limits_are_found_again() {
     let runtime = runtime(&actual, &own(), &declared, &RuntimeDrain::begin(None));
     assert_eq!(runtime.services.keys().collect::<Vec<_>>(), ["a", "c"]);
     for spec in [&services[0], &services[2]] {
-        let found = runtime.services[&spec.name].spec(&spec.name, false).unwrap();
+        let found = runtime.services[&spec.name].spec(&spec.name, Origin::Cli).unwrap();
         assert_eq!((&found.affinity, &found.frontends[0].ports), (&spec.affinity, &spec.frontends[0].ports));
         let backend = &runtime.backends[&spec.name]["10.0.0.1"];
-        assert_eq!(*backend, RuntimeBackend { weight: 7, max_connections: Some(9), local: true });
+        assert_eq!(
+            *backend,
+            BackendDecl { weight: Some(7), max_connections: Some(9), local: true, ..BackendDecl::default() }
+        );
     }
     assert!(runtime.drains.is_empty());
 }

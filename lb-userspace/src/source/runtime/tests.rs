@@ -27,7 +27,8 @@ fn sample() -> Runtime {
             ..ServiceDecl::default()
         },
     );
-    let backend = RuntimeBackend { weight: 2, max_connections: Some(9), local: true };
+    let backend =
+        BackendDecl { weight: Some(2), max_connections: Some(9), local: true, ..BackendDecl::default() };
     state.backends.entry("app".into()).or_default().insert("10.0.0.1".into(), backend);
     let drain = RuntimeDrain::begin(Some(60));
     state.drains.entry("app".into()).or_default().insert("10.0.0.1".into(), drain);
@@ -91,7 +92,7 @@ fn what_earlier_versions_wrote_is_read() {
     let path = dir.path().join("state.json");
     std::fs::write(&path, text).unwrap();
     let state = Runtime::load(&path).unwrap();
-    let spec = state.services["app"].spec("app", false).unwrap();
+    let spec = state.services["app"].spec("app", Origin::Cli).unwrap();
     assert_eq!(spec.algorithm, AlgorithmKind::ConsistentHash);
     assert_eq!(spec.affinity.unwrap().bound, Some(7));
     assert_eq!(spec.frontends[0].forward, Forwarding::all(ForwardKind::Nat));

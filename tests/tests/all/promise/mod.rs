@@ -7,6 +7,7 @@ mod attach;
 mod balance;
 mod close;
 mod deadlines;
+mod declared;
 mod devices;
 mod errors;
 mod fallback;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::{super::*, frontend, go, own, spec, way, weight};
 use crate::{
     model::{
-        AdminState, AlgorithmKind, BackendSpec, ForwardKind, Forwarding, Scope as Backends,
+        AdminState, AlgorithmKind, BackendSpec, ForwardKind, Forwarding, Origin, Scope as Backends,
         service::make_backend,
     },
     reconcile::actual::PortKey,
@@ -209,7 +209,8 @@ fn make_service(
             b => format!("10.0.0.{}", b + 1),
         };
         let mut backend =
-            make_backend("s", &address, Some((*weight).max(1).into()), None, b % 5 == 0, true).unwrap();
+            make_backend("s", &address, Some((*weight).max(1).into()), None, b % 5 == 0, Origin::File)
+                .unwrap();
         if *weight == 0 {
             backend.admin = AdminState::Draining { since: Default::default(), deadline: None };
         }

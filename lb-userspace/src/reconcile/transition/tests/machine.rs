@@ -11,8 +11,8 @@ use crate::{
     reconcile::{Ground, Plan, collect, converge, enact, plan::tests::moments},
     source::{
         Config, FileService, Good, Runtime, Sources, config,
-        decl::ServiceDecl,
-        runtime::{RuntimeBackend, RuntimeDrain},
+        decl::{BackendDecl, ServiceDecl},
+        runtime::RuntimeDrain,
     },
 };
 
@@ -99,7 +99,7 @@ fn read((mut spec, flaw): (ServiceSpec, u8)) -> FileService {
         1 => spec.frontends[0].addresses = vec!["10.96.0.1".parse().unwrap()],
         2 => spec.frontends[0].addresses = vec!["10.98.0.1".parse().unwrap()],
         3 => {
-            let vip = make_backend("s", "10.96.0.2", None, None, false, true).unwrap();
+            let vip = make_backend("s", "10.96.0.2", None, None, false, Origin::File).unwrap();
             spec.backends.insert(vip.name(), vip);
         }
         4 => spec.slow_start = Some(Duration::from_secs(60)),
@@ -200,7 +200,8 @@ impl Machine {
                 if !self.known.desired.services().contains_key(&name(n)) {
                     return None;
                 }
-                let added = RuntimeBackend { weight, max_connections: None, local: b % 2 == 0 };
+                let added =
+                    BackendDecl { weight: Some(weight.into()), local: b % 2 == 0, ..BackendDecl::default() };
                 runtime.backends.entry(name(n)).or_default().insert(backend(b), added);
             }
             Op::RemoveBackend(n, b) => runtime.forget_backend(&name(n), &backend(b)),

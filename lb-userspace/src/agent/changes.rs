@@ -1,0 +1,237 @@
+//! What is asked for of services and backends: each is done whole, or not at all.
+
+use super::{
+    handle::{Handle, invalid},
+    seen::{Hops, Seen},
+};
+use crate::{
+    api::{
+        error::ApiError,
+        types::{BackendDecl, BackendView, Drain, Patch, ServiceDecl, ServiceView},
+    },
+    model::{BackendSpec, Origin, ServiceSpec, backend_name, service::parse_backend},
+    source::{
+        decl::patch,
+        runtime::{LONGEST, Runtime, RuntimeDrain},
+    },
+};
+
+/// A declaration, valid by itself.
+fn valid(name: &str, decl: &ServiceDecl) -> Result<ServiceSpec, ApiError> {
+    let spec = decl.spec(name, Origin::Cli).map_err(invalid)?;
+    spec.validate().map_err(invalid)?;
+    Ok(spec)
+}
+
+/// A service as it is declared now, with a change.
+fn patched(runtime: &Runtime, name: &str, change: &Patch) -> Result<(ServiceDecl, ServiceSpec), ApiError> {
+    let decl = runtime.declared(name).ok_or_else(|| Handle::no_service(name))?;
+    let decl = patch::service(name, &decl, change).map_err(ApiError::Invalid)?;
+    let spec = valid(name, &decl)?;
+    Ok((decl, spec))
+}
+
+impl Handle {
+    /// Adds a service.
+    ///
+    /// # Errors
+    /// It is there already or isn't valid.
+    pub async fn add_service(&self, decl: ServiceDecl) -> Result<ServiceView, ApiError> {
+        let name = decl.name.clone();
+        let spec = valid(&name, &decl)?;
+        let seen = Seen::look(self.netlink()).await;
+        let hops = Hops::of(self.netlink(), Hops::wanted([&spec])).await;
+        hops.check(&spec).map_err(invalid)?;
+        let mut owner = self.owner().lock().await;
+        if self.shared.read().desired.services().contains_key(&name) {
+            return Err(ApiError::Conflict(format!(
+                "service \"{name}\" exists; change it with \"flowpin service set\", or choose another name"
+            )));
+        }
+        let mut runtime = owner.runtime.clone();
+        runtime.add(&name, decl).map_err(invalid)?;
+        owner.put_service(&spec, runtime, &seen)?;
+        self.service(&name)
+    }
+
+    /// Changes what is named of a service that the command line added, and nothing else.
+    ///
+    /// # Errors
+    /// There is none, somebody else declares it, or the result isn't valid; then all is as it was.
+    pub async fn set_service(&self, name: &str, change: Patch) -> Result<ServiceView, ApiError> {
+        // What takes a while is done first, for what it is likely to become.
+        let (_, likely) = patched(&self.changeable(name).await?, name, &change)?;
+        let seen = Seen::look(self.netlink()).await;
+        let hops = Hops::of(self.netlink(), Hops::wanted([&likely])).await;
+        let mut owner = self.owner().lock().await;
+        let (decl, spec) = patched(&owner.runtime, name, &change)?;
+        hops.check(&spec).map_err(invalid)?;
+        let mut runtime = owner.runtime.clone();
+        runtime.declare(name, decl).map_err(invalid)?;
+        owner.put_service(&spec, runtime, &seen)?;
+        self.service(name)
+    }
+
+    /// What the command line said, if a service is its own.
+    async fn changeable(&self, name: &str) -> Result<Runtime, ApiError> {
+        let owner = self.owner().lock().await;
+        let origin = self.origin(name, &owner.runtime)?;
+        self.own(&format!("service \"{name}\""), origin, "")?;
+        Ok(owner.runtime.clone())
+    }
+
+    /// Who declares a service, whether it is in force or not.
+    fn origin(&self, name: &str, runtime: &Runtime) -> Result<Origin, ApiError> {
+        let state = self.shared.read();
+        if let Some(spec) = state.desired.services().get(name) {
+            return Ok(spec.origin);
+        }
+        let refused = state.rejected.iter().find(|r| r.service == name && r.backend.is_none());
+        let of_cli = runtime.services.contains_key(name).then_some(Origin::Cli);
+        refused.map(|r| r.origin).or(of_cli).ok_or_else(|| Self::no_service(name))
+    }
+
+    /// Removes a service. Pinned flows stay until they end.
+    ///
+    /// # Errors
+    /// There is none, or somebody else declares it.
+    pub async fn remove_service(&self, name: &str) -> Result<(), ApiError> {
+        let mut owner = self.owner().lock().await;
+        self.own(&format!("service \"{name}\""), self.origin(name, &owner.runtime)?, "")?;
+        let mut runtime = owner.runtime.clone();
+        runtime.forget_service(name);
+        owner.change(name, runtime)
+    }
+
+    /// Adds a backend, or changes what is given of one that the command line added.
+    ///
+    /// # Errors
+    /// It isn't valid, or somebody else declares it.
+    pub async fn add_backend(&self, service: &str, decl: BackendDecl) -> Result<BackendView, ApiError> {
+        let spec = decl.spec(service, Origin::Cli).map_err(invalid)?;
+        let name = spec.name();
+        self.check_way(service, &spec).await?;
+        let mut owner = self.owner().lock().await;
+        match self.backend(service, &name) {
+            Ok((_, origin)) => {
+                self.own(&format!("backend {name} of service \"{service}\""), origin, "")?;
+                if decl.named("") == BackendDecl::default() {
+                    return Err(ApiError::Conflict(format!(
+                        "service \"{service}\" has backend {name} already; \
+                         give --weight, --max-connections or --local to change it"
+                    )));
+                }
+            }
+            Err(ApiError::NotFound(_)) if self.shared.read().desired.services().contains_key(service) => {}
+            Err(e) => return Err(e),
+        }
+        let mut runtime = owner.runtime.clone();
+        runtime.backends.entry(service.into()).or_default().insert(name.clone(), decl.named(""));
+        owner.change(service, runtime)?;
+        Ok(self.backend(service, &name)?.0)
+    }
+
+    /// Changes what is named of a backend that the command line added, and nothing else.
+    ///
+    /// # Errors
+    /// There is none, somebody else declares it, or the result isn't valid; then all is as it was.
+    pub async fn set_backend(
+        &self,
+        service: &str,
+        backend: &str,
+        change: Patch,
+    ) -> Result<BackendView, ApiError> {
+        let (address, port) = parse_backend(service, backend).map_err(invalid)?;
+        let name = backend_name(address, port);
+        let mut owner = self.owner().lock().await;
+        let added = owner.runtime.backends.get(service).and_then(|of| of.get(&name)).cloned();
+        match self.backend(service, &name) {
+            Ok((_, origin)) => {
+                self.own(&format!("backend {name} of service \"{service}\""), origin, ", or drain it")?
+            }
+            // One that is refused can be mended.
+            Err(_) if added.is_some() => {}
+            Err(e) => return Err(e),
+        }
+        let added = added.unwrap_or_default();
+        let decl = patch::backend(&name, &added, &change).map_err(ApiError::Invalid)?;
+        decl.spec(service, Origin::Cli).map_err(invalid)?;
+        let mut runtime = owner.runtime.clone();
+        runtime.backends.entry(service.into()).or_default().insert(name.clone(), decl.named(""));
+        owner.change(service, runtime)?;
+        Ok(self.backend(service, &name)?.0)
+    }
+
+    /// Can a new backend be reached as its service wants it?
+    async fn check_way(&self, service: &str, backend: &BackendSpec) -> Result<(), ApiError> {
+        let declared = self.shared.read().desired.services().get(service).cloned();
+        let Some(mut spec) = declared.filter(|spec| spec.is_direct()).map(|spec| ServiceSpec::clone(&spec))
+        else {
+            return Ok(());
+        };
+        spec.backends = [(backend.name(), backend.clone())].into();
+        Hops::of(self.netlink(), Hops::wanted([&spec])).await.check(&spec).map_err(invalid)
+    }
+
+    /// Removes a backend. Pinned flows stay until they end.
+    ///
+    /// # Errors
+    /// There is none, or somebody else declares it.
+    pub async fn remove_backend(&self, service: &str, backend: &str) -> Result<(), ApiError> {
+        let (address, port) = parse_backend(service, backend).map_err(invalid)?;
+        let name = backend_name(address, port);
+        let mut owner = self.owner().lock().await;
+        match self.backend(service, backend) {
+            Ok((_, origin)) => {
+                self.own(&format!("backend {name} of service \"{service}\""), origin, ", or drain it")?
+            }
+            // One that is refused can be taken back.
+            Err(_) if owner.runtime.backends.get(service).is_some_and(|of| of.contains_key(&name)) => {}
+            Err(e) => return Err(e),
+        }
+        let mut runtime = owner.runtime.clone();
+        runtime.forget_backend(service, &name);
+        owner.change(service, runtime)
+    }
+
+    /// Stops new flows to a backend; open ones stay.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn drain(&self, service: &str, backend: &str, drain: Drain) -> Result<BackendView, ApiError> {
+        if let Some(seconds) = drain.deadline_seconds.filter(|seconds| *seconds > LONGEST) {
+            return Err(ApiError::Invalid(format!(
+                "a deadline of {seconds} s is too long; use {LONGEST} s (365 days) or less, or none"
+            )));
+        }
+        let mut owner = self.owner().lock().await;
+        let (view, _) = self.backend(service, backend)?;
+        let mut runtime = owner.runtime.clone();
+        let record = RuntimeDrain::begin(drain.deadline_seconds);
+        runtime.drains.entry(service.into()).or_default().insert(view.address.clone(), record);
+        owner.change(service, runtime)?;
+        let limit = drain.deadline_seconds.map(|s| format!("for {s} s at most"));
+        self.shared.log.note("drain", service, &view.address, limit.unwrap_or_default());
+        Ok(self.backend(service, &view.address)?.0)
+    }
+
+    /// Takes a drain back.
+    ///
+    /// # Errors
+    /// There is no such backend, or it isn't draining.
+    pub async fn undrain(&self, service: &str, backend: &str) -> Result<BackendView, ApiError> {
+        let mut owner = self.owner().lock().await;
+        let (view, _) = self.backend(service, backend)?;
+        let mut runtime = owner.runtime.clone();
+        if runtime.drains.get_mut(service).and_then(|m| m.remove(&view.address)).is_none() {
+            return Err(ApiError::Conflict(format!(
+                "backend {} of service \"{service}\" is not draining",
+                view.address
+            )));
+        }
+        runtime.drains.retain(|_, m| !m.is_empty());
+        owner.change(service, runtime)?;
+        self.shared.log.note("undrain", service, &view.address, "");
+        Ok(self.backend(service, &view.address)?.0)
+    }
+}

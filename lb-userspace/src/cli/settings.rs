@@ -1,0 +1,322 @@
+//! The settings of a service as flags: a row each, of which the flags of `service add` and `service set`, what they say to the
+//! agent, and what `--default` takes back are made.
+
+use std::collections::BTreeSet;
+
+use clap::{
+    Arg, ArgAction, ArgGroup, ArgMatches, Command, Error, FromArgMatches,
+    builder::{NonEmptyStringValueParser, PossibleValuesParser},
+    error::ErrorKind,
+};
+use serde_json::{Map, Value, json};
+
+use super::frontend::{forward, frontend};
+use crate::api::types::{ForwardDecl, FrontendDecl, Patch};
+
+/// What a flag takes.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Text, or a duration: the agent says what is wrong with it.
+    Text,
+    /// One of these.
+    Word(&'static [&'static str]),
+    /// A whole number.
+    Number,
+    /// `true` or `false`.
+    Switch,
+    /// Text, any number of times.
+    List,
+    /// Addresses: the first, and further ones.
+    Vips,
+    /// `client-ip`, or `none`.
+    Affinity,
+    /// A type of health checks, with which those settings go that it doesn't have.
+    Health,
+    /// How packets go.
+    Forward,
+    /// Further frontends.
+    Frontends,
+}
+
+/// A row.
+struct Setting {
+    /// The flag, without its dashes.
+    flag: &'static str,
+    /// Where it is in a declaration.
+    key: &'static [&'static str],
+    kind: Kind,
+    /// What its value is called.
+    value: &'static str,
+    help: &'static str,
+}
+
+const fn row(
+    flag: &'static str,
+    key: &'static [&'static str],
+    kind: Kind,
+    value: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { flag, key, kind, value, help }
+}
+
+const FATE: Kind = Kind::Word(&["keep", "reset"]);
+
+/// All of them. A flag's help is under the heading of the declaration's table that it is in.
+#[rustfmt::skip]
+const SETTINGS: &[Setting] = &[
+    row("vip", &["vip"], Kind::Vips, "ADDRESS", "Virtual address that clients connect to, IPv4 or IPv6; 0.0.0.0 or :: for all of the node's own; may be given several times"),
+    row("vip-except", &["vip_except"], Kind::List, "ADDRESS", "An address of the node's to leave out of all; may be given several times"),
+    row("source-range", &["source_ranges"], Kind::List, "PREFIX", "Take connections from there only, as 10.0.0.0/8; may be given several times [default: from everywhere]"),
+    row("port", &["ports"], Kind::List, "PORT[:TARGET]/PROTOCOL", "Port or range with its protocol, as 5432/tcp, 53/udp or 8001-8003/tcp, or with the backends' port, as 80:8080/tcp; may be given several times"),
+    row("scope", &["scope"], Kind::Word(&["all", "local"]), "SCOPE", "Which backends connections from elsewhere may go to: all, or those of this node [default: all]"),
+    row("forward", &["forward"], Kind::Forward, "HOW", "How packets get to backends: nat, snat, dsr-l2 or dsr-ipip, or by where they come from, as pod=nat,elsewhere=snat [default: nat]"),
+    row("frontend", &["frontends"], Kind::Frontends, "KEY=VALUE,...", "Another frontend, as address=192.0.2.10,port=80:8080/tcp,scope=local; may be given several times"),
+    row("stray", &["stray"], Kind::Word(&["reset", "forward", "pass"]), "ANSWER", "What happens to a packet of a connection that isn't known: it is answered with a reset, or forwarded to a backend, or the stack gets it [default: reset; with consistent-hash: forward]"),
+    row("algorithm", &["algorithm"], Kind::Word(&["least-connections", "consistent-hash"]), "ALGORITHM", "How a backend is chosen for a new connection: the one with the fewest active connections for its weight, or (Maglev) the same for the same client, on every node [default: least-connections]"),
+    row("affinity", &["affinity"], Kind::Affinity, "BY", "Keep all connections of a client at one backend: client-ip, by the client's address, or none [default: none]"),
+    row("affinity-timeout", &["affinity", "timeout"], Kind::Text, "DURATION", "How long after its last connection a client is remembered [default: 3h]"),
+    row("affinity-group", &["affinity", "group"], Kind::Text, "GROUP", "Services that name the same group send a client to the same backend"),
+    row("affinity-by", &["affinity", "by"], Kind::Word(&["service", "port"]), "WHAT", "What a client is bound at: the service, or each port by itself [default: service]"),
+    row("affinity-ipv6-prefix", &["affinity", "ipv6_prefix"], Kind::Number, "BITS", "How many bits of an IPv6 address make a client [default: 128]"),
+    row("affinity-bound", &["affinity", "bound"], Kind::Number, "N", "Connections of one client beyond which further ones are balanced like any other's [default: no bound]"),
+    row("timeout-idle", &["timeouts", "idle"], Kind::Text, "DURATION", "Close connections that are silent in both directions for so long [default: 24h; UDP 60s]"),
+    row("timeout-client-request", &["timeouts", "client_request"], Kind::Text, "DURATION", "Close TCP connections whose client has not sent anything by then [default: never]"),
+    row("timeout-backend-response", &["timeouts", "backend_response"], Kind::Text, "DURATION", "Close TCP connections whose backend owes an answer for so long, up to 30min [default: never]"),
+    row("timeout-max-age", &["timeouts", "max_age"], Kind::Text, "DURATION", "Close TCP connections that are so old, whatever they do [default: never]"),
+    row("timeout-half-open", &["timeouts", "half_open"], Kind::Text, "DURATION", "Forget TCP connections that aren't open by then [default: 10s]"),
+    row("timeout-half-closed", &["timeouts", "half_closed"], Kind::Text, "DURATION", "Close TCP connections that one side has closed and that are silent for so long [default: 1h]"),
+    row("timeout-udp", &["timeouts", "udp"], Kind::Text, "DURATION", "Forget UDP flows that are silent in both directions for so long [default: 60s, or as idle]"),
+    row("health", &["health"], Kind::Health, "TYPE", "How backends are checked: tcp, http, https, grpc or none [default: none]"),
+    row("health-interval", &["health", "interval"], Kind::Text, "DURATION", "From one check to the next [default: 2s]"),
+    row("health-timeout", &["health", "timeout"], Kind::Text, "DURATION", "How long an answer may take [default: 1s]"),
+    row("health-rise", &["health", "rise"], Kind::Number, "N", "Good checks in a row that bring a backend back [default: 2]"),
+    row("health-fall", &["health", "fall"], Kind::Number, "N", "Bad checks in a row that take a backend out [default: 3]"),
+    row("health-path", &["health", "path"], Kind::Text, "PATH", "HTTP and HTTPS: what is asked for [default: /]"),
+    row("health-host", &["health", "host"], Kind::Text, "HOST", "HTTP and HTTPS: the host that is asked for [default: the backend's address]"),
+    row("health-expect", &["health", "expect"], Kind::Number, "STATUS", "HTTP and HTTPS: the status that is good [default: 200]"),
+    row("health-service", &["health", "service"], Kind::Text, "NAME", "gRPC: the service that is asked about [default: the server as a whole]"),
+    row("health-passive", &["health", "passive"], Kind::Switch, "BOOL", "Whether refused and unanswered connections of clients take a backend out as well [default: true]"),
+    row("health-panic", &["health", "panic"], Kind::Number, "PERCENT", "Use all backends if fewer are healthy [default: 0: never]"),
+    row("slow-start", &["slow_start"], Kind::Text, "DURATION", "How long a backend that is new, undrained or healthy again takes to get all its weight [default: it has it at once]"),
+    row("on-removal", &["on_removal"], Kind::Word(&["keep", "drain", "reset"]), "POLICY", "What becomes of open connections of a backend that is removed [default: keep]"),
+    row("on-unhealthy", &["on_unhealthy"], FATE, "POLICY", "What becomes of open connections of a backend that fails its health checks [default: keep]"),
+    row("on-deadline", &["on_deadline"], FATE, "POLICY", "What becomes of open connections of a backend whose drain's deadline has passed [default: keep]"),
+];
+
+/// What a service can't be without.
+const NEEDED: [&str; 2] = ["vip", "port"];
+
+/// What only one type of health checks has, and which.
+const OF_TYPE: [(&str, &[&str]); 4] = [
+    ("path", &["http", "https"]),
+    ("host", &["http", "https"]),
+    ("expect", &["http", "https"]),
+    ("service", &["grpc"]),
+];
+
+impl Setting {
+    fn heading(&self) -> Option<&'static str> {
+        match self.key[0] {
+            "affinity" => Some("Affinity"),
+            "timeouts" => Some("Timeouts (durations like 90s, 15m or 3h)"),
+            "health" => Some("Health checks"),
+            "slow_start" | "on_removal" | "on_unhealthy" | "on_deadline" => Some("Backends that come and go"),
+            _ => None,
+        }
+    }
+
+    fn arg(&self) -> Arg {
+        let arg = Arg::new(self.flag)
+            .long(self.flag)
+            .value_name(self.value)
+            .help(self.help)
+            .help_heading(self.heading())
+            .allow_negative_numbers(true);
+        match self.kind {
+            Kind::Text => arg.value_parser(NonEmptyStringValueParser::new()),
+            Kind::Word(words) => {
+                arg.value_parser(PossibleValuesParser::new(words)).hide_possible_values(true)
+            }
+            Kind::Number => arg.value_parser(clap::value_parser!(i64)),
+            Kind::Switch => arg.value_parser(clap::value_parser!(bool)).hide_possible_values(true),
+            Kind::List | Kind::Vips => arg.action(ArgAction::Append),
+            Kind::Affinity => arg.value_parser(["client-ip", "none"]).hide_possible_values(true),
+            Kind::Health => {
+                arg.value_parser(["tcp", "http", "https", "grpc", "none"]).hide_possible_values(true)
+            }
+            Kind::Forward => arg.value_parser(forward),
+            Kind::Frontends => arg.value_parser(frontend).action(ArgAction::Append),
+        }
+    }
+
+    /// Puts what was given into a patch.
+    fn put(&self, matches: &ArgMatches, patch: &mut Patch) {
+        let text = || matches.get_one::<String>(self.flag).cloned().unwrap_or_default();
+        let texts = || matches.get_many::<String>(self.flag).into_iter().flatten().cloned();
+        let value = match self.kind {
+            Kind::Text | Kind::Word(_) => json!(text()),
+            Kind::Number => json!(matches.get_one::<i64>(self.flag)),
+            Kind::Switch => json!(matches.get_one::<bool>(self.flag)),
+            Kind::List => json!(texts().collect::<Vec<_>>()),
+            Kind::Vips => {
+                let mut vips = texts();
+                let first = json!(vips.next());
+                let more: Vec<String> = vips.collect();
+                place(patch, &["vips"], if more.is_empty() { Value::Null } else { json!(more) });
+                first
+            }
+            Kind::Affinity if text() == "none" => Value::Null,
+            Kind::Affinity => return place(patch, &["affinity", "client_ip"], json!(true)),
+            Kind::Health if text() == "none" => Value::Null,
+            Kind::Health => {
+                let kind = text();
+                for (key, _) in OF_TYPE.iter().filter(|(_, types)| !types.contains(&kind.as_str())) {
+                    place(patch, &["health", key], Value::Null);
+                }
+                return place(patch, &["health", "type"], json!(kind));
+            }
+            Kind::Forward => json!(matches.get_one::<ForwardDecl>(self.flag)),
+            Kind::Frontends => {
+                json!(matches.get_many::<FrontendDecl>(self.flag).into_iter().flatten().collect::<Vec<_>>())
+            }
+        };
+        place(patch, self.key, value);
+    }
+
+    /// Takes it back.
+    fn take_back(&self, patch: &mut Patch) {
+        match self.kind {
+            // A word by itself is the whole of it.
+            Kind::Affinity | Kind::Health => drop(patch.insert(self.key[0].into(), Value::Null)),
+            _ => place(patch, self.key, Value::Null),
+        }
+    }
+}
+
+/// Puts a value where it belongs.
+fn place(patch: &mut Patch, key: &[&str], value: Value) {
+    match key {
+        [] => {}
+        [last] => drop(patch.insert((*last).into(), value)),
+        [first, rest @ ..] => {
+            let inner = patch.entry(*first).or_insert_with(|| json!({}));
+            // A whole that was taken back stays so, unless something of it is given.
+            if !inner.is_object() {
+                *inner = Value::Object(Map::new());
+            }
+            if let Some(inner) = inner.as_object_mut() {
+                place(inner, rest, value);
+            }
+        }
+    }
+}
+
+fn given(matches: &ArgMatches, flag: &str) -> bool {
+    matches.try_contains_id(flag).unwrap_or(false)
+}
+
+fn patch(matches: &ArgMatches) -> Patch {
+    let mut patch = Patch::new();
+    for setting in SETTINGS.iter().filter(|setting| given(matches, setting.flag)) {
+        setting.put(matches, &mut patch);
+    }
+    patch
+}
+
+/// The settings of a service that is made.
+#[derive(Clone, Debug)]
+pub struct Settings(pub Patch);
+
+impl clap::Args for Settings {
+    fn augment_args(command: Command) -> Command {
+        let whole = |setting: &Setting| matches!(setting.kind, Kind::Affinity | Kind::Health);
+        let args = SETTINGS.iter().map(|setting| {
+            let arg = setting.arg().required(NEEDED.contains(&setting.flag));
+            match setting.key {
+                // Half of something is likely a slip.
+                [table, _] => match SETTINGS.iter().find(|other| other.key == [*table] && whole(other)) {
+                    Some(other) => arg.requires(other.flag),
+                    None => arg,
+                },
+                _ => arg,
+            }
+        });
+        command.args(args).mut_arg("affinity-group", |arg| arg.conflicts_with("affinity-by"))
+    }
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Settings {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let mut patch = patch(matches);
+        patch.retain(|_, value| !value.is_null());
+        Ok(Self(patch))
+    }
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// A change of the settings of a service.
+#[derive(Clone, Debug)]
+pub struct Change(pub Patch);
+
+/// The flag that takes back.
+const DEFAULT: &str = "default";
+
+impl clap::Args for Change {
+    fn augment_args(command: Command) -> Command {
+        let optional = || SETTINGS.iter().filter(|setting| !NEEDED.contains(&setting.flag));
+        let words = PossibleValuesParser::new(optional().map(|setting| setting.flag));
+        let default = Arg::new(DEFAULT)
+            .long(DEFAULT)
+            .value_name("SETTING,...")
+            .help("Take settings back, by the names of their flags, as slow-start,health: each is what it is by default; may be given several times")
+            .value_parser(words)
+            .hide_possible_values(true)
+            .value_delimiter(',')
+            .action(ArgAction::Append);
+        let some = ArgGroup::new("change")
+            .args(SETTINGS.iter().map(|setting| setting.flag))
+            .arg(DEFAULT)
+            .required(true)
+            .multiple(true);
+        command.args(SETTINGS.iter().map(Setting::arg)).arg(default).group(some)
+    }
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Change {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let words: BTreeSet<&String> = matches.get_many::<String>(DEFAULT).into_iter().flatten().collect();
+        let mut change = Patch::new();
+        for setting in SETTINGS.iter().filter(|setting| words.iter().any(|word| *word == setting.flag)) {
+            if given(matches, setting.flag) {
+                let flag = setting.flag;
+                let text = format!("--{flag} is given, and \"{flag}\" is to be taken back; leave one out\n");
+                return Err(Error::raw(ErrorKind::ArgumentConflict, text));
+            }
+            setting.take_back(&mut change);
+        }
+        for (key, value) in patch(matches) {
+            match (change.get_mut(&key), value) {
+                (Some(Value::Object(there)), Value::Object(more)) => there.extend(more),
+                (_, value) => drop(change.insert(key, value)),
+            }
+        }
+        Ok(Self(change))
+    }
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! Backends, as written.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{BackendSpec, ModelError, Origin, service::make_backend};
+
+/// A backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackendDecl {
+    /// `10.0.1.11:5432`, `[fd00::11]:5432`, or without port: then it is the one that the client used, or to which the
+    /// service's port leads. Not in the state file, where it is the key.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub address: String,
+    /// Its share compared with the others', 1 to 65535; default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i64>,
+    /// Most active connections; default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<i64>,
+    /// One of this node's, for frontends with `scope = "local"`. What has an address of the node's own is anyway.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub local: bool,
+}
+
+impl BackendDecl {
+    /// As a service has it.
+    ///
+    /// # Errors
+    /// Something of it is out of range.
+    pub fn spec(&self, service: &str, origin: Origin) -> Result<BackendSpec, ModelError> {
+        let Self { address, weight, max_connections, local } = self;
+        make_backend(service, address, *weight, *max_connections, *local, origin)
+    }
+
+    /// Of a backend with this address, in its one form.
+    pub fn named(&self, address: &str) -> Self {
+        Self { address: address.into(), ..self.clone() }
+    }
+}
+
+impl From<&BackendSpec> for BackendDecl {
+    fn from(spec: &BackendSpec) -> Self {
+        Self {
+            address: spec.name(),
+            weight: Some(spec.weight.into()),
+            max_connections: spec.max_connections.map(Into::into),
+            local: spec.local,
+        }
+    }
+}
