@@ -35,7 +35,7 @@ pub use flow::{ASKED_SHIFT, Bucket, CREATED_SHIFT, Direction, Flow, FlowKey};
 pub use fragment::{FirstFragment, FragmentKey};
 pub use interface::Interface;
 pub use pool::{Active, BLOCK_SLOTS, BlockId, PoolBlock};
-pub use reason::Reason;
+pub use reason::{Answer, Reason};
 pub use service::{Algorithm, Forward, List, Service, ServiceId, ServiceKey, ServiceName, Source, Stray};
 pub use settings::{MARK, Settings};
 pub use snat::{MAX_SOURCE_PORTS, MAX_SOURCES, SourceKey, SourcePorts, Sources};

@@ -1,149 +1,163 @@
-//! The one list of reasons for which a packet is refused or dropped: counter index, metric label, documentation.
+//! The one list of reasons for which a packet is refused or dropped: counter index, metric label, meaning, remedy, answer. The table in
+//! OPERATING.md is made from it.
 
-/// Why a packet went no further. The value is the index in the `REASONS` map; the order is fixed, new ones go to the end.
-#[repr(u32)]
+/// What the sender of a packet hears of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reason {
-    /// A new flow for a service none of whose backends is eligible. TCP is answered with RST, UDP with port unreachable.
-    NoBackend = 0,
-    /// A new flow for a service whose eligible backends are all at `max_connections`. Answered like `NoBackend`.
-    BackendsFull = 1,
-    /// No room for another flow. Open connections are never evicted. TCP is answered with RST, UDP dropped.
-    TableFull = 2,
-    /// A TCP packet for a least-connections service that belongs to no flow and opens none. Answered with RST.
-    Stray = 3,
-    /// A RST for a service that belongs to no flow, or would end a connection past us that the backend knows by the same ports. Dropped: a RST is never
-    /// answered.
-    StrayReset = 4,
-    /// A fragment of a packet to a VIP, or the first fragment of a reply. Dropped.
-    Fragment = 5,
-    /// A packet to a VIP with a header cut short, impossible lengths or impossible TCP flags. Dropped.
-    Malformed = 6,
-    /// A packet of a flow that was being removed at that instant. Dropped; the sender's retransmission gets through.
-    FlowBusy = 7,
-    /// Every backend tried already has a connection with this client address and port, by way of another VIP. TCP is
-    /// answered with RST, UDP dropped.
-    PortConflict = 8,
-    /// The answer (RST, port unreachable) could not be made or was over the rate limit. Counted besides the reason itself.
-    Unanswered = 9,
-    /// A map said something impossible. Never seen; if it is, it is a bug.
-    Internal = 10,
-    /// A packet of a connection that the operator closed. Answered with RST.
-    ConnectionClosed = 11,
-    /// No room for another client with affinity: the flow was balanced as any other, and the client isn't remembered. Not a refusal.
-    AffinityFull = 12,
-    /// Source NAT: no address and port of ours is left towards the backend, or there is none at all, which a backend that reaches itself through
-    /// a VIP needs. TCP is answered with RST, UDP dropped.
-    NoSourcePort = 13,
-    /// Direct server return: there is no way to the backend, or by layer 2 none without a router. Dropped.
-    NoWay = 14,
-    /// Direct server return: the packet, or the one that it is put in, is larger than the way to the backend takes. Answered with "fragmentation
-    /// needed" or "packet too big".
-    TooBig = 15,
-    /// A new flow of a client that is in none of the service's source ranges. Dropped; a process of the node's gets `EPERM`.
-    SourceNotAllowed = 16,
-    /// A packet to a VIP, at a port or of a protocol that no service has there. TCP is answered with RST, UDP with port unreachable, others are dropped.
-    NoService = 17,
-    /// A new flow at a frontend with `scope = "local"`, none of whose backends on this node is eligible. Dropped.
-    NoLocalBackend = 18,
-    /// For the tests of upgrades: one that a later version has.
+pub enum Answer {
+    /// Nothing: it is dropped, or goes on all the same.
+    Nothing,
+    /// TCP a RST; of others nothing.
+    Reset,
+    /// TCP a RST, UDP port unreachable.
+    Refused,
+    /// "Fragmentation needed", "packet too big".
+    Size,
+}
+
+/// Rows: name and index, which stay as they are (new ones go to the end); the metric's label; the answer; what happened; what to do.
+macro_rules! reasons {
+    ($($(#[$attribute:meta])* $reason:ident = $index:literal, $name:literal, $answer:ident, $meaning:literal, $remedy:literal;)*) => {
+        /// Why a packet went no further. The value is the index in the `REASONS` map.
+        #[repr(u32)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Reason {
+            $($(#[$attribute])* #[doc = $meaning] $reason = $index,)*
+        }
+
+        impl Reason {
+            /// All of them, by index.
+            pub const ALL: &[Self] = &[$($(#[$attribute])* Self::$reason,)*];
+
+            /// The metric's label.
+            pub const fn name(self) -> &'static str {
+                match self { $($(#[$attribute])* Self::$reason => $name,)* }
+            }
+
+            /// What happened.
+            pub const fn meaning(self) -> &'static str {
+                match self { $($(#[$attribute])* Self::$reason => $meaning,)* }
+            }
+
+            /// What the operator can do.
+            pub const fn remedy(self) -> &'static str {
+                match self { $($(#[$attribute])* Self::$reason => $remedy,)* }
+            }
+
+            /// What the sender hears.
+            pub const fn answer(self) -> Answer {
+                match self { $($(#[$attribute])* Self::$reason => Answer::$answer,)* }
+            }
+        }
+    };
+}
+
+#[rustfmt::skip]
+reasons! {
+    NoBackend = 0, "no_backend", Refused,
+        "a new flow, and no backend of the service is eligible; answered with RST or port unreachable",
+        "add a backend, undrain one";
+    BackendsFull = 1, "backends_full", Refused,
+        "all eligible backends are at `max_connections`; answered likewise",
+        "raise the limit or add backends";
+    TableFull = 2, "table_full", Reset,
+        "no room for another flow; TCP is answered with RST. Or for another socket of a process of the node's, which gets \"connection refused\"",
+        "raise `conntrack.max_flows` (takes effect with new maps); of sockets there may be 131,072";
+    Stray = 3, "stray", Reset,
+        "a TCP packet of no flow, for a least-connections service; answered with RST",
+        "nothing: the client reconnects. Expected after the table was lost or an idle flow expired";
+    StrayReset = 4, "stray_reset", Nothing,
+        "a RST of no flow, or one that would end a connection past the VIP from the same port",
+        "nothing: the last word of a connection that is gone, or the client making another attempt";
+    Fragment = 5, "fragment", Nothing,
+        "a fragment whose first hasn't come, or whose flow is gone",
+        "expected now and then; many: packets are reordered on their way, or somebody floods";
+    Malformed = 6, "malformed", Nothing,
+        "a broken or impossible packet to a VIP",
+        "look at the sender; scans look like this";
+    FlowBusy = 7, "flow_busy", Nothing,
+        "a packet of a flow that was being removed at that instant",
+        "nothing: it is sent again";
+    PortConflict = 8, "port_conflict", Reset,
+        "the client has this port in use towards this backend by other ways, and no other port was found for it",
+        "give the services different backend ports";
+    Unanswered = 9, "unanswered", Nothing,
+        "an answer could not be made, or was over the rate limit; counted besides the reason",
+        "expected under a flood";
+    Internal = 10, "internal", Nothing,
+        "a map said something impossible",
+        "report it";
+    ConnectionClosed = 11, "connection_closed", Reset,
+        "a packet of a connection that `connection close` has closed; answered with RST",
+        "nothing";
+    AffinityFull = 12, "affinity_full", Nothing,
+        "no room for another client with affinity; its flow was balanced like any other. Not a refusal",
+        "raise `conntrack.max_clients` (takes effect with new maps), or shorten affinity timeouts";
+    NoSourcePort = 13, "no_source_port", Reset,
+        "source NAT, and no address and port is left towards the backend, or there is none at all; TCP is answered with RST",
+        "add addresses or ports to `[snat]`";
+    NoWay = 14, "no_way", Nothing,
+        "direct server return, and no way to the backend, or for `dsr-l2` only one with a router",
+        "give the node a route; use `dsr-ipip` through routers";
+    TooBig = 15, "too_big", Size,
+        "direct server return, and a packet that doesn't fit; its sender is told the size that does",
+        "expected now and then; otherwise let ICMP errors through to clients";
+    SourceNotAllowed = 16, "source_not_allowed", Nothing,
+        "a new flow of a client that is in none of the service's `source_ranges`; dropped",
+        "expected; otherwise add the client's prefix";
+    NoService = 17, "no_service", Refused,
+        "a packet for a port, or by a protocol, that no frontend has at a VIP which isn't the node's own; refused",
+        "expected of a scan; otherwise add the port";
+    NoLocalBackend = 18, "no_local_backend", Nothing,
+        "a new flow by a frontend with `scope = \"local\"`, and no backend of this node can take it; dropped",
+        "expected: let clients go to nodes that have a backend, or use `scope = \"all\"`";
     #[cfg(feature = "next")]
-    Next = 19,
+    Next = 19, "next", Nothing,
+        "for the tests of upgrades: one that a later version has",
+        "none needed";
 }
 
 impl Reason {
     /// How many there are.
-    pub const COUNT: usize = 19 + cfg!(feature = "next") as usize;
+    pub const COUNT: usize = Self::ALL.len();
 
     /// How many there is room for in the map, so that a new one changes no layout.
     pub const ROOM: usize = 64;
 
-    /// All of them, by index.
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::NoBackend,
-        Self::BackendsFull,
-        Self::TableFull,
-        Self::Stray,
-        Self::StrayReset,
-        Self::Fragment,
-        Self::Malformed,
-        Self::FlowBusy,
-        Self::PortConflict,
-        Self::Unanswered,
-        Self::Internal,
-        Self::ConnectionClosed,
-        Self::AffinityFull,
-        Self::NoSourcePort,
-        Self::NoWay,
-        Self::TooBig,
-        Self::SourceNotAllowed,
-        Self::NoService,
-        Self::NoLocalBackend,
-        #[cfg(feature = "next")]
-        Self::Next,
-    ];
-
-    /// The metric's label.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NoBackend => "no_backend",
-            Self::BackendsFull => "backends_full",
-            Self::TableFull => "table_full",
-            Self::Stray => "stray",
-            Self::StrayReset => "stray_reset",
-            Self::Fragment => "fragment",
-            Self::Malformed => "malformed",
-            Self::FlowBusy => "flow_busy",
-            Self::PortConflict => "port_conflict",
-            Self::Unanswered => "unanswered",
-            Self::Internal => "internal",
-            Self::ConnectionClosed => "connection_closed",
-            Self::AffinityFull => "affinity_full",
-            Self::NoSourcePort => "no_source_port",
-            Self::NoWay => "no_way",
-            Self::TooBig => "too_big",
-            Self::SourceNotAllowed => "source_not_allowed",
-            Self::NoService => "no_service",
-            Self::NoLocalBackend => "no_local_backend",
-            #[cfg(feature = "next")]
-            Self::Next => NEXT.0,
-        }
-    }
-
-    /// What the operator can do.
-    pub const fn remedy(self) -> &'static str {
-        match self {
-            Self::NoBackend => "add a backend, undrain one, or see why none is healthy",
-            Self::BackendsFull => "raise max_connections or add backends",
-            Self::TableFull => "raise conntrack.max_flows, or look for clients that leave flows behind",
-            Self::Stray => "expected after the table was lost or an idle flow expired; the client reconnects",
-            Self::StrayReset => "expected: the last word of a connection that is already gone",
-            Self::Fragment => "send datagrams that fit the path MTU",
-            Self::Malformed => "look at the sender, or for a scan",
-            Self::FlowBusy => "none needed",
-            Self::PortConflict => "give the services different backend ports, or the client more addresses",
-            Self::Unanswered => "expected under a flood; otherwise look at the interface's headroom",
-            Self::Internal => "report it, with the kernel's version",
-            Self::ConnectionClosed => "none needed",
-            Self::AffinityFull => "raise conntrack.max_clients, or shorten affinity timeouts",
-            Self::NoSourcePort => "add addresses or ports to [snat]",
-            Self::NoWay => "give the node a route to the backend; dsr-l2 wants it on a segment of the node's",
-            Self::TooBig => {
-                "expected: the sender sends smaller ones from then on; otherwise let ICMP errors through to it"
+    /// The reasons that are answered so, a bit for each index.
+    pub const fn answered(answer: Answer) -> u64 {
+        let (mut bits, mut i) = (0, 0);
+        while i < Self::COUNT {
+            if Self::ALL[i].answer() as u32 == answer as u32 {
+                bits |= 1 << Self::ALL[i] as u32;
             }
-            Self::SourceNotAllowed => {
-                "expected; otherwise add the client's prefix to the service's source_ranges"
-            }
-            Self::NoService => "expected of a scan; otherwise add the port to the service",
-            Self::NoLocalBackend => "expected: send to nodes that have a backend, or use scope = \"all\"",
-            #[cfg(feature = "next")]
-            Self::Next => NEXT.1,
+            i += 1;
         }
+        bits
     }
 }
 
-/// Name and remedy.
-#[cfg(feature = "next")]
-const NEXT: (&str, &str) = ("next", "none needed");
-
 const _: () = assert!(Reason::COUNT <= Reason::ROOM);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_are_places() {
+        for (i, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, i);
+            assert_eq!(Reason::ALL.iter().filter(|other| other.name() == reason.name()).count(), 1);
+        }
+    }
+
+    /// The table that operators read is this list.
+    #[cfg(not(feature = "next"))]
+    #[test]
+    fn the_operators_table_is_this_list() {
+        let row = |r: &Reason| format!("| `{}` | {} | {} |\n", r.name(), r.meaning(), r.remedy());
+        let table: String = Reason::ALL.iter().map(row).collect();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../OPERATING.md");
+        let text = std::fs::read_to_string(path).expect("OPERATING.md");
+        assert!(text.contains(&table), "the table of reasons in OPERATING.md should be:\n{table}");
+    }
+}

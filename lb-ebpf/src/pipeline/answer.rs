@@ -1,12 +1,17 @@
 //! A packet that goes no further: counted, and answered if its sender is waiting for an answer.
 
 use lb_common::{
-    abi::{Proto, Reason},
+    abi::{Answer, Proto, Reason},
     flow_state::flags,
 };
 
 use super::{Family, parsed};
 use crate::{account, packet::Packet, parse::Parsed, reset, unreachable};
+
+/// Reasons by their answer, a bit for each.
+const RESET: u64 = Reason::answered(Answer::Reset);
+const REFUSED: u64 = Reason::answered(Answer::Refused);
+const SIZE: u64 = Reason::answered(Answer::Size);
 
 /// See the module.
 #[inline(always)]
@@ -29,25 +34,15 @@ pub fn answer<V: Family, P: Packet>(mut packet: P) -> P::Verdict {
 /// Makes the packet its answer. `None`: there is none to be given; false: it can't be made.
 #[inline(always)]
 fn make<V: Family, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>) -> Option<bool> {
-    let is = |reason: Reason| parsed.because == reason as u32;
-    let empty = is(Reason::NoBackend) || is(Reason::BackendsFull) || is(Reason::NoService);
-    if is(Reason::TooBig) {
+    let answered = |by: u64| by & 1 << (parsed.because & 63) != 0;
+    if answered(SIZE) {
         return Some(unreachable::too_big::<V, P>(packet, parsed, parsed.mtu));
     }
     match parsed.key.proto {
         // Never answered (RFC 9293, section 3.10.7.1): two who did would go on for ever.
         Proto::TCP if parsed.segment.flags & flags::RST != 0 => None,
-        Proto::TCP
-            if empty
-                || is(Reason::TableFull)
-                || is(Reason::Stray)
-                || is(Reason::PortConflict)
-                || is(Reason::NoSourcePort)
-                || is(Reason::ConnectionClosed) =>
-        {
-            Some(reset::make::<V, P>(packet, parsed))
-        }
-        Proto::UDP if empty => Some(unreachable::make::<V, P>(packet, parsed)),
+        Proto::TCP if answered(RESET | REFUSED) => Some(reset::make::<V, P>(packet, parsed)),
+        Proto::UDP if answered(REFUSED) => Some(unreachable::make::<V, P>(packet, parsed)),
         _ => None,
     }
 }

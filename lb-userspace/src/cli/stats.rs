@@ -32,8 +32,11 @@ fn text(stats: &StatsView) -> String {
     let mut none = true;
     for (name, packets) in stats.drops.iter().filter(|(_, n)| **n > 0) {
         none = false;
-        let remedy = Reason::ALL.iter().find(|r| r.name() == name).map_or("", |r| r.remedy());
-        table.row([name.clone(), count(*packets), remedy.into()]);
+        let remedy = Reason::ALL
+            .iter()
+            .find(|r| r.name() == name)
+            .map_or(String::new(), |r| r.remedy().replace('`', ""));
+        table.row([name.clone(), count(*packets), remedy]);
     }
     let drops = if none { "nothing was refused or dropped".into() } else { table.to_string() };
     format!("{}\n\n{drops}", tables::counters(&stats.services).trim_end())

@@ -225,7 +225,7 @@ struct Counted<'a>(&'a [u64; Reason::COUNT], &'a [u64; Reason::COUNT]);
 impl std::fmt::Display for Counted<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut any = false;
-        for reason in Reason::ALL {
+        for reason in Reason::ALL.iter().copied() {
             let n = self.1[reason as usize] - self.0[reason as usize];
             if n > 0 {
                 write!(f, "{}{} {n}", if any { ", " } else { "" }, reason.name())?;

@@ -232,7 +232,7 @@ impl Fuzz {
     /// Every count agrees.
     fn reconcile(&mut self, i: u64) {
         self.reasons = self.world.reasons().expect("reasons are read");
-        for reason in Reason::ALL {
+        for reason in Reason::ALL.iter().copied() {
             let (ours, theirs) = (self.model.reasons[reason as usize], self.reasons[reason as usize]);
             assert_eq!(ours, theirs, "after packet {i}: model and node disagree on {}", reason.name());
         }
