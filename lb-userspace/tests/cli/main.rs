@@ -3,8 +3,10 @@
 
 mod alone;
 mod api;
+mod changes;
 mod commands;
 mod drains;
 mod fake;
 mod ran;
+mod running;
 mod usage;
