@@ -234,8 +234,9 @@ const LANES: [&[&str]; 2] = [
 ];
 
 /// Tests that run alone: those that count rates, or fill the machine.
-const ALONE: [&str; 5] = [
+const ALONE: [&str; 6] = [
     "promise::accounting",
+    "promise::deadlines",
     "promise::lifecycle::ten_thousand_services",
     "promise::million",
     "promise::sight::durations",
