@@ -8,11 +8,13 @@ use std::{
 use aya_obj::generated::{
     bpf_attach_type::BPF_XDP,
     bpf_cmd::{
-        BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM,
-        BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD,
+        BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY, BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_ELEM,
+        BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM, BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD,
     },
     bpf_prog_type::{BPF_PROG_TYPE_SCHED_CLS, BPF_PROG_TYPE_XDP},
 };
+
+use super::batch::Plain;
 
 /// `BPF_F_XDP_HAS_FRAGS` (include/uapi/linux/bpf.h): as the programs of XDP's steps have it.
 const XDP_HAS_FRAGS: u32 = 1 << 5;
@@ -29,6 +31,20 @@ struct Element {
     key: u64,
     /// Or the next key.
     value: u64,
+    flags: u64,
+}
+
+/// The same for many entries at once.
+#[repr(C)]
+#[derive(Default)]
+struct Batch {
+    before: u64,
+    last: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
     flags: u64,
 }
 
@@ -113,6 +129,44 @@ pub fn next_key(map: BorrowedFd<'_>, key: Option<&[u8]>, next: &mut [u8]) -> io:
     let key = key.map_or(0, |key| key.as_ptr().addr() as u64);
     let next = next.as_mut_ptr().expose_provenance() as u64;
     there(bpf(BPF_MAP_GET_NEXT_KEY as u32, &mut element(map, key, next)))
+}
+
+/// Reads elements of an array, from the one after `before` on, or the first, into as many values as there are keys (Linux 5.6). How many it read, and
+/// how that ended: not all were there (`false`), all were, or the kernel refused. `values`: for each key as many as the map has of each element.
+pub fn lookup_batch<T: Plain>(
+    map: BorrowedFd<'_>,
+    before: Option<u32>,
+    keys: &mut [u32],
+    values: &mut [T],
+) -> (usize, io::Result<bool>) {
+    let mut last = 0u32;
+    let mut attr = Batch {
+        before: before.as_ref().map_or(0, |before| (&raw const *before).expose_provenance() as u64),
+        last: (&raw mut last).expose_provenance() as u64,
+        keys: keys.as_mut_ptr().expose_provenance() as u64,
+        values: values.as_mut_ptr().expose_provenance() as u64,
+        count: keys.len() as u32,
+        map: map.as_raw_fd().cast_unsigned(),
+        ..Batch::default()
+    };
+    let result = there(bpf(BPF_MAP_LOOKUP_BATCH as u32, &mut attr));
+    (attr.count as usize, result)
+}
+
+/// Writes descriptors of maps into a map of maps (Linux 5.19). How many.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn update_batch(map: BorrowedFd<'_>, keys: &[u32], values: &[libc::c_int]) -> io::Result<usize> {
+    let mut attr = Batch {
+        keys: keys.as_ptr().addr() as u64,
+        values: values.as_ptr().addr() as u64,
+        count: keys.len().min(values.len()) as u32,
+        map: map.as_raw_fd().cast_unsigned(),
+        ..Batch::default()
+    };
+    bpf(BPF_MAP_UPDATE_BATCH as u32, &mut attr)?;
+    Ok(attr.count as usize)
 }
 
 /// A program in an array of programs, by its id.

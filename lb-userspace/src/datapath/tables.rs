@@ -14,14 +14,12 @@ use lb_common::{
     hash, maglev,
 };
 
-use super::DatapathError;
+use super::{DatapathError, raw};
 
 type Inner = Array<MapData, table::Chunk>;
 
 /// `BPF_F_INNER_MAP`: arrays of different lengths in one outer map.
 const INNER_MAP: u32 = 0x1000;
-/// `BPF_MAP_UPDATE_BATCH` (include/uapi/linux/bpf.h).
-const UPDATE_BATCH: libc::c_int = 26;
 /// Tables swapped in together. Each is a descriptor until then.
 pub const BATCH: usize = 256;
 
@@ -33,20 +31,6 @@ pub struct Tables {
     outer: ArrayOfMaps<MapData, Inner>,
     /// Once more: aya keeps the first one's descriptor to itself.
     data: MapData,
-}
-
-/// What the kernel wants to know of a batch: `struct { ... } batch` of `union bpf_attr`.
-#[repr(C)]
-#[derive(Default)]
-struct Batch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
 }
 
 impl Tables {
@@ -100,23 +84,10 @@ impl Tables {
     /// Puts them all into the outer map. False: the kernel doesn't, or not all of them.
     fn swap(&self, built: &[(u32, &MapData)]) -> bool {
         let keys: Vec<u32> = built.iter().map(|(index, _)| *index).collect();
-        let values: Vec<libc::c_int> = built.iter().map(|(_, inner)| raw(inner)).collect();
-        let mut batch = Batch {
-            keys: keys.as_ptr().addr() as u64,
-            values: values.as_ptr().addr() as u64,
-            count: u32::try_from(built.len()).unwrap_or(0),
-            map_fd: raw(&self.data).cast_unsigned(),
-            ..Batch::default()
-        };
-        // SAFETY: a structure of the size that is given; keys and values outlive the call and are as many as it says.
-        let result =
-            unsafe { libc::syscall(libc::SYS_bpf, UPDATE_BATCH, &raw mut batch, size_of::<Batch>()) };
-        result == 0 && batch.count as usize == built.len()
+        let values: Vec<libc::c_int> =
+            built.iter().map(|(_, inner)| inner.fd().as_fd().as_raw_fd()).collect();
+        raw::update_batch(self.data.fd().as_fd(), &keys, &values).is_ok_and(|done| done == built.len())
     }
-}
-
-fn raw(map: &MapData) -> libc::c_int {
-    map.fd().as_fd().as_raw_fd()
 }
 
 /// Puts one table into the outer map.
