@@ -95,12 +95,10 @@ pub struct Admission<'a> {
     desired: Desired,
     /// By the first port of each range.
     claims: BTreeMap<(IpAddr, Protocol, u16), (PortRange, Arc<ServiceSpec>)>,
-    /// Addresses that are named, by whom.
+    /// Addresses that are named, by whom; by services too that are still to come and have a place kept.
     vips: HashMap<IpAddr, Vec<Arc<ServiceSpec>>>,
     /// Addresses of backends, by whom.
     backends: HashMap<IpAddr, Vec<Arc<ServiceSpec>>>,
-    /// What services name that are still to come and aren't to be kept out by others' backends.
-    reserved: HashMap<IpAddr, Vec<Arc<ServiceSpec>>>,
     totals: Totals,
 }
 
@@ -113,14 +111,13 @@ impl<'a> Admission<'a> {
             claims: BTreeMap::new(),
             vips: HashMap::new(),
             backends: HashMap::new(),
-            reserved: HashMap::new(),
             totals: Totals::default(),
         }
     }
 
     /// Keeps a service's places free of others' backends until it comes.
     pub fn reserve(&mut self, service: &Arc<ServiceSpec>) {
-        note(&mut self.reserved, service.named(), service);
+        note(&mut self.vips, service.named(), service);
     }
 
     /// Takes one more.
@@ -147,10 +144,8 @@ impl<'a> Admission<'a> {
          -> Vec<Arc<ServiceSpec>> {
             of.iter().filter_map(|address| places.get(address)).flatten().cloned().collect()
         };
-        for other in at(&self.vips, &addresses).iter().chain(&at(&self.reserved, &addresses)) {
-            if other.name != service.name {
-                service.check_backends_beside(other)?;
-            }
+        for other in at(&self.vips, &addresses).iter().filter(|other| other.name != service.name) {
+            service.check_backends_beside(other)?;
         }
         service.check_backends_beside(service)?;
         at(&self.backends, &named).iter().try_for_each(|other| other.check_backends_beside(service))?;

@@ -280,15 +280,11 @@ impl ServiceSpec {
     /// # Errors
     /// One is.
     pub fn check_backends_beside(&self, other: &Self) -> Result<(), ModelError> {
-        let claims = other.claims();
         for backend in self.backends.values() {
-            let mut there = claims.iter().filter(|(vip, _)| *vip == backend.address).peekable();
-            if there.peek().is_none() {
-                continue;
-            }
-            let led: Vec<PortRange> =
-                self.frontends.iter().flat_map(|f| &f.ports).map(|p| p.led_to(backend.port)).collect();
-            if there.any(|(_, range)| led.iter().any(|led| led.overlaps(*range))) {
+            let there = other.frontends.iter().filter(|f| f.addresses.contains(&backend.address));
+            let mut taken = there.flat_map(|frontend| &frontend.ports);
+            let led = || self.frontends.iter().flat_map(|f| &f.ports).map(|ports| ports.led_to(backend.port));
+            if taken.any(|ports| led().any(|led| led.overlaps(*ports))) {
                 return Err(ModelError::BackendIsVip {
                     service: self.name.clone(),
                     backend: backend.name(),
