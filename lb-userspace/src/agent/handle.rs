@@ -180,7 +180,7 @@ impl Handle {
             state.interfaces.iter().find(|i| Some(i.index) == index).map(|i| i.name.clone())
         };
         let owner = self.owner.lock().await;
-        match name.and_then(|name| owner.rule(&name)).map(InterfaceRule::role) {
+        match name.and_then(|name| owner.config.rule(&name)).map(InterfaceRule::role) {
             Some(Role::Pod) => Source::POD,
             _ => Source::ELSEWHERE,
         }

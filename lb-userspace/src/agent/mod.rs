@@ -265,7 +265,7 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
 
 /// Records of new flows, from the programs to the log.
 fn log_flows(shared: &Shared) -> anyhow::Result<()> {
-    let mut object = shared.object.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut object = shared.object();
     let logger = crate::datapath::object::flow_log(&mut object)?;
     // SAFETY: the logger owns its descriptor, always the same one, for as long as it lives.
     let mut logger = unsafe { tokio::io::unix::AsyncFd::register(logger) }?;

@@ -142,6 +142,15 @@ impl Owner {
         }
     }
 
+    /// Looks again at what is refused: what was in its way may be gone.
+    fn try_rejected(&mut self) {
+        if !self.shared.read().rejected.is_empty()
+            && let Err(e) = self.settle()
+        {
+            tracing::warn!("what was refused is still: {e}");
+        }
+    }
+
     /// Looks at all that is declared again.
     fn settle(&mut self) -> Result<(), Stopped> {
         let all = self.declared();
@@ -179,11 +188,7 @@ impl Owner {
             return tracing::warn!("freeing ids: {e}");
         }
         // There is room again for who was refused for want of it.
-        if !self.shared.read().rejected.is_empty()
-            && let Err(e) = self.settle()
-        {
-            tracing::warn!("what was refused is still: {e}");
-        }
+        self.try_rejected();
     }
 
     /// Removes what is noted of ports of backends that have no more flows.

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -125,7 +125,7 @@ impl Shared {
 
     /// Puts pins back that have vanished. What can't be put back is in the status.
     pub fn keep_pins(&self, repin: &mut Repin) {
-        let kept = repin.keep(&self.object.lock().unwrap_or_else(PoisonError::into_inner));
+        let kept = repin.keep(&self.object());
         if let Ok(back) = &kept
             && !back.is_empty()
         {
@@ -140,6 +140,11 @@ impl Shared {
             )
         });
         self.write().note("pins", kept);
+    }
+
+    /// The programs, for one at a time.
+    pub fn object(&self) -> MutexGuard<'_, Object> {
+        self.object.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For a look.

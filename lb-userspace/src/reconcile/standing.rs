@@ -9,8 +9,14 @@ fn open(backend: &BackendSpec) -> bool {
     backend.admin == AdminState::Active
 }
 
+/// What a service's change means for its backends.
+pub fn change(standings: &mut Standings, old: Option<&ServiceSpec>, new: &ServiceSpec, now: Instant) {
+    begin(standings, old, new, now);
+    unchecked(standings, new, now);
+}
+
 /// Lets backends start slowly that take new flows from now on and didn't in `old`, unless there was nobody beside them.
-pub fn begin(standings: &mut Standings, old: Option<&ServiceSpec>, new: &ServiceSpec, now: Instant) {
+fn begin(standings: &mut Standings, old: Option<&ServiceSpec>, new: &ServiceSpec, now: Instant) {
     let Some(old) = old.filter(|old| old.backends.values().any(open)) else { return };
     if new.slow_start.is_none() {
         return;
@@ -24,7 +30,7 @@ pub fn begin(standings: &mut Standings, old: Option<&ServiceSpec>, new: &Service
 }
 
 /// Backends of a service that checks none are healthy, whatever was found when they were.
-pub fn unchecked(standings: &mut Standings, service: &ServiceSpec, now: Instant) {
+fn unchecked(standings: &mut Standings, service: &ServiceSpec, now: Instant) {
     if service.health.is_some() {
         return;
     }

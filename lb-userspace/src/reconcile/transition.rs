@@ -185,8 +185,7 @@ fn everything(old: &Known, next: Known, actual: &Actual, all: &[Declared], now: 
         for (name, new) in desired.services() {
             let before = old.desired.services().get(name);
             if !before.is_some_and(|before| Arc::ptr_eq(before, new)) {
-                standing::begin(standings, before.map(Arc::as_ref), new, now);
-                standing::unchecked(standings, new, now);
+                standing::change(standings, before.map(Arc::as_ref), new, now);
             }
         }
         standing::forget(standings, &desired);
@@ -299,10 +298,7 @@ fn follow(old: &Known, next: &mut Known, name: &str, now: Instant) {
     let standings = Arc::make_mut(&mut next.standings);
     match (before, after) {
         (Some(before), None) => standing::leave(departed, before),
-        (before, Some(after)) => {
-            standing::begin(standings, before.map(Arc::as_ref), after, now);
-            standing::unchecked(standings, after, now);
-        }
+        (before, Some(after)) => standing::change(standings, before.map(Arc::as_ref), after, now),
         (None, None) => {}
     }
     standings.keep_of(name, |backend| after.is_some_and(|spec| spec.backends.contains_key(backend)));

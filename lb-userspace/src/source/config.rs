@@ -202,6 +202,13 @@ pub struct FileService {
     pub spec: Result<Arc<ServiceSpec>, String>,
 }
 
+impl FileService {
+    /// What a file must have said, as the maps tell.
+    pub(super) fn unwritten(spec: ServiceSpec) -> Self {
+        Self { name: spec.name.clone(), text: "".into(), line: 0, spec: Ok(Arc::new(spec)) }
+    }
+}
+
 /// A config file. Whatever isn't about one service is valid.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -234,11 +241,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// The rule for an interface.
+    pub fn rule(&self, name: &str) -> Option<&InterfaceRule> {
+        self.interfaces.iter().find(|rule| rule.matcher.is_match(name))
+    }
+
     /// Adds a service that the file must have had.
     pub fn put(&mut self, spec: ServiceSpec) {
-        let name = spec.name.clone();
-        let service = FileService { name, text: "".into(), line: 0, spec: Ok(Arc::new(spec)) };
-        Arc::make_mut(&mut self.services).push(service);
+        Arc::make_mut(&mut self.services).push(FileService::unwritten(spec));
     }
 }
 

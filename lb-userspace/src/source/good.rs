@@ -44,9 +44,7 @@ impl Good {
 
     /// What a service must have said, as the maps tell. It isn't written.
     pub fn put(&mut self, spec: ServiceSpec) {
-        let name = spec.name.clone();
-        let service = FileService { name: name.clone(), text: "".into(), line: 0, spec: Ok(Arc::new(spec)) };
-        self.services.entry(name).or_insert(service);
+        self.services.entry(spec.name.clone()).or_insert_with(|| FileService::unwritten(spec));
     }
 
     /// A config has come into force; `accepted`: a service of it as it is declared now.

@@ -50,12 +50,7 @@ impl Owner {
         if let Some(took) = took {
             self.shared.reconcile.observe(took.as_secs_f64());
         }
-        // What was in the way of others may be gone.
-        if !self.shared.read().rejected.is_empty()
-            && let Err(e) = self.settle()
-        {
-            tracing::warn!("what was refused is still: {e}");
-        }
+        self.try_rejected();
         Ok(())
     }
 }

@@ -1,9 +1,6 @@
 //! Where programs are to be, and how backends are reached.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use lb_common::abi::Interface;
 
@@ -63,11 +60,6 @@ impl Owner {
         changed
     }
 
-    /// The rule for an interface.
-    pub fn rule(&self, name: &str) -> Option<&InterfaceRule> {
-        self.config.interfaces.iter().find(|rule| rule.matcher.is_match(name))
-    }
-
     /// Does what follows from which interfaces and addresses the node has now.
     pub fn look(&mut self, seen: &Seen) {
         if let Err(e) = &seen.addresses {
@@ -104,7 +96,7 @@ impl Owner {
 
     /// Addresses for source NAT, as the node is.
     pub(super) fn sources_due(&self, seen: &Seen) -> SnatSpec {
-        seen.sources(&self.config.snat, |name| self.rule(name).is_some())
+        seen.sources(&self.config.snat, |name| self.config.rule(name).is_some())
     }
 
     /// Attaches where the configuration says and detaches elsewhere. What fails is in the status, and is tried again when
@@ -113,13 +105,13 @@ impl Owner {
         self.hook_sockets();
         let direct = has_direct(&self.shared.read().desired);
         self.attach_for(seen, direct);
-        let refused = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner).refusals().clone();
+        let refused = self.shared.object().refusals().clone();
         self.shared.write().refused = refused;
     }
 
     /// Programs that the kernel refused are loaded once more when they are wanted.
     pub(super) fn retry_refused(&self) {
-        let mut object = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut object = self.shared.object();
         if let Err(e) = object.retry_refused() {
             tracing::error!("programs that were refused: {e}");
         }
@@ -140,7 +132,7 @@ impl Owner {
     /// The node's own processes.
     fn hook_sockets(&mut self) {
         let result = {
-            let mut object = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut object = self.shared.object();
             self.hooks.keep(&mut object, &self.shared.sockets, &self.config.sockets)
         };
         self.shared.write().note("sockets", result);
@@ -155,13 +147,8 @@ impl Owner {
     }
 
     fn attach_to(&mut self, found: &[interfaces::Interface], direct: bool) {
-        let wanted: Vec<(&interfaces::Interface, &InterfaceRule)> = found
-            .iter()
-            .filter_map(|i| {
-                let rule = self.config.interfaces.iter().find(|r| r.matcher.is_match(&i.name))?;
-                Some((i, rule))
-            })
-            .collect();
+        let wanted: Vec<(&interfaces::Interface, &InterfaceRule)> =
+            found.iter().filter_map(|i| Some((i, self.config.rule(&i.name)?))).collect();
         let mut views = Vec::new();
         let mut kept = Vec::new();
         let mut roles = BTreeMap::new();
@@ -169,7 +156,7 @@ impl Owner {
             let state = self.shared.read();
             (state.interfaces.clone(), self.sends_as_the_node(&state))
         };
-        let mut object = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut object = self.shared.object();
         for (interface, rule) in wanted {
             let fast = rule.fast;
             kept.push(interface.index);
@@ -245,7 +232,7 @@ impl Owner {
         match self.attachments.keep_only(&kept) {
             // What an earlier agent's programs go on with is needed for as long as one of them is attached.
             Ok(()) if replaced => {
-                let object = self.shared.object.lock().unwrap_or_else(PoisonError::into_inner);
+                let object = self.shared.object();
                 if let Err(e) = object.forget_earlier() {
                     tracing::warn!("what earlier programs went on with: {e}");
                 }

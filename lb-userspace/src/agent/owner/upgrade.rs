@@ -1,7 +1,5 @@
 //! The first start of another build: its maps come into force, then its programs.
 
-use std::sync::PoisonError;
-
 use super::{Owner, places::has_direct};
 use crate::{
     agent::seen::Seen,
@@ -15,7 +13,7 @@ impl Owner {
     /// # Errors
     /// Another build's maps can't be taken over; it is in force as it was.
     pub fn attach_first(&mut self, seen: &Seen, pins: &PinDir) -> anyhow::Result<()> {
-        if !self.object().is_upgrade() {
+        if !self.shared.object().is_upgrade() {
             self.attach(seen);
             return Ok(());
         }
@@ -29,22 +27,16 @@ impl Owner {
         };
         let direct = has_direct(&self.shared.read().desired);
         {
-            let mut object = self.object();
+            let mut object = self.shared.object();
             Hooks::load(&mut object, &self.config.sockets)?;
             for interface in found.iter().filter(|interface| interface.unfit.is_none()) {
-                if let Some(rule) =
-                    self.config.interfaces.iter().find(|r| r.matcher.is_match(&interface.name))
-                {
+                if let Some(rule) = self.config.rule(&interface.name) {
                     Attachments::load(&mut object, interface, rule.attach, rule.variant(), direct)?;
                 }
             }
             object.take_over(pins)?;
         }
         self.attach(seen);
-        Ok(self.object().taken_over(pins)?)
-    }
-
-    fn object(&self) -> std::sync::MutexGuard<'_, crate::datapath::object::Object> {
-        self.shared.object.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(self.shared.object().taken_over(pins)?)
     }
 }

@@ -7,7 +7,7 @@ use super::{
     *,
 };
 use crate::{
-    model::{Scope as Backends, service::parse_backend},
+    model::Scope as Backends,
     reconcile::{Ground, Plan, collect, converge, enact, plan::tests::moments},
     source::{
         Config, FileService, Good, Runtime, Sources, config,
@@ -343,6 +343,5 @@ impl Machine {
             let fits = desired.replace(&rejection.service, Some(spec.clone()), &self.own);
             assert!(fits.is_err(), "{rejection}, and it would fit");
         }
-        let _ = parse_backend("s", "10.0.0.1");
     }
 }
