@@ -6,11 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use flowpin_tests::harness::{Agent, Net, agent::interfaces};
-use nix::{
-    sys::signal::Signal,
-    unistd::{SysconfVar, sysconf},
+use flowpin_tests::harness::{
+    Agent, Net,
+    agent::{interfaces, service},
 };
+use nix::sys::signal::Signal;
 
 /// Services.
 const SERVICES: usize = 10_000;
@@ -38,20 +38,18 @@ pub fn run() -> Result<String> {
         let mut agent = Agent::prepare(&net.node, &config(backends));
         let begun = Instant::now();
         agent.up();
-        let pid = agent.pid();
-        let (start, loading) = (begun.elapsed(), cpu(pid)?);
+        let (start, loading) = (begun.elapsed(), agent.cpu());
         std::thread::sleep(REST);
-        let idle = rate(pid, || std::thread::sleep(IDLE))?;
-        let memory = anonymous(pid)?;
-        let scrape = || {
+        let (idle, passed) = spent(&agent, || std::thread::sleep(IDLE));
+        let idle = idle / passed;
+        let memory = anonymous(agent.pid())?;
+        let (scraping, passed) = spent(&agent, || {
             for _ in 0..SCRAPES {
                 net.node.must("curl -sf -o /dev/null http://127.0.0.1:9479/metrics");
                 std::thread::sleep(APART);
             }
-        };
-        let (before, took) = (cpu(pid)?, Instant::now());
-        scrape();
-        let scraping = (cpu(pid)? - before - idle * took.elapsed().as_secs_f64()) / f64::from(SCRAPES);
+        });
+        let scraping = (scraping - idle * passed) / f64::from(SCRAPES);
         let ending = Instant::now();
         agent.end(Signal::SIGTERM);
         writeln!(
@@ -67,38 +65,20 @@ pub fn run() -> Result<String> {
 }
 
 fn config(backends: usize) -> String {
-    let mut config = interfaces(&[("c0", "tc")]);
-    for service in 0..SERVICES {
-        let vip = format!("10.{}.{}.{}", 100 + service / 65_536, service / 256 % 256, service % 256);
-        let _ = write!(config, "[[service]]\nname = \"s{service}\"\nvip = \"{vip}\"\nports = [\"80/tcp\"]\n");
-        for backend in 0..backends {
-            let at = service * backends + backend;
-            let _ = write!(
-                config,
-                "[[service.backend]]\naddress = \"10.{}.{}.{}\"\n",
-                20 + at / 62_500,
-                at / 250 % 250,
-                at % 250 + 1
-            );
-        }
-    }
-    config
+    let one = |i: usize| {
+        let vip = format!("10.{}.{}.{}", 100 + i / 65_536, i / 256 % 256, i % 256);
+        let target = |at: usize| format!("10.{}.{}.{}", 20 + at / 62_500, at / 250 % 250, at % 250 + 1);
+        let targets: Vec<String> = (i * backends..(i + 1) * backends).map(target).collect();
+        service(&format!("s{i}"), &vip, "\"80/tcp\"", &targets, "")
+    };
+    (0..SERVICES).fold(interfaces(&[("c0", "tc")]), |all, i| all + &one(i))
 }
 
-/// Seconds of CPU that a process has had.
-fn cpu(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |i: usize| -> Result<f64> { Ok(fields.get(i).context("a short /proc/PID/stat")?.parse()?) };
-    let second = sysconf(SysconfVar::CLK_TCK)?.context("no clock tick")? as f64;
-    Ok((ticks(11)? + ticks(12)?) / second)
-}
-
-/// CPU per second while something goes on.
-fn rate(pid: u32, meanwhile: impl FnOnce()) -> Result<f64> {
-    let (before, begun) = (cpu(pid)?, Instant::now());
+/// Seconds of CPU that an agent has while something goes on, and how long that takes.
+fn spent(agent: &Agent, meanwhile: impl FnOnce()) -> (f64, f64) {
+    let (before, begun) = (agent.cpu(), Instant::now());
     meanwhile();
-    Ok((cpu(pid)? - before) / begun.elapsed().as_secs_f64())
+    (agent.cpu() - before, begun.elapsed().as_secs_f64())
 }
 
 /// MiB of a process that are its own, without mapped maps and files.

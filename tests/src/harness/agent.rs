@@ -13,7 +13,7 @@ use flowpin::datapath::{attach::Attachments, pin::PinDir};
 use lb_common::abi::programs;
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, SysconfVar, sysconf},
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -207,6 +207,17 @@ impl Agent {
     /// None is running.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("a running agent").id()
+    }
+
+    /// Seconds of CPU that its process has had (proc(5): utime and stime).
+    ///
+    /// # Panics
+    /// None is running.
+    pub fn cpu(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        let second = sysconf(SysconfVar::CLK_TCK).expect("ticks").expect("a number") as f64;
+        [11, 12].iter().map(|i| fields[*i].parse::<f64>().expect("a number")).sum::<f64>() / second
     }
 
     /// Sends a signal.

@@ -3,14 +3,13 @@
 use std::{
     io::{ErrorKind, Read},
     net::IpAddr,
-    os::fd::AsFd as _,
     time::{Duration, Instant},
 };
 
 use flowpin_tests::{
     harness::{
         Agent, Net,
-        agent::{interfaces, service, tc_program},
+        agent::{interfaces, service},
         client::{Conn, at},
         eventually,
         server::Server,
@@ -18,7 +17,7 @@ use flowpin_tests::{
     },
     packet::{
         build::{SYN, eth},
-        run::{program_named, test_run},
+        crowd::crowd,
     },
 };
 
@@ -29,14 +28,8 @@ const OURS: usize = 500;
 
 /// Opens the crowd's connections: each has sent its SYN.
 fn open_crowd() {
-    let program = program_named(tc_program()).expect("the agent's program");
     let vip: IpAddr = V4.vip(0).parse().expect("an address");
-    let mut out = Vec::new();
-    for i in 0..CROWD {
-        let client = IpAddr::from([172, 16 + (i >> 20) as u8, (i >> 12) as u8, (i >> 4) as u8]);
-        let frame = eth().ip(client, vip).tcp(1024 + (i & 15) as u16, 80, SYN).bytes();
-        test_run(program.as_fd(), &frame, &mut out, 0).expect("the kernel runs it");
-    }
+    crowd(CROWD, |client, port| eth().ip(client, vip).tcp(port, 80, SYN).bytes());
 }
 
 #[test]

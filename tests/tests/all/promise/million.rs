@@ -4,7 +4,6 @@
 use std::{
     io::{BufRead as _, BufReader},
     net::IpAddr,
-    os::fd::AsFd as _,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -12,28 +11,18 @@ use std::{
 use flowpin_tests::{
     harness::{
         Agent, Net,
-        agent::{interfaces, service, tc_program},
+        agent::{interfaces, service},
         client::{Conn, at},
         eventually,
         server::Server,
         topology::Family::V4,
     },
-    packet::{
-        build::eth,
-        run::{program_named, test_run},
-    },
+    packet::{build::eth, crowd::crowd},
 };
 use nix::sys::signal::Signal;
 
 const FLOWS: u32 = 1_000_000;
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// CPU time of the agent in seconds (proc(5): utime and stime, in ticks of 10 ms).
-fn cpu(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-    [11, 12].iter().map(|i| fields[*i].parse::<f64>().expect("a number")).sum::<f64>() / 100.0
-}
 
 #[test]
 fn a_million_flows_are_listed_swept_and_in_nobodys_way() {
@@ -48,15 +37,9 @@ fn a_million_flows_are_listed_swept_and_in_nobodys_way() {
     let mut conns: Vec<Conn> =
         net.client.run(|| (0..200).map(|_| Conn::open(at(&V4.vip(1), 80)).expect("answered")).collect());
 
-    // Clients that send one datagram each, by the program that is attached.
-    let program = program_named(tc_program()).expect("the agent's program");
+    // Clients that send one datagram each.
     let vip: IpAddr = V4.vip(0).parse().expect("an address");
-    let mut out = Vec::new();
-    for i in 0..FLOWS {
-        let client = IpAddr::from([172, 16 + (i >> 20) as u8, (i >> 12) as u8, (i >> 4) as u8]);
-        let frame = eth().ip(client, vip).udp(1024 + (i & 15) as u16, 53).fill(16).bytes();
-        test_run(program.as_fd(), &frame, &mut out, 0).expect("the kernel runs it");
-    }
+    crowd(FLOWS, |client, port| eth().ip(client, vip).udp(port, 53).fill(16).bytes());
     let status = eventually("the sweeper has seen them", LIMIT, || {
         let status = agent.json(&["status"]);
         if status["conntrack_entries"].as_u64() >= Some(u64::from(FLOWS) + 200) {
@@ -85,9 +68,9 @@ fn a_million_flows_are_listed_swept_and_in_nobodys_way() {
     println!("list of all: {lines} lines in {:?}", began.elapsed());
     assert_eq!(lines, FLOWS as usize + 200);
 
-    let (before, began) = (cpu(agent.pid()), Instant::now());
+    let (before, began) = (agent.cpu(), Instant::now());
     agent.sweeps(4);
-    let (used, passed) = (cpu(agent.pid()) - before, began.elapsed().as_secs_f64());
+    let (used, passed) = (agent.cpu() - before, began.elapsed().as_secs_f64());
     println!("4 sweeps: {used:.2} s of CPU in {passed:.1} s");
     for conn in &mut conns {
         conn.exchange(1_000).expect("packets go on");
