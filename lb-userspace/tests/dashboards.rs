@@ -1,47 +1,28 @@
 //! The dashboard and the alert rules in `packaging`: they can be read, and every metric that they name is one that the agent has.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path};
 
 use flowpin::{
-    api::types::RejectedView,
     datapath::Clock,
-    observe::metrics::{BackendRow, DurationRow, Node, Page, Rows},
+    observe::metrics::{Figures, Page},
 };
-use lb_common::{
-    abi::{DurationHistogram, Reason},
-    expiry::Timeout,
-};
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use serde_json::Value;
 
-/// Names on a page that shows everything.
+/// Names that a page announces; those of families without a line as well.
 fn exported() -> BTreeSet<String> {
-    let rejected: RejectedView = serde_json::from_str(
-        r#"{"service":"app","origin":"file","error":"wrong","last_good_in_force":true}"#,
-    )
-    .expect("a rejection");
-    let reconcile = Histogram::new(exponential_buckets(0.001, 2.0, 2));
-    reconcile.observe(0.1);
-    let mut rows = Rows::default();
-    rows.add_service("app", Some(1.0));
-    let (clients, oldest, left) = (Some(1), Some(1.0), Some(1.0));
-    rows.add_backend(
-        "app",
-        "10.0.0.1",
-        BackendRow { state: "draining", clients, oldest, left, ..BackendRow::default() },
-    );
-    let durations = vec![DurationRow::new("app", DurationHistogram::default())];
-    let node = Node {
-        reasons: vec![(Reason::Stray, 1)],
-        timed_out: [(("app".into(), Timeout::Idle), 1)].into(),
-        reconcile: Some(reconcile),
-        rejected: vec![rejected],
-        ..Node::default()
-    };
-    let page = Page::new(Arc::new(rows), Arc::new(durations), Clock::at(250), node);
+    let page = Page::new(Figures::default(), Clock::at(250));
     let text: String = page.map(|piece| String::from_utf8(piece).expect("text")).collect();
-    let lines = text.lines().filter(|l| !l.starts_with('#'));
-    lines.map(|l| l.split(['{', ' ']).next().unwrap_or_default().to_string()).collect()
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let names = types.flat_map(|(name, kind)| {
+        let endings: &[&str] = match kind {
+            "gauge" => &[""],
+            "counter" => &["_total"],
+            "histogram" => &["_bucket", "_sum", "_count"],
+            _ => panic!("{name} is a {kind}"),
+        };
+        endings.iter().map(move |ending| format!("{name}{ending}"))
+    });
+    names.collect()
 }
 
 /// Metrics that an expression names.

@@ -85,12 +85,12 @@ impl Asked {
     /// Where a new connection would go.
     fn would(&self, shared: &Shared, service: &Service) -> ExplainView {
         let state = shared.read();
-        let names = state.actual.services().get(&service.id);
+        let names = state.actual().services().get(&service.id);
         let name = names.map(|s| s.name.clone()).unwrap_or_default();
         let spec = state.desired.services().get(&name);
         let mut candidates = Vec::new();
         for (backend, id) in names.iter().flat_map(|s| &s.backends) {
-            let block = state.actual.block(id.block());
+            let block = state.actual().block(id.block());
             let weight = block.map_or(0, |b| b.weight[id.slot()]);
             let limit = block.map_or(0, |b| b.limit[id.slot()]);
             let listed =
@@ -107,7 +107,7 @@ impl Asked {
                     takes_new: weight != 0 && listed && active < limit,
                     note: match spec {
                         None => "its service is gone".into(),
-                        Some(_) if !listed => self.unlisted(state.actual.backend(*id)).into(),
+                        Some(_) if !listed => self.unlisted(state.actual().backend(*id)).into(),
                         Some(spec) => {
                             note(spec, backend, state.standings.of(&name, backend).healthy, active >= limit)
                         }

@@ -154,7 +154,7 @@ impl Handle {
         let name = crate::model::backend_name(address, port);
         let id = {
             let state = self.shared.read();
-            state.actual.service(service).and_then(|s| s.backends.get(&name)).copied()
+            state.actual().service(service).and_then(|s| s.backends.get(&name)).copied()
         };
         let counts = Snapshot::of(&self.shared.maps, self.shared.census(), id.as_slice());
         let state = self.shared.read();
@@ -164,7 +164,7 @@ impl Handle {
                 "service \"{service}\" has no backend {name}; see: flowpin backend list {service}"
             ))
         })?;
-        let now = now::backend(spec, &name, Some(found), id, &state, &counts);
+        let now = now::backend(spec, &name, found, id, &state, &counts);
         Ok((views::backend(spec, &now, &state), found.origin))
     }
 

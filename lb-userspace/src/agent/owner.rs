@@ -99,7 +99,7 @@ impl Owner {
         let now = Instant::now();
         let (old, step) = {
             let state = self.shared.read();
-            (state.known().clone(), transition(state.known(), &state.actual, input, now)?)
+            (state.known().clone(), transition(state.known(), state.actual(), input, now)?)
         };
         let mut field = Field { maps: &mut self.maps, shared: &self.shared };
         let entered = enact(&mut field, &old, step, accept, now);
@@ -173,12 +173,12 @@ impl Owner {
                     || census.pinned.contains_key(&id)
                     || self.maps.active(id) != 0
                     || state
-                        .actual
+                        .actual()
                         .backend(id)
                         .and_then(Backend::address)
                         .is_some_and(|address| census.past.contains(&address))
             };
-            collect(&state.desired, &state.actual, busy)
+            collect(&state.desired, state.actual(), busy)
         };
         if steps.steps.is_empty() {
             return;

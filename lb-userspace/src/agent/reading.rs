@@ -5,17 +5,17 @@ use std::{
     time::Instant,
 };
 
-use lb_common::abi::{BackendId, Reason, ServiceId};
+use lb_common::abi::{BackendId, Reason};
 
 use super::shared::Shared;
 use crate::{
     api::types::{ConnectionFilter, ConnectionView, ServiceView, StatsView},
     conntrack::{Directory, matches::Place},
-    datapath::{Clock, DatapathError},
+    datapath::DatapathError,
     observe::{
         Snapshot,
         connections::{self, Order},
-        metrics::{DurationRow, Node, Page, Rows},
+        metrics::{Figures, Node},
         views,
     },
 };
@@ -45,7 +45,7 @@ impl Shared {
     pub fn counts_of(&self, service: &str) -> Snapshot {
         let ids: Vec<BackendId> = {
             let state = self.read();
-            let backends = state.actual.service(service).map(|s| s.backends.values().copied().collect());
+            let backends = state.actual().service(service).map(|s| s.backends.values().copied().collect());
             backends.unwrap_or_default()
         };
         Snapshot::of(&self.maps, self.census(), &ids)
@@ -96,19 +96,13 @@ impl Shared {
     /// The kernel refuses.
     pub fn figures(&self) -> Result<Figures, DatapathError> {
         let snapshot = self.snapshot(Instant::now())?;
-        let mut rows = Rows::default();
-        let ids: Vec<(ServiceId, String)> = {
-            let state = self.read();
-            state.desired.services().values().for_each(|spec| rows.add(spec, &state, &snapshot));
-            state.actual.services().iter().map(|(id, s)| (*id, s.name.clone())).collect()
-        };
-        let all = self.maps.all_durations(ids.last().map_or(0, |(id, _)| id + 1))?;
-        let durations =
-            ids.into_iter().filter_map(|(id, name)| Some(DurationRow::new(&name, *all.get(id as usize)?)));
+        let rows = self.rows();
+        let last = rows.in_force.last().map_or(0, |(id, _)| id + 1);
         let census = self.census();
         Ok(Figures {
-            rows: Arc::new(rows),
-            durations: Arc::new(durations.collect()),
+            rows,
+            snapshot,
+            durations: Arc::new(self.maps.all_durations(last)?),
             node: Node {
                 reasons: Reason::ALL.iter().map(|r| (*r, self.maps.reason(*r))).collect(),
                 entries: census.flows,
@@ -121,20 +115,5 @@ impl Shared {
                 rejected: self.read().rejected.iter().map(views::rejected).collect(),
             },
         })
-    }
-}
-
-/// What pages are written from.
-#[derive(Clone)]
-pub struct Figures {
-    rows: Arc<Rows>,
-    durations: Arc<Vec<DurationRow>>,
-    node: Node,
-}
-
-impl Figures {
-    /// A page.
-    pub fn page(self, clock: Clock) -> Page {
-        Page::new(self.rows, self.durations, clock, self.node)
     }
 }

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Mutex;
 
-use super::{
-    handle::{Handle, blocking},
-    reading::Figures,
+use super::handle::{Handle, blocking};
+use crate::{
+    api::error::ApiError,
+    observe::metrics::{Figures, Page},
 };
-use crate::{api::error::ApiError, observe::metrics::Page};
 
 /// How long figures are good for other scrapers.
 const SHARED: Duration = Duration::from_secs(1);
@@ -39,6 +39,6 @@ impl Handle {
             }
         };
         drop(recent);
-        Ok(figures.page(self.shared.clock))
+        Ok(Page::new(figures, self.shared.clock))
     }
 }

@@ -27,16 +27,25 @@ use crate::{
         Clock, DatapathError, Maps, clients::Clients, flows::FlowTables, object::Object, pin::PinDir,
         repin::Repin, sockets::SocketPins,
     },
-    observe::{Snapshot, views},
+    observe::{Snapshot, metrics::Rows, views},
 };
+
+/// Something that follows from the state, and of which revision it is.
+struct Kept<T>(Mutex<Option<(u64, Arc<T>)>>);
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
 
 /// See the module.
 pub struct Shared {
     state: RwLock<State>,
-    /// How often the state was locked for a change.
-    writes: AtomicU64,
-    /// The directory, and after how many changes it was made.
-    directory: Mutex<Option<(u64, Arc<Directory>)>>,
+    /// The directory.
+    directory: Kept<Directory>,
+    /// What the metrics page says but for what is counted.
+    rows: Kept<Rows>,
     census: RwLock<Arc<Census>>,
     /// All counts, for as long as anybody uses them, and when they were begun to be read.
     pub(super) snapshot: Mutex<Option<(Instant, Weak<Snapshot>)>>,
@@ -81,8 +90,8 @@ impl Shared {
         let (clock, max_flows) = (object.clock, object.max_flows);
         Ok(Self {
             state: RwLock::default(),
-            writes: AtomicU64::default(),
-            directory: Mutex::default(),
+            directory: Kept::default(),
+            rows: Kept::default(),
             closer: Closer::default(),
             snapshot: Mutex::default(),
             census: RwLock::default(),
@@ -153,26 +162,33 @@ impl Shared {
     }
     /// For the owner.
     pub fn write(&self) -> RwLockWriteGuard<'_, State> {
-        let state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        // While nobody reads: who reads the number and the state together has both of one moment.
-        self.writes.fetch_add(1, Ordering::Relaxed);
-        state
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whose each backend is, as of now. Made anew when something may have changed.
+    /// Whose each backend is, as of now.
     pub fn directory(&self) -> Arc<Directory> {
+        self.kept(&self.directory, |state| Directory::new(&state.desired, state.actual()))
+    }
+
+    /// What the metrics page says but for what is counted.
+    pub fn rows(&self) -> Arc<Rows> {
+        self.kept(&self.rows, Rows::new)
+    }
+
+    /// What follows from the state. Made anew when that has changed.
+    fn kept<T>(&self, kept: &Kept<T>, make: impl FnOnce(&State) -> T) -> Arc<T> {
         let state = self.read();
-        let writes = self.writes.load(Ordering::Relaxed);
-        let mut known = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*known {
-            Some((when, directory)) if *when == writes => directory.clone(),
+        let mut kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((when, made)) if *when == state.revision() => made.clone(),
             _ => {
-                let directory = Arc::new(Directory::new(&state.desired, &state.actual));
-                *known = Some((writes, directory.clone()));
-                directory
+                let made = Arc::new(make(&state));
+                *kept = Some((state.revision(), made.clone()));
+                made
             }
         }
     }
+
     /// The last census.
     pub fn census(&self) -> Arc<Census> {
         self.census.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -193,8 +209,8 @@ impl Shared {
     pub fn groups(&self) -> HashMap<u64, u64> {
         let state = self.read();
         let mut groups = HashMap::new();
-        for service in state.actual.services().values() {
-            let block = service.blocks.first().and_then(|id| state.actual.block(*id));
+        for service in state.actual().services().values() {
+            let block = service.blocks.first().and_then(|id| state.actual().block(*id));
             let Some(block) = block.filter(|block| block.group != 0) else { continue };
             let remember = block.remember.into();
             if block.by_port == 0 {

@@ -22,9 +22,11 @@ pub struct State {
     /// What is declared and in force, and what is concluded.
     known: Known,
     /// What the maps hold.
-    pub actual: Actual,
+    actual: Actual,
     /// Health checks that failed since the agent started, by service and backend.
-    pub failures: HashMap<String, HashMap<String, u64>>,
+    failures: HashMap<String, HashMap<String, u64>>,
+    /// How often one of those has changed.
+    revision: u64,
     /// Where programs should be and are.
     pub interfaces: Vec<InterfaceView>,
     /// What is wrong, by what it is about.
@@ -69,6 +71,29 @@ impl State {
         }
         self.known = next;
         self.generation += 1;
+        self.revision += 1;
+    }
+
+    /// What the maps hold.
+    pub const fn actual(&self) -> &Actual {
+        &self.actual
+    }
+
+    /// The same, to change it.
+    pub const fn actual_mut(&mut self) -> &mut Actual {
+        self.revision += 1;
+        &mut self.actual
+    }
+
+    /// How often what is known, what the maps hold or failures have changed.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Counts a failed check of a backend.
+    pub fn failed(&mut self, service: &str, backend: &str) {
+        self.revision += 1;
+        *self.failures.entry(service.into()).or_default().entry(backend.into()).or_default() += 1;
     }
 
     /// Failed checks of a backend.

@@ -7,8 +7,8 @@ use lb_common::abi::{Active, BackendCounters, DurationHistogram};
 
 use super::{DatapathError, raw};
 
-/// Bytes of values read at once.
-const BYTES: usize = 1 << 19;
+/// Bytes of values read at once: few enough that a CPU's cache holds them, and that `malloc` has them at hand.
+const BYTES: usize = 1 << 16;
 
 /// Plain data in an array: any bytes are a value.
 pub(super) trait Plain: Copy + Default {}

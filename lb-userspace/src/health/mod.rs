@@ -127,7 +127,7 @@ fn follow(
         });
     }
     for (target, one) in watched {
-        let service = state.actual.service(&target.service);
+        let service = state.actual().service(&target.service);
         one.id = service.and_then(|service| service.backends.get(&target.backend)).copied();
     }
 }
@@ -159,8 +159,7 @@ async fn judge(handle: &Handle, one: &mut Watched, outcome: Outcome) {
     let Target { service, backend } = &outcome.target;
     let changed = one.health.observe(outcome.failure.is_none(), &one.spec);
     if outcome.failure.is_some() {
-        let mut state = handle.shared.write();
-        *state.failures.entry(service.clone()).or_default().entry(backend.clone()).or_default() += 1;
+        handle.shared.write().failed(service, backend);
     }
     if !changed {
         return;

@@ -1,19 +1,112 @@
 //! Backends as they are now: what is declared, what is known and what is counted, for views and metrics alike.
 
+use std::time::Duration;
+
 use lb_common::abi::BackendId;
 
 use super::snapshot::{Counted, Snapshot};
 use crate::{
-    agent::shared::State,
+    agent::shared::State as Agent,
     model::{AdminState, BackendSpec, Fate, ServiceSpec, uptime},
     reconcile::ActualService,
 };
+
+/// What a backend is to connections, as far as the operator is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It takes new ones.
+    Active,
+    /// It has some left.
+    Draining,
+    /// It has none left.
+    Drained,
+}
+
+impl State {
+    /// One that is no longer declared is shown while it has some left.
+    pub const fn new(takes_new: bool, declared: bool, active: u32) -> Self {
+        match (takes_new, declared, active) {
+            (true, ..) => Self::Active,
+            (false, true, 0) => Self::Drained,
+            (false, ..) => Self::Draining,
+        }
+    }
+
+    /// As users see it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+/// What is known of a backend, whatever is counted.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// As declared; `None`: it no longer is, and has connections that the service wants seen.
+    pub spec: Option<&'a BackendSpec>,
+    /// `None`: it isn't in force.
+    pub id: Option<BackendId>,
+    /// Health check's word.
+    pub healthy: bool,
+    /// Health checks that failed.
+    pub failures: u64,
+}
+
+impl<'a> Known<'a> {
+    fn new(
+        service: &str,
+        name: &'a str,
+        spec: Option<&'a BackendSpec>,
+        id: Option<BackendId>,
+        state: &Agent,
+    ) -> Self {
+        let healthy = state.standings.of(service, name).healthy;
+        Self { name, spec, id, healthy, failures: state.failures(service, name) }
+    }
+
+    /// May it take new connections, as far as the operator is concerned?
+    pub fn takes_new(&self) -> bool {
+        self.spec.is_some_and(|spec| spec.admin == AdminState::Active)
+    }
+
+    /// By [`uptime`], the deadline of its drain.
+    pub fn deadline(&self) -> Option<Duration> {
+        match self.spec?.admin {
+            AdminState::Draining { since, deadline } => Some(since.saturating_add(deadline?)),
+            AdminState::Active => None,
+        }
+    }
+
+    fn now(self, service: &ServiceSpec, snapshot: &Snapshot) -> Now<'a> {
+        let counted = snapshot.backend(self.id);
+        Now {
+            name: self.name,
+            spec: self.spec,
+            state: State::new(self.takes_new(), self.spec.is_some(), counted.active).name(),
+            healthy: self.healthy,
+            failures: self.failures,
+            counted,
+            clients: service.affinity.as_ref().map(|_| counted.clients),
+            left: self.deadline().map(left),
+        }
+    }
+}
+
+/// Seconds until a deadline, negative if it has passed.
+pub fn left(deadline: Duration) -> f64 {
+    deadline.as_secs_f64() - uptime::now().as_secs_f64()
+}
 
 /// A backend.
 pub struct Now<'a> {
     /// Its name.
     pub name: &'a str,
-    /// As declared; `None`: it no longer is, and has connections that the service wants seen.
+    /// See [`Known`].
     pub spec: Option<&'a BackendSpec>,
     /// `active`, `draining`, `drained`.
     pub state: &'static str,
@@ -40,60 +133,46 @@ impl Now<'_> {
 pub fn backend<'a>(
     service: &ServiceSpec,
     name: &'a str,
-    spec: Option<&'a BackendSpec>,
+    spec: &'a BackendSpec,
     id: Option<BackendId>,
-    state: &State,
+    state: &Agent,
     snapshot: &Snapshot,
 ) -> Now<'a> {
-    let standing = state.standings.of(&service.name, name);
-    let counted = snapshot.backend(id);
-    let (admin, left) = match spec.map(|spec| spec.admin) {
-        Some(AdminState::Active) => ("active", None),
-        None => ("draining", None),
-        Some(AdminState::Draining { since, deadline }) => {
-            let left = deadline.map(|d| since.saturating_add(d).as_secs_f64() - uptime::now().as_secs_f64());
-            (if counted.active == 0 { "drained" } else { "draining" }, left)
-        }
-    };
-    Now {
-        name,
-        spec,
-        state: admin,
-        healthy: standing.healthy,
-        failures: state.failures(&service.name, name),
-        counted,
-        clients: service.affinity.as_ref().map(|_| counted.clients),
-        left,
-    }
+    Known::new(&service.name, name, Some(spec), id, state).now(service, snapshot)
 }
 
-/// All of a service: those that are declared, and those that no longer are and have connections, if the service wants them
-/// seen.
-pub fn backends<'a>(
-    service: &'a ServiceSpec,
-    state: &'a State,
-    snapshot: &'a Snapshot,
-) -> impl Iterator<Item = Now<'a>> {
-    let actual: Option<&ActualService> = state.actual.service(&service.name);
+/// All of a service: those that are declared, and, if the service wants them seen, those that no longer are. Of the latter,
+/// those that have connections are of interest.
+pub fn known<'a>(service: &'a ServiceSpec, state: &'a Agent) -> impl Iterator<Item = Known<'a>> {
+    let actual: Option<&ActualService> = state.actual().service(&service.name);
     let declared = service.backends.iter().map(move |(name, spec)| {
         let id = actual.and_then(|actual| actual.backends.get(name)).copied();
-        backend(service, name, Some(spec), id, state, snapshot)
+        Known::new(&service.name, name, Some(spec), id, state)
     });
     let seen = actual.filter(|_| service.fates.removal == Fate::Drain);
     let gone = seen.into_iter().flat_map(|actual| &actual.backends);
     let leaving = gone
         .filter(|(name, _)| !service.backends.contains_key(*name))
-        .map(move |(name, id)| backend(service, name, None, Some(*id), state, snapshot));
-    declared.chain(leaving.filter(|now| now.counted.active > 0))
+        .map(move |(name, id)| Known::new(&service.name, name, None, Some(*id), state));
+    declared.chain(leaving)
 }
 
-/// Most open connections for its weight over the mean, of backends that may take new ones. `None`: there are no connections.
-pub fn imbalance(backends: &[Now<'_>]) -> Option<f64> {
-    let in_use = || {
-        let open = backends.iter().filter(|b| b.state == "active" && b.healthy);
-        open.map(|b| (f64::from(b.counted.active), f64::from(b.spec.map_or(1, |spec| spec.weight))))
-    };
-    let (open, weight) = in_use().fold((0.0, 0.0), |(a, w), (active, weight)| (a + active, w + weight));
-    let most = in_use().map(|(active, weight)| active / weight).fold(0.0, f64::max);
+/// The same, with counts.
+pub fn backends<'a>(
+    service: &'a ServiceSpec,
+    state: &'a Agent,
+    snapshot: &'a Snapshot,
+) -> impl Iterator<Item = Now<'a>> {
+    let all = known(service, state).map(|known| known.now(service, snapshot));
+    all.filter(|now| now.spec.is_some() || now.counted.active > 0)
+}
+
+/// Most open connections for its weight over the mean, of backends that may take new ones, by their connections and weights.
+/// `None`: there are no connections.
+pub fn imbalance(in_use: impl Iterator<Item = (u32, u16)> + Clone) -> Option<f64> {
+    let numbers = in_use.map(|(active, weight)| (f64::from(active), f64::from(weight)));
+    let (open, weight) =
+        numbers.clone().fold((0.0, 0.0), |(a, w), (active, weight)| (a + active, w + weight));
+    let most = numbers.map(|(active, weight)| active / weight).fold(0.0, f64::max);
     (open > 0.0).then(|| most * weight / open)
 }

@@ -11,6 +11,7 @@ use crate::{
 };
 
 /// See the module.
+#[derive(Default)]
 pub struct Snapshot {
     active: AllCounts,
     clients: AllCounts,
@@ -23,6 +24,12 @@ enum Counters {
     All(Vec<BackendCounters>),
     /// Of those that were asked for.
     Some(Vec<(BackendId, BackendCounters)>),
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self::Some(Vec::new())
+    }
 }
 
 /// A backend's counts.
@@ -65,16 +72,41 @@ impl Snapshot {
     /// A backend's; `None`: one that has no id yet has none.
     pub fn backend(&self, id: Option<BackendId>) -> Counted {
         let Some(id) = id else { return Counted::default() };
-        let active = self.active.of(id);
+        Counted {
+            active: self.active(id),
+            clients: self.clients(id),
+            counters: self.counters(id),
+            oldest: self.oldest(id),
+        }
+    }
+
+    /// Its open connections.
+    pub fn active(&self, id: BackendId) -> u32 {
+        self.active.of(id)
+    }
+
+    /// Clients that are bound to it and have an open flow.
+    pub fn clients(&self, id: BackendId) -> u32 {
+        self.clients.of(id)
+    }
+
+    /// What came by.
+    pub fn counters(&self, id: BackendId) -> BackendCounters {
         let counters = match &self.counters {
             Counters::All(all) => all.get(id.0 as usize).copied(),
             Counters::Some(some) => some.iter().find(|(one, _)| *one == id).map(|(_, counters)| *counters),
         };
-        Counted {
-            active,
-            clients: self.clients.of(id),
-            counters: counters.unwrap_or_default(),
-            oldest: self.census.oldest.get(&id).copied().filter(|_| active > 0),
-        }
+        counters.unwrap_or_default()
+    }
+
+    /// See [`Counted`].
+    pub fn oldest(&self, id: BackendId) -> Option<u64> {
+        self.census.oldest.get(&id).copied().filter(|_| self.active(id) > 0)
+    }
+
+    /// Of backends that have so many open connections each.
+    #[cfg(test)]
+    pub fn with_active(active: &[(BackendId, u32)]) -> Self {
+        Self { active: active.iter().copied().collect(), ..Self::default() }
     }
 }

@@ -67,10 +67,13 @@ pub fn rejected(rejection: &Rejection) -> RejectedView {
 /// A service, as of now.
 pub fn service(spec: &ServiceSpec, state: &State, snapshot: &Snapshot) -> ServiceView {
     let backends: Vec<Now<'_>> = now::backends(spec, state, snapshot).collect();
+    let in_use = backends.iter().filter(|now| now.state == "active" && now.healthy);
     // A valid service has one, and that an address.
     let first = &spec.frontends[0];
     ServiceView {
-        imbalance: now::imbalance(&backends),
+        imbalance: now::imbalance(
+            in_use.map(|now| (now.counted.active, now.spec.map_or(1, |spec| spec.weight))),
+        ),
         name: spec.name.clone(),
         vip: first.addresses[0],
         vip_except: spec.frontends.iter().flat_map(|f| f.except.iter().copied()).collect(),

@@ -16,7 +16,7 @@ use flowpin::{
         },
     },
     datapath::Clock,
-    observe::metrics::{Node, Page},
+    observe::metrics::{Figures, Node, Page},
     source::decl::patch,
 };
 use futures::{
@@ -343,7 +343,7 @@ impl Control for Fake {
     }
     async fn metrics(&self) -> Result<Page, ApiError> {
         let node = Node { kernel: "6.1".into(), ..Node::default() };
-        Ok(Page::new(Arc::default(), Arc::default(), Clock::at(250), node))
+        Ok(Page::new(Figures { node, ..Figures::default() }, Clock::at(250)))
     }
     async fn ready(&self) -> bool {
         self.world().problems.is_empty()

@@ -18,7 +18,7 @@ impl Ground for Field<'_> {
     type Error = DatapathError;
 
     fn look<R>(&self, see: impl FnOnce(&Actual) -> R) -> R {
-        see(&self.shared.read().actual)
+        see(self.shared.read().actual())
     }
 
     /// A table that the kernel refused is noted for its service, and nothing else waits for it.
@@ -30,7 +30,7 @@ impl Ground for Field<'_> {
             match refused.next_if(|(refused, _)| *refused == at) {
                 Some((_, error)) => state.note_table(step, Err(error)),
                 None => {
-                    state.actual.apply(step);
+                    state.actual_mut().apply(step);
                     state.note_table(step, Ok(()));
                 }
             }

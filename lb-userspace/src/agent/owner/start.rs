@@ -103,7 +103,7 @@ impl Owner {
         let actual = maps.read_actual(destinations)?;
         {
             let mut state = shared.write();
-            state.actual = actual;
+            *state.actual_mut() = actual;
             if let Some(problem) = problem {
                 tracing::error!("{problem}");
                 state.problems.insert("config", problem);
@@ -141,7 +141,7 @@ impl Owner {
         let (old, step) = {
             let state = self.shared.read();
             let input = Input::Declared { all: &all, own: &own, sources: Some(&sources) };
-            (state.known().clone(), transition(state.known(), &state.actual, input, start)?)
+            (state.known().clone(), transition(state.known(), state.actual(), input, start)?)
         };
         let steps = step.plan.steps.len();
         let mut field = Field { maps: &mut self.maps, shared: &self.shared };
@@ -173,7 +173,7 @@ impl Owner {
         };
         let known: Vec<Arc<ServiceSpec>> = all.iter().filter_map(spec).collect();
         let known = known.iter().map(|spec| (spec.name.as_str(), spec.as_ref())).collect();
-        let mut found = recover::runtime(&state.actual, &own, &known, &RuntimeDrain::begin(None));
+        let mut found = recover::runtime(state.actual(), &own, &known, &RuntimeDrain::begin(None));
         drop(state);
         // Services that the file has, or may have.
         let names = sources.names();

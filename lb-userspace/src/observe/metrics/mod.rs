@@ -9,95 +9,146 @@ pub mod rows;
 
 use std::sync::Arc;
 
-use families::{BACKENDS, SERVICES};
+use families::{BACKENDS, DURATIONS, SERVICES};
+use lb_common::abi::DurationHistogram;
+use rows::{Backend, Service};
 
-pub use self::{
-    node::Node,
-    rows::{BackendRow, DurationRow, Rows, ServiceRow},
-};
+pub use self::{node::Node, rows::Rows};
+use super::Snapshot;
 use crate::datapath::Clock;
 
 /// Bytes of a piece of the page, more or less.
 const PIECE: usize = 64 << 10;
 
+/// What a page is written from.
+#[derive(Clone, Default)]
+pub struct Figures {
+    /// Services and backends.
+    pub rows: Arc<Rows>,
+    /// Their counts.
+    pub snapshot: Arc<Snapshot>,
+    /// How long connections were open, by the service's id.
+    pub durations: Arc<Vec<DurationHistogram>>,
+    /// The node's own.
+    pub node: Node,
+}
+
 /// A page, as its pieces, one after the other.
 pub struct Page {
-    rows: Arc<Rows>,
-    durations: Arc<Vec<DurationRow>>,
+    figures: Figures,
     clock: Clock,
-    node: Option<Node>,
+    /// Has the end been written?
+    ended: bool,
     /// How many families are written.
     family: usize,
     /// How many lines, or groups of lines, of the next one.
     row: usize,
 }
 
-/// What a family says of one row.
-type Write<T> = fn(&T, &mut Lines<'_>);
-
 /// Metrics of one name.
-pub struct Family<T> {
+pub struct Family<W> {
     name: &'static str,
+    /// What names of its lines end with.
+    suffix: &'static str,
     help: &'static str,
     kind: &'static str,
-    write: Write<T>,
+    /// Writes what the family says of one row.
+    write: W,
 }
 
-/// Lines of one family about one thing.
+/// Lines of the page. There are more than a million of them, so what lines about one thing share is put together once.
 pub struct Lines<'a> {
     out: &'a mut Vec<u8>,
-    name: &'static str,
-    labels: &'a str,
+    /// A line: what is shared, and what is put behind that for one of them.
+    line: Vec<u8>,
+    /// How long what is shared is.
+    shared: usize,
 }
 
-impl Lines<'_> {
-    fn begin(&mut self, suffix: &str, further: &str) {
-        let parts = [self.name, suffix, "{", self.labels, further, "} "];
-        parts.into_iter().for_each(|part| self.out.extend_from_slice(part.as_bytes()));
+/// What comes between a line's first labels and its number; padded, since a copy of fixed length takes one instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Tail {
+    padded: [u8; Self::LONGEST],
+    len: usize,
+}
+
+impl Tail {
+    const LONGEST: usize = 32;
+
+    /// This one, of at most 32 bytes: a longer one doesn't compile.
+    const fn new(text: &str) -> Self {
+        let mut padded = [0; Self::LONGEST];
+        padded.split_at_mut(text.len()).0.copy_from_slice(text.as_bytes());
+        Self { padded, len: text.len() }
+    }
+}
+
+/// No further label.
+const PLAIN: Tail = Tail::new("} ");
+
+impl<'a> Lines<'a> {
+    const fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out, line: Vec::new(), shared: 0 }
     }
 
-    /// What a bucket holds; `bound`: its label, with a comma after it.
-    fn bucket(&mut self, bound: &str, value: u64) {
-        let parts = [self.name, "_bucket{", bound, self.labels, "} "];
-        parts.into_iter().for_each(|part| self.out.extend_from_slice(part.as_bytes()));
-        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-        self.out.push(b'\n');
+    /// Goes on with lines that begin with `head`, as `flowpin_backend_bytes_total{`, and these labels.
+    fn about(&mut self, head: &str, labels: &str) {
+        self.line.clear();
+        self.line.extend_from_slice(head.as_bytes());
+        self.line.extend_from_slice(labels.as_bytes());
+        self.shared = self.line.len();
     }
 
-    /// A whole number. `suffix`: of the name; `further`: labels, with a comma before each.
-    fn whole(&mut self, suffix: &str, further: &str, value: u64) {
-        self.begin(suffix, further);
-        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-        self.out.push(b'\n');
+    /// A whole number.
+    fn whole(&mut self, tail: &Tail, value: u64) {
+        self.begin(tail);
+        // Most are.
+        if value == 0 {
+            self.line.extend_from_slice(b"0\n");
+        } else {
+            self.line.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+            self.line.push(b'\n');
+        }
+        self.out.extend_from_slice(&self.line);
     }
 
     /// Any number.
-    fn real(&mut self, suffix: &str, further: &str, value: f64) {
-        self.begin(suffix, further);
-        self.out.extend_from_slice(format!("{value:?}\n").as_bytes());
+    fn real(&mut self, tail: &Tail, value: f64) {
+        self.begin(tail);
+        self.line.extend_from_slice(format!("{value:?}\n").as_bytes());
+        self.out.extend_from_slice(&self.line);
+    }
+
+    fn begin(&mut self, tail: &Tail) {
+        self.line.truncate(self.shared);
+        self.line.extend_from_slice(&tail.padded);
+        self.line.truncate(self.shared + tail.len);
     }
 }
 
 impl Page {
     /// Of what was read at one time.
-    pub fn new(rows: Arc<Rows>, durations: Arc<Vec<DurationRow>>, clock: Clock, node: Node) -> Self {
-        Self { rows, durations, clock, node: Some(node), family: 0, row: 0 }
+    pub const fn new(figures: Figures, clock: Clock) -> Self {
+        Self { figures, clock, ended: false, family: 0, row: 0 }
     }
 
-    /// Goes on with a family that has `count` rows, until the piece is long enough. `write`: the row at this place.
-    fn go_on<T>(
+    /// Goes on with a family that has `count` rows, until the piece is long enough. `write`: the row at this place, given
+    /// what the family's lines begin with.
+    fn go_on<W>(
         &mut self,
         out: &mut Vec<u8>,
-        family: &Family<T>,
+        family: &Family<W>,
         count: usize,
-        mut write: impl FnMut(usize, &mut Vec<u8>),
+        mut write: impl FnMut(usize, &mut Lines<'_>, &str),
     ) {
+        let Family { name, suffix, help, kind, .. } = family;
         if self.row == 0 {
-            let Family { name, help, kind, .. } = family;
             out.extend_from_slice(format!("# HELP {name} {help}.\n# TYPE {name} {kind}\n").as_bytes());
         }
-        while self.row < count && out.len() < PIECE {
-            write(self.row, out);
+        let head = format!("{name}{suffix}{{");
+        let mut lines = Lines::new(out);
+        while self.row < count && lines.out.len() < PIECE {
+            write(self.row, &mut lines, &head);
             self.row += 1;
         }
         if self.row >= count {
@@ -106,11 +157,13 @@ impl Page {
     }
 
     fn durations(&mut self, out: &mut Vec<u8>) {
-        let (durations, clock) = (self.durations.clone(), self.clock);
-        let family = families::durations();
-        self.go_on(out, &family, durations.len(), |row, out| {
-            let DurationRow { labels, histogram } = &durations[row];
-            families::write_durations(&mut Lines { out, name: family.name, labels }, histogram, clock);
+        let (Figures { rows, durations, .. }, clock) = (self.figures.clone(), self.clock);
+        self.go_on(out, &DURATIONS, rows.in_force.len(), |row, lines, _| {
+            let (id, labels) = rows.in_force[row];
+            // One that came after they were read has none yet.
+            if let Some(histogram) = durations.get(id as usize) {
+                families::write_durations(lines, rows.text(labels), histogram, clock);
+            }
         });
     }
 }
@@ -120,27 +173,29 @@ impl Iterator for Page {
 
     fn next(&mut self) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(PIECE + PIECE / 8);
-        let rows = self.rows.clone();
-        while out.len() < PIECE {
+        let (rows, snapshot) = (self.figures.rows.clone(), self.figures.snapshot.clone());
+        while out.len() < PIECE && !self.ended {
             let at = self.family;
             if let Some(family) = BACKENDS.get(at) {
-                self.go_on(&mut out, family, rows.backends.len(), |row, out| {
-                    let row = &rows.backends[row];
-                    (family.write)(row, &mut Lines { out, name: family.name, labels: rows.text(row.labels) });
+                self.go_on(&mut out, family, rows.backends.len(), |row, lines, head| {
+                    let backend = Backend { row: &rows.backends[row], snapshot: &snapshot };
+                    if backend.is_shown() {
+                        lines.about(head, rows.text(backend.row.labels));
+                        (family.write)(&backend, lines);
+                    }
                 });
             } else if let Some(family) = SERVICES.get(at - BACKENDS.len()) {
-                self.go_on(&mut out, family, rows.services.len(), |row, out| {
-                    let row = &rows.services[row];
-                    (family.write)(row, &mut Lines { out, name: family.name, labels: rows.text(row.labels) });
+                self.go_on(&mut out, family, rows.services.len(), |row, lines, head| {
+                    let service = Service { rows: &rows, row: &rows.services[row], snapshot: &snapshot };
+                    lines.about(head, rows.text(service.row.labels));
+                    (family.write)(&service, lines);
                 });
             } else if at == BACKENDS.len() + SERVICES.len() {
                 self.durations(&mut out);
             } else {
                 // The node's own come last, with the end of the page.
-                match self.node.take() {
-                    Some(node) => out.extend_from_slice(node.render().as_bytes()),
-                    None => break,
-                }
+                out.extend_from_slice(self.figures.node.clone().render().as_bytes());
+                self.ended = true;
             }
         }
         (!out.is_empty()).then_some(out)
@@ -149,25 +204,48 @@ impl Iterator for Page {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::abi::DurationHistogram;
+    use lb_common::abi::BackendId;
 
     use super::*;
+    use crate::{
+        model::{AdminState, BackendSpec, Origin, service::make_backend},
+        observe::now::Known,
+    };
 
-    fn page(services: usize) -> Page {
+    fn draining(address: &str) -> BackendSpec {
+        let mut spec = make_backend("s", address, None, None, false, Origin::File).expect("a backend");
+        spec.admin = AdminState::Draining { since: std::time::Duration::ZERO, deadline: None };
+        spec
+    }
+
+    /// Every other service has connections.
+    fn page(services: u16) -> Page {
         let mut rows = Rows::default();
-        let mut durations = Vec::new();
+        let mut active = Vec::new();
+        let (one, other) = (draining("10.0.0.1:80"), draining("10.0.0.2:80"));
+        let (one, other) = (("10.0.0.1:80", &one), ("10.0.0.2:80", &other));
         for i in 0..services {
             let name = format!("s{i}");
-            rows.add_service(&name, (i % 2 == 0).then_some(1.5));
-            for address in ["10.0.0.1:80", "10.0.0.2:80"] {
-                let row = BackendRow { state: "draining", active: 7, healthy: true, ..BackendRow::default() };
-                rows.add_backend(&name, address, row);
+            let backends = (0..).zip([one, other]).map(|(slot, (name, spec))| {
+                let id = Some(BackendId::new(i.into(), slot));
+                Known { name, spec: Some(spec), id, healthy: true, failures: 0 }
+            });
+            rows.add(&name, backends, false);
+            if i % 2 == 0 {
+                active.push((BackendId::new(i.into(), 0), 7));
             }
-            let mut histogram = DurationHistogram { sum_jiffies: 500, ..Default::default() };
-            (histogram.buckets[0], histogram.buckets[2]) = (1, 2);
-            durations.push(DurationRow::new(&name, histogram));
+            let labels = rows.services[usize::from(i)].labels;
+            rows.in_force.push((i.into(), labels));
         }
-        Page::new(Arc::new(rows), Arc::new(durations), Clock::at(250), Node::default())
+        let mut histogram = DurationHistogram { sum_jiffies: 500, ..Default::default() };
+        (histogram.buckets[0], histogram.buckets[2]) = (1, 2);
+        let figures = Figures {
+            rows: Arc::new(rows),
+            snapshot: Arc::new(Snapshot::with_active(&active)),
+            durations: Arc::new(vec![histogram; services.into()]),
+            node: Node::default(),
+        };
+        Page::new(figures, Clock::at(250))
     }
 
     fn text(page: Page) -> String {
@@ -184,13 +262,14 @@ mod tests {
             "# TYPE flowpin_backend_bytes counter",
             "flowpin_backend_bytes_total{service=\"s0\",backend=\"10.0.0.2:80\",direction=\"out\"} 0",
             "flowpin_backend_state{service=\"s0\",backend=\"10.0.0.1:80\",state=\"draining\"} 1",
-            "flowpin_service_imbalance{service=\"s0\"} 1.5",
+            "flowpin_backend_state{service=\"s0\",backend=\"10.0.0.2:80\",state=\"drained\"} 1",
+            "# TYPE flowpin_service_imbalance gauge",
             "# TYPE flowpin_connection_duration_seconds histogram",
             "flowpin_connection_duration_seconds_sum{service=\"s0\"} 2.0",
             "flowpin_connection_duration_seconds_count{service=\"s0\"} 3",
-            "flowpin_connection_duration_seconds_bucket{le=\"0.064\",service=\"s0\"} 1",
-            "flowpin_connection_duration_seconds_bucket{le=\"0.256\",service=\"s0\"} 3",
-            "flowpin_connection_duration_seconds_bucket{le=\"+Inf\",service=\"s0\"} 3",
+            "flowpin_connection_duration_seconds_bucket{service=\"s0\",le=\"0.064\"} 1",
+            "flowpin_connection_duration_seconds_bucket{service=\"s0\",le=\"0.256\"} 3",
+            "flowpin_connection_duration_seconds_bucket{service=\"s0\",le=\"+Inf\"} 3",
             "flowpin_conntrack_entries{} 0",
         ] {
             assert_eq!(text.lines().filter(|l| *l == line).count(), 1, "{line}\n{text}");
@@ -208,6 +287,5 @@ mod tests {
         assert_eq!(text.len(), pieces.iter().map(Vec::len).sum::<usize>());
         assert_eq!(text.lines().filter(|l| l.starts_with("flowpin_backend_active")).count(), 4_000);
         assert_eq!(text.matches("# HELP flowpin_backend_healthy ").count(), 1);
-        assert_eq!(text.lines().filter(|l| l.starts_with("flowpin_service_imbalance")).count(), 1_000);
     }
 }

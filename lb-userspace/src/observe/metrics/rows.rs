@@ -1,15 +1,15 @@
-//! What the metrics page says of services and backends: taken at one moment, so that it can be written without holding anybody
-//! up.
+//! What the metrics page says of services and backends, but for what is counted: kept while nothing changes, so that a scrape
+//! has only to read the counts.
 
-use std::fmt::Write as _;
+use std::{ops::Range, time::Duration};
 
-use lb_common::abi::{BackendCounters, DurationHistogram};
+use lb_common::abi::{BackendCounters, BackendId, ServiceId};
 
 use super::super::{
-    now::{self, Now},
+    now::{self, Known},
     snapshot::Snapshot,
 };
-use crate::{agent::shared::State, model::ServiceSpec};
+use crate::agent::shared::State;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Rows {
     pub services: Vec<ServiceRow>,
     /// Their backends, in order.
     pub backends: Vec<BackendRow>,
+    /// Services that are in force, in the order of their ids.
+    pub in_force: Vec<(ServiceId, Labels)>,
 }
 
 /// Where labels are in the text.
@@ -27,12 +29,12 @@ pub struct Rows {
 pub struct Labels(u32, u32);
 
 /// A service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ServiceRow {
     /// `service="app"`
     pub labels: Labels,
-    /// See [`now::imbalance`].
-    pub imbalance: Option<f64>,
+    /// Its backends' rows.
+    backends: Range<usize>,
 }
 
 /// A backend.
@@ -40,68 +42,118 @@ pub struct ServiceRow {
 pub struct BackendRow {
     /// `service="app",backend="10.0.0.1:80"`
     pub labels: Labels,
-    /// `active`, `draining`, `drained`.
-    pub state: &'static str,
+    /// `None`: it isn't in force.
+    pub id: Option<BackendId>,
+    /// For its share.
+    pub weight: u16,
+    /// Is it declared? If not, it is of interest while it has connections.
+    pub declared: bool,
+    /// May it take new connections, as far as the operator is concerned?
+    pub takes_new: bool,
     /// Health check's word.
     pub healthy: bool,
+    /// Has its service affinity?
+    pub affinity: bool,
     /// Health checks that failed.
     pub failures: u64,
+    /// By `model::uptime`, its drain's deadline.
+    pub deadline: Option<Duration>,
+}
+
+/// A backend's row, with what is counted.
+#[derive(Clone, Copy)]
+pub struct Backend<'a> {
+    /// The row.
+    pub row: &'a BackendRow,
+    /// The counts.
+    pub snapshot: &'a Snapshot,
+}
+
+impl Backend<'_> {
     /// Open connections.
-    pub active: u32,
+    pub fn active(&self) -> u32 {
+        self.row.id.map_or(0, |id| self.snapshot.active(id))
+    }
+
+    /// What it is to connections.
+    pub fn state(&self) -> now::State {
+        now::State::new(self.row.takes_new, self.row.declared, self.active())
+    }
+
     /// With affinity: clients bound to it.
-    pub clients: Option<u32>,
+    pub fn clients(&self) -> Option<u32> {
+        self.row.affinity.then(|| self.row.id.map_or(0, |id| self.snapshot.clients(id)))
+    }
+
     /// What came by.
-    pub counters: BackendCounters,
+    pub fn counters(&self) -> BackendCounters {
+        self.row.id.map_or_else(BackendCounters::default, |id| self.snapshot.counters(id))
+    }
+
     /// Seconds that its oldest connection has been open.
-    pub oldest: Option<f64>,
-    /// Seconds until its drain's deadline.
-    pub left: Option<f64>,
+    pub fn oldest(&self) -> Option<f64> {
+        Some(self.snapshot.oldest(self.row.id?)? as f64 / 1000.0)
+    }
+
+    /// Does the page say anything of it?
+    pub fn is_shown(&self) -> bool {
+        self.row.declared || self.active() > 0
+    }
 }
 
-/// Durations of one service's connections.
-#[derive(Debug)]
-pub struct DurationRow {
-    /// `service="app"`
-    pub labels: String,
-    /// They.
-    pub histogram: DurationHistogram,
+/// A service's row, with its backends and what is counted.
+#[derive(Clone, Copy)]
+pub struct Service<'a> {
+    /// All rows.
+    pub rows: &'a Rows,
+    /// Which one.
+    pub row: &'a ServiceRow,
+    /// The counts.
+    pub snapshot: &'a Snapshot,
 }
 
-impl DurationRow {
-    /// Of a service by this name.
-    pub fn new(service: &str, histogram: DurationHistogram) -> Self {
-        let mut labels = String::new();
-        label(&mut labels, "service", service);
-        Self { labels, histogram }
+impl Service<'_> {
+    /// See [`now::imbalance`].
+    pub fn imbalance(&self) -> Option<f64> {
+        let backends = self.rows.backends[self.row.backends.clone()].iter();
+        let in_use = backends.filter(|row| row.takes_new && row.healthy);
+        now::imbalance(in_use.map(|row| (Backend { row, snapshot: self.snapshot }.active(), row.weight)))
     }
 }
 
 impl Rows {
-    /// A service, and its backends.
-    pub fn add(&mut self, spec: &ServiceSpec, state: &State, snapshot: &Snapshot) {
-        let backends: Vec<Now<'_>> = now::backends(spec, state, snapshot).collect();
-        self.add_service(&spec.name, now::imbalance(&backends));
-        for now in backends {
-            let (oldest, Now { name, state, healthy, failures, counted, clients, left, .. }) =
-                (now.oldest(), now);
-            let (active, counters) = (counted.active, counted.counters);
-            let labels = Labels::default();
-            let row =
-                BackendRow { labels, state, healthy, failures, active, clients, counters, oldest, left };
-            self.add_backend(&spec.name, name, row);
+    /// Of all that is declared and in force.
+    pub fn new(state: &State) -> Self {
+        let mut rows = Self::default();
+        for spec in state.desired.services().values() {
+            rows.add(&spec.name, now::known(spec, state), spec.affinity.is_some());
         }
+        for (id, service) in state.actual().services() {
+            let labels = rows.labels(&[("service", &service.name)]);
+            rows.in_force.push((*id, labels));
+        }
+        rows
     }
 
-    /// A service.
-    pub fn add_service(&mut self, name: &str, imbalance: Option<f64>) {
-        let labels = self.labels(&[("service", name)]);
-        self.services.push(ServiceRow { labels, imbalance });
-    }
-
-    /// A backend, with the labels that are due to it.
-    pub fn add_backend(&mut self, service: &str, name: &str, row: BackendRow) {
-        let labels = self.labels(&[("service", service), ("backend", name)]);
-        self.backends.push(BackendRow { labels, ..row });
+    /// A service, and its backends.
+    pub fn add<'a>(&mut self, service: &str, backends: impl Iterator<Item = Known<'a>>, affinity: bool) {
+        let from = self.backends.len();
+        for known in backends {
+            let labels = self.labels(&[("service", service), ("backend", known.name)]);
+            self.backends.push(BackendRow {
+                labels,
+                id: known.id,
+                weight: known.spec.map_or(1, |spec| spec.weight),
+                declared: known.spec.is_some(),
+                takes_new: known.takes_new(),
+                healthy: known.healthy,
+                affinity,
+                failures: known.failures,
+                deadline: known.deadline(),
+            });
+        }
+        let labels = self.labels(&[("service", service)]);
+        self.services.push(ServiceRow { labels, backends: from..self.backends.len() });
     }
 
     fn labels(&mut self, labels: &[(&str, &str)]) -> Labels {
@@ -124,16 +176,19 @@ impl Rows {
 
 /// `name="value"`, with what the format wants escaped.
 pub fn label(text: &mut String, name: &str, value: &str) {
-    // Writing to a string can't fail.
-    let _ = write!(text, "{name}=\"");
-    for c in value.chars() {
-        match c {
-            '"' => text.push_str("\\\""),
-            '\\' => text.push_str("\\\\"),
-            '\n' => text.push_str("\\n"),
-            c => text.push(c),
-        }
+    text.push_str(name);
+    text.push_str("=\"");
+    let mut rest = value;
+    while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\' | b'\n')) {
+        text.push_str(&rest[..at]);
+        text.push_str(match rest.as_bytes()[at] {
+            b'"' => "\\\"",
+            b'\n' => "\\n",
+            _ => "\\\\",
+        });
+        rest = &rest[at + 1..];
     }
+    text.push_str(rest);
     text.push('"');
 }
 
@@ -144,9 +199,9 @@ mod tests {
     #[test]
     fn labels_are_escaped() {
         let mut rows = Rows::default();
-        rows.add_service("a\"b\\c\nd", None);
+        let backend = Known { name: "10.0.0.1:80", spec: None, id: None, healthy: true, failures: 0 };
+        rows.add("a\"b\\c\nd", [backend].into_iter(), false);
         assert_eq!(rows.text(rows.services[0].labels), r#"service="a\"b\\c\nd""#);
-        rows.add_backend("s", "10.0.0.1:80", BackendRow::default());
-        assert_eq!(rows.text(rows.backends[0].labels), r#"service="s",backend="10.0.0.1:80""#);
+        assert_eq!(rows.text(rows.backends[0].labels), r#"service="a\"b\\c\nd",backend="10.0.0.1:80""#);
     }
 }
