@@ -2,6 +2,7 @@
 //! the real agent with real traffic.
 
 mod churn;
+mod clock;
 mod load;
 mod round;
 mod stack;
@@ -49,6 +50,8 @@ enum Verb {
         /// How many
         connections: usize,
     },
+    /// Drains while the clock is set by an hour: this machine's
+    Clock,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -73,11 +76,18 @@ fn main() -> anyhow::Result<()> {
             ensure!(failed == 0, "{failed} steps failed");
         }
         Verb::Churn { connections } => {
-            let step = round::attempt("churn", || churn::run(connections));
-            println!("{}", serde_json::json!(step));
-            ensure!(step.failed.is_none(), "the churn failed");
+            one("churn", || churn::run(connections))?;
         }
+        Verb::Clock => one("clock", clock::run)?,
     }
+    Ok(())
+}
+
+/// A step by itself.
+fn one(step: &'static str, f: impl FnOnce()) -> anyhow::Result<()> {
+    let step = round::attempt(step, f);
+    println!("{}", serde_json::json!(step));
+    ensure!(step.failed.is_none(), "it failed");
     Ok(())
 }
 

@@ -27,8 +27,19 @@ static MATRIX: [Wanted; 5] = [
     Wanted { name: "newest", series: &[], whose: "rolling distributions" },
 ];
 /// Steps of a functional round, as `flowpin-guest round` names them.
-const STEPS: [&str; 10] =
-    ["TC", "XDP", "sockets", "consistent hash", "snat", "dsr", "dsr-ipip", "fast", "peer", "devices"];
+const STEPS: [&str; 11] = [
+    "TC",
+    "XDP",
+    "sockets",
+    "consistent hash",
+    "snat",
+    "dsr",
+    "dsr-ipip",
+    "fast",
+    "peer",
+    "devices",
+    "clock",
+];
 /// Steps that need a kernel newer than the oldest, and which (README, limits).
 const SINCE: [(&str, [u32; 2]); 1] = [("dsr-ipip", [6, 7])];
 /// Short connections on the oldest kernel, with the sweeper at work.
@@ -194,11 +205,16 @@ fn beyond(kernel: &Kernel) -> impl Iterator<Item = &'static str> {
 
 /// What comes first, then the steps.
 fn carries(kernel: &Kernel, first: &str, steps: &[&str]) -> anyhow::Result<Report> {
+    // These have verbs of their own.
+    let alone = ["churn", "clock"];
     let round: String =
-        steps.iter().filter(|step| **step != "churn").map(|step| format!(" '{step}'")).collect();
+        steps.iter().filter(|step| !alone.contains(step)).map(|step| format!(" '{step}'")).collect();
     let mut task = format!("{first}\nexport FLOWPIN_BIN=/bin/flowpin\n");
     if !round.is_empty() {
         task += &format!("flowpin-guest round{round}\n");
+    }
+    if steps.contains(&"clock") {
+        task += "flowpin-guest clock\n";
     }
     if steps.contains(&"churn") {
         task += &format!("flowpin-guest churn {CHURN}\n");
