@@ -255,7 +255,7 @@ fn open(cookie: u64, service: &Service, peer: &mut Peer, connected: bool) -> u32
 #[inline(never)]
 fn choose(cookie: u64, service: &Service, peer: &Peer, chance: u32) -> u32 {
     let flow = hash::mix(hash::mix(cookie as u32) ^ (cookie >> 32) as u32);
-    let mut pick = Pick::new(service, List::new(peer.family == Backend::V6, false), chance);
+    let mut pick = Pick::new(service, List::new(peer.family == Backend::V6, service.local > 1), chance);
     if service.affine == 0 {
         return choose::backend(service.algorithm, &mut pick, flow);
     }

@@ -80,6 +80,11 @@ impl PoolBlock {
         }
     }
 
+    /// Takes a slot off a list.
+    pub const fn take_off(&mut self, slot: usize, list: List) {
+        self.lists[list.index()] &= !(1 << slot);
+    }
+
     /// The same block, with what its slots have in common, and lists of eligible slots only. Every block is written like this.
     pub fn summed_up(self) -> Self {
         let eligible = (0..BLOCK_SLOTS).filter(|slot| self.weight[*slot] != 0);

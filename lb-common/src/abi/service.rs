@@ -139,7 +139,7 @@ pub struct Service {
     pub guard: Guard,
     /// How packets go, by [`Source`].
     pub forward: [Forward; 2],
-    /// 1: flows from elsewhere go to backends of this node only.
+    /// Which flows go to backends of this node only. 0: none; 1: those from elsewhere; 2: all.
     pub local: u8,
     /// Zero.
     pub _pad: [u8; 3],
@@ -162,7 +162,7 @@ impl Service {
     /// Which backends a flow that comes from there may go to.
     #[inline(always)]
     pub const fn list(&self, source: Source, v6: bool) -> List {
-        List::new(v6, self.local != 0 && source.0 == Source::ELSEWHERE.0)
+        List::new(v6, self.local > source.0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::Origin;
+use super::{Origin, OwnAddresses};
 
 /// May a backend take new flows, as far as the operator is concerned?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -19,6 +19,15 @@ pub enum AdminState {
     },
 }
 
+/// Which of a service's lists a backend is on, while it takes new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lists {
+    /// Of those for everybody.
+    pub all: bool,
+    /// Of those of this node.
+    pub local: bool,
+}
+
 /// One backend as declared. Identity within a service is (`address`, `port`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendSpec {
@@ -32,6 +41,8 @@ pub struct BackendSpec {
     pub max_connections: Option<u32>,
     /// Declared to be one of this node's. What has an address of the node's own is anyway.
     pub local: bool,
+    /// The lists that it is on, where its source says so; `None`: that of all, and that of this node if it is one of its.
+    pub lists: Option<Lists>,
     /// Operator's word.
     pub admin: AdminState,
     /// Who declares it.
@@ -43,6 +54,11 @@ impl BackendSpec {
     /// JSON, metrics; and what Maglev hashes, so it never changes its form.
     pub fn name(&self) -> String {
         backend_name(self.address, self.port)
+    }
+
+    /// Which lists it is on. `own`: the node's addresses.
+    pub fn lists(&self, own: &OwnAddresses) -> Lists {
+        self.lists.unwrap_or_else(|| Lists { all: true, local: self.local || own.contains(&self.address) })
     }
 }
 

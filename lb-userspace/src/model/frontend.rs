@@ -13,8 +13,10 @@ pub enum Scope {
     /// All of the service's.
     #[default]
     All,
-    /// Those of this node.
+    /// Those of this node; flows from its pods and processes to all.
     Local,
+    /// Those of this node, wherever a flow comes from.
+    LocalOnly,
 }
 
 impl Scope {
@@ -23,17 +25,33 @@ impl Scope {
         match self {
             Self::All => "all",
             Self::Local => "local",
+            Self::LocalOnly => "local-only",
         }
     }
     /// From its name.
     ///
     /// # Errors
-    /// There are only two.
+    /// There are only three.
     pub fn parse(text: &str) -> Result<Self, ModelError> {
-        [Self::All, Self::Local]
+        let known = "all, local or local-only";
+        [Self::All, Self::Local, Self::LocalOnly]
             .into_iter()
             .find(|scope| scope.name() == text)
-            .ok_or_else(|| ModelError::NotKnown { what: "scope", text: text.into(), known: "all or local" })
+            .ok_or_else(|| ModelError::NotKnown { what: "scope", text: text.into(), known })
+    }
+
+    /// Does anybody get those of this node only?
+    pub const fn is_local(self) -> bool {
+        !matches!(self, Self::All)
+    }
+
+    /// As the datapath knows it.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::All => 0,
+            Self::Local => 1,
+            Self::LocalOnly => 2,
+        }
     }
 }
 

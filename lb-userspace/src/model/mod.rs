@@ -17,7 +17,7 @@ pub mod timeouts;
 pub mod uptime;
 
 pub use affinity::AffinitySpec;
-pub use backend::{AdminState, BackendSpec, backend_name};
+pub use backend::{AdminState, BackendSpec, Lists, backend_name};
 pub use desired::{Admission, Desired};
 pub use error::ModelError;
 pub use fates::{Fate, Fates};

@@ -320,7 +320,7 @@ impl ServiceSpec {
 }
 
 /// Can packets be sent there from elsewhere?
-pub(super) fn usable(address: IpAddr) -> bool {
+pub fn usable(address: IpAddr) -> bool {
     let special = match address {
         IpAddr::V4(a) => a.is_broadcast() || a.octets()[0] == 0,
         IpAddr::V6(a) => a.to_ipv4_mapped().is_some() || a.is_unicast_link_local(),
@@ -387,5 +387,6 @@ pub fn make_backend(
             })?)
         }
     };
-    Ok(BackendSpec { address, port, weight, max_connections, local, admin: AdminState::Active, origin })
+    let (lists, admin) = (None, AdminState::Active);
+    Ok(BackendSpec { address, port, weight, max_connections, local, lists, admin, origin })
 }

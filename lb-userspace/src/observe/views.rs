@@ -26,7 +26,7 @@ pub fn backend(service: &ServiceSpec, now: &Now<'_>, state: &State) -> BackendVi
         address: now.name.into(),
         weight: spec.map_or(1, |spec| spec.weight),
         max_connections: spec.and_then(|spec| spec.max_connections),
-        local: spec.is_some_and(|spec| spec.local || state.own.contains(&spec.address)),
+        local: spec.is_some_and(|spec| spec.lists(&state.own).local),
         state: now.state.into(),
         healthy: now.healthy,
         health_check_failures: now.failures,

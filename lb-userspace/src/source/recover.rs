@@ -15,12 +15,12 @@ use super::{
     runtime::{Runtime, RuntimeDrain},
 };
 use crate::{
-    model::{AdminState, AffinitySpec, ForwardKind, Forwarding, Origin, OwnAddresses, ServiceSpec},
+    model::{AdminState, AffinitySpec, ForwardKind, Forwarding, Origin, OwnAddresses, Scope, ServiceSpec},
     reconcile::{Actual, ActualService},
 };
 
 /// What a frontend is besides its addresses and ports.
-type Kind = (bool, [u8; 2], BTreeSet<IpNet>);
+type Kind = (u8, [u8; 2], BTreeSet<IpNet>);
 /// Protocol, port, and the port that it leads to (0: itself).
 type Ports = BTreeSet<(Proto, u16, u16)>;
 
@@ -158,17 +158,19 @@ fn kind(actual: &Actual, entry: &Service) -> Kind {
         Guard::OPEN => BTreeSet::new(),
         _ => actual.ranges().get(&entry.ranges).cloned().unwrap_or_default(),
     };
-    (entry.local != 0, [entry.forward(Source::ELSEWHERE).0, entry.forward(Source::POD).0], sources)
+    (entry.local, [entry.forward(Source::ELSEWHERE).0, entry.forward(Source::POD).0], sources)
 }
 
 fn frontend((kind, ports): (Kind, Ports), addresses: Vec<IpAddr>) -> FrontendDecl {
     let (local, [elsewhere, pod], sources) = kind;
     let sources = of_families(sources, &addresses);
+    let scopes = [Scope::All, Scope::Local, Scope::LocalOnly];
+    let scope = scopes.into_iter().find(|scope| scope.code() == local).unwrap_or_default();
     let forwarding = Forwarding { pod: forward(pod), elsewhere: forward(elsewhere) };
     FrontendDecl {
         addresses: addresses.iter().map(ToString::to_string).collect(),
         ports: Some(ranges(&ports)),
-        scope: Some(if local { "local" } else { "all" }.into()),
+        scope: Some(scope.name().into()),
         source_ranges: Some(sources.iter().map(ToString::to_string).collect()),
         forward: Some(ForwardDecl::from(forwarding)),
     }

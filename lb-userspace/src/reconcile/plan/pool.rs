@@ -9,7 +9,7 @@ use lb_common::abi::{BLOCK_SLOTS, BackendId, BlockId, List, PoolBlock, ServiceId
 
 use super::{Exhausted, Planner, Stage};
 use crate::{
-    model::{AdminState, AlgorithmKind, Scope, ServiceSpec, health::ServiceStandings},
+    model::{AdminState, AlgorithmKind, Lists, ServiceSpec, health::ServiceStandings},
     reconcile::{ActualService, Step},
 };
 
@@ -19,13 +19,14 @@ pub(super) struct Share {
     pub weight: u32,
     pub limit: u32,
     pub v6: bool,
-    pub local: bool,
+    pub lists: Lists,
 }
 
 impl Share {
     /// Is the backend on a list, as long as it has a weight?
     fn is_on(self, list: List) -> bool {
-        list.index() & 1 == usize::from(self.v6) && (self.local || !list.is_local())
+        let there = if list.is_local() { self.lists.local } else { self.lists.all };
+        there && list.index() & 1 == usize::from(self.v6)
     }
 }
 
@@ -77,7 +78,7 @@ impl Planner<'_> {
             },
             limit: backend.max_connections.unwrap_or(u32::MAX),
             v6: backend.address.is_ipv6(),
-            local: backend.local || self.own.contains(&backend.address),
+            lists: backend.lists(self.own),
         };
         spec.backends.iter().map(share).collect()
     }
@@ -127,7 +128,10 @@ impl Planner<'_> {
             let mut value = PoolBlock { next, starts: first.map_or(0, |_| STARTS as u32), ..*empty };
             for slot in 0..BLOCK_SLOTS {
                 if let Some(share) = slots.get(&BackendId::new(*block, slot as u32)) {
-                    value.put(slot, share.weight, share.limit, share.v6, share.local);
+                    value.put(slot, share.weight, share.limit, share.v6, share.lists.local);
+                    if !share.lists.all {
+                        value.take_off(slot, List::new(share.v6, false));
+                    }
                 }
             }
             let value = value.summed_up();
@@ -159,7 +163,7 @@ impl Planner<'_> {
                 && spec
                     .frontends
                     .iter()
-                    .any(|f| f.has_family(v6) && (f.scope == Scope::Local || !list.is_local()));
+                    .any(|f| f.has_family(v6) && (f.scope.is_local() || !list.is_local()));
             let wanted: Vec<(String, BackendId, u32)> = members
                 .iter()
                 .filter(|m| used && m.share.weight > 0 && m.share.is_on(list))

@@ -10,7 +10,7 @@ use lb_common::abi::{Algorithm, BlockId, Guard, PortBe, Proto, Service, ServiceI
 
 use super::{Planner, Scope, Stage};
 use crate::{
-    model::{AlgorithmKind, Desired, Frontend, OwnAddresses, PortRange, Scope as Backends, ServiceSpec},
+    model::{AlgorithmKind, Desired, Frontend, OwnAddresses, PortRange, ServiceSpec},
     reconcile::{ActualService, Step, actual::PortKey},
 };
 
@@ -122,7 +122,7 @@ impl Planner<'_> {
             affine: spec.affinity.is_some().into(),
             guard: self.guard(frontend),
             forward: frontend.forward.code(),
-            local: (frontend.scope == Backends::Local).into(),
+            local: frontend.scope.code(),
             #[cfg(feature = "next")]
             next: 7,
             ..Service::default()

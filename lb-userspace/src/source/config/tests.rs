@@ -191,7 +191,11 @@ fn frontends_and_backends_of_both_families() {
     );
     assert_eq!(service.backends.values().map(|b| b.local).collect::<Vec<_>>(), [true, false]);
     for (from, to, says) in [
-        ("scope = \"local\"", "scope = \"near\"", "scope \"near\" is not known; use all or local"),
+        (
+            "scope = \"local\"",
+            "scope = \"near\"",
+            "scope \"near\" is not known; use all, local or local-only",
+        ),
         ("scope = \"local\"", "scpoe = \"local\"", "unknown field `scpoe`"),
         ("forward = { pod", "forward = { pods", "pod = \"nat\""),
         ("addresses = [\"192.0.2.10\"]", "addresses = [\"10.96.0.10\"]", "overlap at 10.96.0.10"),
