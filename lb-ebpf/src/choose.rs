@@ -14,7 +14,7 @@ use lb_common::{
 use crate::{
     account,
     conntrack::REFUSED,
-    maps::{ACTIVE, CLIENTS, POOLS, STARTS, TABLES},
+    maps::{ACTIVE, CLIENTS, POOLS, STARTS, TABLES, Table},
     packet::opaque,
 };
 
@@ -341,31 +341,40 @@ fn active_at(active: *const Active, slot: usize) -> u32 {
 #[inline(always)]
 fn consistent_hash(pick: &mut Pick, flow_hash: u32) -> u32 {
     let index = table::index(pick.service, pick.list());
-    let slots = match TABLES.get(index) {
-        Some(table) => table.get(0).map_or(0, |head| head[0]),
-        None => 0,
-    };
+    let Some(table) = TABLES.get(index) else { return pick.nobody() };
+    let slots = table.get(0).map_or(0, |head| head[0]);
     if slots == 0 {
         return pick.nobody();
     }
     let mut slot = hash::reduce(flow_hash, slots);
-    for _ in 0..opaque(PROBES) {
+    // Hardly any flow needs another one.
+    let taken = probe(pick, table, slot);
+    if taken != AGAIN {
+        return taken;
+    }
+    for _ in 1..opaque(PROBES) {
+        slot = if slot + 1 < slots { slot + 1 } else { 0 };
         let taken = flowpin_probe(pick, index, slot);
         if taken != AGAIN {
             return taken;
         }
-        slot = if slot + 1 < slots { slot + 1 } else { 0 };
     }
     pick.nobody()
 }
 
-/// Takes a place on the backend of a slot of a Maglev table. A backend, or [`AGAIN`], or why it is nobody.
+/// [`probe`], as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn flowpin_probe(pick: *mut Pick, index: u32, slot: u32) -> u32 {
     // SAFETY: the kernel's verifier vouches for memory of that size, or null.
     let Some(pick) = (unsafe { pick.as_mut() }) else { return REFUSED | Reason::Internal as u32 };
     let Some(table) = TABLES.get(index) else { return pick.nobody() };
+    probe(pick, table, slot)
+}
+
+/// Takes a place on the backend of a slot of a Maglev table. A backend, or [`AGAIN`], or why it is nobody.
+#[inline(always)]
+fn probe(pick: &mut Pick, table: &Table, slot: u32) -> u32 {
     let word = slot + 1;
     // A table published in the meantime may be shorter: then there is no such chunk, or the slot is empty.
     let Some(chunk) = table.get(word / CHUNK_WORDS as u32) else { return pick.nobody() };

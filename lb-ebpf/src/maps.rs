@@ -117,13 +117,11 @@ pub static HOSTS: HashMap<HostKey, BackendId, { MAX_HOSTS as usize }, NO_PREALLO
 pub static BACKENDS: Array<Backend, { MAX_BACKEND_IDS as usize }> = Array::new();
 #[btf_map]
 pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters, { MAX_BACKEND_IDS as usize }> = PerCpuArray::new();
-/// The inner arrays' value is no struct here: up to Linux 6.1 the kernel takes only arrays whose type tells it as much as the template's does
+/// A Maglev table. Its value is no struct: up to Linux 6.1 the kernel takes only arrays whose type tells it as much as the template's does
 /// (`bpf_map_meta_equal`, kernel/bpf/map_in_map.c), and the agent makes them without types.
+pub type Table = Array<[u32; CHUNK_WORDS], 1, INNER_MAP>;
 #[btf_map]
-pub static TABLES: ArrayOfMaps<
-    Array<[u32; CHUNK_WORDS], 1, INNER_MAP>,
-    { MAX_SERVICES as usize * List::COUNT },
-> = ArrayOfMaps::new();
+pub static TABLES: ArrayOfMaps<Table, { MAX_SERVICES as usize * List::COUNT }> = ArrayOfMaps::new();
 #[btf_map]
 pub static REASONS: PerCpuArray<u64, { Reason::ROOM }> = PerCpuArray::new();
 #[btf_map]
