@@ -117,6 +117,9 @@ impl Handle {
     pub(super) fn own(&self, what: &str, origin: Origin, also: &str) -> Result<(), ApiError> {
         match origin {
             Origin::Cli => Ok(()),
+            Origin::Kubernetes => Err(ApiError::Conflict(format!(
+                "{what} is a Kubernetes Service's; change it there, or annotate the Service{also}"
+            ))),
             Origin::File => {
                 let file = self
                     .shared

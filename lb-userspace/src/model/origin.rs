@@ -7,6 +7,8 @@ pub enum Origin {
     File,
     /// The command line, or whoever else asks the API.
     Cli,
+    /// The API server of a Kubernetes cluster.
+    Kubernetes,
 }
 
 impl Origin {
@@ -15,6 +17,7 @@ impl Origin {
         match self {
             Self::File => "file",
             Self::Cli => "cli",
+            Self::Kubernetes => "kubernetes",
         }
     }
 }
@@ -25,6 +28,7 @@ impl std::fmt::Display for Origin {
         f.write_str(match self {
             Self::File => "the config file",
             Self::Cli => "the command line",
+            Self::Kubernetes => "Kubernetes",
         })
     }
 }

@@ -4,6 +4,7 @@
 pub mod config;
 pub mod decl;
 pub mod good;
+pub mod kubernetes;
 pub mod merge;
 pub mod recover;
 pub mod runtime;
