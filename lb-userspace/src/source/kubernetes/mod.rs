@@ -11,12 +11,16 @@ pub mod annotations;
 pub mod cache;
 pub mod categorize;
 pub mod claims;
+pub mod client;
+pub mod feed;
 pub mod node;
 pub mod note;
 pub mod objects;
 pub mod record;
+pub mod saved;
 pub mod state;
 pub mod translate;
+pub mod watch;
 pub mod zones;
 
 #[cfg(test)]

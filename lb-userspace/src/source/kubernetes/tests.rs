@@ -1,5 +1,7 @@
 mod affinity;
 mod endpoints;
+mod fake;
+mod faults;
 mod machine;
 mod options;
 mod policies;

@@ -1,0 +1,213 @@
+//! The way to the API server: several addresses of it, of which the next is taken when one fails. Never by an
+//! address that this agent serves itself.
+
+use std::{
+    net::IpAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response, StatusCode, Uri};
+use kube::{
+    Client, Config,
+    client::{Body, ClientBuilder},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+/// How long a connection may take before the next address is tried.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// Where the API server is, as the operator says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// A kubeconfig; `None`: what a pod is given.
+    pub kubeconfig: Option<std::path::PathBuf>,
+    /// Addresses, instead of the one that is said there, in their order.
+    pub servers: Vec<String>,
+}
+
+/// Why there is no way.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message is the documentation of each variant and names its fields")]
+pub enum AccessError {
+    #[error("kubernetes.kubeconfig {path}: {error}")]
+    Kubeconfig { path: String, error: String },
+    #[error(
+        "no way to the API server: {error}; run in a pod with a service account, or set kubernetes.kubeconfig"
+    )]
+    NotInPod { error: String },
+    #[error("kubernetes.servers \"{text}\" is not an address; write https://192.0.2.1:6443")]
+    Server { text: String },
+    #[error("client for {server}: {error}")]
+    Client { server: Uri, error: String },
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Answer = Response<Body>;
+
+/// The addresses of the API server. Copies are of the same list.
+#[derive(Clone, Debug)]
+pub struct Servers(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    config: Config,
+    list: Mutex<Arc<Vec<Uri>>>,
+    /// Counts changes of the list.
+    version: AtomicU64,
+    /// Which is in use; counted up.
+    current: AtomicUsize,
+}
+
+impl Servers {
+    /// Reads where it is, and who we are there.
+    ///
+    /// # Errors
+    /// Nobody says, or it can't be understood.
+    pub async fn find(access: &Access) -> Result<Self, AccessError> {
+        let mut config = match &access.kubeconfig {
+            Some(path) => {
+                let failed =
+                    |error: String| AccessError::Kubeconfig { path: path.display().to_string(), error };
+                let file = Kubeconfig::read_from(path).map_err(|e| failed(e.to_string()))?;
+                let options = KubeConfigOptions::default();
+                Config::from_custom_kubeconfig(file, &options).await.map_err(|e| failed(e.to_string()))?
+            }
+            None => Config::incluster().map_err(|e| AccessError::NotInPod { error: e.to_string() })?,
+        };
+        config.connect_timeout = Some(CONNECT);
+        // Watches see to that themselves, and the next address is to be tried.
+        config.default_retry = false;
+        let mut list = Vec::new();
+        for text in &access.servers {
+            let uri = text
+                .parse::<Uri>()
+                .ok()
+                .filter(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("https" | "http")));
+            list.push(uri.ok_or_else(|| AccessError::Server { text: text.clone() })?);
+        }
+        if list.is_empty() {
+            list.push(config.cluster_url.clone());
+        }
+        Ok(Self::new(config, list))
+    }
+
+    /// Those, with the credentials of a config.
+    pub fn new(config: Config, list: Vec<Uri>) -> Self {
+        let (version, current) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Self(Arc::new(Known { config, list: Mutex::new(Arc::new(list)), version, current }))
+    }
+
+    /// The one in use.
+    pub fn current(&self) -> Uri {
+        let list = self.list();
+        list[self.0.current.load(Ordering::Relaxed) % list.len()].clone()
+    }
+
+    /// All of them.
+    pub fn list(&self) -> Arc<Vec<Uri>> {
+        self.0.list.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes others, if the one that is said is an address which this agent serves: by it, it would be reached
+    /// through what depends on it. Those are asked for the certificate of the first. True: something has changed.
+    pub fn avoid(&self, own: impl Fn(IpAddr) -> bool, instead: &[std::net::SocketAddr]) -> bool {
+        let ip = |uri: &Uri| uri.host().and_then(|h| h.trim_matches(['[', ']']).parse::<IpAddr>().ok());
+        let list = self.list();
+        if instead.is_empty() || !list.iter().filter_map(ip).any(own) {
+            return false;
+        }
+        let scheme = list[0].scheme_str().unwrap_or("https").to_string();
+        let others = instead.iter().filter_map(|at| format!("{scheme}://{at}").parse::<Uri>().ok());
+        *self.0.list.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(others.collect());
+        self.0.version.fetch_add(1, Ordering::Release);
+        true
+    }
+
+    /// A client that goes by them.
+    ///
+    /// # Errors
+    /// A certificate or key can't be used.
+    pub fn client(&self) -> Result<Client, AccessError> {
+        let way = Way::new(self.clone())?;
+        Ok(Client::new(way, self.0.config.default_namespace.clone()))
+    }
+
+    /// The next one is tried, if nobody has gone on already.
+    fn failed(&self, used: usize) {
+        let moved =
+            self.0.current.compare_exchange(used, used.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
+        let list = self.list();
+        if moved.is_ok() && list.len() > 1 {
+            let next = &list[used.wrapping_add(1) % list.len()];
+            tracing::warn!(%next, "the API server can't be reached, trying the next address");
+        }
+    }
+}
+
+/// A client for each address.
+struct Way {
+    servers: Servers,
+    version: u64,
+    clients: Vec<Client>,
+    /// The one that is ready.
+    ready: usize,
+}
+
+impl Way {
+    fn new(servers: Servers) -> Result<Self, AccessError> {
+        let version = servers.0.version.load(Ordering::Acquire);
+        let clients = Self::clients(&servers)?;
+        Ok(Self { servers, version, clients, ready: 0 })
+    }
+
+    fn clients(servers: &Servers) -> Result<Vec<Client>, AccessError> {
+        let said = &servers.0.config;
+        let client = |server: &Uri| {
+            let mut config = said.clone();
+            config.cluster_url = server.clone();
+            if server.host() != said.cluster_url.host() && config.tls_server_name.is_none() {
+                config.tls_server_name = said.cluster_url.host().map(|h| h.trim_matches(['[', ']']).into());
+            }
+            let failed =
+                |e: kube::Error| AccessError::Client { server: server.clone(), error: e.to_string() };
+            Ok(ClientBuilder::try_from(config).map_err(failed)?.build())
+        };
+        servers.list().iter().map(client).collect()
+    }
+}
+
+impl tower::Service<Request<Body>> for Way {
+    type Response = Answer;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let version = self.servers.0.version.load(Ordering::Acquire);
+        if version != self.version {
+            self.clients = Self::clients(&self.servers)?;
+            self.version = version;
+        }
+        self.ready = self.servers.0.current.load(Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (used, servers) = (self.ready, self.servers.clone());
+        let client = self.clients[used % self.clients.len()].clone();
+        Box::pin(async move {
+            let answer = client.send(request).await.map_err(BoxError::from);
+            let gone =
+                [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
+            if answer.as_ref().map_or(true, |answer| gone.contains(&answer.status())) {
+                servers.failed(used);
+            }
+            answer
+        })
+    }
+}

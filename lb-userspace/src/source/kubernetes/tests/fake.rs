@@ -1,0 +1,363 @@
+//! An API server of our own: lists with limit and continue, watches with bookmarks, selectors, old versions; and
+//! whatever can go wrong with it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{Query, State},
+    http::{StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use futures::stream;
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    sync::{broadcast, watch},
+    task::JoinHandle,
+};
+
+/// What goes wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// The next so many requests for a kind get this status, and are told to wait so many seconds.
+    Refuse { plural: &'static str, status: u16, times: usize, wait: u32 },
+    /// Watches from an old version are told so by the answer, instead of by an event.
+    GoneAtOnce,
+}
+
+#[derive(Default)]
+struct Inner {
+    version: u64,
+    /// What came before isn't known any more.
+    compacted: u64,
+    objects: BTreeMap<(String, String), Value>,
+    /// Version, kind, before, after.
+    log: Vec<(u64, String, Option<Value>, Option<Value>)>,
+    faults: Vec<Fault>,
+}
+
+/// What open watches are told besides.
+#[derive(Clone, Copy)]
+enum Sign {
+    /// The next event of a kind breaks off in its middle, and the connection with it.
+    Break,
+    Bookmark,
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Fake {
+    inner: Arc<Mutex<Inner>>,
+    changed: watch::Sender<u64>,
+    signs: broadcast::Sender<Sign>,
+    pub at: SocketAddr,
+    task: Arc<Mutex<Option<JoinHandle<()>>>>,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Fake {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let fake = Self {
+            inner: Arc::new(Mutex::new(Inner { version: 10, ..Inner::default() })),
+            changed: watch::channel(0).0,
+            signs: broadcast::channel(16).0,
+            at: listener.local_addr().unwrap(),
+            task: Arc::default(),
+            requests: Arc::default(),
+        };
+        fake.serve(listener);
+        fake
+    }
+
+    /// Another server of the same cluster.
+    pub async fn beside(&self) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let fake = Self { at, task: Arc::default(), requests: Arc::default(), ..self.clone() };
+        fake.serve(listener);
+        fake
+    }
+
+    fn serve(&self, listener: TcpListener) {
+        let router = Router::new().fallback(answer).with_state(self.clone());
+        // A runtime of its own: with it all its connections go.
+        let task = tokio::spawn(async move {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            let listener = listener.into_std().unwrap();
+            let served = runtime.spawn(async move {
+                let listener = TcpListener::from_std(listener).unwrap();
+                axum::serve(listener, router).await.unwrap();
+            });
+            let _end = End(Some(runtime));
+            let _ = served.await;
+        });
+        *self.task.lock().unwrap() = Some(task);
+    }
+
+    /// It is gone, with all connections.
+    pub async fn stop(&self) {
+        let task = self.task.lock().unwrap().take();
+        if let Some(task) = task {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// It is back.
+    pub async fn restart(&self) {
+        let listener = super::faults::eventually(async || TcpListener::bind(self.at).await.ok()).await;
+        self.serve(listener);
+    }
+
+    /// Puts objects, given as YAML.
+    pub fn apply(&self, yaml: &str) {
+        for object in super::objects(yaml) {
+            let object = serde_json::to_value(&object).unwrap();
+            let (plural, key) = place(&object);
+            self.put(plural, key, Some(object));
+        }
+    }
+
+    pub fn delete(&self, plural: &str, key: &str) {
+        self.put(plural.into(), key.into(), None);
+    }
+
+    fn put(&self, plural: String, key: String, object: Option<Value>) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.version += 1;
+        let version = inner.version;
+        let place = (plural.clone(), key);
+        let before = inner.objects.remove(&place);
+        let after = object.map(|mut object| {
+            object["metadata"]["resourceVersion"] = version.to_string().into();
+            // What nobody reads.
+            object["metadata"]["managedFields"] = json!([{"manager": "x", "fieldsV1": {"f:spec": {}}}]);
+            object
+        });
+        if let Some(object) = &after {
+            inner.objects.insert(place, object.clone());
+        }
+        inner.log.push((version, plural, before, after));
+        drop(inner);
+        self.changed.send_replace(version);
+    }
+
+    /// Forgets what came before now.
+    pub fn compact(&self) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.version += 1;
+        inner.compacted = inner.version;
+        inner.log.clear();
+    }
+
+    pub fn fault(&self, fault: Fault) {
+        self.inner.lock().unwrap().faults.push(fault);
+    }
+
+    pub fn break_next(&self) {
+        let _ = self.signs.send(Sign::Break);
+    }
+
+    pub fn bookmark(&self) {
+        let _ = self.signs.send(Sign::Bookmark);
+    }
+
+    /// What was asked for so far, as path and query.
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+/// Ends a runtime at once.
+struct End(Option<tokio::runtime::Runtime>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn place(object: &Value) -> (String, String) {
+    let plural = match object["kind"].as_str().unwrap() {
+        "Service" => "services",
+        "EndpointSlice" => "endpointslices",
+        "Node" => "nodes",
+        "Namespace" => "namespaces",
+        "ServiceCIDR" => "servicecidrs",
+        other => panic!("{other}"),
+    };
+    let name = object["metadata"]["name"].as_str().unwrap();
+    let key = object["metadata"]["namespace"].as_str().map_or(name.into(), |ns| format!("{ns}/{name}"));
+    (plural.into(), key)
+}
+
+/// Is an object selected?
+fn fits(object: &Value, query: &HashMap<String, String>) -> bool {
+    let labels = &object["metadata"]["labels"];
+    let label = query.get("labelSelector").is_none_or(|selector| match selector.strip_prefix('!') {
+        Some(key) => labels.get(key).is_none(),
+        None => selector.split_once('=').is_some_and(|(key, value)| labels[key] == value),
+    });
+    let field =
+        |path: &str| path.split('.').fold(object, |value, key| &value[key]).as_str().unwrap_or_default();
+    let fields = query.get("fieldSelector").is_none_or(|selector| match selector.split_once("!=") {
+        Some((path, value)) => field(path) != value,
+        None => selector.split_once('=').is_some_and(|(path, value)| field(path) == value),
+    });
+    label && fields
+}
+
+fn status(code: u16, wait: u32) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": format!("status {code}"),
+           "reason": "Test", "code": code, "details": {"retryAfterSeconds": wait}})
+}
+
+async fn answer(
+    State(fake): State<Fake>,
+    uri: Uri,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    let plural = uri.path().rsplit('/').next().unwrap().to_string();
+    let watches = query.get("watch").is_some_and(|w| w == "true" || w == "1");
+    let gone = {
+        let mut inner = fake.inner.lock().unwrap();
+        fake.requests.lock().unwrap().push(uri.to_string());
+        for fault in &mut inner.faults {
+            if let Fault::Refuse { plural: of, status: code, times, wait } = fault
+                && *of == plural
+                && *times > 0
+            {
+                *times -= 1;
+                let code = *code;
+                return (StatusCode::from_u16(code).unwrap(), Json(status(code, *wait))).into_response();
+            }
+        }
+        let from = query.get("resourceVersion").and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
+        let gone = watches && from < inner.compacted;
+        if gone && inner.faults.contains(&Fault::GoneAtOnce) {
+            return (StatusCode::GONE, Json(status(410, 0))).into_response();
+        }
+        gone
+    };
+    if !watches {
+        return list(&fake, &plural, &query);
+    }
+    if gone {
+        return format!("{}\n", json!({"type": "ERROR", "object": status(410, 0)})).into_response();
+    }
+    follow(fake, plural, query).into_response()
+}
+
+fn list(fake: &Fake, plural: &str, query: &HashMap<String, String>) -> Response {
+    let inner = fake.inner.lock().unwrap();
+    let limit = query.get("limit").and_then(|l| l.parse().ok()).unwrap_or(usize::MAX);
+    let (version, from) = match query.get("continue").and_then(|token| token.split_once(':')) {
+        Some((version, from)) => (version.parse().unwrap(), from.parse().unwrap()),
+        None => (inner.version, 0),
+    };
+    if version < inner.compacted {
+        return (StatusCode::GONE, Json(status(410, 0))).into_response();
+    }
+    let all = inner.objects.iter().filter(|((of, _), object)| of == plural && fits(object, query));
+    let all: Vec<&Value> = all.map(|(_, object)| object).collect();
+    let items: Vec<&Value> = all.iter().skip(from).take(limit).copied().collect();
+    let next = from + items.len();
+    let more = if next < all.len() { format!("{version}:{next}") } else { String::new() };
+    let metadata = json!({"resourceVersion": version.to_string(), "continue": more, "remainingItemCount": all.len() - next});
+    Json(json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items})).into_response()
+}
+
+/// What a watch is told of a change.
+fn event(
+    query: &HashMap<String, String>,
+    before: Option<&Value>,
+    after: Option<&Value>,
+    version: u64,
+) -> Option<Value> {
+    let was = before.filter(|object| fits(object, query));
+    let is = after.filter(|object| fits(object, query));
+    let (kind, object) = match (was, is) {
+        (None, Some(object)) => ("ADDED", object.clone()),
+        (Some(_), Some(object)) => ("MODIFIED", object.clone()),
+        (Some(object), None) => {
+            let mut object = object.clone();
+            object["metadata"]["resourceVersion"] = version.to_string().into();
+            ("DELETED", object)
+        }
+        (None, None) => return None,
+    };
+    Some(json!({"type": kind, "object": object}))
+}
+
+fn follow(fake: Fake, plural: String, query: HashMap<String, String>) -> Response {
+    struct Watching {
+        fake: Fake,
+        seen: u64,
+        changed: watch::Receiver<u64>,
+        signs: broadcast::Receiver<Sign>,
+        breaks: bool,
+        broken: bool,
+    }
+    let seen = query.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(0);
+    let (changed, signs) = (fake.changed.subscribe(), fake.signs.subscribe());
+    let watching = Watching { fake, seen, changed, signs, breaks: false, broken: false };
+    let events = stream::unfold(watching, move |mut w| {
+        let (plural, query) = (plural.clone(), query.clone());
+        async move {
+            if w.broken {
+                return Some((Err(io::Error::from(io::ErrorKind::ConnectionReset)), w));
+            }
+            loop {
+                while let Ok(sign) = w.signs.try_recv() {
+                    match sign {
+                        Sign::Break => w.breaks = true,
+                        Sign::Bookmark => return Some((Ok(bookmark(w.seen)), w)),
+                    }
+                }
+                w.changed.borrow_and_update();
+                let (mut text, seen) = {
+                    let inner = w.fake.inner.lock().unwrap();
+                    let new = inner.log.iter().filter(|(version, of, ..)| *version > w.seen && *of == plural);
+                    let events = new.filter_map(|(version, _, before, after)| {
+                        event(&query, before.as_ref(), after.as_ref(), *version)
+                    });
+                    (events.map(|event| format!("{event}\n")).collect::<String>(), inner.version)
+                };
+                w.seen = seen;
+                if text.is_empty() {
+                    tokio::select! {
+                        changed = w.changed.changed() => changed.ok()?,
+                        sign = w.signs.recv() => match sign.ok()? {
+                            Sign::Break => w.breaks = true,
+                            Sign::Bookmark => return Some((Ok(bookmark(w.seen)), w)),
+                        },
+                    }
+                    continue;
+                }
+                if w.breaks {
+                    text.truncate(text.len() / 2);
+                    w.broken = true;
+                }
+                return Some((Ok(Bytes::from(text)), w));
+            }
+        }
+    });
+    Body::from_stream(events).into_response()
+}
+
+fn bookmark(version: u64) -> Bytes {
+    let object =
+        json!({"kind": "Service", "apiVersion": "v1", "metadata": {"resourceVersion": version.to_string()}});
+    Bytes::from(format!("{}\n", json!({"type": "BOOKMARK", "object": object})))
+}
