@@ -71,6 +71,7 @@ impl Handle {
     /// Looks which interfaces and addresses the node has now, and does what follows.
     pub async fn look(&self) {
         let seen = Seen::look(&self.netlink).await;
+        self.shared.note_own(&seen);
         if self.shared.read().problems.contains_key("ways") {
             self.note_ways().await;
         }

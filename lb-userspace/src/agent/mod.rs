@@ -4,6 +4,7 @@
 //! config file, state file ─▶ Owner ─▶ maps, links          HUP ─▶ reload
 //! netlink ─▶ Seen ─▶ Owner::look                        TERM, INT ─▶ out; the datapath stays
 //! host's rules, routes ─▶ hints ─▶ State::warnings, every minute
+//! API server of Kubernetes ─▶ feed ─▶ Owner::follow_cluster
 //! health (a task a backend) ─▶ Owner::set_health      Owner::ramp, every second
 //! sweeper (thread) ─▶ census ─▶ Owner::collect             API, metrics ─▶ Handle ─▶ Owner
 //! sweeper, deadlines, API ─▶ Closer ─▶ sweep programs, both ends
@@ -20,6 +21,7 @@ pub mod events;
 mod explain;
 pub mod handle;
 mod hints;
+pub mod kubernetes;
 pub mod owner;
 mod reading;
 mod scrape;
@@ -127,7 +129,10 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     }
     let (netlink, changes) = interfaces::watch()?;
     let mut owner = Owner::new(shared.clone(), loaded, &pins)?;
-    owner.start(&Seen::look(&netlink).await, &pins)?;
+    let seen = Seen::look(&netlink).await;
+    owner.start(&seen, &pins)?;
+    shared.note_own(&seen);
+    shared.kubernetes.send_replace(config.kubernetes.clone());
     let handle = Handle::new(owner, netlink);
     handle.note_ways().await;
 
@@ -209,6 +214,8 @@ fn start(
     tasks.keep("host's rules", move |stopped| hints::run(shared.clone(), again.clone(), stopped));
     let sweeper = of();
     tasks.keep("sweeper", move |stopped| sweeping::run(sweeper.clone(), stopped));
+    let follower = of();
+    tasks.keep("Kubernetes", move |stopped| kubernetes::run(follower.clone(), stopped));
     let (keeper, signs) = (of(), Arc::new(Mutex::new(signs)));
     tasks.keep("upkeep", move |stopped| upkeep::run(keeper.clone(), signs.clone(), host.clone(), stopped));
 }

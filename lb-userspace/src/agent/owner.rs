@@ -5,6 +5,7 @@
 
 mod change;
 mod field;
+mod kubernetes;
 mod places;
 mod reload;
 mod start;
@@ -19,12 +20,12 @@ use std::{
 
 use lb_common::abi::{Backend, BackendId};
 
-use self::field::Field;
 pub use self::start::{Loaded, load};
+use self::{field::Field, kubernetes::ClusterSource};
 use super::shared::Shared;
 use crate::{
     datapath::{DatapathError, Maps, attach::Attachments, roles::Roles, sockets::Hooks},
-    model::ServiceSpec,
+    model::{Origin, ServiceSpec},
     reconcile::{
         Declared, Failure, Ground as _, Input, Known, Refused, collect, converge, enact, transition,
     },
@@ -41,6 +42,8 @@ pub struct Owner {
     pub runtime: Runtime,
     /// What each service of the file said when it was good.
     good: Good,
+    /// What a cluster says.
+    cluster: ClusterSource,
     /// Services of the file whose backends can't be reached as they are to be, and why.
     unreachable: BTreeMap<String, (Arc<ServiceSpec>, String)>,
     /// Conclusions about backends that the kernel refused to put into force.
@@ -72,7 +75,8 @@ impl Owner {
     /// All that is declared.
     fn declared(&self) -> Vec<Declared> {
         let mut notes = Vec::new();
-        let sources = Sources { file: &self.config.services, good: &self.good, runtime: &self.runtime };
+        let (file, cluster) = (&self.config.services, &self.cluster.specs);
+        let sources = Sources { file, good: &self.good, runtime: &self.runtime, cluster };
         let mut all = sources.all(&mut notes);
         all.iter_mut().for_each(|declared| self.mark(declared));
         let mut state = self.shared.write();
@@ -81,8 +85,11 @@ impl Owner {
         all
     }
 
-    /// Notes what can't be reached.
+    /// Notes what can't be reached, and what of a cluster's was good last.
     fn mark(&self, declared: &mut Declared) {
+        if declared.origin == Origin::Kubernetes {
+            declared.good = self.last_of_cluster(declared);
+        }
         if let Some((spec, error)) = self.unreachable.get(&declared.name)
             && self.config.services.iter().any(|s| s.spec.as_ref().is_ok_and(|now| Arc::ptr_eq(now, spec)))
         {

@@ -16,10 +16,11 @@ use lb_common::{
     expiry::Timeout,
 };
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use tokio::sync::watch;
 
-use super::events::Log;
 pub use super::state::State;
 use super::tasks::Fate;
+use super::{events::Log, kubernetes::ClusterState, seen::Seen};
 use crate::{
     api::types::{StatusView, WarningView},
     conntrack::{Census, Closer, Directory},
@@ -27,7 +28,9 @@ use crate::{
         Clock, DatapathError, Maps, clients::Clients, flows::FlowTables, object::Object, pin::PinDir,
         repin::Repin, sockets::SocketPins,
     },
+    model::OwnAddresses,
     observe::{Snapshot, metrics::Rows, views},
+    source::KubernetesSpec,
 };
 
 /// Something that follows from the state, and of which revision it is.
@@ -53,6 +56,12 @@ pub struct Shared {
     pub closer: Closer,
     /// One at a time writes the last good config.
     pub saving: Mutex<()>,
+    /// The cluster that is to be followed.
+    pub kubernetes: watch::Sender<Option<Arc<KubernetesSpec>>>,
+    /// What is known of it.
+    pub cluster: watch::Sender<Option<ClusterState>>,
+    /// The node's addresses.
+    pub own: watch::Sender<OwnAddresses>,
     /// What happens.
     pub log: Log,
     /// Clients in the affinity table, as of the last look.
@@ -96,6 +105,9 @@ impl Shared {
             snapshot: Mutex::default(),
             census: RwLock::default(),
             saving: Mutex::default(),
+            kubernetes: watch::channel(None).0,
+            cluster: watch::channel(None).0,
+            own: watch::channel(OwnAddresses::new()).0,
             log: Log::default(),
             bound: AtomicU64::default(),
             timed_out: Mutex::default(),
@@ -113,6 +125,18 @@ impl Shared {
                 .unwrap_or_default(),
             started: Instant::now(),
         })
+    }
+
+    /// Tells who follows the node's addresses.
+    pub fn note_own(&self, seen: &Seen) {
+        if seen.addresses.is_ok() {
+            let now = seen.own();
+            self.own.send_if_modified(|own| {
+                let new = *own != now;
+                *own = now;
+                new
+            });
+        }
     }
 
     /// Notes what became of a task: in the log, in the status and among the events.
@@ -231,6 +255,8 @@ impl Shared {
         let state = self.read();
         let mut problems = state.problems();
         problems.extend(state.sourceless());
+        let cluster = self.cluster.borrow();
+        problems.extend(cluster.as_ref().and_then(ClusterState::problem));
         if census.drift != 0 {
             problems.push(format!("accounting drift {}: report it, with the kernel's version", census.drift));
         }
@@ -257,6 +283,7 @@ impl Shared {
                 .chain(state.notes.iter().map(|text| note(text)))
                 .collect(),
             rejected: state.rejected.iter().map(views::rejected).collect(),
+            kubernetes: cluster.as_ref().map(ClusterState::view),
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 mod add;
 mod event;
+mod kubernetes;
 mod rejected;
 
 pub use add::{
@@ -14,6 +15,7 @@ pub use add::{
     ServiceDecl, Time, TimeoutsDecl,
 };
 pub use event::{EventQuery, EventView};
+pub use kubernetes::{KubernetesView, NoteView};
 pub use rejected::RejectedView;
 
 /// A service with its backends and counters.
@@ -304,6 +306,9 @@ pub struct StatusView {
     /// What is declared and not in force; each is among `problems` too.
     #[serde(default)]
     pub rejected: Vec<RejectedView>,
+    /// The Kubernetes cluster that is followed, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesView>,
 }
 
 /// Something of the host's that keeps packets from arriving.

@@ -4,7 +4,7 @@ use super::{
     Context, Failure,
     output::{Table, count, duration, or_dash, plural},
 };
-use crate::api::types::StatusView;
+use crate::api::types::{KubernetesView, StatusView};
 
 /// Is the datapath attached where it should be, and healthy?
 #[derive(Debug, clap::Args)]
@@ -49,6 +49,9 @@ fn text(s: &StatusView) -> String {
         s.accounting_drift,
         s.generation,
     );
+    if let Some(kubernetes) = &s.kubernetes {
+        text.push_str(&cluster(kubernetes));
+    }
     for problem in &s.problems {
         text.push_str(&format!("Problem:     {problem}\n"));
     }
@@ -71,3 +74,26 @@ fn text(s: &StatusView) -> String {
     }
     format!("{text}\n{table}")
 }
+
+fn cluster(k: &KubernetesView) -> String {
+    let server = k.server.as_deref().unwrap_or("no API server yet");
+    let synced = if k.synced { "synced" } else { "not synced: nothing is taken away" };
+    let services = plural(k.services, "Service");
+    let mut text = format!("Kubernetes:  {services}, node {}, {server}, {synced}\n", k.node);
+    for (kind, why) in &k.unseen {
+        text.push_str(&format!("Unseen:      {kind}: {why}\n"));
+    }
+    for note in k.notes.iter().take(NOTES) {
+        text.push_str(&format!(
+            "Note:        {} {}: {}: {}\n",
+            note.kind, note.object, note.reason, note.text
+        ));
+    }
+    if k.notes.len() > NOTES {
+        text.push_str(&format!("Note:        and {} more; see -o json\n", k.notes.len() - NOTES));
+    }
+    text
+}
+
+/// As many notes on objects are shown.
+const NOTES: usize = 20;

@@ -1,5 +1,6 @@
 //! The config file: TOML, unknown keys refused, everything checked before anything is touched.
 
+mod kubernetes;
 mod read;
 mod schema;
 mod split;
@@ -10,6 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 pub use self::{
+    kubernetes::KubernetesSpec,
     read::{guess, load, parse, read, text},
     schema::schema,
 };
@@ -230,6 +232,8 @@ pub struct Config {
     pub snat: SnatSpec,
     /// The node's own processes.
     pub sockets: SocketSpec,
+    /// The cluster that is followed, if any.
+    pub kubernetes: Option<Arc<KubernetesSpec>>,
     /// Which interfaces.
     pub interfaces: Vec<InterfaceRule>,
     /// What is declared, in the file's order.

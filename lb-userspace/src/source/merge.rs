@@ -20,10 +20,18 @@ pub struct Sources<'a> {
     pub good: &'a Good,
     /// What the command line said.
     pub runtime: &'a Runtime,
+    /// What a cluster says.
+    pub cluster: &'a Cluster,
 }
 
+/// Services of a cluster, by name.
+pub type Cluster = BTreeMap<String, Arc<ServiceSpec>>;
+
+/// Those of none.
+pub const NO_CLUSTER: &Cluster = &Cluster::new();
+
 impl Sources<'_> {
-    /// All services: those of the file in its order, then the command line's by name. Sentences on what was set aside go to `notes`.
+    /// All services: those of the file in its order, then the command line's by name, then a cluster's. Sentences on what was set aside go to `notes`.
     pub fn all(&self, notes: &mut Vec<String>) -> Vec<Declared> {
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
         let mut declared: Vec<Declared> = Vec::with_capacity(self.file.len() + self.runtime.services.len());
@@ -37,12 +45,24 @@ impl Sources<'_> {
                 Some(first) => twice(&mut declared[*first]),
             }
         }
-        let backends = self.runtime.backends.keys().filter(|name| !self.runtime.services.contains_key(*name));
-        for name in backends.filter(|name| !seen.contains_key(name.as_str())) {
+        let known =
+            |name: &String| self.runtime.services.contains_key(name) || self.cluster.contains_key(name);
+        for name in
+            self.runtime.backends.keys().filter(|name| !known(name) && !seen.contains_key(name.as_str()))
+        {
             notes.push(format!("service \"{name}\" is gone; the backends added to it wait for its return"));
         }
         for name in self.runtime.services.keys().filter(|name| !seen.contains_key(name.as_str())) {
             declared.extend(self.added(name, notes));
+        }
+        for (name, spec) in self.cluster {
+            if seen.contains_key(name.as_str()) || self.runtime.services.contains_key(name) {
+                notes.push(format!(
+                    "service \"{name}\" of Kubernetes is declared here too, which wins over it"
+                ));
+                continue;
+            }
+            declared.push(self.of_cluster(spec, notes));
         }
         declared
     }
@@ -50,7 +70,10 @@ impl Sources<'_> {
     /// One service; `None`: nobody declares it.
     pub fn one(&self, name: &str, notes: &mut Vec<String>) -> Option<Declared> {
         let mut found = self.file.iter().filter(|service| service.name == name);
-        let Some(first) = found.next() else { return self.added(name, notes) };
+        let Some(first) = found.next() else {
+            let cluster = || self.cluster.get(name).map(|spec| self.of_cluster(spec, &mut Vec::new()));
+            return self.added(name, notes).or_else(cluster);
+        };
         let mut declared = self.of_file(first, notes);
         if found.next().is_some() {
             twice(&mut declared);
@@ -87,6 +110,12 @@ impl Sources<'_> {
         Some(Declared { name: name.into(), origin: Origin::Cli, spec, good: None, aside })
     }
 
+    fn of_cluster(&self, spec: &Arc<ServiceSpec>, notes: &mut Vec<String>) -> Declared {
+        let mut aside = Vec::new();
+        let spec = self.with_added(spec, &mut aside, notes);
+        Declared { name: spec.name.clone(), origin: Origin::Kubernetes, spec: Ok(spec), good: None, aside }
+    }
+
     /// A service with the backends and drains that the command line added to it. Backends that it can't have go to `aside`.
     fn with_added(
         &self,
@@ -103,7 +132,8 @@ impl Sources<'_> {
         for (backend, added) in backends.into_iter().flatten() {
             if spec.backends.contains_key(backend) {
                 let note = format!(
-                    "backend {backend} of service \"{name}\" is declared by the config file, which wins over what was added"
+                    "backend {backend} of service \"{name}\" is declared by {}, which wins over what was added",
+                    spec.origin
                 );
                 if !notes.contains(&note) {
                     notes.push(note);
@@ -139,7 +169,8 @@ impl Sources<'_> {
 /// What a file would bring into force by itself, and what not.
 pub fn alone(config: &Config) -> (Desired, Vec<Rejection>) {
     let (good, runtime) = (Good::default(), Runtime::default());
-    let all = Sources { file: &config.services, good: &good, runtime: &runtime }.all(&mut Vec::new());
+    let all = Sources { file: &config.services, good: &good, runtime: &runtime, cluster: NO_CLUSTER }
+        .all(&mut Vec::new());
     settle(&all, &Default::default(), &OwnAddresses::new(), |_| true)
 }
 

@@ -1,4 +1,4 @@
-//! Where desired state comes from: the config file and what the command line added. Each source gives a whole state; neither
+//! Where desired state comes from: the config file, what the command line added, and a Kubernetes cluster. None of them
 //! knows of maps. A further source is a further file here and a line in `merge`.
 
 pub mod config;
@@ -10,7 +10,8 @@ pub mod recover;
 pub mod runtime;
 
 pub use config::{
-    Attach, Config, Fast, FileService, InterfaceRule, Reply, Role, SocketScope, SocketSpec, Variant,
+    Attach, Config, Fast, FileService, InterfaceRule, KubernetesSpec, Reply, Role, SocketScope, SocketSpec,
+    Variant,
 };
 pub use good::Good;
 pub use merge::Sources;

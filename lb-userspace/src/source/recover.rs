@@ -12,10 +12,13 @@ use lb_common::abi::{Algorithm, Forward, Guard, List, PoolBlock, Proto, Service,
 use super::{
     Good, Sources,
     decl::{AffinityDecl, BackendDecl, ForwardDecl, FrontendDecl, ServiceDecl, Time},
+    merge::NO_CLUSTER,
     runtime::{Runtime, RuntimeDrain},
 };
 use crate::{
-    model::{AdminState, AffinitySpec, ForwardKind, Forwarding, Origin, OwnAddresses, Scope, ServiceSpec},
+    model::{
+        AdminState, AffinitySpec, ForwardKind, Forwarding, Lists, Origin, OwnAddresses, Scope, ServiceSpec,
+    },
     reconcile::{Actual, ActualService},
 };
 
@@ -86,13 +89,31 @@ fn has_family(service: &ActualService, v6: bool) -> bool {
 /// A service that was recovered, as the file's.
 pub fn spec(runtime: &Runtime, name: &str) -> Option<ServiceSpec> {
     let good = Good::default();
-    let declared = Sources { file: &[], good: &good, runtime }.one(name, &mut Vec::new())?;
+    let declared =
+        Sources { file: &[], good: &good, runtime, cluster: NO_CLUSTER }.one(name, &mut Vec::new())?;
     let mut spec = ServiceSpec::clone(declared.spec.as_ref().ok()?);
     spec.origin = Origin::File;
     spec.backends.values_mut().for_each(|backend| {
         backend.origin = Origin::File;
         backend.admin = AdminState::Active;
     });
+    Some(spec)
+}
+
+/// A service that was recovered, as a cluster's: with the lists that its backends are on.
+pub fn of_cluster(runtime: &Runtime, name: &str, actual: &Actual) -> Option<ServiceSpec> {
+    let good = Good::default();
+    let sources = Sources { file: &[], good: &good, runtime, cluster: NO_CLUSTER };
+    let mut spec = ServiceSpec::clone(sources.one(name, &mut Vec::new())?.spec.as_ref().ok()?);
+    spec.origin = Origin::Kubernetes;
+    let ids = &actual.service(name)?.backends;
+    for (backend, spec) in &mut spec.backends {
+        spec.origin = Origin::Kubernetes;
+        let id = ids.get(backend)?;
+        let block = actual.block(id.block())?;
+        let on = |local| block.lists[List::new(spec.address.is_ipv6(), local).index()] & 1 << id.slot() != 0;
+        spec.lists = Some(Lists { all: on(false), local: on(true) });
+    }
     Some(spec)
 }
 

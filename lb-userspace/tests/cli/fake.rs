@@ -335,6 +335,7 @@ impl Control for Fake {
                 remedy: "sysctl -w net.ipv4.conf.eth1.rp_filter=2".into(),
             }],
             rejected: Vec::new(),
+            kubernetes: None,
         })
     }
     async fn stats(&self) -> Result<StatsView, ApiError> {

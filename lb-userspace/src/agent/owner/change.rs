@@ -26,7 +26,12 @@ impl Owner {
     pub fn change(&mut self, service: &str, runtime: Runtime) -> Result<(), ApiError> {
         let start = Instant::now();
         let mut notes = Vec::new();
-        let sources = Sources { file: &self.config.services, good: &self.good, runtime: &runtime };
+        let sources = Sources {
+            file: &self.config.services,
+            good: &self.good,
+            runtime: &runtime,
+            cluster: &self.cluster.specs,
+        };
         let mut declared = sources.one(service, &mut notes);
         if let Some(declared) = &mut declared {
             self.mark(declared);

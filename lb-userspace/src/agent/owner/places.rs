@@ -140,7 +140,7 @@ impl Owner {
 
     /// Do forwarded IPv4 packets have addresses of the node's as their source: requests by source NAT, or answers of services that are
     /// reached at such addresses?
-    fn sends_as_the_node(&self, state: &State) -> bool {
+    pub(super) fn sends_as_the_node(&self, state: &State) -> bool {
         let sources = state.sources.iter().any(|sources| sources.of_family(false).next().is_some());
         let as_it = |s: &Arc<ServiceSpec>| s.has_family(false) && (sources || s.is_on_node(&state.own));
         state.desired.services().values().any(as_it)

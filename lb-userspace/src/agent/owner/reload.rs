@@ -11,7 +11,7 @@ use crate::{
     agent::seen::{Hops, Seen},
     model::ServiceSpec,
     reconcile::{Declared, Input, Refused},
-    source::{Config, FileService, SourceError, Sources},
+    source::{Config, FileService, KubernetesSpec, SourceError, Sources},
 };
 
 /// As many services that have changed are looked at alone.
@@ -68,11 +68,15 @@ impl Owner {
             // Before the first packet that XDP leaves to TC.
             self.attach_for(seen, true);
         }
-        let entered = match config.snat == snat {
+        // Without a cluster, nothing is any cluster's.
+        let left = config.kubernetes.is_none() && self.config.kubernetes.is_some();
+        let cluster = left.then(|| std::mem::take(&mut self.cluster));
+        let entered = match config.snat == snat && !left {
             true => self.follow(&before),
             false => self.follow_all(seen),
         };
         if let Err(stopped) = entered {
+            self.cluster = cluster.unwrap_or_else(|| std::mem::take(&mut self.cluster));
             (self.config.services, self.config.snat, self.config.interfaces) = (before, snat, rules);
             (self.blind, self.unreachable) = (blind, unreachable);
             return Err(stopped.to_string());
@@ -82,6 +86,7 @@ impl Owner {
         tracing::info!(?took, "reconciled");
         self.note_settled(&config);
         self.config.head = config.head;
+        self.follow_other(config.kubernetes);
         self.shared.write().problems.remove("ways");
         Ok(())
     }
@@ -91,10 +96,12 @@ impl Owner {
         let now = self.config.services.clone();
         if let Some((changed, removed)) = few(before, &now) {
             let mut notes = Vec::new();
-            let sources = Sources { file: &now, good: &self.good, runtime: &self.runtime };
-            // Who goes from the file may be the command line's from now on.
-            let (left, removed): (Vec<&str>, Vec<&str>) =
-                removed.into_iter().partition(|name| self.runtime.services.contains_key(*name));
+            let cluster = &self.cluster.specs;
+            let sources = Sources { file: &now, good: &self.good, runtime: &self.runtime, cluster };
+            // Who goes from the file may be another's from now on.
+            let others =
+                |name: &&str| self.runtime.services.contains_key(*name) || cluster.contains_key(*name);
+            let (left, removed): (Vec<&str>, Vec<&str>) = removed.into_iter().partition(others);
             let of = |name: &&str| sources.one(name, &mut notes);
             let mut declared: Vec<Declared> = changed.iter().chain(&left).filter_map(of).collect();
             declared.iter_mut().for_each(|declared| self.mark(declared));
@@ -111,6 +118,16 @@ impl Owner {
     fn follow_all(&mut self, seen: &Seen) -> Result<(), Stopped> {
         let (all, own, sources) = (self.declared(), seen.own(), self.sources_due(seen));
         self.enter(Input::Declared { all: &all, own: &own, sources: Some(&sources) }, |_| Ok(()))
+    }
+
+    /// Follows a cluster as the file has it now.
+    fn follow_other(&mut self, kubernetes: Option<Arc<KubernetesSpec>>) {
+        self.config.kubernetes.clone_from(&kubernetes);
+        self.shared.kubernetes.send_if_modified(|followed| {
+            let new = *followed != kubernetes;
+            *followed = kubernetes;
+            new
+        });
     }
 
     /// Where the agent listens and keeps things is settled when it starts; says so of what has changed since.

@@ -13,7 +13,10 @@ use crate::{
     datapath::{DatapathError, Maps, attach::Attachments, pin::PinDir, roles::Roles, sockets::Hooks},
     model::ServiceSpec,
     reconcile::{Ground as _, Input, transition},
-    source::{Config, Good, Runtime, SourceError, Sources, config, recover, runtime::RuntimeDrain},
+    source::{
+        Config, Good, Runtime, SourceError, Sources, config, merge::NO_CLUSTER, recover,
+        runtime::RuntimeDrain,
+    },
 };
 
 /// What an agent starts from.
@@ -113,6 +116,7 @@ impl Owner {
             config,
             runtime: Runtime::default(),
             good,
+            cluster: super::ClusterSource::default(),
             unreachable: BTreeMap::new(),
             pending: BTreeMap::new(),
             maps,
@@ -166,7 +170,8 @@ impl Owner {
         let loaded = Runtime::load(&path);
         self.runtime = loaded.as_ref().cloned().unwrap_or_default();
         let state = self.shared.read();
-        let sources = Sources { file: &self.config.services, good: &self.good, runtime: &self.runtime };
+        let (file, cluster) = (&self.config.services, NO_CLUSTER);
+        let sources = Sources { file, good: &self.good, runtime: &self.runtime, cluster };
         let all = sources.all(&mut Vec::new());
         let spec = |d: &crate::reconcile::Declared| -> Option<Arc<ServiceSpec>> {
             d.spec.as_ref().ok().or(d.good.as_ref()).cloned()
@@ -175,6 +180,15 @@ impl Owner {
         let known = known.iter().map(|spec| (spec.name.as_str(), spec.as_ref())).collect();
         let mut found = recover::runtime(state.actual(), &own, &known, &RuntimeDrain::begin(None));
         drop(state);
+        if let Some(kubernetes) = self.config.kubernetes.clone() {
+            self.recover_cluster(&kubernetes, &own, &mut found);
+        }
+        let sources = Sources {
+            file: &self.config.services,
+            good: &self.good,
+            runtime: &self.runtime,
+            cluster: NO_CLUSTER,
+        };
         // Services that the file has, or may have.
         let names = sources.names();
         let of_file = |name: &String| names.contains(name.as_str()) || self.blind && loaded.is_ok();

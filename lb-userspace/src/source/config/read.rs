@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Attach, Config, Fast, FileService, InterfaceRule, Reply, Role, SocketSpec,
+    kubernetes::RawKubernetes,
     split::{Part, split},
 };
 use crate::{
@@ -30,6 +31,8 @@ pub(super) struct Raw {
     snat: RawSnat,
     /// The node's own processes.
     sockets: SocketSpec,
+    /// The cluster that is followed; left out: none.
+    kubernetes: Option<RawKubernetes>,
     /// Where programs are attached.
     interface: Vec<RawInterface>,
     /// Services.
@@ -184,6 +187,7 @@ pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, So
     let interfaces = rules(raw.interface, path)?;
     let model = |error| SourceError::Model { path: path.into(), error };
     let snat = SnatSpec::parse(&raw.snat.addresses, raw.snat.ports.as_deref()).map_err(model)?;
+    let kubernetes = raw.kubernetes.map(RawKubernetes::checked).transpose().map_err(value)?.map(Arc::new);
     let mut broken = None;
     let inline: Vec<String> = raw.service.into_iter().map(written).collect();
     let inline = inline.iter().map(|text| Part { line: 0, text });
@@ -209,6 +213,7 @@ pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, So
         max_clients,
         snat,
         sockets: raw.sockets,
+        kubernetes,
         interfaces,
         services: Arc::new(services),
         head: head.into(),

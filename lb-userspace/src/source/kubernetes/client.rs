@@ -31,6 +31,21 @@ pub struct Access {
     pub servers: Vec<String>,
 }
 
+impl Access {
+    /// The addresses.
+    ///
+    /// # Errors
+    /// One isn't an address.
+    pub fn check(&self) -> Result<Vec<Uri>, AccessError> {
+        let read = |text: &String| {
+            let uri = text.parse::<Uri>().ok();
+            let uri = uri.filter(|u| u.host().is_some() && matches!(u.scheme_str(), Some("https" | "http")));
+            uri.ok_or_else(|| AccessError::Server { text: text.clone() })
+        };
+        self.servers.iter().map(read).collect()
+    }
+}
+
 /// Why there is no way.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message is the documentation of each variant and names its fields")]
@@ -83,14 +98,7 @@ impl Servers {
         config.connect_timeout = Some(CONNECT);
         // Watches see to that themselves, and the next address is to be tried.
         config.default_retry = false;
-        let mut list = Vec::new();
-        for text in &access.servers {
-            let uri = text
-                .parse::<Uri>()
-                .ok()
-                .filter(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("https" | "http")));
-            list.push(uri.ok_or_else(|| AccessError::Server { text: text.clone() })?);
-        }
+        let mut list = access.check()?;
         if list.is_empty() {
             list.push(config.cluster_url.clone());
         }

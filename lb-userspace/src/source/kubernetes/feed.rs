@@ -1,6 +1,6 @@
 //! From watches to changes: one task that knows the cluster, and hands on what follows as soon as it may.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -22,6 +22,8 @@ const LESS: Duration = Duration::from_millis(100);
 const GATHER: Duration = Duration::from_millis(2);
 /// How long the own Node is waited for.
 const NODE: Duration = Duration::from_secs(30);
+/// How soon the first list is saved.
+const FIRST: Duration = Duration::from_secs(1);
 /// How often the list is saved while it changes.
 const SAVE: Duration = Duration::from_secs(30);
 /// Events that may wait to be looked at.
@@ -46,7 +48,7 @@ impl Wanted {
 }
 
 /// What comes out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Change {
     /// What has changed.
     pub delta: Delta,
@@ -61,25 +63,38 @@ pub struct Change {
     pub without_local: [usize; 2],
     /// Is the node to stay? `None`: it isn't known.
     pub node_stays: Option<bool>,
+    /// How many Services are followed.
+    pub services: usize,
 }
 
-/// What is going on.
+/// How it is going.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct FeedStatus {
     /// Which address of the API server is in use.
     pub server: String,
     /// Has everything been listed once?
     pub synced: bool,
     /// Kinds that can't be seen now, and why.
-    pub unseen: std::collections::BTreeMap<&'static str, String>,
+    pub unseen: BTreeMap<&'static str, String>,
+}
+
+impl FeedStatus {
+    /// What is wrong, in a sentence. Kinds that can be done without aren't.
+    pub fn problem(&self) -> Option<String> {
+        let needed = |kind: &&str| !matches!(*kind, "ServiceCIDR" | "Namespace");
+        let (kind, why) = self.unseen.iter().find(|(kind, _)| needed(kind))?;
+        Some(format!(
+            "Kubernetes: the API server doesn't tell of {kind}s, what was known stays in force: {why}"
+        ))
+    }
 }
 
 /// The other end of a feed.
 pub struct Feed {
     /// What comes out, in its order.
     pub changes: mpsc::Receiver<Change>,
-    /// What is going on.
-    pub standing: watch::Receiver<Standing>,
+    /// How it is going.
+    pub status: watch::Receiver<FeedStatus>,
 }
 
 /// Begins to follow. `own`: the node's addresses. The task ends when nobody listens any more.
@@ -89,8 +104,8 @@ pub fn start(
     own: watch::Receiver<OwnAddresses>,
 ) -> (Feed, impl Future<Output = ()>) {
     let (out, changes) = mpsc::channel(1);
-    let (tell, standing) = watch::channel(Standing::default());
-    (Feed { changes, standing }, run(servers, wanted, own, out, tell))
+    let (tell, status) = watch::channel(FeedStatus::default());
+    (Feed { changes, status }, run(servers, wanted, own, out, tell))
 }
 
 async fn run(
@@ -98,7 +113,7 @@ async fn run(
     wanted: Wanted,
     own: watch::Receiver<OwnAddresses>,
     out: mpsc::Sender<Change>,
-    tell: watch::Sender<Standing>,
+    tell: watch::Sender<FeedStatus>,
 ) {
     let (to, told) = mpsc::channel(QUEUE);
     let client = match servers.client() {
@@ -132,7 +147,7 @@ struct Feeding {
     own: watch::Receiver<OwnAddresses>,
     told: mpsc::Receiver<Told>,
     out: mpsc::Sender<Change>,
-    tell: watch::Sender<Standing>,
+    tell: watch::Sender<FeedStatus>,
     /// Has the server told of all there is?
     synced: bool,
     /// Has something changed since the list was saved?
@@ -183,8 +198,11 @@ impl Feeding {
             let now = Instant::now();
             if !self.synced && self.state.cache.is_listed() {
                 self.synced = true;
-                (patience, due) = (None, Some(now));
-                self.tell.send_modify(|standing| standing.synced = true);
+                // What wasn't in the last list is known by now, too.
+                self.state.begin_again();
+                (patience, due, save) = (None, Some(now), now + FIRST);
+                let server = self.servers.current().to_string();
+                self.tell.send_modify(|status| (status.synced, status.server) = (true, server));
             }
             due = match (self.is_due(), self.state.cache.dirty().is_urgent()) {
                 (false, _) => due.filter(|_| self.synced && due.is_some_and(|at| at <= now)),
@@ -222,14 +240,14 @@ impl Feeding {
                     "Namespace" if optional => cache.namespaces.give_up(),
                     _ => {}
                 }
-                self.tell.send_if_modified(|standing| {
-                    let new = standing.unseen.get(kind) != Some(&error);
+                self.tell.send_if_modified(|status| {
+                    let new = status.unseen.get(kind) != Some(&error);
                     if new {
                         tracing::warn!(
                             kind,
                             "the API server doesn't tell, what was known stays in force: {error}"
                         );
-                        standing.unseen.insert(kind, error);
+                        status.unseen.insert(kind, error);
                     }
                     new
                 });
@@ -237,9 +255,9 @@ impl Feeding {
             Told::Seen { kind } => {
                 tracing::info!(kind, "the API server tells again");
                 let server = self.servers.current().to_string();
-                self.tell.send_modify(|standing| {
-                    standing.unseen.remove(kind);
-                    standing.server = server;
+                self.tell.send_modify(|status| {
+                    status.unseen.remove(kind);
+                    status.server = server;
                 });
             }
         }
@@ -260,6 +278,7 @@ impl Feeding {
             health: Arc::new(health),
             without_local: self.state.without_local(),
             node_stays: cache.nodes.get(cache.me()).map(|node| node.stays),
+            services: cache.services.len(),
         };
         self.out.send(change).await.is_ok()
     }

@@ -1,8 +1,9 @@
 //! The last list, on disk: for a start when no API server is there. Replaced whole.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -10,12 +11,41 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    Options, State,
     cache::{Cache, Kind, Words},
     node::Node,
     record::{Service, Slice},
     zones::Zones,
 };
-use crate::source::runtime::replace;
+use crate::{
+    model::{OwnAddresses, ServiceSpec, uptime},
+    source::runtime::replace,
+};
+
+/// Where it is kept.
+pub fn path(state_file: &Path) -> PathBuf {
+    state_file.with_file_name("kubernetes.json")
+}
+
+/// Services of ours, by name, that follow from the list, if it is of this node.
+///
+/// # Errors
+/// It is there and can't be used.
+pub fn specs(
+    path: &Path,
+    node: &str,
+    options: &Options,
+    own: &OwnAddresses,
+) -> Result<BTreeMap<String, Arc<ServiceSpec>>, String> {
+    let Some(saved) = Saved::load(path)?.filter(|saved| saved.node == node) else {
+        return Ok(BTreeMap::new());
+    };
+    let mut state = State::new(node, options.clone());
+    state.set_own(own);
+    saved.restore(&mut state.cache);
+    state.follow(uptime::now());
+    Ok(state.specs().map(|spec| (spec.name.clone(), spec.clone())).collect())
+}
 
 /// Version of the file's form.
 const VERSION: u32 = 1;

@@ -73,6 +73,13 @@ impl State {
         }
     }
 
+    /// What follows is to be told of as if nothing had been told yet.
+    pub fn begin_again(&mut self) {
+        self.kept.clear();
+        self.started = false;
+        self.cache.touch();
+    }
+
     /// Takes what the operator says now.
     pub fn set_options(&mut self, options: Options) {
         if self.options != options {

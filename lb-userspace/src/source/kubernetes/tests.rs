@@ -1,6 +1,5 @@
 mod affinity;
 mod endpoints;
-mod fake;
 mod faults;
 mod machine;
 mod options;
@@ -9,7 +8,7 @@ mod services;
 
 use std::{fmt::Write as _, time::Duration};
 
-use serde::Deserialize;
+pub use fake_apiserver::objects;
 use serde_yaml_ng::Value;
 
 use super::{Delta, Event, Options, State};
@@ -24,19 +23,6 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.1}, {type: InternalIP, 
 
 pub fn own() -> OwnAddresses {
     ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(|a| a.parse().unwrap()).into()
-}
-
-/// What is said in one piece of YAML: objects, a document each or a list.
-pub fn objects(yaml: &str) -> Vec<Value> {
-    let mut all = Vec::new();
-    for document in serde_yaml_ng::Deserializer::from_str(yaml) {
-        match Value::deserialize(document).unwrap_or_else(|e| panic!("{e}: {yaml}")) {
-            Value::Sequence(list) => all.extend(list),
-            Value::Null => {}
-            one => all.push(one),
-        }
-    }
-    all
 }
 
 /// What happens to an object.

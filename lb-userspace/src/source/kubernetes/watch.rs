@@ -224,7 +224,7 @@ async fn follow<T: Object>(client: Client, config: Config, told: mpsc::Sender<To
             let after = after(&error);
             let optional = T::OPTIONAL && matches!(after, After::Refused);
             unseen = true;
-            if told.send(Told::Unseen { kind: T::KIND, optional, error: error.to_string() }).await.is_err() {
+            if told.send(Told::Unseen { kind: T::KIND, optional, error: whole(&error) }).await.is_err() {
                 return;
             }
             match after {
@@ -238,6 +238,20 @@ async fn follow<T: Object>(client: Client, config: Config, told: mpsc::Sender<To
             }
         }
     }
+}
+
+/// An error with what is behind it, as far as that says something new.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut behind = error.source();
+    while let Some(error) = behind {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        behind = error.source();
+    }
+    text
 }
 
 fn read<T>(event: watcher::Event<Watched<T>>) -> Event<T> {

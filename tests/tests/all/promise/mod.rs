@@ -17,6 +17,7 @@ mod health;
 mod host;
 mod hostrules;
 mod itself;
+mod kubernetes;
 mod lifecycle;
 mod matrix;
 mod million;

@@ -12,6 +12,7 @@ use crate::{
     source::{
         Config, FileService, Good, Runtime, Sources, config,
         decl::{BackendDecl, ServiceDecl},
+        merge::NO_CLUSTER,
         runtime::RuntimeDrain,
     },
 };
@@ -146,7 +147,7 @@ impl Machine {
     }
 
     fn sources(&self) -> Sources<'_> {
-        Sources { file: &self.file.services, good: &self.good, runtime: &self.runtime }
+        Sources { file: &self.file.services, good: &self.good, runtime: &self.runtime, cluster: NO_CLUSTER }
     }
 
     /// Nothing is said if it went well, or wasn't to be.
@@ -226,7 +227,8 @@ impl Machine {
     }
 
     fn ask(&mut self, service: &str, runtime: Runtime) -> Option<String> {
-        let sources = Sources { file: &self.file.services, good: &self.good, runtime: &runtime };
+        let sources =
+            Sources { file: &self.file.services, good: &self.good, runtime: &runtime, cluster: NO_CLUSTER };
         let declared = sources.one(service, &mut Vec::new());
         let failed = self.enter(Input::Asked { name: service, declared: declared.as_ref() });
         if failed.is_none() {

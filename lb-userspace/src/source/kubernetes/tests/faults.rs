@@ -2,17 +2,14 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use fake_apiserver::{Fake, Fault};
 use kube::Config;
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
 };
 
-use super::{
-    NODE,
-    fake::{Fake, Fault},
-    own, show,
-};
+use super::{NODE, own, show};
 use crate::{
     model::ServiceSpec,
     source::kubernetes::{
@@ -25,18 +22,6 @@ use crate::{
 
 /// Whatever is awaited comes much sooner.
 const LONG: Duration = Duration::from_secs(20);
-
-/// Tries until there is something.
-pub async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = attempt().await {
-            return found;
-        }
-        assert!(start.elapsed() < LONG, "it doesn't come");
-        tokio::task::yield_now().await;
-    }
-}
 
 /// What an agent would have by what it was told.
 struct View {
@@ -67,6 +52,11 @@ impl View {
 
     async fn next(&mut self) {
         let change = timeout(LONG, self.feed.changes.recv()).await.expect("a change").expect("a feed");
+        if change.synced && change.delta.first {
+            let all: Vec<&String> = change.delta.changed.iter().map(|spec| &spec.name).collect();
+            self.removed.extend(self.specs.keys().filter(|name| !all.contains(name)).cloned());
+            self.specs.retain(|name, _| all.contains(&name));
+        }
         for spec in &change.delta.changed {
             self.specs.insert(spec.name.clone(), spec.clone());
         }
@@ -130,7 +120,7 @@ fn slice(name: &str, service: &str, endpoints: &str, more: &str) -> String {
 }
 
 async fn two_services() -> Fake {
-    let fake = Fake::start().await;
+    let fake = Fake::start();
     fake.apply(NODE);
     fake.apply(&(service("a", "10.96.0.1", "") + &service("b", "10.96.0.2", "")));
     fake.apply(&(slice("a-1", "a", "10.1.0.1 10.1.0.2", "") + &slice("b-1", "b", "10.1.0.3", "")));
@@ -155,13 +145,13 @@ async fn changes_are_followed() {
     fake.bookmark();
     fake.apply(&service("e", "10.96.0.5", ""));
     view.until("one after a bookmark", |v| v.names() == ["d/a", "d/c", "d/e"]).await;
-    assert_eq!(view.feed.standing.borrow().unseen, BTreeMap::new());
+    assert_eq!(view.feed.status.borrow().unseen, BTreeMap::new());
     view.end().await;
 }
 
 #[tokio::test]
 async fn long_lists_come_by_pages() {
-    let fake = Fake::start().await;
+    let fake = Fake::start();
     fake.apply(NODE);
     let all: String = (0..1100)
         .map(|i| service(&format!("s{i}"), &format!("10.96.{}.{}", i / 250, i % 250 + 1), ""))
@@ -178,9 +168,9 @@ async fn long_lists_come_by_pages() {
     // The list is too old in the middle of it: it is begun anew.
     fake.fault(Fault::Refuse { plural: "services", status: 410, times: 1, wait: 0 });
     fake.compact();
-    fake.stop().await;
+    fake.stop();
     fake.delete("services", "d/s7");
-    fake.restart().await;
+    fake.restart();
     view.until("one gone", |v| v.specs.len() == 1099).await;
     assert_eq!(view.removed, ["d/s7"]);
 }
@@ -225,13 +215,13 @@ async fn what_was_missed_is_made_up_for() {
         let mut view = View::of(servers(&[fake.at]));
         view.next().await;
         // Down; meanwhile much changes, and the history is forgotten.
-        fake.stop().await;
+        fake.stop();
         fake.delete("services", "d/b");
         fake.delete("endpointslices", "d/b-1");
         fake.apply(&(service("c", "10.96.0.3", "") + &slice("a-1", "a", "10.1.0.2 10.1.0.4", "")));
         fake.compact();
         let back = Instant::now();
-        fake.restart().await;
+        fake.restart();
         view.until("all", |v| v.names() == ["d/a", "d/c"] && v.has("10.1.0.4")).await;
         assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
         assert_eq!(view.removed, ["d/b"], "nothing else ever went");
@@ -263,7 +253,7 @@ async fn a_server_that_is_busy_is_asked_again() {
     assert_eq!(view.names(), ["d/a", "d/b"]);
     let lists = fake.requests().iter().filter(|r| r.contains("/services?") && !r.contains("watch")).count();
     assert_eq!(lists, 3);
-    view.until("all is seen", |v| v.feed.standing.borrow().unseen.is_empty()).await;
+    view.until("all is seen", |v| v.feed.status.borrow().unseen.is_empty()).await;
 }
 
 #[tokio::test]
@@ -274,26 +264,26 @@ async fn w3_what_can_be_done_without_keeps_nobody() {
     let mut view = View::of(servers(&[fake.at]));
     view.next().await;
     assert_eq!(view.names(), ["d/a", "d/b"]);
-    let unseen: Vec<_> = view.feed.standing.borrow().unseen.keys().copied().collect();
+    let unseen: Vec<_> = view.feed.status.borrow().unseen.keys().copied().collect();
     assert_eq!(unseen, ["Namespace", "ServiceCIDR"]);
 }
 
 #[tokio::test]
 async fn the_next_address_is_tried() {
     let first = two_services().await;
-    let second = first.beside().await;
+    let second = first.beside();
     let servers = servers(&[first.at, second.at]);
     let mut view = View::of(servers.clone());
     view.next().await;
     assert_eq!(second.requests(), Vec::<String>::new());
-    first.stop().await;
+    first.stop();
     second.apply(&service("c", "10.96.0.3", ""));
     view.until("the other's", |v| v.names() == ["d/a", "d/b", "d/c"]).await;
     assert_eq!(servers.current().to_string(), format!("http://{}/", second.at));
     assert_eq!(view.removed, Vec::<String>::new());
     // And back again, when that one goes.
-    second.stop().await;
-    first.restart().await;
+    second.stop();
+    first.restart();
     first.apply(&service("e", "10.96.0.5", ""));
     view.until("the first one's", |v| v.names() == ["d/a", "d/b", "d/c", "d/e"]).await;
 }
@@ -305,21 +295,21 @@ async fn a_start_without_a_server_has_the_last_list() {
     view.next().await;
     let before = view.shown();
     let dir = view.end().await;
-    fake.stop().await;
+    fake.stop();
     let mut view = View::with(servers(&[fake.at]), None, dir, Duration::ZERO);
     view.next().await;
     let first = view.last.as_ref().unwrap();
     assert!(first.delta.first && !first.synced, "others may be there that the list lacks");
     assert_eq!(view.shown(), before);
     fake.delete("services", "d/b");
-    fake.restart().await;
+    fake.restart();
     view.until("what is so by now", |v| v.last.as_ref().unwrap().synced).await;
     assert_eq!(view.removed, ["d/b"]);
     let dir = view.end().await;
     // Another node's list, and one that is torn, are none.
     let path = dir.path().join("kubernetes.json");
     let text = std::fs::read_to_string(&path).unwrap();
-    fake.stop().await;
+    fake.stop();
     for bad in [
         text.replace("\"node\":\"me\"", "\"node\":\"you\""),
         text[..text.len() / 2].into(),
@@ -330,16 +320,16 @@ async fn a_start_without_a_server_has_the_last_list() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("kubernetes.json"), &bad).unwrap();
         let mut view = View::with(servers(&[fake.at]), None, dir, Duration::ZERO);
-        fake.restart().await;
+        fake.restart();
         view.next().await;
         assert!(view.last.as_ref().unwrap().synced);
-        fake.stop().await;
+        fake.stop();
     }
 }
 
 #[tokio::test]
 async fn n5_the_nodes_addresses_are_followed() {
-    let fake = Fake::start().await;
+    let fake = Fake::start();
     fake.apply(NODE);
     fake.apply("{kind: Service, metadata: {namespace: d, name: a}, spec: {type: NodePort, clusterIP: 10.96.0.1, ports: [{port: 80, nodePort: 30080}]}}");
     let mut view = View::of(servers(&[fake.at]));

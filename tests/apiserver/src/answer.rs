@@ -1,15 +1,9 @@
-//! An API server of our own: lists with limit and continue, watches with bookmarks, selectors, old versions; and
-//! whatever can go wrong with it.
+//! What is answered: lists, watches, refusals.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, io};
 
 use axum::{
-    Json, Router,
+    Json,
     body::{Body, Bytes},
     extract::{Query, State},
     http::{StatusCode, Uri},
@@ -17,190 +11,9 @@ use axum::{
 };
 use futures::stream;
 use serde_json::{Value, json};
-use tokio::{
-    net::TcpListener,
-    sync::{broadcast, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{broadcast, watch};
 
-/// What goes wrong.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Fault {
-    /// The next so many requests for a kind get this status, and are told to wait so many seconds.
-    Refuse { plural: &'static str, status: u16, times: usize, wait: u32 },
-    /// Watches from an old version are told so by the answer, instead of by an event.
-    GoneAtOnce,
-}
-
-#[derive(Default)]
-struct Inner {
-    version: u64,
-    /// What came before isn't known any more.
-    compacted: u64,
-    objects: BTreeMap<(String, String), Value>,
-    /// Version, kind, before, after.
-    log: Vec<(u64, String, Option<Value>, Option<Value>)>,
-    faults: Vec<Fault>,
-}
-
-/// What open watches are told besides.
-#[derive(Clone, Copy)]
-enum Sign {
-    /// The next event of a kind breaks off in its middle, and the connection with it.
-    Break,
-    Bookmark,
-}
-
-/// See the module.
-#[derive(Clone)]
-pub struct Fake {
-    inner: Arc<Mutex<Inner>>,
-    changed: watch::Sender<u64>,
-    signs: broadcast::Sender<Sign>,
-    pub at: SocketAddr,
-    task: Arc<Mutex<Option<JoinHandle<()>>>>,
-    requests: Arc<Mutex<Vec<String>>>,
-}
-
-impl Fake {
-    pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let fake = Self {
-            inner: Arc::new(Mutex::new(Inner { version: 10, ..Inner::default() })),
-            changed: watch::channel(0).0,
-            signs: broadcast::channel(16).0,
-            at: listener.local_addr().unwrap(),
-            task: Arc::default(),
-            requests: Arc::default(),
-        };
-        fake.serve(listener);
-        fake
-    }
-
-    /// Another server of the same cluster.
-    pub async fn beside(&self) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let at = listener.local_addr().unwrap();
-        let fake = Self { at, task: Arc::default(), requests: Arc::default(), ..self.clone() };
-        fake.serve(listener);
-        fake
-    }
-
-    fn serve(&self, listener: TcpListener) {
-        let router = Router::new().fallback(answer).with_state(self.clone());
-        // A runtime of its own: with it all its connections go.
-        let task = tokio::spawn(async move {
-            let runtime =
-                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-            let listener = listener.into_std().unwrap();
-            let served = runtime.spawn(async move {
-                let listener = TcpListener::from_std(listener).unwrap();
-                axum::serve(listener, router).await.unwrap();
-            });
-            let _end = End(Some(runtime));
-            let _ = served.await;
-        });
-        *self.task.lock().unwrap() = Some(task);
-    }
-
-    /// It is gone, with all connections.
-    pub async fn stop(&self) {
-        let task = self.task.lock().unwrap().take();
-        if let Some(task) = task {
-            task.abort();
-            let _ = task.await;
-        }
-    }
-
-    /// It is back.
-    pub async fn restart(&self) {
-        let listener = super::faults::eventually(async || TcpListener::bind(self.at).await.ok()).await;
-        self.serve(listener);
-    }
-
-    /// Puts objects, given as YAML.
-    pub fn apply(&self, yaml: &str) {
-        for object in super::objects(yaml) {
-            let object = serde_json::to_value(&object).unwrap();
-            let (plural, key) = place(&object);
-            self.put(plural, key, Some(object));
-        }
-    }
-
-    pub fn delete(&self, plural: &str, key: &str) {
-        self.put(plural.into(), key.into(), None);
-    }
-
-    fn put(&self, plural: String, key: String, object: Option<Value>) {
-        let mut inner = self.inner.lock().unwrap();
-        inner.version += 1;
-        let version = inner.version;
-        let place = (plural.clone(), key);
-        let before = inner.objects.remove(&place);
-        let after = object.map(|mut object| {
-            object["metadata"]["resourceVersion"] = version.to_string().into();
-            // What nobody reads.
-            object["metadata"]["managedFields"] = json!([{"manager": "x", "fieldsV1": {"f:spec": {}}}]);
-            object
-        });
-        if let Some(object) = &after {
-            inner.objects.insert(place, object.clone());
-        }
-        inner.log.push((version, plural, before, after));
-        drop(inner);
-        self.changed.send_replace(version);
-    }
-
-    /// Forgets what came before now.
-    pub fn compact(&self) {
-        let mut inner = self.inner.lock().unwrap();
-        inner.version += 1;
-        inner.compacted = inner.version;
-        inner.log.clear();
-    }
-
-    pub fn fault(&self, fault: Fault) {
-        self.inner.lock().unwrap().faults.push(fault);
-    }
-
-    pub fn break_next(&self) {
-        let _ = self.signs.send(Sign::Break);
-    }
-
-    pub fn bookmark(&self) {
-        let _ = self.signs.send(Sign::Bookmark);
-    }
-
-    /// What was asked for so far, as path and query.
-    pub fn requests(&self) -> Vec<String> {
-        self.requests.lock().unwrap().clone()
-    }
-}
-
-/// Ends a runtime at once.
-struct End(Option<tokio::runtime::Runtime>);
-
-impl Drop for End {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-fn place(object: &Value) -> (String, String) {
-    let plural = match object["kind"].as_str().unwrap() {
-        "Service" => "services",
-        "EndpointSlice" => "endpointslices",
-        "Node" => "nodes",
-        "Namespace" => "namespaces",
-        "ServiceCIDR" => "servicecidrs",
-        other => panic!("{other}"),
-    };
-    let name = object["metadata"]["name"].as_str().unwrap();
-    let key = object["metadata"]["namespace"].as_str().map_or(name.into(), |ns| format!("{ns}/{name}"));
-    (plural.into(), key)
-}
+use super::{Fake, Fault, Sign};
 
 /// Is an object selected?
 fn fits(object: &Value, query: &HashMap<String, String>) -> bool {
@@ -223,7 +36,7 @@ fn status(code: u16, wait: u32) -> Value {
            "reason": "Test", "code": code, "details": {"retryAfterSeconds": wait}})
 }
 
-async fn answer(
+pub async fn answer(
     State(fake): State<Fake>,
     uri: Uri,
     Query(query): Query<HashMap<String, String>>,

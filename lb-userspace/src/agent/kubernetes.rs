@@ -1,0 +1,253 @@
+//! Follows a cluster: what its API server tells goes to the owner, as long as the config file has it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{down, handle::Handle, seen::Seen, shared::Shared, trim};
+use crate::{
+    api::types::{KubernetesView, NoteView},
+    source::{
+        KubernetesSpec,
+        kubernetes::{
+            client::Servers,
+            feed::{self, Change, Feed, FeedStatus, Wanted},
+            note::Note,
+            saved,
+            translate::HealthPort,
+            watch::Selection,
+        },
+    },
+};
+
+/// How long after one that has ended the next feed is started, and what the kernel refused is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long the last list may take to be saved when the agent ends.
+const SAVE: Duration = Duration::from_millis(1_500);
+
+/// What is known of the cluster now.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterState {
+    /// The own Node.
+    pub node: String,
+    /// How it goes with the API server.
+    pub status: FeedStatus,
+    /// Services that are followed.
+    pub services: usize,
+    /// What is said of objects.
+    pub notes: Arc<Vec<Note>>,
+    /// Where load balancers ask for endpoints of this node, by Service.
+    pub health: Arc<Vec<(Arc<str>, HealthPort)>>,
+    /// Ports that drop clients for want of an endpoint on this node: those of the cluster, those from outside.
+    pub without_local: [usize; 2],
+    /// Is the node to stay? `None`: it isn't known.
+    pub node_stays: Option<bool>,
+    /// Since when a change isn't in force; `None`: all are.
+    pub waits_since: Option<Instant>,
+}
+
+impl ClusterState {
+    /// What is wrong, a sentence each.
+    pub fn problem(&self) -> Option<String> {
+        let listed =
+            || "Kubernetes: the API server hasn't told of all there is yet; what was in force stays".into();
+        self.status.problem().or_else(|| (!self.status.synced).then(listed))
+    }
+
+    /// For the API.
+    pub fn view(&self) -> KubernetesView {
+        let text = |text: &str| text.to_string();
+        let note = |note: &Note| NoteView {
+            kind: note.kind.into(),
+            object: text(&note.object),
+            reason: note.reason.name().into(),
+            text: note.text.clone(),
+        };
+        KubernetesView {
+            node: self.node.clone(),
+            server: Some(self.status.server.clone()).filter(|server| !server.is_empty()),
+            synced: self.status.synced,
+            services: self.services as u64,
+            unseen: self.status.unseen.iter().map(|(kind, why)| (text(kind), why.clone())).collect(),
+            notes: self.notes.iter().map(note).collect(),
+        }
+    }
+}
+
+/// Goes on until told to stop.
+pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
+    let mut wanted = handle.shared.kubernetes.subscribe();
+    let stop = down(stopped);
+    tokio::pin!(stop);
+    loop {
+        let followed = wanted.borrow_and_update().clone();
+        let (end, ended) = watch::channel(false);
+        let work = follow(&handle, followed.as_deref(), ended);
+        tokio::pin!(work);
+        tokio::select! {
+            () = &mut stop => {
+                end.send_replace(true);
+                return work.await;
+            }
+            changed = wanted.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                end.send_replace(true);
+                work.await;
+            }
+            () = &mut work => {
+                tokio::select! {
+                    () = &mut stop => return,
+                    () = sleep(PAUSE) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Follows one until it is told to end, or can't.
+async fn follow(handle: &Handle, followed: Option<&KubernetesSpec>, ended: watch::Receiver<bool>) {
+    let shared = &handle.shared;
+    let Some(spec) = followed else {
+        shared.cluster.send_replace(None);
+        shared.write().problems.remove("Kubernetes");
+        return down(ended).await;
+    };
+    let found = async {
+        let node = spec.node()?;
+        let servers = Servers::find(&spec.access).await.map_err(|e| format!("Kubernetes: {e}"))?;
+        Ok::<_, String>((node, servers))
+    };
+    let (node, servers) = match found.await {
+        Ok(found) => {
+            shared.write().problems.remove("Kubernetes");
+            found
+        }
+        Err(problem) => {
+            let mut state = shared.write();
+            if state.problems.insert("Kubernetes", problem.clone()).as_ref() != Some(&problem) {
+                tracing::error!("{problem}");
+            }
+            return;
+        }
+    };
+    let saved = saved::path(&handle.owner().lock().await.config.state_file);
+    let wanted = Wanted {
+        selection: Selection { node: node.clone(), proxy_name: spec.proxy_name.clone() },
+        options: spec.options.clone(),
+        saved,
+        patience: Wanted::PATIENCE,
+    };
+    tracing::info!(node, server = %servers.current(), "following Kubernetes");
+    // What is known of the same node goes on until there is news.
+    shared.cluster.send_modify(|cluster| match cluster {
+        Some(cluster) if cluster.node == node => cluster.status = FeedStatus::default(),
+        cluster => *cluster = Some(ClusterState { node, ..ClusterState::default() }),
+    });
+    let (feed, task) = feed::start(servers, wanted, shared.own.subscribe());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(task);
+    hear(handle, feed, &mut tasks, ended).await;
+    // It saves the list when nobody listens any more.
+    match timeout(SAVE, tasks.join_next()).await {
+        Ok(Some(Err(error))) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Ok(_) => {}
+        Err(_) => tracing::warn!("Kubernetes: the last list isn't saved in time"),
+    }
+}
+
+async fn hear(handle: &Handle, mut feed: Feed, tasks: &mut JoinSet<()>, ended: watch::Receiver<bool>) {
+    let shared = &handle.shared;
+    let never = Instant::now() + Duration::from_secs(365 * 24 * 3600);
+    let mut again: Option<Instant> = None;
+    let end = down(ended);
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            () = &mut end => return,
+            change = feed.changes.recv() => {
+                let Some(change) = change else { return };
+                let first = change.synced && change.delta.first;
+                let done = handle.follow_cluster(&change).await;
+                again = note(shared, done);
+                shared.know(change);
+                if first {
+                    tracing::info!("all of the cluster is in force");
+                    trim();
+                }
+            }
+            changed = feed.status.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let status = feed.status.borrow_and_update().clone();
+                shared.cluster.send_modify(|cluster| {
+                    cluster.iter_mut().for_each(|cluster| cluster.status.clone_from(&status));
+                });
+            }
+            () = sleep_until(again.unwrap_or(never)) => {
+                let done = handle.owner().lock().await.settle_cluster();
+                again = note(shared, done);
+            }
+        }
+        if tasks.is_empty() {
+            return;
+        }
+    }
+}
+
+/// Notes how a change went. Returns when it is to be tried again.
+fn note(shared: &Shared, done: Result<(), String>) -> Option<Instant> {
+    let now = Instant::now();
+    let failed = done.is_err();
+    shared.cluster.send_modify(|cluster| {
+        let since = |cluster: &ClusterState| cluster.waits_since.or(Some(now)).filter(|_| failed);
+        cluster.iter_mut().for_each(|cluster| cluster.waits_since = since(cluster));
+    });
+    let done = done
+        .map_err(|e| format!("Kubernetes: a change isn't in force yet, retrying: {e}"))
+        .inspect_err(|problem| tracing::error!("{problem}"));
+    shared.write().note("Kubernetes change", done);
+    failed.then_some(now + PAUSE)
+}
+
+impl Shared {
+    /// Takes what a change says besides services of ours. What is new of objects is logged.
+    fn know(&self, change: Change) {
+        self.cluster.send_modify(|cluster| {
+            let Some(cluster) = cluster else { return };
+            for note in change.notes.iter().filter(|note| !cluster.notes.contains(note)) {
+                tracing::warn!("{note}");
+            }
+            cluster.notes = change.notes;
+            cluster.health = change.health;
+            cluster.without_local = change.without_local;
+            cluster.node_stays = change.node_stays;
+            cluster.services = change.services;
+        });
+    }
+}
+
+impl Handle {
+    /// Takes what has changed of a cluster's Services, with what interfaces need for its sake.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    async fn follow_cluster(&self, change: &Change) -> Result<(), String> {
+        let direct = change.delta.changed.iter().any(|spec| spec.is_direct());
+        let seen = if direct { Some(Seen::look(self.netlink()).await) } else { None };
+        let look = self.owner().lock().await.follow_cluster(change, seen.as_ref())?;
+        if look {
+            self.look().await;
+        }
+        if direct {
+            self.note_ways().await;
+        }
+        Ok(())
+    }
+}
