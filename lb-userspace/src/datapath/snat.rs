@@ -123,7 +123,9 @@ impl SourceMaps {
 /// # Errors
 /// The file can't be written.
 pub fn accept_local(interface: &str) -> Result<(), DatapathError> {
-    let path = Path::new("/proc/sys/net/ipv4/conf").join(interface).join("accept_local");
+    // In a container /proc/sys is read-only; the machine's is mounted somewhere else, and the environment says where.
+    let net = std::env::var_os("FLOWPIN_SYSCTL_NET").unwrap_or_else(|| "/proc/sys/net".into());
+    let path = Path::new(&net).join("ipv4/conf").join(interface).join("accept_local");
     if std::fs::read_to_string(&path).is_ok_and(|text| text.trim() == "1") {
         return Ok(());
     }
