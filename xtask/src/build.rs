@@ -45,7 +45,20 @@ fn agent(release: bool) -> anyhow::Result<()> {
     if release {
         command.arg("--release");
     }
-    run(&mut command)
+    run(&mut command)?;
+    if release { strip() } else { Ok(()) }
+}
+
+/// Moves what debuggers and backtraces need out of `target/release/flowpin`, to `flowpin.debug` beside it, which they find by a link in the binary.
+/// Cargo's own `strip` would throw it away. Cargo puts the whole one back when it builds again; it is in `target/release/deps` all along.
+fn strip() -> anyhow::Result<()> {
+    let release = root().join("target/release");
+    let tool = |name: &str, args: &[&str]| run(Command::new(name).args(args).current_dir(&release));
+    tool("objcopy", &["--only-keep-debug", "flowpin", "flowpin.debug"])?;
+    // Under another name first: what has this one may be running, and is Cargo's own file under another name.
+    tool("objcopy", &["--strip-all", "--add-gnu-debuglink=flowpin.debug", "flowpin", "flowpin-stripped"])?;
+    fs::rename(release.join("flowpin-stripped"), release.join("flowpin"))?;
+    Ok(())
 }
 
 /// Object, binary, and what tests and benchmarks call. In one go: what is asked for alone may be built with other features of its dependencies,
