@@ -3,6 +3,7 @@
 mod build;
 mod demo;
 mod kernels;
+mod kubernetes;
 mod test;
 mod tidy;
 mod toolchain;
@@ -38,6 +39,8 @@ enum Verb {
     Test(test::Options),
     /// Every kernel of the matrix, under emulation: loads of every program, then real traffic
     TestKernels(kernels::Options),
+    /// A Kubernetes of network namespaces, with Flowpin in it by its image and chart: upstream's end-to-end tests (needs root and Go)
+    TestKubernetes(kubernetes::Options),
     /// The house rules
     Tidy,
     /// kube-proxy's random rules beside Flowpin, with real connections (needs root)
@@ -60,6 +63,7 @@ fn main() -> anyhow::Result<()> {
         Verb::BuildNext => build::next().and_then(|()| build::everything()),
         Verb::Test(options) => test::run(&options),
         Verb::TestKernels(options) => kernels::matrix(&options),
+        Verb::TestKubernetes(options) => kubernetes::test(&options),
         Verb::Tidy => tidy::run(),
         Verb::Demo => demo::run(),
         Verb::Bench { options } => bench(&options),

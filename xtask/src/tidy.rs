@@ -38,7 +38,18 @@ const HOSTS: [[&str; 2]; 6] = [
     ["proxy.", "golang.org"],
 ];
 /// Where texts are that are no Rust.
-const TEXTS: [&str; 4] = ["", "scripts", ".ci", "packaging"];
+const TEXTS: [&str; 10] = [
+    "",
+    "scripts",
+    ".ci",
+    "docs",
+    "packaging",
+    "packaging/kubernetes/base",
+    "packaging/kubernetes/chart",
+    "packaging/kubernetes/chart/templates",
+    "tests/kubernetes",
+    "tests/kubernetes/cluster",
+];
 
 /// Checks all of them, and says all that is wrong.
 pub fn run() -> anyhow::Result<()> {

@@ -1,0 +1,98 @@
+//! A real Kubernetes of network namespaces, Flowpin in it, and upstream's tests: `tests/kubernetes` is a program in Go, which is built and called here.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use crate::{build, root, run};
+
+/// Which tests, and how Flowpin is attached.
+#[derive(Args)]
+pub struct Options {
+    /// Which way Flowpin is attached
+    #[arg(long, value_parser = ["tc", "sockets", "xdp"], default_value = "tc")]
+    mode: String,
+    /// kube-proxy instead of Flowpin, to tell what is the rig's fault
+    #[arg(long, value_parser = ["iptables", "nftables"])]
+    kube_proxy: Option<String>,
+    /// Write the results into the table of docs/kubernetes.md
+    #[arg(long)]
+    record: bool,
+    /// What `cluster test` understands besides: --all, --cni bridge, --focus EXPRESSION, --procs N, --keep
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    more: Vec<String>,
+}
+
+/// Builds what is missing, boots, tests and cleans up.
+///
+/// # Errors
+/// Something can't be built or booted, or a test fails.
+pub fn test(options: &Options) -> anyhow::Result<()> {
+    let cluster = cluster()?;
+    chart(&cluster)?;
+    let mut command = Command::new(&cluster);
+    command.arg("test").args(&options.more).current_dir(module());
+    command.arg("--out").arg(root().join("target/kubernetes"));
+    if options.record {
+        command.arg("--record").arg(root().join("docs/kubernetes.md"));
+    }
+    if let Some(mode) = &options.kube_proxy {
+        return run(command.args(["--kube-proxy", mode]));
+    }
+    build::all(true)?;
+    let image = image()?;
+    run(command.args(["--mode", &options.mode]).arg("--image").arg(image))
+}
+
+/// Builds the cluster program, and with it all that it runs.
+fn cluster() -> anyhow::Result<PathBuf> {
+    let program = cache()?.join("bin/cluster");
+    // As it builds the rest: what both depend on is compiled once.
+    let flags = ["build", "-trimpath", "-ldflags=-s -w", "-o"];
+    run(go().args(flags).arg(&program).arg("./cluster"))?;
+    run(Command::new(&program).arg("build").current_dir(module()))?;
+    Ok(program)
+}
+
+/// Tests of the chart, with the Helm that was built beside the cluster program.
+fn chart(cluster: &Path) -> anyhow::Result<()> {
+    run(go()
+        .args(["test", "-count=1", "-trimpath", "."])
+        .current_dir(module().join("helm"))
+        .env("HELM", cluster.with_file_name("helm")))
+}
+
+/// Flowpin's image, of the binary in `target/release`.
+fn image() -> anyhow::Result<PathBuf> {
+    run(Command::new("scripts/image").args(["--binary", "target/release/flowpin"]))?;
+    let image = root().join(format!("target/image/flowpin-{}.tar", env!("CARGO_PKG_VERSION")));
+    if !image.exists() {
+        bail!("scripts/image left no {}", image.display());
+    }
+    Ok(image)
+}
+
+fn go() -> Command {
+    let mut command = Command::new("go");
+    command.env("CGO_ENABLED", "0").current_dir(module());
+    command
+}
+
+fn module() -> PathBuf {
+    root().join("tests/kubernetes")
+}
+
+/// Where the cluster program keeps what it builds.
+fn cache() -> anyhow::Result<PathBuf> {
+    if let Some(cache) = env::var_os("FLOWPIN_KUBERNETES_CACHE") {
+        return Ok(cache.into());
+    }
+    let user = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+    Ok(user.or_else(home).context("neither XDG_CACHE_HOME nor HOME is set")?.join("flowpin/kubernetes"))
+}
