@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -42,11 +43,13 @@ pub fn test(options: &Options) -> anyhow::Result<()> {
         command.arg("--record").arg(root().join("docs/kubernetes.md"));
     }
     if let Some(mode) = &options.kube_proxy {
-        return run(command.args(["--kube-proxy", mode]));
+        command.args(["--kube-proxy", mode]);
+    } else {
+        build::all(true)?;
+        command.args(["--mode", &options.mode]).arg("--image").arg(image()?);
     }
-    build::all(true)?;
-    let image = image()?;
-    run(command.args(["--mode", &options.mode]).arg("--image").arg(image))
+    // In the place of this process: whoever interrupts it interrupts the program that has a cluster to remove.
+    Err(command.exec()).with_context(|| format!("{command:?}"))
 }
 
 /// Builds the cluster program, and with it all that it runs.

@@ -49,7 +49,7 @@ func (c *Cluster) apiReady() error {
 // furnish does what an installer does once the API server answers: gives nodes their pods' addresses, makes the Service of DNS, and waits until nodes
 // are ready. It runs in the control plane's network.
 func (c *Cluster) furnish() error {
-	if err := eventually(patience, c.apiReady); err != nil {
+	if err := eventually(asked, patience, c.apiReady); err != nil {
 		return err
 	}
 	api, err := c.kubernetes()
@@ -71,7 +71,7 @@ func (c *Cluster) furnish() error {
 		}
 		patch := fmt.Appendf(nil, `{"spec":{"podCIDR":%q,"podCIDRs":[%s]}}`, podsOf(n).v4.String(), cidrs)
 		// The kubelet makes the object when it is there.
-		err := eventually(patience, func() error {
+		err := eventually(asked, patience, func() error {
 			_, err := api.CoreV1().Nodes().Patch(ctx, nodeName(n), types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 			return err
 		})
@@ -115,7 +115,7 @@ func (c *Cluster) nameService(ctx context.Context, api kubernetes.Interface) err
 	for _, port := range service.Spec.Ports {
 		slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{Name: ptr.To(port.Name), Port: ptr.To(port.Port), Protocol: ptr.To(port.Protocol)})
 	}
-	err := eventually(patience, func() error {
+	err := eventually(asked, patience, func() error {
 		_, err := api.CoreV1().Services(namespace).Create(ctx, service, metav1.CreateOptions{})
 		return err
 	})

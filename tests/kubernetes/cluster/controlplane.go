@@ -45,7 +45,7 @@ func (c *Cluster) insideControl() error {
 	if err != nil {
 		return err
 	}
-	if err := eventually(patience, c.apiReady); err != nil {
+	if err := eventually(asked, patience, c.apiReady); err != nil {
 		return fmt.Errorf("the API server isn't ready: %w", err)
 	}
 	err = programs.daemon(logs("kube-controller-manager"), "kube-controller-manager", "--kubeconfig", c.kubeconfig(), "--leader-elect=false",

@@ -95,7 +95,7 @@ func (c *Cluster) agentLogs(out string) error {
 
 // outside runs a command of this machine in the network of the outside client, its output shown.
 func (c *Cluster) outside(name string, args ...string) error {
-	cmd := command(name, args...)
+	cmd := foreground(name, args...)
 	cmd.Env = append(cmd.Env, "KUBECONFIG="+c.kubeconfig())
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return inNamespace(client, cmd.Run)

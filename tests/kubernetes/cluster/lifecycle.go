@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -82,7 +83,7 @@ func (c *Cluster) helper(args ...string) error {
 	if err != nil {
 		return err
 	}
-	cmd := command(self, append([]string{"inside"}, args...)...)
+	cmd := foreground(self, append([]string{"inside"}, args...)...)
 	cmd.Env = append(cmd.Env, "FLOWPIN_KUBERNETES_CACHE="+c.cache)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
@@ -105,7 +106,7 @@ func (c *Cluster) kubeProxyUp(mode string) error {
 		}
 	}
 	for n := 1; n <= c.Nodes; n++ {
-		err := eventually(patience, func() error {
+		err := eventually(asked, patience, func() error {
 			cmd, err := c.on(nodeName(n), "curl", "-sf", "http://127.0.0.1:10256/healthz")
 			if err != nil {
 				return err
@@ -146,7 +147,7 @@ func (p paths) down() error {
 		return err
 	}
 	// Processes that were killed leave their groups a moment later.
-	if err := eventually(10*time.Second, cgroupsDown); err != nil {
+	if err := eventually(context.Background(), 10*time.Second, cgroupsDown); err != nil {
 		return err
 	}
 	if cluster != nil {

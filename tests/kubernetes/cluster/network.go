@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -175,6 +177,18 @@ func inNamespace(namespace string, f func() error) error {
 func command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Env = environment()
+	return cmd
+}
+
+// asked is done when somebody wants a test to end: what waits then stops, and the cluster is removed.
+var asked = context.Background()
+
+// foreground is a command that is interrupted when somebody wants a test to end.
+func foreground(name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(asked, name, args...)
+	cmd.Env = environment()
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 30 * time.Second
 	return cmd
 }
 

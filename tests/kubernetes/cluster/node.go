@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -186,7 +188,7 @@ func (c *Cluster) nodeMounts(name, group string) error {
 
 // answers waits until somebody accepts connections at a Unix socket.
 func answers(path string) error {
-	return eventually(patience, func() error {
+	return eventually(asked, patience, func() error {
 		connection, err := net.Dial("unix", path)
 		if err == nil {
 			connection.Close()
@@ -195,14 +197,18 @@ func answers(path string) error {
 	})
 }
 
-// eventually tries until there is no error, or time is up.
-func eventually(limit time.Duration, try func() error) error {
+// eventually tries until there is no error, time is up, or the context is done.
+func eventually(ctx context.Context, limit time.Duration, try func() error) error {
 	deadline := time.Now().Add(limit)
 	for {
 		err := try()
 		if err == nil || time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(100 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 }

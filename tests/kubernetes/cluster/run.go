@@ -1,11 +1,16 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
+
+	"golang.org/x/sys/unix"
 )
 
 // run is one of `cluster test`.
@@ -28,6 +33,9 @@ func (r *run) check() error {
 			return fmt.Errorf("--image: %w; scripts/image makes one", err)
 		}
 	}
+	if r.record != "" && r.focus != "" {
+		return errors.New("--record with --focus: a part of the tests is no result")
+	}
 	if r.atOnce < 1 {
 		return fmt.Errorf("--procs %d; at least 1", r.atOnce)
 	}
@@ -39,6 +47,9 @@ func (r *run) run() (err error) {
 	if err := r.check(); err != nil {
 		return err
 	}
+	stopped, forget := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM, unix.SIGHUP)
+	defer forget()
+	asked = stopped
 	focus, err := regexp.Compile(r.focus)
 	if err != nil {
 		return fmt.Errorf("--focus: %w", err)
@@ -54,6 +65,8 @@ func (r *run) run() (err error) {
 		return err
 	}
 	outcomes := []outcome{}
+	// What kept the rest from running; what did run is told all the same.
+	var broken error
 	for _, kind := range kinds {
 		tests := []expected{}
 		for _, test := range list {
@@ -69,16 +82,20 @@ func (r *run) run() (err error) {
 		ran, err := r.on(&cluster, kind.name, tests)
 		outcomes = append(outcomes, ran...)
 		if err != nil {
-			return err
+			broken = err
+			break
 		}
 	}
 	if len(outcomes) == 0 {
-		return errors.New("no test was asked for")
+		return cmp.Or(broken, errors.New("no test was asked for"))
 	}
 	passed := printTable(outcomes)
 	report := filepath.Join(r.out, "junit.xml")
 	if err := writeJUnit(report, outcomes); err != nil {
 		return err
+	}
+	if broken != nil {
+		return broken
 	}
 	if r.record != "" {
 		if err := recordIn(r.record, r.column(), outcomes); err != nil {
@@ -99,6 +116,9 @@ func (r *run) column() string {
 	}
 	if r.cluster.CNI != "ptp" {
 		name += ", " + r.cluster.CNI
+	}
+	if !r.all {
+		name += ", default part"
 	}
 	return name
 }
@@ -125,8 +145,5 @@ func (r *run) on(cluster *Cluster, kind string, tests []expected) (outcomes []ou
 	}
 	out := filepath.Join(r.out, kind)
 	outcomes, err = cluster.runTests(tests, out, r.atOnce)
-	if err != nil {
-		return outcomes, err
-	}
-	return outcomes, cluster.agentLogs(out)
+	return outcomes, errors.Join(err, context.Cause(asked), cluster.agentLogs(out))
 }

@@ -110,7 +110,7 @@ func (c *Cluster) runTests(tests []expected, out string, atOnce int) ([]outcome,
 		return nil, err
 	}
 	defer log.Close()
-	cmd := command(c.bin("ginkgo"), "run", fmt.Sprint("--procs=", atOnce), "--no-color", "--silence-skips", "--timeout=3h",
+	cmd := foreground(c.bin("ginkgo"), "run", fmt.Sprint("--procs=", atOnce), "--no-color", "--silence-skips", "--timeout=3h",
 		"--focus="+strings.Join(patterns, "|"), c.bin("e2e.test"), "--",
 		"--provider=local", "--kubeconfig="+c.kubeconfig(), "--kubectl-path="+c.bin("kubectl"), "--report-dir="+out,
 		fmt.Sprint("--num-nodes=", c.Nodes), "--dump-logs-on-failure=false", "--node-os-distro=custom")
