@@ -345,7 +345,7 @@ fn in_place(
         }
         Mode::Tcx | Mode::TcxEgress => {
             let id = object.tc(tc_program(mode, variant))?.info().map_err(asked)?.id();
-            links::tcx_programs(&interface.name, mode.way()).contains(&id)
+            links::tcx_programs(interface, mode.way()).contains(&id)
         }
         Mode::Clsact | Mode::ClsactEgress => false,
     })
@@ -368,7 +368,7 @@ fn swap_tcx(
     interface: &Interface,
     mode: Mode,
 ) -> Result<bool, DatapathError> {
-    let there = || links::tcx_programs(&interface.name, mode.way());
+    let there = || links::tcx_programs(interface, mode.way());
     let Some(link) = links::pinned(pin, there)? else { return Ok(false) };
     let link: SchedClassifierLink = link.try_into().map_err(failed(interface, "TCX"))?;
     let id = program.attach_to_link(link).map_err(failed(interface, "swapping the TCX program"))?;

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use aya::programs::{
-    SchedClassifier, TcAttachType,
+    TcAttachType,
     links::{FdLink, PinnedLink},
     loaded_programs,
 };
 
-use super::{DatapathError, interfaces::Interface};
+use super::{DatapathError, interfaces::Interface, raw};
 
 /// Pins a link; the program stays attached for as long as the pin is there.
 pub(super) fn keep(link: FdLink, pin: &Path) -> Result<(), DatapathError> {
@@ -45,10 +45,8 @@ pub(super) fn remove(pin: &Path) -> Result<(), DatapathError> {
 }
 
 /// Ids of the programs on one of an interface's TCX hooks; none where the kernel has no TCX.
-pub(super) fn tcx_programs(interface: &str, way: TcAttachType) -> Vec<u32> {
-    SchedClassifier::query_tcx(interface, way)
-        .map(|(_, programs)| programs.iter().map(aya::programs::ProgramInfo::id).collect())
-        .unwrap_or_default()
+pub(super) fn tcx_programs(interface: &Interface, way: TcAttachType) -> Vec<u32> {
+    raw::tcx_programs(interface.index, way == TcAttachType::Egress).unwrap_or_default()
 }
 
 /// ` (id 57, "name")`, as far as it is known.

@@ -6,10 +6,10 @@ use std::{
 };
 
 use aya_obj::generated::{
-    bpf_attach_type::BPF_XDP,
+    bpf_attach_type::{BPF_TCX_EGRESS, BPF_TCX_INGRESS, BPF_XDP},
     bpf_cmd::{
         BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY, BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_ELEM,
-        BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM, BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD,
+        BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM, BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD, BPF_PROG_QUERY,
     },
     bpf_prog_type::{BPF_PROG_TYPE_SCHED_CLS, BPF_PROG_TYPE_XDP},
 };
@@ -65,6 +65,26 @@ struct Load {
     interface: u32,
     attach: u32,
 }
+
+/// The same for asking who is on a hook.
+#[repr(C)]
+#[derive(Default)]
+struct Query {
+    interface: u32,
+    attach: u32,
+    flags: u32,
+    attach_flags: u32,
+    programs: u64,
+    count: u32,
+    _pad: u32,
+    program_flags: u64,
+    links: u64,
+    link_flags: u64,
+    revision: u64,
+}
+
+/// Most programs that a TCX hook takes (`BPF_MPROG_MAX`).
+const MOST: usize = 64;
 
 /// `struct bpf_insn`, of instructions that use register 0 alone.
 #[repr(C)]
@@ -178,6 +198,25 @@ pub fn program(id: u32) -> io::Result<OwnedFd> {
     let fd = bpf(BPF_PROG_GET_FD_BY_ID as u32, &mut attr)?;
     // SAFETY: a descriptor that the kernel has just made for us.
     Ok(unsafe { OwnedFd::from_raw_fd(libc::c_int::try_from(fd).map_err(io::Error::other)?) })
+}
+
+/// Ids of the programs on one of an interface's TCX hooks. Unlike aya's question it asks for nothing else of them, which would take
+/// CAP_SYS_ADMIN.
+///
+/// # Errors
+/// The kernel refuses: it has no TCX (before 6.6), or there is no such interface.
+pub fn tcx_programs(interface: u32, egress: bool) -> io::Result<Vec<u32>> {
+    let mut found = vec![0; MOST];
+    let mut attr = Query {
+        interface,
+        attach: if egress { BPF_TCX_EGRESS } else { BPF_TCX_INGRESS } as u32,
+        programs: found.as_mut_ptr().addr() as u64,
+        count: MOST as u32,
+        ..Query::default()
+    };
+    bpf(BPF_PROG_QUERY as u32, &mut attr)?;
+    found.truncate(attr.count as usize);
+    Ok(found)
 }
 
 /// A program that drops every packet and counts nothing, for an array of steps of XDP (`xdp`) or TC.
