@@ -30,12 +30,22 @@ func (c *Cluster) install(chart, image, mode string) error {
 	if !ok {
 		return fmt.Errorf("no mode %q; tc, sockets or xdp", mode)
 	}
+	// A node has another working directory.
+	image, err := filepath.Abs(image)
+	if err != nil {
+		return err
+	}
 	for n := 1; n <= c.Nodes; n++ {
 		cmd, err := c.on(nodeName(n), "ctr", "--namespace", "k8s.io", "images", "import", "--base-name", repository, image)
 		if err != nil {
 			return err
 		}
-		if out, err := cmd.CombinedOutput(); err != nil {
+		out, err := cmd.CombinedOutput()
+		// Nothing of this name in it: ctr says nothing.
+		if err == nil && !strings.Contains(string(out), repository+":") {
+			err = fmt.Errorf("nothing was imported as %s", repository)
+		}
+		if err != nil {
 			return fmt.Errorf("the image on %s: %w: %s", nodeName(n), err, out)
 		}
 	}
@@ -48,7 +58,7 @@ func (c *Cluster) install(chart, image, mode string) error {
 	if err := c.outside(c.bin("helm"), args...); err != nil {
 		return err
 	}
-	err := c.outside(c.bin("kubectl"), "--kubeconfig", c.kubeconfig(), "--namespace", "kube-system", "rollout", "status", "daemonset/"+flowpin,
+	err = c.outside(c.bin("kubectl"), "--kubeconfig", c.kubeconfig(), "--namespace", "kube-system", "rollout", "status", "daemonset/"+flowpin,
 		"--timeout", patience.String())
 	if err != nil {
 		c.explain()
