@@ -25,7 +25,7 @@ use crate::{
     datapath::routes,
     model::{ModelError, Origin, service::parse_backend},
     observe::{Snapshot, connections::Order, now, views},
-    source::{InterfaceRule, Role, config},
+    source::{Role, config},
 };
 
 /// Connections that are looked up before the last ones were taken.
@@ -179,12 +179,10 @@ impl Handle {
             return Source::POD;
         }
         let index = routes::interface(&self.netlink, client).await;
-        let name = {
-            let state = self.shared.read();
-            state.interfaces.iter().find(|i| Some(i.index) == index).map(|i| i.name.clone())
-        };
+        let seen = Seen::look(&self.netlink).await;
         let owner = self.owner.lock().await;
-        match name.and_then(|name| owner.config.rule(&name)).map(InterfaceRule::role) {
+        let rule = seen.ruled(&owner.config).find(|(interface, _)| Some(interface.index) == index);
+        match rule.map(|(_, rule)| rule.role()) {
             Some(Role::Pod) => Source::POD,
             _ => Source::ELSEWHERE,
         }

@@ -14,6 +14,7 @@ use crate::{
         routes::{self, Hop},
     },
     model::{ForwardKind, ModelError, OwnAddresses, ServiceSpec, SnatSpec},
+    source::{Config, InterfaceRule, Role},
 };
 
 /// The node, at one time.
@@ -24,12 +25,17 @@ pub struct Seen {
     pub interfaces: Result<Vec<Interface>, DatapathError>,
     /// The source addresses of its default routes: IPv4's, IPv6's.
     defaults: [Option<IpAddr>; 2],
+    /// Indexes of the interfaces that they lead out by.
+    uplinks: BTreeSet<u32>,
 }
 
 impl Seen {
     /// Asks.
     pub async fn look(netlink: &Netlink) -> Self {
+        let mut uplinks = routes::default_interfaces(netlink, false).await;
+        uplinks.extend(routes::default_interfaces(netlink, true).await);
         Self {
+            uplinks,
             addresses: addresses::list(netlink).await,
             interfaces: interfaces::list(netlink).await,
             defaults: [
@@ -44,13 +50,21 @@ impl Seen {
         self.addresses.iter().flatten().map(|(_, address)| *address).collect()
     }
 
+    /// Interfaces and the rules for them.
+    pub fn ruled<'a>(
+        &'a self,
+        config: &'a Config,
+    ) -> impl Iterator<Item = (&'a Interface, &'a InterfaceRule)> {
+        let rule = |i: &'a Interface| Some((i, config.rule(&i.name, found(i, &self.uplinks))?));
+        self.interfaces.iter().flatten().filter_map(rule)
+    }
+
     /// Addresses for source NAT: those that are given, and for an IP version of which none is, one of the node's own: the source address of
     /// the default route, or the first of an interface that is attached to.
-    pub fn sources(&self, given: &SnatSpec, attached: impl Fn(&str) -> bool) -> SnatSpec {
-        let mut due = given.clone();
+    pub fn sources(&self, config: &Config) -> SnatSpec {
+        let mut due = config.snat.clone();
         let own = self.own();
-        let attached: BTreeSet<u32> =
-            self.interfaces.iter().flatten().filter(|i| attached(&i.name)).map(|i| i.index).collect();
+        let attached: BTreeSet<u32> = self.ruled(config).map(|(interface, _)| interface.index).collect();
         for v6 in [false, true] {
             if due.of_family(v6).next().is_some() {
                 continue;
@@ -62,6 +76,26 @@ impl Seen {
             due.addresses.extend(by_route.or_else(first));
         }
         due
+    }
+}
+
+/// What an interface is found to be: those of default routes lead to the rest of the network, as do tunnels to other nodes; the ends of veths
+/// whose other end is in a network namespace are pods'. A bridge isn't attached to besides its ports, nor a port besides its bridge: answers
+/// from one port to another go past the bridge's own stack.
+fn found(interface: &Interface, uplinks: &BTreeSet<u32>) -> Option<Role> {
+    if interface.unfit.is_some() {
+        return None;
+    }
+    if uplinks.contains(&interface.index) {
+        return Some(Role::Uplink);
+    }
+    if interface.above.is_some_and(|above| uplinks.contains(&above)) {
+        return None;
+    }
+    match (interface.tunnel, interface.leads_out) {
+        (true, _) => Some(Role::Uplink),
+        (_, true) => Some(Role::Pod),
+        _ => None,
     }
 }
 
@@ -112,5 +146,48 @@ impl Hops {
             // A route may come yet.
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(index: u32) -> Interface {
+        Interface {
+            index,
+            name: format!("i{index}"),
+            unfit: None,
+            partial_checksums: false,
+            leads_out: false,
+            tunnel: false,
+            above: None,
+            xdp: None,
+        }
+    }
+
+    fn veth(index: u32) -> Interface {
+        Interface { leads_out: true, ..interface(index) }
+    }
+
+    #[test]
+    fn interfaces_are_found_by_what_they_are() {
+        let uplinks = BTreeSet::from([2, 9]);
+        let is = |interface: &Interface| found(interface, &uplinks);
+        // A node's own network may begin at a veth, or at a bridge.
+        assert_eq!(is(&interface(2)), Some(Role::Uplink));
+        assert_eq!(is(&veth(2)), Some(Role::Uplink));
+        assert_eq!(is(&veth(3)), Some(Role::Pod));
+        assert_eq!(
+            is(&Interface { above: Some(4), ..veth(3) }),
+            Some(Role::Pod),
+            "a port of the plugin's bridge"
+        );
+        assert_eq!(is(&Interface { above: Some(9), ..veth(3) }), None, "a port of the uplink's bridge");
+        assert_eq!(is(&Interface { above: Some(9), ..interface(5) }), None, "a link of the uplink's bond");
+        assert_eq!(is(&Interface { tunnel: true, ..interface(6) }), Some(Role::Uplink));
+        // Loopback, a plugin's bridge, a second device, a dummy.
+        assert_eq!(is(&interface(1)), None);
+        assert_eq!(is(&Interface { unfit: Some("no frames"), ..interface(2) }), None);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     api::types::{FrontendView, RejectedView, ServiceDecl},
     model::ServiceSpec,
     observe::views,
-    source::{Config, config, merge},
+    source::{Config, Matcher, config, merge},
 };
 
 /// Validate a config file without touching the kernel, and show what it would set up
@@ -103,8 +103,9 @@ fn report(config: Config) -> Report {
     let mut warnings = Vec::new();
     let mut interfaces = Vec::new();
     for rule in config.interfaces {
-        let present: Vec<String> = here.iter().filter(|name| rule.matcher.is_match(name)).cloned().collect();
-        if present.is_empty() {
+        let present: Vec<String> =
+            here.iter().filter(|name| rule.matcher.is_match(name, None)).cloned().collect();
+        if present.is_empty() && matches!(rule.matcher, Matcher::Named(_)) {
             warnings.push(format!("interface match \"{}\" fits no interface that is here now", rule.pattern));
         }
         interfaces.push(Interface { r#match: rule.pattern, attach: rule.attach.name(), present });

@@ -22,6 +22,10 @@ pub struct Interface {
     pub partial_checksums: bool,
     /// Is it a veth whose other end is in another network namespace?
     pub leads_out: bool,
+    /// Is it a tunnel that carries frames to other nodes (VXLAN, Geneve)?
+    pub tunnel: bool,
+    /// Index of the device that it is a port or link of (a bridge, a bond).
+    pub above: Option<u32>,
     /// Id of the XDP program on it, whoever attached it.
     pub xdp: Option<u32>,
 }
@@ -38,6 +42,11 @@ impl Interface {
             _ => None,
         });
         let kinds: Vec<&LinkInfo> = kinds.flatten().collect();
+        let above = message.attributes.iter().find_map(|a| match a {
+            LinkAttribute::Controller(index) => Some(*index),
+            _ => None,
+        });
+        let tunnel = kinds.iter().any(|i| matches!(i, LinkInfo::Kind(InfoKind::Vxlan | InfoKind::Geneve)));
         let veth = kinds.iter().any(|i| matches!(i, LinkInfo::Kind(InfoKind::Veth)));
         let software = veth
             || kinds
@@ -56,6 +65,8 @@ impl Interface {
             unfit: unfit(message.header.link_layer_type, &kinds),
             partial_checksums: software || message.header.link_layer_type == LinkLayerType::Loopback,
             leads_out: veth && elsewhere,
+            tunnel,
+            above,
             xdp,
         })
     }

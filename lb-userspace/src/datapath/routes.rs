@@ -1,13 +1,16 @@
 //! How the node would reach an address, by its routes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use futures::TryStreamExt;
 use rtnetlink::{
     Handle,
     packet_route::{
         AddressFamily,
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
     },
 };
 
@@ -35,7 +38,12 @@ pub async fn interface(handle: &Handle, address: IpAddr) -> Option<u32> {
 
 /// The route that the kernel takes towards an address. A refusal is its word for "no route".
 async fn get(handle: &Handle, address: IpAddr) -> Option<RouteMessage> {
+    ask(handle, address, RouteFlags::empty()).await
+}
+
+async fn ask(handle: &Handle, address: IpAddr, flags: RouteFlags) -> Option<RouteMessage> {
     let mut message = RouteMessage::default();
+    message.header.flags = flags;
     let (family, length, destination) = match address {
         IpAddr::V4(a) => (AddressFamily::Inet, 32, RouteAddress::Inet(a)),
         IpAddr::V6(a) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(a)),
@@ -62,15 +70,34 @@ pub async fn towards(handle: &Handle, address: IpAddr) -> Hop {
     router.map_or(Hop::Segment, Hop::Router)
 }
 
+/// An address to which nothing more specific than the default route leads: of RFC 3068's anycast prefix, withdrawn by RFC 7526, and of no
+/// assigned block.
+const fn far(v6: bool) -> IpAddr {
+    match v6 {
+        false => IpAddr::V4(Ipv4Addr::new(192, 88, 99, 1)),
+        true => IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1)),
+    }
+}
+
+/// Indexes of the interfaces that the default route of an IP version leads out by, all of them if it has several next hops.
+pub async fn default_interfaces(handle: &Handle, v6: bool) -> BTreeSet<u32> {
+    // The route as it was added, not the one next hop that was taken for this address (Linux 4.13).
+    let route = ask(handle, far(v6), RouteFlags::FibMatch).await;
+    let route = route.filter(|route| route.header.kind == RouteType::Unicast);
+    let mut found = BTreeSet::new();
+    for attribute in route.iter().flat_map(|route| &route.attributes) {
+        match attribute {
+            RouteAttribute::Oif(index) => drop(found.insert(*index)),
+            RouteAttribute::MultiPath(hops) => found.extend(hops.iter().map(|hop| hop.interface_index)),
+            _ => {}
+        }
+    }
+    found
+}
+
 /// The node's address that packets have which go out by the default route. `None`: there is no such route.
 pub async fn default_source(handle: &Handle, v6: bool) -> Option<IpAddr> {
-    // Addresses to which nothing more specific leads: of RFC 3068's anycast prefix, withdrawn by RFC 7526, and of no
-    // assigned block.
-    let far: IpAddr = match v6 {
-        false => Ipv4Addr::new(192, 88, 99, 1).into(),
-        true => Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1).into(),
-    };
-    let route = get(handle, far).await.filter(|route| route.header.kind == RouteType::Unicast)?;
+    let route = get(handle, far(v6)).await.filter(|route| route.header.kind == RouteType::Unicast)?;
     route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::PrefSource(RouteAddress::Inet(a)) => Some(IpAddr::V4(*a)),
         RouteAttribute::PrefSource(RouteAddress::Inet6(a)) => Some(IpAddr::V6(*a)),

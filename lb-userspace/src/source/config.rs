@@ -43,8 +43,8 @@ impl Attach {
 pub struct InterfaceRule {
     /// The name or glob as written.
     pub pattern: String,
-    /// The same, compiled.
-    pub matcher: globset::GlobMatcher,
+    /// Which interfaces it is for.
+    pub matcher: Matcher,
     /// How.
     pub attach: Attach,
     /// Is what was translated sent on past the IP stack?
@@ -55,7 +55,54 @@ pub struct InterfaceRule {
     pub role: Option<Role>,
 }
 
+/// Which interfaces a rule is for.
+#[derive(Clone, Debug)]
+pub enum Matcher {
+    /// Those with such names.
+    Named(globset::GlobMatcher),
+    /// Those that are found to be this, whatever their names.
+    Found(Role),
+}
+
+impl Matcher {
+    /// Is it for an interface of this name, which is found to be this?
+    pub fn is_match(&self, name: &str, found: Option<Role>) -> bool {
+        match self {
+            Self::Named(glob) => glob.is_match(name),
+            Self::Found(role) => found == Some(*role),
+        }
+    }
+
+    /// Is it for those that are found to lead to the rest of the network?
+    pub const fn wants_uplink(&self) -> bool {
+        matches!(self, Self::Found(Role::Uplink))
+    }
+}
+
 impl InterfaceRule {
+    /// For interfaces that are found to be this: by TC, with every default.
+    pub fn found(role: Role) -> Self {
+        let pattern = match role {
+            Role::Uplink => "(default routes)",
+            Role::Pod => "(pods)",
+        };
+        let (fast, reply) = (Fast::default(), Reply::default());
+        Self {
+            pattern: pattern.into(),
+            matcher: Matcher::Found(role),
+            attach: Attach::Tc,
+            fast,
+            reply,
+            role: Some(role),
+        }
+    }
+
+    /// The one interface that it names, if it names one rather than a kind.
+    pub fn literal(&self) -> Option<&str> {
+        let named = matches!(self.matcher, Matcher::Named(_)) && !self.pattern.contains(['*', '?', '[', '{']);
+        named.then_some(&self.pattern)
+    }
+
     /// What is behind it: by TC pods, by XDP the rest of the network, unless it is said.
     pub const fn role(&self) -> Role {
         match (self.role, self.attach) {
@@ -245,9 +292,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// The rule for an interface.
-    pub fn rule(&self, name: &str) -> Option<&InterfaceRule> {
-        self.interfaces.iter().find(|rule| rule.matcher.is_match(name))
+    /// The rule for an interface of this name, which is found to be this.
+    pub fn rule(&self, name: &str, found: Option<Role>) -> Option<&InterfaceRule> {
+        self.interfaces.iter().find(|rule| rule.matcher.is_match(name, found))
     }
 
     /// Adds a service that the file must have had.

@@ -10,8 +10,8 @@ pub mod recover;
 pub mod runtime;
 
 pub use config::{
-    Attach, Config, Fast, FileService, InterfaceRule, KubernetesSpec, Reply, Role, SocketScope, SocketSpec,
-    Variant,
+    Attach, Config, Fast, FileService, InterfaceRule, KubernetesSpec, Matcher, Reply, Role, SocketScope,
+    SocketSpec, Variant,
 };
 pub use good::Good;
 pub use merge::Sources;

@@ -96,7 +96,7 @@ impl Owner {
 
     /// Addresses for source NAT, as the node is.
     pub(super) fn sources_due(&self, seen: &Seen) -> SnatSpec {
-        seen.sources(&self.config.snat, |name| self.config.rule(name).is_some())
+        seen.sources(&self.config)
     }
 
     /// Attaches where the configuration says and detaches elsewhere. What fails is in the status, and is tried again when
@@ -122,7 +122,7 @@ impl Owner {
         match &seen.interfaces {
             // Nobody knows where programs are to be: those that are attached stay.
             _ if self.blind => {}
-            Ok(found) => self.attach_to(found, direct),
+            Ok(found) => self.attach_to(found, seen, direct),
             Err(e) => {
                 self.shared.write().problems.insert("interfaces", e.to_string());
             }
@@ -146,9 +146,9 @@ impl Owner {
         state.desired.services().values().any(as_it)
     }
 
-    fn attach_to(&mut self, found: &[interfaces::Interface], direct: bool) {
-        let wanted: Vec<(&interfaces::Interface, &InterfaceRule)> =
-            found.iter().filter_map(|i| Some((i, self.config.rule(&i.name)?))).collect();
+    fn attach_to(&mut self, found: &[interfaces::Interface], seen: &Seen, direct: bool) {
+        let wanted: Vec<(&interfaces::Interface, &InterfaceRule)> = seen.ruled(&self.config).collect();
+        let uplink = wanted.iter().any(|(_, rule)| rule.matcher.wants_uplink());
         let mut views = Vec::new();
         let mut kept = Vec::new();
         let mut roles = BTreeMap::new();
@@ -208,10 +208,17 @@ impl Owner {
             views.push(view);
         }
         drop(object);
-        // A rule that names an interface, rather than a kind of them, wants it to be there.
+        // Those that have to be there.
         for rule in &self.config.interfaces {
-            let literal = !rule.pattern.contains(['*', '?', '[', '{']);
-            if literal && !found.iter().any(|i| i.name == rule.pattern) {
+            let missing = match rule.literal() {
+                Some(name) => (!found.iter().any(|i| i.name == name))
+                    .then_some("there is no such interface; it will be attached when it appears"),
+                None => (rule.matcher.wants_uplink() && !uplink).then_some(
+                    "no default route leads out of this node by an interface with Ethernet frames; name the uplink in an \
+                     [[interface]]",
+                ),
+            };
+            if let Some(missing) = missing {
                 views.push(InterfaceView {
                     name: rule.pattern.clone(),
                     index: 0,
@@ -220,7 +227,7 @@ impl Owner {
                     reply_on_arrival: rule.variant() == Variant::Ingress,
                     peer: false,
                     mode: None,
-                    error: Some("there is no such interface; it will be attached when it appears".into()),
+                    error: Some(missing.into()),
                 });
             }
         }

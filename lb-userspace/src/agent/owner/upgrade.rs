@@ -17,8 +17,8 @@ impl Owner {
             self.attach(seen);
             return Ok(());
         }
-        let found = match &seen.interfaces {
-            Ok(found) if !self.blind => found,
+        match &seen.interfaces {
+            Ok(_) if !self.blind => {}
             Ok(_) => anyhow::bail!(
                 "another build is in force, and nobody knows where this one's programs are to be: mend the config file and \
                  start again. Nothing was touched, and the programs there go on"
@@ -29,10 +29,10 @@ impl Owner {
         {
             let mut object = self.shared.object();
             Hooks::load(&mut object, &self.config.sockets)?;
-            for interface in found.iter().filter(|interface| interface.unfit.is_none()) {
-                if let Some(rule) = self.config.rule(&interface.name) {
-                    Attachments::load(&mut object, interface, rule.attach, rule.variant(), direct)?;
-                }
+            for (interface, rule) in
+                seen.ruled(&self.config).filter(|(interface, _)| interface.unfit.is_none())
+            {
+                Attachments::load(&mut object, interface, rule.attach, rule.variant(), direct)?;
             }
             object.take_over(pins)?;
         }

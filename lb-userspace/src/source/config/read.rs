@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Attach, Config, Fast, FileService, InterfaceRule, Reply, Role, SocketSpec,
+    Attach, Config, Fast, FileService, InterfaceRule, Matcher, Reply, Role, SocketSpec,
     kubernetes::RawKubernetes,
     split::{Part, split},
 };
@@ -184,7 +184,10 @@ pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, So
     let given = raw.conntrack.max_flows.map(|flows| capacity("max_flows", flows)).transpose()?;
     let max_flows = given.unwrap_or_else(|| default_flows(cpus()));
     let max_clients = capacity("max_clients", raw.conntrack.max_clients)?;
-    let interfaces = rules(raw.interface, path)?;
+    let mut interfaces = rules(raw.interface, path)?;
+    if raw.kubernetes.is_some() && interfaces.is_empty() {
+        interfaces = vec![InterfaceRule::found(Role::Uplink), InterfaceRule::found(Role::Pod)];
+    }
     let model = |error| SourceError::Model { path: path.into(), error };
     let snat = SnatSpec::parse(&raw.snat.addresses, raw.snat.ports.as_deref()).map_err(model)?;
     let kubernetes = raw.kubernetes.map(RawKubernetes::checked).transpose().map_err(value)?.map(Arc::new);
@@ -246,7 +249,7 @@ fn rules(raw: Vec<RawInterface>, path: &str) -> Result<Vec<InterfaceRule>, Sourc
         }
         interfaces.push(InterfaceRule {
             pattern: rule.pattern,
-            matcher: glob.compile_matcher(),
+            matcher: Matcher::Named(glob.compile_matcher()),
             attach: rule.attach,
             fast: rule.fast,
             reply: rule.reply,

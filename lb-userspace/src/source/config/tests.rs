@@ -68,8 +68,8 @@ fn every_key_is_taken() {
     assert_eq!((affinity.timeout, affinity.group.as_deref()), (Duration::from_secs(10_800), Some("app")));
     assert_eq!((affinity.ipv6_prefix, affinity.bound), (128, None));
     assert_eq!(first(&config).backends["10.0.1.11"].max_connections, Some(300));
-    assert!(config.interfaces[1].matcher.is_match("veth12ab"));
-    assert!(!config.interfaces[0].matcher.is_match("eth01"));
+    assert!(config.interfaces[1].matcher.is_match("veth12ab", None));
+    assert!(!config.interfaces[0].matcher.is_match("eth01", None));
     assert!(first(&config).warnings().is_empty());
     let second = Duration::from_secs(1);
     assert_eq!(
@@ -93,6 +93,20 @@ fn nothing_means_defaults() {
     assert!(config.flows_by_default);
     assert_eq!(config.max_flows, default_flows(cpus()));
     assert_eq!(config.pin_dir, Path::new("/sys/fs/bpf/flowpin"));
+}
+
+#[test]
+fn beside_a_cluster_interfaces_are_found_unless_they_are_named() {
+    let found = parse("[kubernetes]", "f.toml").unwrap();
+    let role = |name: &str, found_as| found.rule(name, found_as).map(InterfaceRule::role);
+    assert_eq!(role("eth0", Some(Role::Uplink)), Some(Role::Uplink));
+    assert_eq!(role("cali12ab", Some(Role::Pod)), Some(Role::Pod));
+    assert_eq!(role("lo", None), None);
+    assert!(found.interfaces.iter().all(|rule| rule.attach == Attach::Tc && rule.literal().is_none()));
+    let named = parse("[kubernetes]\n[[interface]]\nmatch = \"eth0\"\nattach = \"xdp\"", "f.toml").unwrap();
+    assert!(named.rule("eth1", Some(Role::Uplink)).is_none());
+    assert_eq!(named.interfaces[0].literal(), Some("eth0"));
+    assert!(parse("", "f.toml").unwrap().interfaces.is_empty());
 }
 
 #[test]

@@ -45,6 +45,8 @@ fn clsact_where_there_is_no_tcx() {
                 unfit: None,
                 partial_checksums: true,
                 leads_out: true,
+                tunnel: false,
+                above: None,
                 xdp: None,
             };
             for mode in [Mode::Clsact, Mode::ClsactEgress] {
