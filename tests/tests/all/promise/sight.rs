@@ -292,7 +292,7 @@ fn durations_are_those_that_clients_measured() {
     // Cumulative, at bounds that are a unit of the stamps away from any duration here or more.
     for bound in ["0.512", "1.024", "2.048", "4.096"] {
         let found =
-            value(&format!("flowpin_connection_duration_seconds_bucket{{le=\"{bound}\",service=\"app\"}}"));
+            value(&format!("flowpin_connection_duration_seconds_bucket{{service=\"app\",le=\"{bound}\"}}"));
         let limit: f64 = bound.parse().expect("a number");
         let (least, most) =
             [limit - 0.15, limit + 0.15].map(|l| measured.iter().filter(|m| **m <= l).count() as f64).into();
