@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::model::{ModelError, Origin};
 
@@ -65,29 +65,33 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
     std::fs::File::open(dir)?.sync_all()
 }
 
+/// Reads a file of JSON that says which `version` of its form it has. `None`: there is none. `Err`: it is there and can't be used, and why.
+pub(super) fn read<T: DeserializeOwned>(path: &Path, version: u32) -> Result<Option<T>, String> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e.to_string()),
+    };
+    #[derive(Deserialize)]
+    struct Form {
+        version: u32,
+    }
+    match serde_json::from_slice::<Form>(&text) {
+        Ok(form) if form.version != version => Err(format!(
+            "version {} is not {version}; another version of this program wrote it",
+            form.version
+        )),
+        _ => serde_json::from_slice(&text).map(Some).map_err(|e| e.to_string()),
+    }
+}
+
 impl Runtime {
     /// Reads the state file. A missing one is an empty state. `Err`: it is there and can't be used, and why.
     pub fn load(path: &Path) -> Result<Self, String> {
-        let text = match std::fs::read(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(e) => return Err(e.to_string()),
-        };
-        #[derive(Deserialize)]
-        struct Form {
-            version: u32,
-        }
-        match serde_json::from_slice::<Form>(&text) {
-            Ok(Form { version }) if version != VERSION => {
-                Err(format!("version {version} is not {VERSION}; another version of this program wrote it"))
-            }
-            _ => {
-                let mut state: Self = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
-                let now = Now::read();
-                state.drains.values_mut().flat_map(BTreeMap::values_mut).for_each(|drain| drain.adopt(&now));
-                Ok(state)
-            }
-        }
+        let Some(mut state) = read::<Self>(path, VERSION)? else { return Ok(Self::default()) };
+        let now = Now::read();
+        state.drains.values_mut().flat_map(BTreeMap::values_mut).for_each(|drain| drain.adopt(&now));
+        Ok(state)
     }
 
     /// Puts a state in the place of a file that can't be used (`why`), of which a copy is kept. The sentence says where.

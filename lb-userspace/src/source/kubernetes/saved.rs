@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     model::{OwnAddresses, ServiceSpec, uptime},
-    source::runtime::replace,
+    source::runtime::{read, replace},
 };
 
 /// Where it is kept.
@@ -138,20 +138,6 @@ impl Saved {
     /// # Errors
     /// It is there and can't be used.
     pub fn load(path: &Path) -> Result<Option<Self>, String> {
-        let text = match std::fs::read(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e.to_string()),
-        };
-        #[derive(Deserialize)]
-        struct Form {
-            version: u32,
-        }
-        match serde_json::from_slice::<Form>(&text) {
-            Ok(Form { version }) if version != VERSION => {
-                Err(format!("version {version} is not {VERSION}; another version of this program wrote it"))
-            }
-            _ => serde_json::from_slice(&text).map(Some).map_err(|e| e.to_string()),
-        }
+        read(path, VERSION)
     }
 }
