@@ -7,11 +7,11 @@ use std::{
     time::Instant,
 };
 
-use super::{Owner, Stopped, places::has_direct};
+use super::{Owner, Stopped, places::has_direct, reload::FEW};
 use crate::{
     agent::seen::Seen,
     model::{Origin, OwnAddresses, ServiceSpec},
-    reconcile::{Declared, Input, Refused},
+    reconcile::Declared,
     source::{
         KubernetesSpec, Runtime, Sources,
         kubernetes::{feed::Change, saved},
@@ -19,9 +19,6 @@ use crate::{
         recover,
     },
 };
-
-/// As many services that have changed are looked at alone.
-const FEW: usize = 64;
 
 /// What a cluster says.
 #[derive(Default)]
@@ -142,10 +139,8 @@ impl Owner {
                     None => removed.push(name),
                 }
             }
-            changed.iter_mut().for_each(|declared| self.mark(declared));
-            match self.enter(Input::Some { changed: &changed, removed: &removed }, |_| Ok(())) {
-                Err(Stopped::Refused(Refused::NeedsAll | Refused::Exhausted(_))) => {}
-                entered => return entered,
+            if let Some(entered) = self.enter_few(changed, &removed) {
+                return entered;
             }
         }
         self.settle()

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// As many services that have changed are looked at alone.
-const FEW: usize = 64;
+pub(super) const FEW: usize = 64;
 
 impl Owner {
     /// Takes what was read of the config file. Programs that the kernel refused are tried once more.
@@ -103,16 +103,27 @@ impl Owner {
                 |name: &&str| self.runtime.services.contains_key(*name) || cluster.contains_key(*name);
             let (left, removed): (Vec<&str>, Vec<&str>) = removed.into_iter().partition(others);
             let of = |name: &&str| sources.one(name, &mut notes);
-            let mut declared: Vec<Declared> = changed.iter().chain(&left).filter_map(of).collect();
-            declared.iter_mut().for_each(|declared| self.mark(declared));
-            if notes.is_empty() {
-                match self.enter(Input::Some { changed: &declared, removed: &removed }, |_| Ok(())) {
-                    Err(Stopped::Refused(Refused::NeedsAll | Refused::Exhausted(_))) => {}
-                    entered => return entered,
-                }
+            let declared: Vec<Declared> = changed.iter().chain(&left).filter_map(of).collect();
+            if notes.is_empty()
+                && let Some(entered) = self.enter_few(declared, &removed)
+            {
+                return entered;
             }
         }
         self.settle()
+    }
+
+    /// Looks at these services alone. `None`: they concern others, so that all have to be looked at.
+    pub(super) fn enter_few(
+        &mut self,
+        mut changed: Vec<Declared>,
+        removed: &[&str],
+    ) -> Option<Result<(), Stopped>> {
+        changed.iter_mut().for_each(|declared| self.mark(declared));
+        match self.enter(Input::Some { changed: &changed, removed }, |_| Ok(())) {
+            Err(Stopped::Refused(Refused::NeedsAll | Refused::Exhausted(_))) => None,
+            entered => Some(entered),
+        }
     }
 
     fn follow_all(&mut self, seen: &Seen) -> Result<(), Stopped> {
