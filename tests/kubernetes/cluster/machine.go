@@ -19,40 +19,23 @@ import (
 
 // start starts a machine that carries on when this process has ended: `cluster inside ROLE`.
 func (c *Cluster) start(machine, namespace string, role ...string) error {
-	if err := os.MkdirAll(c.of(machine, "log"), 0o755); err != nil {
-		return err
-	}
-	log, err := os.Create(c.of(machine, "log", "machine.log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	cmd := command(self, append([]string{"inside"}, role...)...)
-	cmd.Env = append(cmd.Env, "FLOWPIN_KUBERNETES_CACHE="+c.cache, "PATH="+filepath.Dir(c.bin("any"))+":/usr/sbin:/usr/bin:/sbin:/bin")
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid:     true,
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
-	}
-	if err := inNamespace(namespace, cmd.Start); err != nil {
-		return fmt.Errorf("%s: %w", machine, err)
-	}
-	if err := os.WriteFile(c.of(machine, "pid"), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644); err != nil {
-		return err
-	}
-	return cmd.Process.Release()
+	return c.spawn(machine, namespace, "machine.log", append([]string{"inside"}, role...), func(cmd *exec.Cmd) {
+		cmd.Env = append(cmd.Env, "PATH="+filepath.Dir(c.bin("any"))+":/usr/sbin:/usr/bin:/sbin:/bin")
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
+	})
 }
 
 // background starts a helper of this program in a namespace, with the machine's own files.
 func (c *Cluster) background(name, namespace string, args ...string) error {
+	return c.spawn(name, namespace, name+".log", args, func(*exec.Cmd) {})
+}
+
+// spawn starts this program anew in a namespace, prepared by prepare, and notes its pid.
+func (c *Cluster) spawn(name, namespace, logged string, args []string, prepare func(*exec.Cmd)) error {
 	if err := os.MkdirAll(c.of(name, "log"), 0o755); err != nil {
 		return err
 	}
-	log, err := os.Create(c.of(name, "log", name+".log"))
+	log, err := os.Create(c.of(name, "log", logged))
 	if err != nil {
 		return err
 	}
@@ -65,6 +48,7 @@ func (c *Cluster) background(name, namespace string, args ...string) error {
 	cmd.Env = append(cmd.Env, "FLOWPIN_KUBERNETES_CACHE="+c.cache)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	prepare(cmd)
 	if err := inNamespace(namespace, cmd.Start); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
