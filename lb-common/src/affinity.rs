@@ -1,10 +1,10 @@
-//! A client's bond with a backend, as one 64-bit word that moves by compare-and-swap. Bits 0..18 the backend, 18..40 open flows of the
-//! client, 40..64 a tag that is drawn when the bond is made.
+//! A client's binding with a backend, as one 64-bit word that moves by compare-and-swap. Bits 0..18 the backend, 18..40 open flows of the
+//! client, 40..64 a tag that is drawn when the binding is made.
 //!
-//! **Counting clients.** A backend's count of clients is the number of bonds with it that have an open flow. Whoever moves a word from
+//! **Counting clients.** A backend's count of clients is the number of bindings with it that have an open flow. Whoever moves a word from
 //! no open flow to one adds one, whoever moves it back, or to another backend, subtracts: exactly once, as with flows.
 //!
-//! **Removal.** Only a bond without open flows is removed, by whoever moved it to [`Bond::gone`]. The memory may be another client's a
+//! **Removal.** Only a binding without open flows is removed, by whoever moved it to [`Binding::gone`]. The memory may be another client's a
 //! moment later; who still holds a pointer to it finds another key or, at the latest, fails its compare-and-swap by the tag.
 
 use crate::abi::{AffinityKey, BackendId, PortBe, Proto};
@@ -21,9 +21,9 @@ const _: () = assert!(crate::abi::limits::MAX_BACKEND_IDS <= 1 << HOME_BITS);
 /// See the module.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Bond(pub u64);
+pub struct Binding(pub u64);
 
-impl Bond {
+impl Binding {
     /// With one open flow. `chance`: random bits, 24 used.
     #[inline(always)]
     pub const fn new(home: BackendId, chance: u32) -> Self {
@@ -69,7 +69,7 @@ pub const fn key(group: u64, (high, low): (u64, u64), bits: u32) -> AffinityKey 
     AffinityKey { group, high: high & mask(bits), low: low & mask(bits.saturating_sub(64)) }
 }
 
-/// The group in which clients of one port are bound, where each port has bonds of its own: of the service's group, the VIP's port and protocol.
+/// The group in which clients of one port are bound, where each port has bindings of its own: of the service's group, the VIP's port and protocol.
 #[inline(always)]
 pub const fn group_at(group: u64, port: PortBe, proto: Proto) -> u64 {
     // Fibonacci hashing (Knuth, "The Art of Computer Programming", volume 3, section 6.4), odd, so that no port is lost.
@@ -110,30 +110,30 @@ mod tests {
     }
 
     #[test]
-    fn a_bond_holds_what_it_may() {
-        let full = Bond(Bond::new(BackendId(16), 1).0 | OPEN);
+    fn a_binding_holds_what_it_may() {
+        let full = Binding(Binding::new(BackendId(16), 1).0 | OPEN);
         assert_eq!(full.more(BackendId(17)), None);
-        assert_eq!(full.less().more(BackendId(17)).map(Bond::home), Some(BackendId(17)));
+        assert_eq!(full.less().more(BackendId(17)).map(Binding::home), Some(BackendId(17)));
         let last = BackendId(crate::abi::limits::MAX_BACKEND_IDS - 1);
-        assert_eq!(Bond::new(last, u32::MAX).home(), last);
+        assert_eq!(Binding::new(last, u32::MAX).home(), last);
     }
 
     proptest! {
         #[test]
-        fn a_bond_counts_flows_and_moves_and_keeps_its_tag(
+        fn a_binding_counts_flows_and_moves_and_keeps_its_tag(
             home in 16u32..1 << 18, chance: u32, steps in prop::collection::vec((any::<bool>(), 16u32..1 << 18), 0..100),
         ) {
-            let mut bond = Bond::new(BackendId(home), chance);
-            let (tag, mut open, mut at) = (bond.0 >> 40, 1u32, home);
+            let mut binding = Binding::new(BackendId(home), chance);
+            let (tag, mut open, mut at) = (binding.0 >> 40, 1u32, home);
             for (more, to) in steps {
                 if more {
-                    (bond, at, open) = (bond.more(BackendId(to)).unwrap(), to, open + 1);
+                    (binding, at, open) = (binding.more(BackendId(to)).unwrap(), to, open + 1);
                 } else {
-                    (bond, open) = (bond.less(), open.saturating_sub(1));
+                    (binding, open) = (binding.less(), open.saturating_sub(1));
                 }
-                prop_assert_eq!((bond.open(), bond.home(), bond.0 >> 40), (open, BackendId(at), tag));
+                prop_assert_eq!((binding.open(), binding.home(), binding.0 >> 40), (open, BackendId(at), tag));
             }
-            prop_assert_eq!((bond.gone().home(), bond.gone().0 >> 40), (BackendId(0), tag));
+            prop_assert_eq!((binding.gone().home(), binding.gone().0 >> 40), (BackendId(0), tag));
         }
     }
 }

@@ -61,7 +61,7 @@ const FIN_BACKEND: u64 = 1 << 10;
 /// The client's FIN was acknowledged by the backend.
 const ACKED_CLIENT: u64 = 1 << 11;
 const ACKED_BACKEND: u64 = 1 << 12;
-/// The flow counts in its client's bond; see [`affinity`](crate::affinity).
+/// The flow counts in its client's binding; see [`affinity`](crate::affinity).
 const BOUND: u64 = 1 << 13;
 
 /// Closed by the agent, and the client has heard of it.
@@ -96,12 +96,12 @@ impl Word {
     pub const fn new(phase: Phase, tag: u64) -> Self {
         Self(1 << 63 | tag << 16 | phase.0 as u64)
     }
-    /// The same, of a flow that counts in its client's bond if `bound`.
+    /// The same, of a flow that counts in its client's binding if `bound`.
     #[inline(always)]
     pub const fn bound_if(self, bound: bool) -> Self {
         if bound { Self(self.0 | BOUND) } else { self }
     }
-    /// Does it count in its client's bond?
+    /// Does it count in its client's binding?
     #[inline(always)]
     pub const fn bound(self) -> bool {
         self.0 & BOUND != 0

@@ -1,6 +1,6 @@
-//! Affinity: the flows of a client go where its others are. What a bond is: `lb_common::affinity`.
+//! Affinity: the flows of a client go where its others are. What a binding is: `lb_common::affinity`.
 //!
-//! A bond is made by a client's first flow, and counts the client's flows for as long as they count on their backends. The client's next
+//! A binding is made by a client's first flow, and counts the client's flows for as long as they count on their backends. The client's next
 //! flow goes to the same host, if that is in the service's pool, may take new flows, has a place, and the client has not more flows than
 //! its bound says; otherwise a backend is chosen, and, but for the bound, the client moves there.
 
@@ -10,7 +10,7 @@ use lb_common::{
         AffinityEntry, AffinityKey, Algorithm, BLOCK_SLOTS, BackendId, HostKey, PoolBlock, PortBe, Proto,
         Reason, ServiceId,
     },
-    affinity::{Bond, group_at, key},
+    affinity::{Binding, group_at, key},
     expiry::idle,
     hash,
 };
@@ -24,10 +24,10 @@ use crate::{
     packet::opaque,
 };
 
-/// Set in what [`choose`] returns if the flow counts in its client's bond.
+/// Set in what [`choose`] returns if the flow counts in its client's binding.
 pub const BOUND: u32 = 1 << 30;
 
-/// Tries at moving a bond, or at making one. Each failure means that another CPU was at the same client at the same instant.
+/// Tries at moving a binding, or at making one. Each failure means that another CPU was at the same client at the same instant.
 const TRIES: usize = 4;
 
 // What else the global functions below return, besides a backend.
@@ -53,7 +53,7 @@ impl Client {
     #[inline(always)]
     pub const fn new((high, low): (u64, u64), port: PortBe, proto: Proto) -> Self {
         let key = AffinityKey { group: 0, high, low };
-        Self { entry: AffinityEntry { key, bond: 0, last: 0, _pad: 0 }, port, proto, _pad: [0; 5] }
+        Self { entry: AffinityEntry { key, binding: 0, last: 0, _pad: 0 }, port, proto, _pad: [0; 5] }
     }
 }
 
@@ -84,7 +84,7 @@ pub fn choose(algorithm: Algorithm, client: &mut Client, pick: &mut Pick, flow_h
             return outcome;
         }
     }
-    // Rather without a bond than not at all.
+    // Rather without a binding than not at all.
     choose::backend(algorithm, pick, flow_hash)
 }
 
@@ -100,26 +100,26 @@ const fn group(block: &PoolBlock, port: PortBe, proto: Proto) -> u64 {
     if block.by_port != 0 { group_at(block.group, port, proto) } else { block.group }
 }
 
-/// An entry and its bond. `None`: it isn't this client's, or is being removed.
+/// An entry and its binding. `None`: it isn't this client's, or is being removed.
 #[inline(always)]
-fn bond(client: &AffinityKey) -> Option<(*mut AffinityEntry, Bond)> {
+fn binding(client: &AffinityKey) -> Option<(*mut AffinityEntry, Binding)> {
     // On the stack: up to Linux 6.1 or so a key may not lie where a caller's pointer leads.
     let key = AffinityKey { ..*client };
     let entry = AFFINITY.get_ptr_mut(key)?;
     // SAFETY: the memory of a map's value stays readable while the program runs, whoever has it. Volatile: a whole word that other CPUs
     // write; read before the key, see `lb_common::affinity`.
-    let (bond, owner) = unsafe {
-        (Bond((&raw const (*entry).bond).read_volatile()), (&raw const (*entry).key).read_volatile())
+    let (binding, owner) = unsafe {
+        (Binding((&raw const (*entry).binding).read_volatile()), (&raw const (*entry).key).read_volatile())
     };
     let ours = owner.group == client.group && owner.high == client.high && owner.low == client.low;
-    if ours && bond.home().0 != 0 { Some((entry, bond)) } else { None }
+    if ours && binding.home().0 != 0 { Some((entry, binding)) } else { None }
 }
 
-/// Moves a bond. False: another CPU was faster.
+/// Moves a binding. False: another CPU was faster.
 #[inline(always)]
-fn exchange(entry: *mut AffinityEntry, old: Bond, new: Bond) -> bool {
+fn exchange(entry: *mut AffinityEntry, old: Binding, new: Binding) -> bool {
     // SAFETY: as above; the word is 8-byte aligned, and all writers use compare-and-swap.
-    unsafe { compare_exchange_u64(&raw mut (*entry).bond, old.0, new.0) == old.0 }
+    unsafe { compare_exchange_u64(&raw mut (*entry).binding, old.0, new.0) == old.0 }
 }
 
 #[inline(always)]
@@ -128,7 +128,7 @@ fn stamp(entry: *mut AffinityEntry) {
     unsafe { (&raw mut (*entry).last).write_volatile(bpf_jiffies64() as u32) };
 }
 
-/// The backend that a bond's home is in this service's pool; 0: none.
+/// The backend that a binding's home is in this service's pool; 0: none.
 #[inline(always)]
 fn here(service: ServiceId, home: BackendId) -> BackendId {
     let Some(record) = BACKENDS.get(home.0) else { return BackendId(0) };
@@ -148,7 +148,7 @@ fn place(pick: &Pick, backend: BackendId) -> bool {
         && account::reserve(backend, block.limit[backend.slot() & (BLOCK_SLOTS - 1)])
 }
 
-/// Where a client's bond leads: a backend with a place taken, and [`BOUND`]; or why to nobody. Notes the client's key and bond (0: none).
+/// Where a client's binding leads: a backend with a place taken, and [`BOUND`]; or why to nobody. Notes the client's key and binding (0: none).
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn flowpin_known(client: *mut Client, pick: *const Pick) -> u32 {
@@ -159,12 +159,12 @@ extern "C" fn flowpin_known(client: *mut Client, pick: *const Pick) -> u32 {
     let Some(block) = POOLS.get(pick.first) else { return REFUSED | Reason::Internal as u32 };
     let own = &mut client.entry;
     own.key = key(group(block, client.port, client.proto), (own.key.high, own.key.low), block.client_bits);
-    own.bond = 0;
+    own.binding = 0;
     if pick.first == 0 {
         return REFUSED | Reason::NoBackend as u32;
     }
-    let Some((entry, seen)) = bond(&own.key) else { return ANEW };
-    own.bond = seen.0;
+    let Some((entry, seen)) = binding(&own.key) else { return ANEW };
+    own.binding = seen.0;
     // SAFETY: a whole word of a map's value. The helper has no preconditions.
     let silent = unsafe { idle(bpf_jiffies64() as u32, (&raw const (*entry).last).read_volatile()) };
     let limit = block.remember as u64 * TICK_HZ.load() as u64;
@@ -176,7 +176,7 @@ extern "C" fn flowpin_known(client: *mut Client, pick: *const Pick) -> u32 {
     }
     let home = here(pick.service, seen.home());
     if home.0 != 0 && pick.passes_over(home) {
-        // For this flow only: nothing is wrong with the bond.
+        // For this flow only: nothing is wrong with the binding.
         return OVER;
     }
     if home.0 == 0 || !place(pick, home) {
@@ -194,11 +194,11 @@ extern "C" fn flowpin_bind(client: *mut Client, chosen: u32, only: u32, chance: 
     let Some(client) = (unsafe { client.as_mut() }) else { return chosen };
     let own = &mut client.entry;
     let backend = BackendId(chosen);
-    if own.bond == 0 {
+    if own.binding == 0 {
         return first_flow(own, backend, chance);
     }
-    let seen = Bond(own.bond);
-    match bond(&own.key) {
+    let seen = Binding(own.binding);
+    match binding(&own.key) {
         Some((entry, now)) if now == seen => {
             let home = if only != 0 { seen.home() } else { backend };
             let Some(new) = seen.more(home) else { return chosen };
@@ -211,9 +211,9 @@ extern "C" fn flowpin_bind(client: *mut Client, chosen: u32, only: u32, chance: 
     }
 }
 
-/// Moves a bond for one more flow, at this backend, on which a place is taken.
+/// Moves a binding for one more flow, at this backend, on which a place is taken.
 #[inline(always)]
-fn settle(entry: *mut AffinityEntry, seen: Bond, new: Bond, backend: BackendId) -> u32 {
+fn settle(entry: *mut AffinityEntry, seen: Binding, new: Binding, backend: BackendId) -> u32 {
     if !exchange(entry, seen, new) {
         account::release(backend);
         return AGAIN;
@@ -231,10 +231,10 @@ fn settle(entry: *mut AffinityEntry, seen: Bond, new: Bond, backend: BackendId) 
 /// The first flow of a client.
 #[inline(always)]
 fn first_flow(own: &mut AffinityEntry, home: BackendId, chance: u32) -> u32 {
-    own.bond = Bond::new(home, chance).0;
+    own.binding = Binding::new(home, chance).0;
     // SAFETY: the helper has no preconditions.
     own.last = unsafe { bpf_jiffies64() } as u32;
-    // On the stack, as in `bond`.
+    // On the stack, as in `binding`.
     let entry = AffinityEntry { ..*own };
     match AFFINITY.insert(entry.key, entry, BPF_NOEXIST as u64) {
         Ok(()) => {
@@ -262,7 +262,7 @@ extern "C" fn flowpin_left(backend: u32, at: u32, high: u64, low: u64) -> u32 {
     let Some(block) = POOLS.get(BackendId(backend).block()) else { return 0 };
     let own = key(group(block, PortBe(at as u16), Proto((at >> 16) as u8)), (high, low), block.client_bits);
     for _ in 0..opaque(2 * TRIES) {
-        let Some((entry, seen)) = bond(&own) else { return 0 };
+        let Some((entry, seen)) = binding(&own) else { return 0 };
         let new = seen.less();
         if new == seen {
             return 0;
@@ -278,10 +278,10 @@ extern "C" fn flowpin_left(backend: u32, at: u32, high: u64, low: u64) -> u32 {
     0
 }
 
-/// Forgets a client, if its bond is as it was seen and has no open flow, or whatever it has if `force`. True if this call did.
+/// Forgets a client, if its binding is as it was seen and has no open flow, or whatever it has if `force`. True if this call did.
 #[inline(always)]
-pub fn forget(client: &AffinityKey, seen: Bond, force: bool) -> bool {
-    let Some((entry, now)) = bond(client) else { return false };
+pub fn forget(client: &AffinityKey, seen: Binding, force: bool) -> bool {
+    let Some((entry, now)) = binding(client) else { return false };
     if now != seen || (now.open() != 0 && !force) || !exchange(entry, now, now.gone()) {
         return false;
     }

@@ -277,7 +277,7 @@ fn one_sided<V: Tracked>(forward: Entry<V::Addr>, segment: &Segment, ending: &mu
     }
 }
 
-/// A flow has stopped counting: its place, and what its client's bond counts, are given back. Called by whoever moved the state, once. `word`: its state
+/// A flow has stopped counting: its place, and what its client's binding counts, are given back. Called by whoever moved the state, once. `word`: its state
 /// until then.
 #[inline(always)]
 fn ended<A: Addr>(forward: Entry<A>, word: u64, what: What) -> Ending {

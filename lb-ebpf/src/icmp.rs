@@ -2,7 +2,7 @@
 //! that end knows it (RFC 5508, RFC 7915 section 4.2). No answer is made to an error.
 //!
 //! An error quotes a packet that went the other way, and so travels in the direction of the flow entry that has the quoted 5-tuple
-//! turned round as its key: what that entry does to packets is what is to be done to the error, and the reverse of it to the quotation.
+//! reversed as its key: what that entry does to packets is what is to be done to the error, and the reverse of it to the quotation.
 
 use lb_common::{
     abi::{Addr4, Addr6, PortBe, Proto, V4, V6},

@@ -40,7 +40,7 @@ pub type OurSources<A> = Array<Sources<A>, 1>;
 /// Room for a key of these.
 pub type SourceKeys<A> = PerCpuArray<SourceKey<A>, 1>;
 /// Clients of services of one family.
-pub type Admitted<A> = LpmTrie<Client<A>, u32, { MAX_ADMITTED as usize }>;
+pub type SourceTrie<A> = LpmTrie<Client<A>, u32, { MAX_SOURCE_RANGES as usize }>;
 /// VIPs of one family.
 pub type Vips<A> = HashMap<A, Vip, { MAX_VIPS as usize }, NO_PREALLOC>;
 /// Heads of a flow table's buckets: words, whatever the family.
@@ -69,7 +69,7 @@ maps_of_family! {
         /// Its services.
         services: Services, SERVICES4, SERVICES6;
         /// Who may open flows of its services.
-        admitted: Admitted, ADMITTED4, ADMITTED6;
+        source_ranges: SourceTrie, SOURCE_RANGES4, SOURCE_RANGES6;
         /// Its VIPs.
         vips: Vips, VIPS4, VIPS6;
         /// Its datagrams in fragments.

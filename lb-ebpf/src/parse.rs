@@ -89,7 +89,7 @@ pub struct Parsed<A> {
     pub place: u32,
     /// For the step that answers one that is too big: how large it may be.
     pub mtu: u32,
-    /// For the step that answers: why it is refused, a [`Reason`](lb_common::abi::Reason). For the one of what has no ports: which [`Why`].
+    /// For the step that answers: why it is refused, a [`Reason`](lb_common::abi::Reason). For the one of what has no ports: which [`ParseError`].
     pub because: u32,
 }
 
@@ -122,10 +122,10 @@ impl<A> Parsed<A> {
 
     /// A fragment that isn't the first.
     #[inline(always)]
-    fn later(&mut self, l3: usize, bytes: usize) -> Why {
+    fn later(&mut self, l3: usize, bytes: usize) -> ParseError {
         (self.l3, self.l4, self.bytes) = (l3 as u16, 0, bytes as u32);
         self.segment = Segment { flags: 0, seq: 0, ack: 0, len: 0 };
-        Why::Fragment
+        ParseError::Fragment
     }
 }
 
@@ -133,10 +133,10 @@ impl<A> Parsed<A> {
 const _: () =
     assert!(ETH_LEN + 4 * MAX_TAGS < 0x20 && ETH_LEN + 4 * MAX_TAGS + 40 + MAX_EXTENSION_BYTES < 0x3ff);
 
-/// Why a packet has no 5-tuple to go by.
+/// ParseError a packet has no 5-tuple to go by.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Why {
+pub enum ParseError {
     /// Not TCP, UDP or ICMP over IP. Passes.
     Foreign,
     /// ICMP of the IP version.
@@ -149,7 +149,7 @@ pub enum Why {
     FirstFragment,
 }
 
-impl Why {
+impl ParseError {
     /// From what it is as a number.
     #[inline(always)]
     pub const fn of(number: u32) -> Self {
@@ -170,14 +170,14 @@ pub trait Header: IpVersion {
     /// Parses the IP header at `l3` and what follows into `parsed`. On `Err` as much of the 5-tuple is there as is known:
     /// `Foreign`, nothing; `Icmp`, all but the ports; `Malformed`, the destination;
     /// `Fragment`, the addresses and the identification, IPv4's protocol; `FirstFragment`, all.
-    fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Self::Addr>) -> Result<(), Why>;
+    fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Self::Addr>) -> Result<(), ParseError>;
 }
 
 impl Header for V4 {
     const ICMP: Proto = Proto(1);
     #[inline(always)]
-    fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Addr4>) -> Result<(), Why> {
-        let Some(p) = packet.bytes(l3, 20) else { return Err(Why::Foreign) };
+    fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Addr4>) -> Result<(), ParseError> {
+        let Some(p) = packet.bytes(l3, 20) else { return Err(ParseError::Foreign) };
         // SAFETY: 20 bytes at `p` were just bounds-checked.
         let (first, total, fragment) = unsafe {
             parsed.key.src = Addr4(get(p, 12));
@@ -188,7 +188,7 @@ impl Header for V4 {
         let header = (first & 0xf) as usize * 4;
         let total = if P::BIG && total == 0 { packet.frame_len() - l3 } else { total };
         if first >> 4 != 4 || header < 20 || total < header || !packet.holds(l3 + total) {
-            return Err(Why::Malformed);
+            return Err(ParseError::Malformed);
         }
         if fragment & 0x3fff != 0 {
             // SAFETY: as above.
@@ -199,15 +199,15 @@ impl Header for V4 {
         }
         let more = fragment & 0x2000 != 0;
         layer4::<V4, P>(packet, l3, l3 + header, total, more, parsed)?;
-        if more { Err(Why::FirstFragment) } else { Ok(()) }
+        if more { Err(ParseError::FirstFragment) } else { Ok(()) }
     }
 }
 
 impl Header for V6 {
     const ICMP: Proto = Proto(58);
     #[inline(always)]
-    fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Addr6>) -> Result<(), Why> {
-        let Some(p) = packet.bytes(l3, 40) else { return Err(Why::Foreign) };
+    fn parse<P: Packet>(packet: &P, l3: usize, parsed: &mut Parsed<Addr6>) -> Result<(), ParseError> {
+        let Some(p) = packet.bytes(l3, 40) else { return Err(ParseError::Foreign) };
         // SAFETY: 40 bytes at `p` were just bounds-checked.
         let (first, payload, mut next) = unsafe {
             parsed.key.src = Addr6([get(p, 8), get(p, 12), get(p, 16), get(p, 20)]);
@@ -216,7 +216,7 @@ impl Header for V6 {
         };
         let total = if P::BIG && payload == 0 { packet.frame_len() - l3 } else { payload + 40 };
         if first >> 4 != 6 || !packet.holds(l3 + total) {
-            return Err(Why::Malformed);
+            return Err(ParseError::Malformed);
         }
         let (mut extra, mut more) = (0, false);
         if next != Proto::TCP.0 && next != Proto::UDP.0 {
@@ -224,18 +224,18 @@ impl Header for V6 {
             parsed.fragment = (found >> 32) as u32;
             let found = found as u32;
             if found >= BROKEN {
-                return Err(if found == BROKEN { Why::Malformed } else { parsed.later(l3, total) });
+                return Err(if found == BROKEN { ParseError::Malformed } else { parsed.later(l3, total) });
             }
             next = found as u8;
             more = found & MORE != 0;
             extra = (found >> 16) as usize & 0x3ff;
             if 40 + extra > total {
-                return Err(Why::Malformed);
+                return Err(ParseError::Malformed);
             }
         }
         parsed.key.proto = Proto(next);
         layer4::<V6, P>(packet, l3, l3 + 40 + extra, total, more, parsed)?;
-        if more { Err(Why::FirstFragment) } else { Ok(()) }
+        if more { Err(ParseError::FirstFragment) } else { Ok(()) }
     }
 }
 
@@ -298,14 +298,14 @@ fn layer4<V: Header, P: Packet>(
     bytes: usize,
     more: bool,
     parsed: &mut Parsed<V::Addr>,
-) -> Result<(), Why> {
+) -> Result<(), ParseError> {
     parsed.l3 = l3 as u16;
     parsed.l4 = l4 as u16;
     parsed.bytes = bytes as u32;
     parsed.first = more as u32;
     let room = bytes - (l4 - l3);
     if parsed.key.proto == Proto::TCP {
-        let Some(p) = packet.bytes(l4, 20) else { return Err(Why::Malformed) };
+        let Some(p) = packet.bytes(l4, 20) else { return Err(ParseError::Malformed) };
         // SAFETY: 20 bytes at `p` were just bounds-checked.
         let offset = unsafe {
             parsed.key.sport = PortBe(get(p, 0));
@@ -316,15 +316,19 @@ fn layer4<V: Header, P: Packet>(
             (get::<u8>(p, 12) >> 4) as usize * 4
         };
         if offset < 20 || offset > room || impossible(parsed.segment.flags) {
-            return Err(Why::Malformed);
+            return Err(ParseError::Malformed);
         }
         parsed.segment.len = (room - offset) as u32;
         return Ok(());
     }
     if parsed.key.proto != Proto::UDP {
-        return Err(if parsed.key.proto == V::ICMP && !more { Why::Icmp } else { Why::Foreign });
+        return Err(if parsed.key.proto == V::ICMP && !more {
+            ParseError::Icmp
+        } else {
+            ParseError::Foreign
+        });
     }
-    let Some(p) = packet.bytes(l4, 8) else { return Err(Why::Malformed) };
+    let Some(p) = packet.bytes(l4, 8) else { return Err(ParseError::Malformed) };
     // SAFETY: 8 bytes at `p` were just bounds-checked.
     let len = unsafe {
         parsed.key.sport = PortBe(get(p, 0));
@@ -333,7 +337,7 @@ fn layer4<V: Header, P: Packet>(
     };
     // Length 0: a GSO datagram, whose length doesn't fit (RFC 2675).
     if room < 8 || ((len < 8 || (len > room && !more)) && !(P::BIG && len == 0)) {
-        return Err(Why::Malformed);
+        return Err(ParseError::Malformed);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use lb_common::{
-    abi::{Addr, Client, FlowKey, Guard, PortBe, Proto, Service, ServiceKey, Vip},
+    abi::{Addr, Client, FlowKey, PortBe, Proto, Service, ServiceKey, SourceRanges, Vip},
     filter,
 };
 
@@ -44,11 +44,11 @@ pub fn at<V: Maps>(vip: V::Addr, port: PortBe, proto: Proto) -> Option<&'static 
 /// May this client open flows of the service? A function by itself for the sake of the stack.
 #[inline(never)]
 pub fn admits<V: Maps>(service: &Service, client: &V::Addr) -> bool {
-    if service.guard == Guard::OPEN {
+    if service.source_ranges == SourceRanges::OPEN {
         return true;
     }
     let client = Client { service: service.ranges, addr: *client };
-    V::admitted().get(&Key::new(Client::<V::Addr>::WHOLE, client)).is_some()
+    V::source_ranges().get(&Key::new(Client::<V::Addr>::WHOLE, client)).is_some()
 }
 
 /// What is known of an address that packets go to; `None`: it is no VIP.

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Backend, BackendId, CREATED_SHIFT, Guard, List, PortBe, Proto, Reason, Service, SocketPin,
+        Backend, BackendId, CREATED_SHIFT, List, PortBe, Proto, Reason, Service, SocketPin, SourceRanges,
         socket::SocketRequest,
         sweep::{BATCH, HEADER, RESET},
     },
@@ -180,7 +180,7 @@ fn touch(pin: *mut SocketPin) {
 /// these, for the sake of the stack.
 #[inline(never)]
 fn turn(cookie: u64, peer: &mut Peer, asked: bool) -> bool {
-    let mut turned = false;
+    let mut reversed = false;
     each(&Sockets, cookie, |at, state| {
         let Some(pin) = SOCKET_PINS.get_ptr_mut(at) else { return false };
         if !counts(state) {
@@ -206,10 +206,10 @@ fn turn(cookie: u64, peer: &mut Peer, asked: bool) -> bool {
         }
         touch(pin);
         *peer = other;
-        turned = true;
+        reversed = true;
         true
     });
-    turned
+    reversed
 }
 
 /// A call to a service that may ask who its clients are.
@@ -221,12 +221,12 @@ fn open_if_admitted(
     peer: &mut Peer,
     connected: bool,
 ) -> u32 {
-    if service.guard != Guard::OPEN {
+    if service.source_ranges != SourceRanges::OPEN {
         if !of_the_node(ctx) {
             // A pod has an address of its own, by which its packets are judged.
             return NOT_OURS;
         }
-        if service.guard != Guard::LISTED_AND_NODE {
+        if service.source_ranges != SourceRanges::LISTED_AND_NODE {
             return REFUSED | Reason::SourceNotAllowed as u32;
         }
     }

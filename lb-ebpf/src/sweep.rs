@@ -8,7 +8,7 @@ use lb_common::{
         affinity::ForgetRequest,
         sweep::{BATCH, HEADER, REMOVE, RESET, Request},
     },
-    affinity::Bond,
+    affinity::Binding,
     flow_state::Word,
 };
 
@@ -66,7 +66,7 @@ pub fn forget(ctx: XdpContext) -> u32 {
         };
         // SAFETY: the bytes at `p` were just bounds-checked; any bits are a request.
         let request: ForgetRequest = unsafe { get(p, 0) };
-        forgotten += affinity::forget(&request.key, Bond(request.bond), force) as u32;
+        forgotten += affinity::forget(&request.key, Binding(request.binding), force) as u32;
     }
     forgotten
 }

@@ -21,8 +21,8 @@ pub struct AffinityKey {
 pub struct AffinityEntry {
     /// Its key. Before the word, so that memory that has been given to another client is told by it.
     pub key: AffinityKey,
-    /// [`Bond`](crate::affinity::Bond).
-    pub bond: u64,
+    /// [`Binding`](crate::affinity::Binding).
+    pub binding: u64,
     /// Low half of jiffies when a flow of the client was last opened or ended.
     pub last: u32,
     /// Zero.
@@ -35,8 +35,8 @@ pub struct AffinityEntry {
 pub struct ForgetRequest {
     /// Whom.
     pub key: AffinityKey,
-    /// The bond that the agent saw.
-    pub bond: u64,
+    /// The binding that the agent saw.
+    pub binding: u64,
 }
 
 /// A host in a service's pool. 20 bytes.

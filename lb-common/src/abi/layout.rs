@@ -43,13 +43,23 @@ const fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize {
     size_of::<F>()
 }
 
+/// The name by which a layout knows a field: its own, or the one that it had when maps with it were first made.
+macro_rules! name {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $name:literal) => {
+        $name
+    };
+}
+
 macro_rules! records {
-    ($($(@$generic:ident)? $record:ty { $($(#[$meta:meta])* $field:ident),* $(,)? })*) => {$(
+    ($($(@$generic:ident)? $record:ty { $($(#[$meta:meta])* $field:ident $(= $name:literal)?),* $(,)? })*) => {$(
         impl $(<$generic: Addr>)? Record for $record {
             const FIELDS: &'static [Field] = &[$(
                 $(#[$meta])*
                 Field {
-                    name: stringify!($field),
+                    name: name!($field $($name)?),
                     offset: offset_of!(Self, $field),
                     size: size_of_field(|record: &Self| &record.$field),
                 }
@@ -66,7 +76,7 @@ records! {
     }
     @A ServiceKey<A> { vip, port, proto, _pad }
     Service {
-        id, first_block, ranges, target, algorithm, stray, affine, guard, forward, local, _pad, #[cfg(feature = "next")] next,
+        id, first_block, ranges, target, algorithm, stray, affine, source_ranges, forward, local, _pad, #[cfg(feature = "next")] next,
     }
     @A Client<A> { service, addr }
     PoolBlock {
@@ -74,7 +84,7 @@ records! {
     }
     Active { count }
     AffinityKey { group, high, low }
-    AffinityEntry { key, bond, last, _pad }
+    AffinityEntry { key, binding = "bond", last, _pad }
     HostKey { service, addr }
     Backend { addr, port, family, retired, service }
     BackendCounters { connections, packets_in, bytes_in, packets_out, bytes_out, accepted, refused, unanswered }
@@ -159,7 +169,7 @@ pub fn all() -> [MapLayout; maps::ALL.len()] {
     fn of<K: Record, V: Record>(name: &'static str, keeper: Keeper, meaning: u64, entries: u32) -> MapLayout {
         MapLayout { name, keeper, meaning, entries, key: K::SHAPE, value: V::SHAPE }
     }
-    let (flows, bonds, sockets) = (meaning::flows(), meaning::affinity(), meaning::sockets());
+    let (flows, bindings, sockets) = (meaning::flows(), meaning::affinity(), meaning::sockets());
     let ids = MAX_BACKEND_IDS;
     [
         of::<u32, Bucket<Addr4>>(maps::FLOWS4, Packets, flows, 0),
@@ -173,7 +183,7 @@ pub fn all() -> [MapLayout; maps::ALL.len()] {
         of::<u32, PoolBlock>(maps::POOLS, Agent, 0, MAX_BLOCKS),
         of::<u32, Active>(maps::ACTIVE, Packets, 0, MAX_BLOCKS),
         of::<u32, Active>(maps::CLIENTS, Packets, 0, MAX_BLOCKS),
-        of::<AffinityKey, AffinityEntry>(maps::AFFINITY, Packets, bonds, 0),
+        of::<AffinityKey, AffinityEntry>(maps::AFFINITY, Packets, bindings, 0),
         of::<HostKey, BackendId>(maps::HOSTS, Derived, 0, MAX_HOSTS),
         of::<u32, Backend>(maps::BACKENDS, Agent, 0, ids),
         of::<u32, BackendCounters>(maps::BACKEND_COUNTERS, Packets, 0, ids),
@@ -190,8 +200,8 @@ pub fn all() -> [MapLayout; maps::ALL.len()] {
         of::<SourceKey<Addr6>, SourcePorts>(maps::SOURCE_PORTS6, Packets, 0, MAX_SOURCE_KEYS),
         of::<u32, SocketPlace>(maps::SOCKETS, Packets, sockets, SOCKET_PLACES),
         of::<u32, SocketPin>(maps::SOCKET_PINS, Packets, sockets, SOCKET_PLACES),
-        of::<Client<Addr4>, u32>(maps::ADMITTED4, Derived, 0, MAX_ADMITTED),
-        of::<Client<Addr6>, u32>(maps::ADMITTED6, Derived, 0, MAX_ADMITTED),
+        of::<Client<Addr4>, u32>(maps::SOURCE_RANGES4, Derived, 0, MAX_SOURCE_RANGES),
+        of::<Client<Addr6>, u32>(maps::SOURCE_RANGES6, Derived, 0, MAX_SOURCE_RANGES),
         of::<u32, Interface>(maps::INTERFACES, Derived, 0, MAX_INTERFACES),
         of::<u32, [BlockId; pool::STARTS]>(maps::STARTS, Derived, 0, MAX_LONG_POOLS),
         of::<u32, u32>(maps::PAST, Packets, 0, 1),

@@ -8,7 +8,7 @@ use super::{
     limits, table,
 };
 use crate::{
-    affinity::{self, Bond},
+    affinity::{self, Binding},
     filter, flow_state,
     flow_table::{self, LANES, claimed, place, without},
     hash, socket_table,
@@ -50,14 +50,15 @@ pub fn flows() -> u64 {
     of(places.chain(heads).chain(flow_state::ENCODING).chain(directions).chain(stamps))
 }
 
-/// Affinity: keys, groups and bonds.
+/// Affinity: keys, groups and bindings.
 pub fn affinity() -> u64 {
     let (v4, v6) = addresses();
     let keys = [affinity::key(9, v4.wide(), 64), affinity::key(9, v6.wide(), 64)];
     let keys = keys.into_iter().flat_map(|key| [key.group, key.high, key.low]);
-    let bond = Bond::new(BackendId(0x155), 0x12_3456);
-    let bonds = [bond.0, bond.more(BackendId(0x2aa)).map_or(0, |bond| bond.0), bond.gone().0];
-    of(keys.chain(bonds).chain([affinity::group_at(9, PortBe::new(443), Proto::TCP)]))
+    let binding = Binding::new(BackendId(0x155), 0x12_3456);
+    let bindings =
+        [binding.0, binding.more(BackendId(0x2aa)).map_or(0, |binding| binding.0), binding.gone().0];
+    of(keys.chain(bindings).chain([affinity::group_at(9, PortBe::new(443), Proto::TCP)]))
 }
 
 /// Sockets: where a socket's pins lie, and what a place's state says.

@@ -4,7 +4,6 @@
 //! in network byte order and converted only in [`addr`].
 
 pub mod addr;
-pub mod admission;
 pub mod affinity;
 pub mod backend;
 pub mod counters;
@@ -21,12 +20,12 @@ pub mod service;
 pub mod settings;
 pub mod snat;
 pub mod socket;
+pub mod source_ranges;
 pub mod sweep;
 pub mod table;
 pub mod vip;
 
 pub use addr::{Addr, Addr4, Addr6, IpVersion, PortBe, Proto, V4, V6};
-pub use admission::{Client, Guard};
 pub use affinity::{AffinityEntry, AffinityKey, HostKey};
 pub use backend::{Backend, BackendId};
 pub use counters::{BackendCounters, DURATION_BUCKETS, DurationHistogram};
@@ -40,6 +39,7 @@ pub use service::{Algorithm, Forward, List, Service, ServiceId, ServiceKey, Serv
 pub use settings::{MARK, Settings};
 pub use snat::{MAX_SOURCE_PORTS, MAX_SOURCES, SourceKey, SourcePorts, Sources};
 pub use socket::{SocketPin, SocketPlace};
+pub use source_ranges::{Client, SourceRanges};
 pub use vip::Vip;
 
 /// Names of the maps, as in the BPF object and under `pin_dir/maps`.
@@ -120,9 +120,9 @@ pub mod maps {
     /// Where they were led: place → [`super::SocketPin`]. Likewise.
     pub const SOCKET_PINS: &str = "SOCKET_PINS";
     /// Who may open flows of services that aren't everybody's, IPv4: [`super::Client`] → `u32`. LPM trie. Written by the agent only.
-    pub const ADMITTED4: &str = "ADMITTED4";
+    pub const SOURCE_RANGES4: &str = "SOURCE_RANGES4";
     /// The same for IPv6.
-    pub const ADMITTED6: &str = "ADMITTED6";
+    pub const SOURCE_RANGES6: &str = "SOURCE_RANGES6";
     /// What is known of interfaces: index → [`super::Interface`]. Hash, not preallocated. Written by the agent only.
     pub const INTERFACES: &str = "INTERFACES";
     /// Entry points of pools that are too long to be walked whole: first block → [`super::pool::STARTS`] blocks. Hash, not preallocated. Written by the
@@ -167,8 +167,8 @@ pub mod maps {
         SOURCE_PORTS6,
         SOCKETS,
         SOCKET_PINS,
-        ADMITTED4,
-        ADMITTED6,
+        SOURCE_RANGES4,
+        SOURCE_RANGES6,
         INTERFACES,
         STARTS,
         PAST,
@@ -321,7 +321,7 @@ pub mod limits {
     /// Interfaces of which something is known.
     pub const MAX_INTERFACES: u32 = 16_384;
     /// Prefixes of clients over all services of one family.
-    pub const MAX_ADMITTED: u32 = 65_536;
+    pub const MAX_SOURCE_RANGES: u32 = 65_536;
     /// Bytes of the ring buffer of events.
     pub const EVENT_BYTES: u32 = 1 << 20;
     /// Longest service name in bytes.

@@ -1,7 +1,7 @@
 //! Services as the datapath sees them: one entry per VIP, port and protocol. A range is an entry a port, so that a lookup is
 //! one probe whatever was declared.
 
-use super::{BlockId, Guard, PortBe, Proto, limits};
+use super::{BlockId, PortBe, Proto, SourceRanges, limits};
 
 /// Index of a service, 0..[`limits::MAX_SERVICES`](super::limits::MAX_SERVICES). Stable as long as a flow of it is pinned.
 pub type ServiceId = u32;
@@ -125,7 +125,7 @@ pub struct Service {
     pub id: ServiceId,
     /// First block of the pool; 0: the pool is empty.
     pub first_block: BlockId,
-    /// Under which number source ranges are looked up, if `guard` asks for it.
+    /// Under which number source ranges are looked up, if `source_ranges` asks for it.
     pub ranges: u32,
     /// Port of backends that name none; 0: the port that the client used.
     pub target: PortBe,
@@ -135,8 +135,8 @@ pub struct Service {
     pub stray: Stray,
     /// 1: with affinity; how lies in the pool's blocks.
     pub affine: u8,
-    /// [`Guard`].
-    pub guard: Guard,
+    /// [`SourceRanges`].
+    pub source_ranges: SourceRanges,
     /// How packets go, by [`Source`].
     pub forward: [Forward; 2],
     /// Which flows go to backends of this node only. 0: none; 1: those from elsewhere; 2: all.

@@ -40,7 +40,7 @@ pub struct SocketPin {
     pub proto: Proto,
     /// [`Backend::V4`](super::Backend::V4) or [`Backend::V6`](super::Backend::V6).
     pub family: u8,
-    /// 1: it counts in its client's bond; the client is the node, 0.0.0.0 or `::`.
+    /// 1: it counts in its client's binding; the client is the node, 0.0.0.0 or `::`.
     pub bound: u8,
     /// 1: until the socket is closed or connected to something else; 0: unconnected UDP, until it has been silent for too long.
     pub connected: u8,

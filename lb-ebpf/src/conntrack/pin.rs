@@ -22,7 +22,7 @@ pub struct Opening {
     pub chance: u32,
     /// The flow's hash.
     pub hash: u32,
-    /// It counts in its client's bond.
+    /// It counts in its client's binding.
     pub bound: bool,
     /// Port of the backend.
     pub port: PortBe,

@@ -8,7 +8,7 @@ use crate::{direct::Direct, reset::Answer, rewrite::Rewrite};
 
 /// What became of a [`SlicePacket`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Outcome {
     /// On to the stack.
     Pass,
     /// Dropped.
@@ -30,7 +30,7 @@ impl<'a> SlicePacket<'a> {
 }
 
 impl Packet for SlicePacket<'_> {
-    type Verdict = Fate;
+    type Verdict = Outcome;
     type Context = XdpContext;
     const BIG: bool = false;
     const DIRECT: bool = false;
@@ -76,20 +76,20 @@ impl Packet for SlicePacket<'_> {
     fn insert(&mut self, _l2: usize, _room: usize) -> Option<()> {
         None
     }
-    fn send_back(self) -> Fate {
-        Fate::SentBack
+    fn send_back(self) -> Outcome {
+        Outcome::SentBack
     }
-    fn onward<V: Rewrite>(self, _l3: usize, _headers: usize, _key: &FlowKey<V::Addr>) -> Fate {
-        Fate::Pass
+    fn onward<V: Rewrite>(self, _l3: usize, _headers: usize, _key: &FlowKey<V::Addr>) -> Outcome {
+        Outcome::Pass
     }
-    fn direct<V: Answer>(&mut self, _direct: &Direct<V::Addr>) -> Result<Fate, u32> {
+    fn direct<V: Answer>(&mut self, _direct: &Direct<V::Addr>) -> Result<Outcome, u32> {
         Err(0)
     }
-    fn let_pass(&self) -> Fate {
-        Fate::Pass
+    fn let_pass(&self) -> Outcome {
+        Outcome::Pass
     }
-    fn drop(self) -> Fate {
-        Fate::Drop
+    fn drop(self) -> Outcome {
+        Outcome::Drop
     }
     fn context(&self) -> &XdpContext {
         unreachable!("nothing is logged outside the kernel")

@@ -23,7 +23,7 @@ fn ethernet_of(kinds: &[u16]) -> Vec<u8> {
     out
 }
 
-fn v4(bytes: &mut [u8], l3: usize) -> Result<Parsed<Addr4>, Why> {
+fn v4(bytes: &mut [u8], l3: usize) -> Result<Parsed<Addr4>, ParseError> {
     let mut parsed = Parsed::default();
     V4::parse(&SlicePacket::new(bytes), l3, &mut parsed).map(|()| parsed)
 }
@@ -53,7 +53,7 @@ fn a_segment() {
 fn impossible_flags() {
     for bits in [0, flags::FIN, flags::SYN | flags::FIN, flags::SYN | flags::RST] {
         let mut bytes = frame(&ethernet_of(&[0x0800]), bits);
-        assert!(v4(&mut bytes, 14).is_err_and(|why| why == Why::Malformed), "{bits:#x}");
+        assert!(v4(&mut bytes, 14).is_err_and(|why| why == ParseError::Malformed), "{bits:#x}");
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     account, fragment,
     icmp::{self, Meant},
     packet::{Hook, Packet, Step},
-    parse::{Parsed, Why},
+    parse::{ParseError, Parsed},
     service,
 };
 
@@ -15,9 +15,9 @@ use crate::{
 #[inline(always)]
 pub fn aside<V: Family, P: Packet>(mut packet: P) -> P::Verdict {
     let Some(parsed) = parsed::<V>() else { return packet.drop() };
-    let why = Why::of(parsed.because);
+    let why = ParseError::of(parsed.because);
     let known = match why {
-        Why::Icmp => {
+        ParseError::Icmp => {
             let comes_in = packet.hook() != Hook::OUT && packet.hook() != Hook::BESIDES;
             return match icmp::meet::<V, P>(&mut packet, parsed, comes_in) {
                 Meant::Onward => packet.pass(),
@@ -25,9 +25,9 @@ pub fn aside<V: Family, P: Packet>(mut packet: P) -> P::Verdict {
                 Meant::Spoilt => refuse::<V, P>(packet, parsed, Reason::Internal as u32),
             };
         }
-        Why::FirstFragment => fragment::first::<V>(parsed),
-        Why::Fragment => fragment::later::<V>(parsed),
-        Why::Malformed | Why::Foreign => false,
+        ParseError::FirstFragment => fragment::first::<V>(parsed),
+        ParseError::Fragment => fragment::later::<V>(parsed),
+        ParseError::Malformed | ParseError::Foreign => false,
     };
     if known {
         return go_on::<V, P>(packet, Step::Flow);
@@ -38,12 +38,12 @@ pub fn aside<V: Family, P: Packet>(mut packet: P) -> P::Verdict {
 
 /// Is it addressed to a VIP, and so dropped? It is counted.
 #[inline(always)]
-fn is_ours<V: Family>(parsed: &Parsed<V::Addr>, why: Why) -> bool {
+fn is_ours<V: Family>(parsed: &Parsed<V::Addr>, why: ParseError) -> bool {
     let Some(vip) = service::vip::<V>(parsed.key.dst) else { return false };
     let reason = match why {
-        Why::Malformed => Reason::Malformed,
-        Why::Fragment => Reason::Fragment,
-        Why::Foreign | Why::FirstFragment if vip.is_owned() => Reason::NoService,
+        ParseError::Malformed => Reason::Malformed,
+        ParseError::Fragment => Reason::Fragment,
+        ParseError::Foreign | ParseError::FirstFragment if vip.is_owned() => Reason::NoService,
         _ => return false,
     };
     account::reason(reason as u32);

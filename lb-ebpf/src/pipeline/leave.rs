@@ -7,7 +7,7 @@ use super::{Family, carry, go_on, parsed};
 use crate::{
     conntrack,
     packet::{Packet, Step, get},
-    parse::{self, Header, Layer3, Why},
+    parse::{self, Header, Layer3, ParseError},
     service,
     table::NOWHERE,
 };
@@ -36,7 +36,7 @@ fn ip<V: Family, P: Packet>(packet: P, l3: usize) -> P::Verdict {
     if let Err(why) = V::parse(&packet, l3, parsed) {
         parsed.because = why as u32;
         parsed.place = NOWHERE;
-        let aside = matches!(why, Why::Icmp | Why::Fragment | Why::FirstFragment);
+        let aside = matches!(why, ParseError::Icmp | ParseError::Fragment | ParseError::FirstFragment);
         return if aside { go_on::<V, P>(packet, Step::Aside) } else { packet.pass() };
     }
     let Some(flow) = conntrack::find::<V>(&parsed.key) else { return packet.pass() };

@@ -66,7 +66,7 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
 
 fn due(shared: &Shared) -> Due {
     let state = shared.read();
-    select::due(&state.desired, state.actual(), &state.standings, &state.departed, uptime::now())
+    select::due(&state.desired, state.actual(), &state.health, &state.departed, uptime::now())
 }
 
 /// Finds the connections of these backends, in one walk, and hands them to the closer, by cause and service.

@@ -109,7 +109,7 @@ impl Asked {
                         None => "its service is gone".into(),
                         Some(_) if !listed => self.unlisted(state.actual().backend(*id)).into(),
                         Some(spec) => {
-                            note(spec, backend, state.standings.of(&name, backend).healthy, active >= limit)
+                            note(spec, backend, state.health.of(&name, backend).healthy, active >= limit)
                         }
                     },
                 },
@@ -169,15 +169,15 @@ impl Asked {
             return (None, "nobody: no backend takes new connections; see the notes".into());
         }
         if let Some(block) = block.filter(|_| service.affine != 0)
-            && let Some((bond, _)) = shared.clients.get(self.group(block), self.client, block.client_bits)
+            && let Some((binding, _)) = shared.clients.get(self.group(block), self.client, block.client_bits)
         {
-            let home = bond.home();
-            if bond.open() >= block.bound {
+            let home = binding.home();
+            if binding.open() >= block.bound {
                 return (
                     None,
                     format!(
                         "anybody: the client has {} connections, its bound is {}",
-                        bond.open(),
+                        binding.open(),
                         block.bound
                     ),
                 );
@@ -185,7 +185,7 @@ impl Asked {
             if open.iter().any(|(id, _)| *id == home) {
                 return (
                     Some(home),
-                    format!("affinity: the client is bound to it, with {} connections open", bond.open()),
+                    format!("affinity: the client is bound to it, with {} connections open", binding.open()),
                 );
             }
         }

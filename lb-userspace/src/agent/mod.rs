@@ -138,7 +138,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
 
     let (stop, stopped) = watch::channel(false);
     let report = handle.shared.clone();
-    let mut tasks = Tasks::new(Arc::new(move |name, fate| report.note_task(name, fate)), stopped);
+    let mut tasks = Tasks::new(Arc::new(move |name, said| report.note_task(name, said)), stopped);
     let listeners = (api.into_std()?, metrics.into_std()?);
     start(&mut tasks, &handle, &pins, listeners, Signs { hup, changes, repin: Repin::new(pins.clone())? });
     notify(&[sd_notify::NotifyState::Ready]);

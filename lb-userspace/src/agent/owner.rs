@@ -222,7 +222,7 @@ impl Owner {
 
     /// Gives backends in their slow start as much as is due by now.
     pub fn ramp(&mut self) {
-        if self.shared.read().standings.ramping().is_empty() {
+        if self.shared.read().health.ramping().is_empty() {
             return;
         }
         if let Err(e) = self.enter(Input::Time, |_| Ok(())) {

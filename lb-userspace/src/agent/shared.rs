@@ -19,7 +19,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::watch;
 
 pub use super::state::State;
-use super::tasks::Fate;
+use super::tasks::TaskReport;
 use super::{events::Log, kubernetes::ClusterState, seen::Seen};
 use crate::{
     api::types::{StatusView, WarningView},
@@ -140,10 +140,10 @@ impl Shared {
     }
 
     /// Notes what became of a task: in the log, in the status and among the events.
-    pub fn note_task(&self, name: &'static str, fate: Fate) {
+    pub fn note_task(&self, name: &'static str, said: TaskReport) {
         let mut state = self.write();
-        match fate {
-            Fate::Panicked(why, count) => {
+        match said {
+            TaskReport::Panicked(why, count) => {
                 tracing::error!("task \"{name}\" panicked and is started again: {why}");
                 self.log.note("panic", "", "", format!("{name}: {why}"));
                 let times = if count == 1 { "once".into() } else { format!("{count} times") };
@@ -152,7 +152,7 @@ impl Shared {
                 );
                 state.tasks.insert(name, problem);
             }
-            Fate::Well => drop(state.tasks.remove(name)),
+            TaskReport::Well => drop(state.tasks.remove(name)),
         }
     }
 

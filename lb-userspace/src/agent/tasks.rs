@@ -12,7 +12,7 @@ const REST: Duration = Duration::from_secs(1);
 const WELL: Duration = Duration::from_secs(600);
 
 /// What is to be known of a task.
-pub enum Fate {
+pub enum TaskReport {
     /// It has panicked, and is started again. In words, and how often it has so far.
     Panicked(String, u64),
     /// It has gone on for a while since.
@@ -20,7 +20,7 @@ pub enum Fate {
 }
 
 /// To whom it is told.
-pub type Tell = Arc<dyn Fn(&'static str, Fate) + Send + Sync>;
+pub type Tell = Arc<dyn Fn(&'static str, TaskReport) + Send + Sync>;
 
 /// See the module.
 pub struct Tasks {
@@ -51,7 +51,7 @@ impl Tasks {
                 if panics > 0 {
                     ended = timeout(WELL, one.join_next()).await.ok();
                     if ended.is_none() {
-                        tell(name, Fate::Well);
+                        tell(name, TaskReport::Well);
                     }
                 }
                 let ended = match ended {
@@ -61,7 +61,7 @@ impl Tasks {
                 let Some(Err(error)) = ended else { return };
                 let Ok(panic) = error.try_into_panic() else { return };
                 panics += 1;
-                tell(name, Fate::Panicked(words(panic.as_ref()), panics));
+                tell(name, TaskReport::Panicked(words(panic.as_ref()), panics));
                 if timeout(REST, down(stopped.clone())).await.is_ok() {
                     return;
                 }
@@ -98,9 +98,11 @@ mod tests {
         let (stop, stopped) = watch::channel(false);
         let tell = {
             let told = told.clone();
-            Arc::new(move |name, fate| match fate {
-                Fate::Panicked(why, count) => told.lock().unwrap().push(format!("{name}: {why} ({count})")),
-                Fate::Well => told.lock().unwrap().push(format!("{name}: well")),
+            Arc::new(move |name, said| match said {
+                TaskReport::Panicked(why, count) => {
+                    told.lock().unwrap().push(format!("{name}: {why} ({count})"))
+                }
+                TaskReport::Well => told.lock().unwrap().push(format!("{name}: well")),
             })
         };
         let mut tasks = Tasks::new(tell, stopped);

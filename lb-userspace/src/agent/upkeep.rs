@@ -66,7 +66,7 @@ pub async fn run(
                 handle.look().await;
             }
             _ = ramp.tick() => {
-                if handle.shared.read().standings.any_ramping() {
+                if handle.shared.read().health.any_ramping() {
                     handle.owner().lock().await.ramp();
                 }
             }

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use lb_common::{abi::affinity::ForgetRequest, affinity::Bond, expiry::idle};
+use lb_common::{abi::affinity::ForgetRequest, affinity::Binding, expiry::idle};
 
 use crate::datapath::{
     Clock, DatapathError, clients::Clients, object::Object, refusal::unless_refused, sweeper,
@@ -26,12 +26,12 @@ pub fn sweep(
     let (mut count, mut over, mut orphans) = (0, Vec::new(), Vec::new());
     for (key, entry) in clients.entries() {
         count += 1;
-        let bond = Bond(entry.bond);
-        let request = ForgetRequest { key, bond: entry.bond };
+        let binding = Binding(entry.binding);
+        let request = ForgetRequest { key, binding: entry.binding };
         match groups.get(&key.group) {
             None => orphans.push(request),
             Some(remember) => {
-                if bond.open() == 0 && clock.millis(idle(now, entry.last).into()) > *remember {
+                if binding.open() == 0 && clock.millis(idle(now, entry.last).into()) > *remember {
                     over.push(request);
                 }
             }

@@ -9,7 +9,7 @@ use lb_common::{
 };
 
 use crate::{
-    model::{AdminState, Desired, Fate, ServiceSpec, Standings},
+    model::{AdminState, Desired, HealthStates, RemovalPolicy, ServiceSpec},
     reconcile::Actual,
 };
 
@@ -120,13 +120,13 @@ pub struct Due {
 pub fn due(
     desired: &Desired,
     actual: &Actual,
-    standings: &Standings,
+    health: &HealthStates,
     departed: &HashSet<String>,
     now: Duration,
 ) -> Due {
     let mut due = Due::default();
-    for service in desired.services().values().filter(|s| s.fates != Default::default()) {
-        of_service(&mut due, service, actual, standings, now);
+    for service in desired.services().values().filter(|s| s.policies != Default::default()) {
+        of_service(&mut due, service, actual, health, now);
     }
     for service in departed.iter().filter_map(|name| actual.service(name)) {
         due.backends.extend(service.backends.values().map(|id| (*id, Cause::Removal)));
@@ -134,17 +134,17 @@ pub fn due(
     due
 }
 
-fn of_service(due: &mut Due, service: &ServiceSpec, actual: &Actual, standings: &Standings, now: Duration) {
+fn of_service(due: &mut Due, service: &ServiceSpec, actual: &Actual, health: &HealthStates, now: Duration) {
     let Some(there) = actual.service(&service.name) else { return };
     for (name, id) in &there.backends {
         let declared = service.backends.get(name);
         // Its name is declared, and somebody else has it: this one is on its way out.
         let retired = || actual.backend(*id).is_some_and(|b| b.retired != 0);
         let cause = match declared.filter(|_| !retired()) {
-            None => (service.fates.removal == Fate::Reset).then_some(Cause::Removal),
+            None => (service.policies.removal == RemovalPolicy::Reset).then_some(Cause::Removal),
             Some(backend) => {
-                let unhealthy =
-                    service.fates.unhealthy == Fate::Reset && !standings.of(&service.name, name).healthy;
+                let unhealthy = service.policies.unhealthy == RemovalPolicy::Reset
+                    && !health.of(&service.name, name).healthy;
                 deadline(due, service, backend.admin, now).or(unhealthy.then_some(Cause::Unhealthy))
             }
         };
@@ -155,7 +155,7 @@ fn of_service(due: &mut Due, service: &ServiceSpec, actual: &Actual, standings: 
 /// Has a backend's drain reached its deadline? If not, notes when it will.
 fn deadline(due: &mut Due, service: &ServiceSpec, admin: AdminState, now: Duration) -> Option<Cause> {
     let AdminState::Draining { since, deadline: Some(deadline) } = admin else { return None };
-    if service.fates.deadline != Fate::Reset {
+    if service.policies.deadline != RemovalPolicy::Reset {
         return None;
     }
     let end = since.saturating_add(deadline);
@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{Fates, Frontend, Origin, service::make_backend},
+        model::{Frontend, Origin, RemovalPolicies, service::make_backend},
         reconcile::Step,
     };
 
@@ -184,11 +184,11 @@ mod tests {
     }
 
     /// A service with two backends, the first as `admin` says.
-    fn service(fates: Fates, admin: AdminState) -> ServiceSpec {
+    fn service(policies: RemovalPolicies, admin: AdminState) -> ServiceSpec {
         let (addresses, ports) = (vec!["10.96.0.1".parse().unwrap()], vec!["80/tcp".parse().unwrap()]);
         let frontend = Frontend { addresses, ports, ..Frontend::default() };
         let mut service = ServiceSpec::new("s", vec![frontend], Origin::Cli);
-        service.fates = fates;
+        service.policies = policies;
         for (i, address) in ["10.0.0.1:80", "10.0.0.2:80"].into_iter().enumerate() {
             let mut backend = make_backend("s", address, None, None, false, Origin::Cli).unwrap();
             if i == 0 {
@@ -211,29 +211,32 @@ mod tests {
 
     fn at(now: u64, service: ServiceSpec, healthy: bool) -> Due {
         let desired = Desired::new(vec![service]).unwrap();
-        let mut standings = Standings::default();
-        standings.entry("s", "10.0.0.2:80").healthy = healthy;
-        due(&desired, &actual(), &standings, &HashSet::new(), seconds(now))
+        let mut health = HealthStates::default();
+        health.entry("s", "10.0.0.2:80").healthy = healthy;
+        due(&desired, &actual(), &health, &HashSet::new(), seconds(now))
     }
 
     #[test]
     fn a_deadline_is_due_when_it_is_and_not_before() {
-        let fates = Fates { deadline: Fate::Reset, ..Fates::default() };
+        let policies = RemovalPolicies { deadline: RemovalPolicy::Reset, ..RemovalPolicies::default() };
         let drain = |deadline| AdminState::Draining { since: seconds(100), deadline };
-        let early = at(107, service(fates, drain(Some(seconds(8)))), false);
+        let early = at(107, service(policies, drain(Some(seconds(8)))), false);
         assert_eq!(early, Due { backends: Vec::new(), next: Some(seconds(108)) });
-        let now = at(108, service(fates, drain(Some(seconds(8)))), false);
+        let now = at(108, service(policies, drain(Some(seconds(8)))), false);
         assert_eq!(now, Due { backends: vec![(ID, Cause::Deadline)], next: None });
-        assert_eq!(at(108, service(Fates::default(), drain(Some(seconds(8)))), false), Due::default());
-        assert_eq!(at(u64::MAX, service(fates, drain(None)), false), Due::default());
-        assert_eq!(at(108, service(fates, drain(Some(Duration::MAX))), false).next, Some(Duration::MAX));
+        assert_eq!(
+            at(108, service(RemovalPolicies::default(), drain(Some(seconds(8)))), false),
+            Due::default()
+        );
+        assert_eq!(at(u64::MAX, service(policies, drain(None)), false), Due::default());
+        assert_eq!(at(108, service(policies, drain(Some(Duration::MAX))), false).next, Some(Duration::MAX));
     }
 
     #[test]
     fn who_is_unhealthy_or_gone_is_due_if_the_service_says_so() {
-        let unhealthy = Fates { unhealthy: Fate::Reset, ..Fates::default() };
-        let removal = Fates { removal: Fate::Reset, ..Fates::default() };
-        let due = |fates, healthy| at(0, service(fates, AdminState::Active), healthy).backends;
+        let unhealthy = RemovalPolicies { unhealthy: RemovalPolicy::Reset, ..RemovalPolicies::default() };
+        let removal = RemovalPolicies { removal: RemovalPolicy::Reset, ..RemovalPolicies::default() };
+        let due = |policies, healthy| at(0, service(policies, AdminState::Active), healthy).backends;
         assert_eq!(due(unhealthy, false), [(OTHER, Cause::Unhealthy)]);
         assert_eq!(due(unhealthy, true), []);
         assert_eq!(due(removal, false), []);
@@ -241,7 +244,8 @@ mod tests {
         one.backends.remove("10.0.0.1:80");
         assert_eq!(at(0, one, true).backends, [(ID, Cause::Removal)]);
         let departed = HashSet::from(["s".to_string()]);
-        let gone = super::due(&Desired::default(), &actual(), &Standings::default(), &departed, seconds(0));
+        let gone =
+            super::due(&Desired::default(), &actual(), &HealthStates::default(), &departed, seconds(0));
         assert_eq!(gone.backends, [(ID, Cause::Removal), (OTHER, Cause::Removal)]);
     }
 

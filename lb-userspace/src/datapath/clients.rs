@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use aya::maps::{HashMap, Map, MapData};
 use lb_common::{
     abi::{Addr, Addr4, Addr6, AffinityEntry, AffinityKey, maps},
-    affinity::{Bond, key},
+    affinity::{Binding, key},
 };
 
 use super::{DatapathError, pin::PinDir};
@@ -39,9 +39,9 @@ impl Clients {
     }
 
     /// What is known of a client in a group, of whose address the first `bits` count; and when it was last stamped.
-    pub fn get(&self, group: u64, client: IpAddr, bits: u32) -> Option<(Bond, u32)> {
+    pub fn get(&self, group: u64, client: IpAddr, bits: u32) -> Option<(Binding, u32)> {
         let entry = self.map.get(&key(group, wide(client), bits), 0).ok()?;
-        Some((Bond(entry.bond), entry.last)).filter(|(bond, _)| bond.home().0 != 0)
+        Some((Binding(entry.binding), entry.last)).filter(|(binding, _)| binding.home().0 != 0)
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
     DatapathError,
     copy::{Copied, Table},
     hold::Hold,
-    layout::{Copying, Fate, Layout, fate},
+    layout::{Copying, Layout, Transfer, transfer},
     object::refused,
     pin::PinDir,
 };
@@ -49,11 +49,11 @@ pub enum Found {
 }
 
 /// What becomes of each map.
-type Fates = BTreeMap<&'static str, (Keeper, Fate)>;
+type Transfers = BTreeMap<&'static str, (Keeper, Transfer)>;
 
 /// What becomes of another build's maps.
 pub struct Upgrade {
-    fates: Fates,
+    transfers: Transfers,
     /// The version that made them.
     pub made_by: String,
 }
@@ -131,27 +131,27 @@ fn minor(version: &str) -> Option<(u64, u64)> {
 ///
 /// # Errors
 /// One can't be taken over: which, and why.
-fn fates(
+fn transfers(
     found: &BTreeMap<String, String>,
     wanted: &[MapLayout],
     sockets: bool,
-) -> Result<Fates, (&'static str, String)> {
-    let mut fates = BTreeMap::new();
+) -> Result<Transfers, (&'static str, String)> {
+    let mut transfers = BTreeMap::new();
     for map in wanted {
         let failed = |why| (map.name, why);
         let new = Layout::own(map).map_err(failed)?;
         let old = found.get(map.name).map(|text| text.parse()).transpose().map_err(failed)?;
-        let fate = fate(map.keeper, old.as_ref(), &new).map_err(failed)?;
-        if fate != Fate::Same && old.is_some() && sockets && BY_SOCKETS.contains(&map.name) {
+        let transfer = transfer(map.keeper, old.as_ref(), &new).map_err(failed)?;
+        if transfer != Transfer::Same && old.is_some() && sockets && BY_SOCKETS.contains(&map.name) {
             return Err(failed(
                 "its layout has changed, and programs on a cgroup write it; take them off first, \
                  with [sockets] scope = \"off\""
                     .into(),
             ));
         }
-        fates.insert(map.name, (map.keeper, fate));
+        transfers.insert(map.name, (map.keeper, transfer));
     }
-    let changed = |name: &str| fates.get(name).is_some_and(|(_, fate)| *fate != Fate::Same);
+    let changed = |name: &str| transfers.get(name).is_some_and(|(_, transfer)| *transfer != Transfer::Same);
     let both: Vec<&str> = TABLES
         .into_iter()
         .filter(|(heads, buckets)| changed(heads) || changed(buckets))
@@ -160,13 +160,13 @@ fn fates(
     for map in wanted.iter().filter(|map| both.contains(&map.name)) {
         let failed = |why| (map.name, why);
         let new = Layout::own(map).map_err(failed)?;
-        fates.entry(map.name).and_modify(|(_, fate)| {
-            if *fate == Fate::Same {
-                *fate = Fate::Copied(Copying::whole(&new.key), Copying::whole(&new.value));
+        transfers.entry(map.name).and_modify(|(_, transfer)| {
+            if *transfer == Transfer::Same {
+                *transfer = Transfer::Copied(Copying::whole(&new.key), Copying::whole(&new.value));
             }
         });
     }
-    Ok(fates)
+    Ok(transfers)
 }
 
 /// Looks what lies in `pin_dir`, and whether this build can use it.
@@ -194,8 +194,8 @@ pub fn look(pins: &PinDir) -> Result<Found, DatapathError> {
         why,
     };
     let sockets = std::fs::read_dir(pins.sockets()).is_ok_and(|mut entries| entries.next().is_some());
-    let fates = fates(&found, &wanted, sockets).map_err(|(map, why)| not(map, why))?;
-    if fates.len() == found.len() && fates.values().all(|(_, fate)| *fate == Fate::Same) {
+    let transfers = transfers(&found, &wanted, sockets).map_err(|(map, why)| not(map, why))?;
+    if transfers.len() == found.len() && transfers.values().all(|(_, transfer)| *transfer == Transfer::Same) {
         return Ok(Found::Own(settings));
     }
     if minor(&made_by) > minor(OWN_VERSION) {
@@ -204,7 +204,7 @@ pub fn look(pins: &PinDir) -> Result<Found, DatapathError> {
             format!("this is version {OWN_VERSION}, which is older than that by more than a patch"),
         ));
     }
-    Ok(Found::Other(settings, Upgrade { fates, made_by }))
+    Ok(Found::Other(settings, Upgrade { transfers, made_by }))
 }
 
 impl Upgrade {
@@ -213,7 +213,7 @@ impl Upgrade {
     /// # Errors
     /// The kernel or the file system refuses.
     pub fn begin(&self, pins: &PinDir) -> Result<(), DatapathError> {
-        let same = self.fates.iter().filter(|(_, (_, fate))| *fate == Fate::Same);
+        let same = self.transfers.iter().filter(|(_, (_, transfer))| *transfer == Transfer::Same);
         let same: Vec<(&'static str, MapData)> =
             same.map(|(name, _)| Ok((*name, pins.data(name)?))).collect::<Result<_, DatapathError>>()?;
         pins.stage()?;
@@ -232,9 +232,9 @@ impl Upgrade {
 
     /// Are maps to be copied that packets write?
     fn holds(&self) -> bool {
-        self.fates
+        self.transfers
             .values()
-            .any(|(keeper, fate)| *keeper == Keeper::Packets && matches!(fate, Fate::Copied(..)))
+            .any(|(keeper, transfer)| *keeper == Keeper::Packets && matches!(transfer, Transfer::Copied(..)))
     }
 
     /// Puts the new maps in force; with the datapath held until its programs are replaced, if need be. True: it is.
@@ -258,13 +258,17 @@ impl Upgrade {
 
     /// Maps that are copied or made anew, for the log.
     pub fn changed(&self) -> Vec<&'static str> {
-        self.fates.iter().filter(|(_, (_, fate))| *fate != Fate::Same).map(|(name, _)| *name).collect()
+        self.transfers
+            .iter()
+            .filter(|(_, (_, transfer))| *transfer != Transfer::Same)
+            .map(|(name, _)| *name)
+            .collect()
     }
 
     fn copy(&self, pins: &PinDir, which: impl Fn(Keeper) -> bool) -> Result<(), DatapathError> {
         let flows = |name: &str| TABLES.iter().any(|(heads, buckets)| [*heads, *buckets].contains(&name));
-        for (name, (keeper, fate)) in &self.fates {
-            if let Fate::Copied(key, value) = fate
+        for (name, (keeper, transfer)) in &self.transfers {
+            if let Transfer::Copied(key, value) = transfer
                 && which(*keeper)
                 && !flows(name)
             {
@@ -276,7 +280,7 @@ impl Upgrade {
 
     fn copy_flows(&self, pins: &PinDir) -> Result<(), DatapathError> {
         for (heads, buckets) in TABLES {
-            if let Some((_, Fate::Copied(_, bucket))) = self.fates.get(buckets) {
+            if let Some((_, Transfer::Copied(_, bucket))) = self.transfers.get(buckets) {
                 let old = Table::over(&pins.old_data(heads)?, &pins.old_data(buckets)?, false)?;
                 Table::over(&pins.data(heads)?, &pins.data(buckets)?, true)?.copy(&old, bucket)?;
             }
@@ -294,8 +298,12 @@ mod tests {
     }
 
     fn changed(found: &BTreeMap<String, String>) -> Vec<&'static str> {
-        let fates = fates(found, &layout::all(), false).expect("taken over");
-        fates.into_iter().filter(|(_, (_, fate))| *fate != Fate::Same).map(|(name, _)| name).collect()
+        let transfers = transfers(found, &layout::all(), false).expect("taken over");
+        transfers
+            .into_iter()
+            .filter(|(_, (_, transfer))| *transfer != Transfer::Same)
+            .map(|(name, _)| name)
+            .collect()
     }
 
     #[test]
@@ -320,13 +328,13 @@ mod tests {
         let heads = other.get_mut(maps::FLOW_HEADS6).expect("it is there");
         let (_, rest) = heads.split_once(' ').expect("words");
         *heads = format!("meaning=1 {rest}");
-        let (map, why) = fates(&other, &layout::all(), false).expect_err("another hash");
+        let (map, why) = transfers(&other, &layout::all(), false).expect_err("another hash");
         assert_eq!((map, why.as_str()), (maps::FLOW_HEADS6, "what is in it is encoded in another way"));
         let mut other = found();
         let active = other.get_mut(maps::ACTIVE).expect("it is there");
         *active = active.replace("count@", "places@");
-        assert!(fates(&other, &layout::all(), false).is_ok());
-        let (map, why) = fates(&other, &layout::all(), true).expect_err("sockets count, too");
+        assert!(transfers(&other, &layout::all(), false).is_ok());
+        let (map, why) = transfers(&other, &layout::all(), true).expect_err("sockets count, too");
         assert!(map == maps::ACTIVE && why.contains("[sockets]"), "{map}: {why}");
     }
 

@@ -82,7 +82,7 @@ impl Layout {
 
 /// What becomes of a map's entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Transfer {
     /// The map is used as it is.
     Same,
     /// They are copied, keys and values.
@@ -95,22 +95,22 @@ pub enum Fate {
 ///
 /// # Errors
 /// They would be lost, and must not be. Why they can't be taken over.
-pub fn fate(keeper: Keeper, old: Option<&Layout>, new: &Layout) -> Result<Fate, String> {
-    let Some(old) = old else { return Ok(Fate::Anew) };
+pub fn transfer(keeper: Keeper, old: Option<&Layout>, new: &Layout) -> Result<Transfer, String> {
+    let Some(old) = old else { return Ok(Transfer::Anew) };
     if old == new {
-        return Ok(Fate::Same);
+        return Ok(Transfer::Same);
     }
     if keeper == Keeper::Nobody {
-        return Ok(Fate::Anew);
+        return Ok(Transfer::Anew);
     }
     let copied = if old.meaning == new.meaning {
         Copying::between(&old.key, &new.key)
-            .and_then(|key| Ok(Fate::Copied(key, Copying::between(&old.value, &new.value)?)))
+            .and_then(|key| Ok(Transfer::Copied(key, Copying::between(&old.value, &new.value)?)))
     } else {
         Err("what is in it is encoded in another way".to_string())
     };
     match keeper {
-        Keeper::Derived => Ok(copied.unwrap_or(Fate::Anew)),
+        Keeper::Derived => Ok(copied.unwrap_or(Transfer::Anew)),
         _ => copied,
     }
 }
@@ -199,7 +199,7 @@ mod tests {
         for map in all() {
             let read = Layout::own(&map).unwrap_or_else(|e| panic!("{}: {e}", map.name));
             assert_eq!(read.value.bytes(), map.value.size * map.value.count);
-            assert_eq!(fate(map.keeper, Some(&read), &read), Ok(Fate::Same));
+            assert_eq!(transfer(map.keeper, Some(&read), &read), Ok(Transfer::Same));
         }
         for bad in [
             "",
@@ -241,10 +241,11 @@ mod tests {
             (Keeper::Derived, "meaning=2 entries=8 key=4x1 value=8x2:a@0+4,b@4+4", Ok(false)),
             (Keeper::Nobody, "meaning=1 entries=8 key=4x1 value=12x2:a@0+4,b@4+4", Ok(false)),
         ] {
-            let found = fate(keeper, Some(&old), &layout(new)).map(|fate| matches!(fate, Fate::Copied(..)));
+            let found = transfer(keeper, Some(&old), &layout(new))
+                .map(|transfer| matches!(transfer, Transfer::Copied(..)));
             assert_eq!(found, wanted.map_err(String::from), "{new}");
         }
-        assert_eq!(fate(Keeper::Packets, None, &old), Ok(Fate::Anew));
+        assert_eq!(transfer(Keeper::Packets, None, &old), Ok(Transfer::Anew));
     }
 
     /// Fields of 1, 2, 4 or 8 bytes, in an order of their own, with what fills up between them.
@@ -271,11 +272,11 @@ mod tests {
         fn there_and_back_keeps_what_both_have(
             old in prop::collection::btree_map(0u8..12, 0usize..3, 1..8),
             new in prop::collection::btree_map(0u8..12, 0usize..3, 1..8),
-            turned: bool,
+            reversed: bool,
             seed in prop::collection::vec(any::<u8>(), 512),
         ) {
             let (old, mut new): (Vec<_>, Vec<_>) = (old.into_iter().collect(), new.into_iter().collect());
-            if turned {
+            if reversed {
                 new.reverse();
             }
             let (old, new) = (arranged(&old), arranged(&new));

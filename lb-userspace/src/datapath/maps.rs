@@ -12,11 +12,11 @@ use lb_common::abi::{
 
 use super::{
     DatapathError,
-    admission::Admission,
     counts::Counts,
     filter::{Filter, Known},
     pin::PinDir,
     snat::SourceMaps,
+    source_ranges::SourceTries,
     tables::{self, Tables, Wanted},
 };
 use crate::reconcile::{Actual, Step};
@@ -33,7 +33,7 @@ pub struct Maps {
     active: Counts,
     clients: Counts,
     hosts: HashMap<MapData, HostKey, BackendId>,
-    admission: Admission,
+    source_ranges: SourceTries,
     backends: Array<MapData, Backend>,
     counters: PerCpuArray<MapData, BackendCounters>,
     /// The same and [`Self::durations`], to be read many at a time.
@@ -87,7 +87,7 @@ impl Maps {
             active: Counts::open(pins, maps::ACTIVE)?,
             clients: Counts::open(pins, maps::CLIENTS)?,
             hosts: pins.open_as(maps::HOSTS, Map::HashMap)?,
-            admission: Admission::open(pins)?,
+            source_ranges: SourceTries::open(pins)?,
             backends: pins.open_as(maps::BACKENDS, Map::Array)?,
             counters: pins.open_as(maps::BACKEND_COUNTERS, Map::PerCpuArray)?,
             tables: Tables::over(pins.open_as(maps::TABLES, Map::ArrayOfMaps)?, pins.data(maps::TABLES)?),
@@ -156,7 +156,7 @@ impl Maps {
                 value.addresses.iter().try_for_each(|address| self.add_destination(*address))?;
                 self.sources.set(value)
             }
-            Step::Admit { ranges, prefix, admitted } => self.admission.set(*ranges, *prefix, *admitted),
+            Step::Admit { ranges, prefix, admitted } => self.source_ranges.set(*ranges, *prefix, *admitted),
             Step::AddVip { vip: IpAddr::V4(vip), value } => {
                 self.add_destination((*vip).into())?;
                 self.vips4.insert(Addr4::from(*vip), value, 0).map_err(failed(maps::VIPS4))
@@ -283,7 +283,7 @@ impl Maps {
             let (block, value) = entry.map_err(failed(maps::STARTS))?;
             actual.apply(&Step::Starts { block, value: Some(value) });
         }
-        for (ranges, prefix) in self.admission.read()? {
+        for (ranges, prefix) in self.source_ranges.read()? {
             actual.apply(&Step::Admit { ranges, prefix, admitted: true });
         }
         for entry in self.services4.iter() {

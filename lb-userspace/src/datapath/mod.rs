@@ -1,7 +1,6 @@
 //! The kernel side, as userspace sees it. The only importer of aya.
 
 pub mod addresses;
-pub mod admission;
 pub mod attach;
 mod batch;
 pub mod clients;
@@ -22,6 +21,7 @@ mod links;
 mod mapping;
 pub mod maps;
 pub mod object;
+pub mod source_ranges;
 
 pub mod pin;
 mod privileges;

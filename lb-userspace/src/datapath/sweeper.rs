@@ -46,7 +46,7 @@ pub fn expire<A: Sweep>(object: &Object, requests: &[Request<A>]) -> Result<u32,
     ask(object, A::PROGRAM, EXPIRE, requests)
 }
 
-/// Forgets clients whose bonds have not changed since they were looked at: those without open flows, or all of them if `force`. Returns
+/// Forgets clients whose bindings have not changed since they were looked at: those without open flows, or all of them if `force`. Returns
 /// how many there were.
 ///
 /// # Errors

@@ -115,12 +115,12 @@ fn follow(
     });
     for (target, (spec, to)) in wanted {
         watched.entry(target.clone()).or_insert_with(|| {
-            let standing = state.standings.of(&target.service, &target.backend);
+            let known = state.health.of(&target.service, &target.backend);
             let task = watch_one(target, spec.clone(), to, report.clone(), slots.clone());
             Watched {
                 spec: spec.clone(),
                 to,
-                health: Health::new(standing.healthy),
+                health: Health::new(known.healthy),
                 id: None,
                 task: tokio::spawn(task),
             }

@@ -14,7 +14,7 @@ pub enum AdminState {
     Draining {
         /// When the drain began, by [`uptime`](super::uptime).
         since: Duration,
-        /// How long it may take; what is open then is the service's to decide (`Fates::deadline`).
+        /// How long it may take; what is open then is the service's to decide (`RemovalPolicies::deadline`).
         deadline: Option<Duration>,
     },
 }

@@ -239,7 +239,7 @@ impl Totals {
                 return Err(ModelError::TooManyVips { vips });
             }
             let prefixes = self.prefixes[i] + prefixes(service, v6);
-            if prefixes > limits::MAX_ADMITTED as usize {
+            if prefixes > limits::MAX_SOURCE_RANGES as usize {
                 return Err(ModelError::TooManyPrefixes { prefixes });
             }
         }

@@ -80,14 +80,14 @@ impl Health {
 
 /// What is known of one backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct HealthState {
     /// Health check's word; true where there is none.
     pub healthy: bool,
     /// Since when it has been taking new flows again, while it is given only a part of its weight.
     pub ramp: Option<Instant>,
 }
 
-impl Default for Standing {
+impl Default for HealthState {
     fn default() -> Self {
         Self { healthy: true, ramp: None }
     }
@@ -98,18 +98,18 @@ const PARTS: u32 = 100;
 
 /// What is known of backends, by service and name. Who isn't in it is healthy and has all its weight. A copy costs little.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Standings {
-    by_service: HashMap<String, Arc<HashMap<String, Standing>>>,
+pub struct HealthStates {
+    by_service: HashMap<String, Arc<HashMap<String, HealthState>>>,
 }
 
-impl Standings {
+impl HealthStates {
     /// Of one backend.
-    pub fn of(&self, service: &str, backend: &str) -> Standing {
+    pub fn of(&self, service: &str, backend: &str) -> HealthState {
         self.by_service.get(service).and_then(|s| s.get(backend)).copied().unwrap_or_default()
     }
 
     /// Of one backend, to be changed.
-    pub fn entry(&mut self, service: &str, backend: &str) -> &mut Standing {
+    pub fn entry(&mut self, service: &str, backend: &str) -> &mut HealthState {
         Arc::make_mut(self.by_service.entry(service.into()).or_default()).entry(backend.into()).or_default()
     }
 
@@ -149,36 +149,31 @@ impl Standings {
     /// Ends the slow starts of a service that are over.
     pub fn end_ramps(&mut self, service: &str, slow_start: Option<Duration>, now: Instant) {
         let Some(backends) = self.by_service.get_mut(service) else { return };
-        for standing in Arc::make_mut(backends).values_mut() {
-            if standing.ramp.is_some_and(|since| part(since, slow_start, now) >= PARTS) {
-                standing.ramp = None;
+        for state in Arc::make_mut(backends).values_mut() {
+            if state.ramp.is_some_and(|since| part(since, slow_start, now) >= PARTS) {
+                state.ramp = None;
             }
         }
     }
 
     /// What is known of the backends of one service now. `slow_start`: the service's.
-    pub fn of_service(
-        &self,
-        service: &str,
-        slow_start: Option<Duration>,
-        now: Instant,
-    ) -> ServiceStandings<'_> {
+    pub fn of_service(&self, service: &str, slow_start: Option<Duration>, now: Instant) -> ServiceHealth<'_> {
         let known = self.by_service.get(service).map(Arc::as_ref);
-        ServiceStandings { known, ramps: known.is_some_and(any_ramps), slow_start, now }
+        ServiceHealth { known, ramps: known.is_some_and(any_ramps), slow_start, now }
     }
 }
 
-/// See [`Standings::of_service`].
+/// See [`HealthStates::of_service`].
 #[derive(Clone, Copy)]
-pub struct ServiceStandings<'a> {
-    known: Option<&'a HashMap<String, Standing>>,
+pub struct ServiceHealth<'a> {
+    known: Option<&'a HashMap<String, HealthState>>,
     /// Is any of its backends in its slow start?
     ramps: bool,
     slow_start: Option<Duration>,
     now: Instant,
 }
 
-impl ServiceStandings<'_> {
+impl ServiceHealth<'_> {
     /// Is a backend healthy?
     pub fn is_healthy(&self, backend: &str) -> bool {
         self.of(backend).healthy
@@ -186,24 +181,24 @@ impl ServiceStandings<'_> {
 
     /// The weight in force of a backend that would have `weight`. `panic`: whether it is healthy doesn't matter.
     pub fn weight(&self, backend: &str, weight: u32, panic: bool) -> u32 {
-        let standing = self.of(backend);
-        if !standing.healthy && !panic {
+        let state = self.of(backend);
+        if !state.healthy && !panic {
             return 0;
         }
         if !self.ramps {
             return weight;
         }
-        weight * standing.ramp.map_or(PARTS, |since| part(since, self.slow_start, self.now))
+        weight * state.ramp.map_or(PARTS, |since| part(since, self.slow_start, self.now))
     }
 
-    fn of(&self, backend: &str) -> Standing {
+    fn of(&self, backend: &str) -> HealthState {
         self.known.and_then(|known| known.get(backend)).copied().unwrap_or_default()
     }
 }
 
 /// Is any of a service's backends in its slow start?
-fn any_ramps(backends: &HashMap<String, Standing>) -> bool {
-    backends.values().any(|standing| standing.ramp.is_some())
+fn any_ramps(backends: &HashMap<String, HealthState>) -> bool {
+    backends.values().any(|state| state.ramp.is_some())
 }
 
 /// How many parts of its weight a backend has: as many as of its slow start have gone by, at least one.
@@ -253,34 +248,34 @@ mod tests {
         #[test]
         fn a_slow_start_only_grows_and_ends_at_the_weight(weight in 1u32..65_536, seconds in 1u64..3_600) {
             let (start, whole) = (Instant::now(), Duration::from_secs(seconds));
-            let mut standings = Standings::default();
-            standings.entry("s", "new").ramp = Some(start);
-            let at = |s: &Standings, backend: &str, gone| {
+            let mut health = HealthStates::default();
+            health.entry("s", "new").ramp = Some(start);
+            let at = |s: &HealthStates, backend: &str, gone| {
                 s.of_service("s", Some(whole), start + gone).weight(backend, weight, false)
             };
             let mut last = 0;
             for percent in 0..=100u32 {
-                let now = at(&standings, "new", whole * percent / 100);
-                prop_assert!(now >= last && now > 0 && now <= at(&standings, "old", Duration::ZERO));
+                let now = at(&health, "new", whole * percent / 100);
+                prop_assert!(now >= last && now > 0 && now <= at(&health, "old", Duration::ZERO));
                 last = now;
             }
-            prop_assert_eq!(last, at(&standings, "old", whole));
-            standings.end_ramps("s", Some(whole), start + whole);
-            prop_assert_eq!(at(&standings, "new", whole), weight);
+            prop_assert_eq!(last, at(&health, "old", whole));
+            health.end_ramps("s", Some(whole), start + whole);
+            prop_assert_eq!(at(&health, "new", whole), weight);
         }
     }
 
     #[test]
     fn an_unhealthy_backend_weighs_nothing() {
-        let mut standings = Standings::default();
-        standings.entry("s", "b").healthy = false;
-        let weight = |standings: &Standings, backend: &str, panic| {
-            standings.of_service("s", None, Instant::now()).weight(backend, 7, panic)
+        let mut health = HealthStates::default();
+        health.entry("s", "b").healthy = false;
+        let weight = |health: &HealthStates, backend: &str, panic| {
+            health.of_service("s", None, Instant::now()).weight(backend, 7, panic)
         };
-        assert_eq!(weight(&standings, "b", false), 0);
-        assert_eq!(weight(&standings, "b", true), 7);
-        assert_eq!(weight(&standings, "other", false), 7);
-        standings.keep(|_, _| false);
-        assert_eq!(weight(&standings, "b", false), 7);
+        assert_eq!(weight(&health, "b", false), 0);
+        assert_eq!(weight(&health, "b", true), 7);
+        assert_eq!(weight(&health, "other", false), 7);
+        health.keep(|_, _| false);
+        assert_eq!(weight(&health, "b", false), 7);
     }
 }

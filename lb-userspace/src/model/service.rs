@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use lb_common::abi::{Stray, limits};
 
 use super::{
-    AdminState, AffinitySpec, BackendSpec, Fates, Frontend, HealthSpec, ModelError, Origin, OwnAddresses,
-    PortRange, Protocol, TimeoutSpec, backend_name, frontend::family,
+    AdminState, AffinitySpec, BackendSpec, Frontend, HealthSpec, ModelError, Origin, OwnAddresses, PortRange,
+    Protocol, RemovalPolicies, TimeoutSpec, backend_name, frontend::family,
 };
 
 /// How a backend is chosen for a new flow.
@@ -97,7 +97,7 @@ pub struct ServiceSpec {
     /// How long a backend that is new, or back, takes to get all its weight; `None`: it has it at once.
     pub slow_start: Option<Duration>,
     /// What becomes of open connections of backends that are not to be used any more.
-    pub fates: Fates,
+    pub policies: RemovalPolicies,
     /// Backends by name.
     pub backends: BTreeMap<String, BackendSpec>,
     /// Who declares it.
@@ -116,7 +116,7 @@ impl ServiceSpec {
             timeouts: TimeoutSpec::default(),
             health: None,
             slow_start: None,
-            fates: Fates::default(),
+            policies: RemovalPolicies::default(),
             backends: BTreeMap::new(),
             origin,
         }

@@ -7,7 +7,7 @@ use lb_common::abi::BackendId;
 use super::snapshot::{Counted, Snapshot};
 use crate::{
     agent::shared::State as Agent,
-    model::{AdminState, BackendSpec, Fate, ServiceSpec, uptime},
+    model::{AdminState, BackendSpec, RemovalPolicy, ServiceSpec, uptime},
     reconcile::ActualService,
 };
 
@@ -65,7 +65,7 @@ impl<'a> Known<'a> {
         id: Option<BackendId>,
         state: &Agent,
     ) -> Self {
-        let healthy = state.standings.of(service, name).healthy;
+        let healthy = state.health.of(service, name).healthy;
         Self { name, spec, id, healthy, failures: state.failures(service, name) }
     }
 
@@ -149,7 +149,7 @@ pub fn known<'a>(service: &'a ServiceSpec, state: &'a Agent) -> impl Iterator<It
         let id = actual.and_then(|actual| actual.backends.get(name)).copied();
         Known::new(&service.name, name, Some(spec), id, state)
     });
-    let seen = actual.filter(|_| service.fates.removal == Fate::Drain);
+    let seen = actual.filter(|_| service.policies.removal == RemovalPolicy::Drain);
     let gone = seen.into_iter().flat_map(|actual| &actual.backends);
     let leaving = gone
         .filter(|(name, _)| !service.backends.contains_key(*name))

@@ -2,9 +2,9 @@
 
 pub mod actual;
 pub mod enact;
+pub mod health_state;
 pub mod plan;
 pub mod settle;
-pub mod standing;
 pub mod step;
 pub mod transition;
 

@@ -12,10 +12,10 @@
 //! Freeing ids is another pass ([`collect`]), run a while later: a packet may be on its way with an id that it read just
 //! before, and a flow may be pinned.
 
-mod admission;
 mod affinity;
 mod pool;
 mod reach;
+mod source_ranges;
 
 use std::{
     cell::OnceCell,
@@ -29,7 +29,7 @@ use lb_common::abi::{Backend, BackendId, BlockId, PoolBlock, ServiceId, limits};
 
 use self::pool::{Member, Share, chain};
 use super::{Actual, ActualService, Plan, Step};
-use crate::model::{Desired, Frontend, OwnAddresses, ServiceSpec, SnatSpec, Standings};
+use crate::model::{Desired, Frontend, HealthStates, OwnAddresses, ServiceSpec, SnatSpec};
 
 /// What may have changed.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ pub struct Goal<'a> {
     /// What is declared.
     pub desired: &'a Desired,
     /// What is known of the backends' health.
-    pub standings: &'a Standings,
+    pub health: &'a HealthStates,
     /// The node's addresses.
     pub own: &'a OwnAddresses,
     /// Addresses for source NAT; `None`: nobody knows yet, and they stay what they are.
@@ -73,13 +73,13 @@ pub struct Goal<'a> {
 /// All services for which ids are exhausted. Limits were checked with the desired state, so it takes removed services with pinned flows to
 /// get here.
 pub fn plan(goal: Goal<'_>, actual: &Actual, scope: Scope<'_>) -> Result<Plan, Vec<Exhausted>> {
-    let Goal { desired, standings, own, sources, now } = goal;
+    let Goal { desired, health, own, sources, now } = goal;
     let services = || desired.services().values().map(Arc::as_ref);
     let anywhere = services().any(ServiceSpec::is_anywhere);
     let mut planner = Planner {
         desired,
         actual,
-        standings,
+        health,
         own,
         anywhere,
         named: if anywhere { reach::named(services(), own) } else { BTreeMap::new() },
@@ -142,7 +142,7 @@ enum Stage {
 struct Planner<'a> {
     desired: &'a Desired,
     actual: &'a Actual,
-    standings: &'a Standings,
+    health: &'a HealthStates,
     own: &'a OwnAddresses,
     /// Is any service at all of those?
     anywhere: bool,

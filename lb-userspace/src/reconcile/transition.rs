@@ -4,11 +4,10 @@
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use super::{
-    Actual, Declared, Exhausted, Goal, Plan, Rejection, Scope, plan,
+    Actual, Declared, Exhausted, Goal, Plan, Rejection, Scope, health_state, plan,
     settle::{Unplanned, rejection, settle},
-    standing,
 };
-use crate::model::{Desired, ModelError, OwnAddresses, ServiceSpec, SnatSpec, Standings};
+use crate::model::{Desired, HealthStates, ModelError, OwnAddresses, ServiceSpec, SnatSpec};
 
 /// All that is concluded from what is declared and seen. A copy costs little.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,7 +15,7 @@ pub struct Known {
     /// What is in force.
     pub desired: Arc<Desired>,
     /// What is known of the backends' health.
-    pub standings: Arc<Standings>,
+    pub health: Arc<HealthStates>,
     /// Services that are no longer declared and whose connections are to be reset.
     pub departed: Arc<HashSet<String>>,
     /// The node's own addresses.
@@ -30,8 +29,8 @@ pub struct Known {
 impl Known {
     /// What plans lead to.
     pub fn goal(&self, now: Instant) -> Goal<'_> {
-        let Self { desired, standings, own, sources, .. } = self;
-        Goal { desired, standings, own, sources: sources.as_ref(), now }
+        let Self { desired, health, own, sources, .. } = self;
+        Goal { desired, health, own, sources: sources.as_ref(), now }
     }
 }
 
@@ -141,20 +140,20 @@ pub fn transition(
             if !spec.backends.contains_key(backend) {
                 return Ok(nothing(next));
             }
-            let standing = Arc::make_mut(&mut next.standings).entry(service, backend);
-            standing.healthy = healthy;
-            standing.ramp = (healthy && spec.slow_start.is_some()).then_some(now);
+            let state = Arc::make_mut(&mut next.health).entry(service, backend);
+            state.healthy = healthy;
+            state.ramp = (healthy && spec.slow_start.is_some()).then_some(now);
             planned(next, actual, &[service], now)
         }
         Input::Time => {
-            let ramping = old.standings.ramping();
+            let ramping = old.health.ramping();
             if ramping.is_empty() {
                 return Ok(nothing(next));
             }
-            let standings = Arc::make_mut(&mut next.standings);
+            let health = Arc::make_mut(&mut next.health);
             for service in &ramping {
                 let slow = old.desired.services().get(service).and_then(|s| s.slow_start);
-                standings.end_ramps(service, slow, now);
+                health.end_ramps(service, slow, now);
             }
             let names: Vec<&str> = ramping.iter().map(String::as_str).collect();
             planned(next, actual, &names, now)
@@ -178,18 +177,18 @@ fn everything(old: &Known, next: Known, actual: &Actual, all: &[Declared], now: 
         let mut next = next.clone();
         let (desired, rejected) = settle(all, &unplanned, &next.own, |spec| holds(actual, spec));
         next.rejected = Arc::new(rejected);
-        let standings = Arc::make_mut(&mut next.standings);
+        let health = Arc::make_mut(&mut next.health);
         if old.desired.services().is_empty() {
-            standing::adopt(standings, &desired, actual);
+            health_state::adopt(health, &desired, actual);
         }
         for (name, new) in desired.services() {
             let before = old.desired.services().get(name);
             if !before.is_some_and(|before| Arc::ptr_eq(before, new)) {
-                standing::change(standings, before.map(Arc::as_ref), new, now);
+                health_state::change(health, before.map(Arc::as_ref), new, now);
             }
         }
-        standing::forget(standings, &desired);
-        standing::part(Arc::make_mut(&mut next.departed), &old.desired, &desired);
+        health_state::forget(health, &desired);
+        health_state::part(Arc::make_mut(&mut next.departed), &old.desired, &desired);
         next.desired = Arc::new(desired);
         let errors = match plan(next.goal(now), actual, Scope::All) {
             Ok(plan) => return Transition { next, plan },
@@ -295,13 +294,13 @@ fn follow(old: &Known, next: &mut Known, name: &str, now: Instant) {
     let departed = Arc::make_mut(&mut next.departed);
     departed.remove(name);
     let after = next.desired.services().get(name);
-    let standings = Arc::make_mut(&mut next.standings);
+    let health = Arc::make_mut(&mut next.health);
     match (before, after) {
-        (Some(before), None) => standing::leave(departed, before),
-        (before, Some(after)) => standing::change(standings, before.map(Arc::as_ref), after, now),
+        (Some(before), None) => health_state::leave(departed, before),
+        (before, Some(after)) => health_state::change(health, before.map(Arc::as_ref), after, now),
         (None, None) => {}
     }
-    standings.keep_of(name, |backend| after.is_some_and(|spec| spec.backends.contains_key(backend)));
+    health.keep_of(name, |backend| after.is_some_and(|spec| spec.backends.contains_key(backend)));
 }
 
 #[cfg(test)]

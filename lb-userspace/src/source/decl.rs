@@ -25,7 +25,8 @@ pub use self::{
     timeouts::TimeoutsDecl,
 };
 use crate::model::{
-    AlgorithmKind, Fate, Fates, Forwarding, Frontend, ModelError, Origin, Scope, ServiceSpec, StrayKind,
+    AlgorithmKind, Forwarding, Frontend, ModelError, Origin, RemovalPolicies, RemovalPolicy, Scope,
+    ServiceSpec, StrayKind,
     reach::{parse_addresses, parse_prefixes},
 };
 
@@ -121,7 +122,7 @@ impl ServiceDecl {
             timeouts: self.timeouts.as_ref().map(TimeoutsDecl::spec).transpose()?.unwrap_or_default(),
             health: self.health.as_ref().map(HealthDecl::spec).transpose()?.flatten(),
             slow_start: time::optional(&self.slow_start, "slow_start")?,
-            fates: self.spec_fates()?,
+            policies: self.removal_policies()?,
             ..ServiceSpec::new(name, self.spec_frontends()?, origin)
         };
         for backend in &self.backends {
@@ -130,13 +131,14 @@ impl ServiceDecl {
         Ok(spec)
     }
 
-    fn spec_fates(&self) -> Result<Fates, ModelError> {
-        let fate =
-            |what, text: &Option<String>| text.as_deref().map_or(Ok(Fate::Keep), |t| Fate::parse(what, t));
-        Ok(Fates {
-            removal: fate("on_removal", &self.on_removal)?,
-            unhealthy: fate("on_unhealthy", &self.on_unhealthy)?,
-            deadline: fate("on_deadline", &self.on_deadline)?,
+    fn removal_policies(&self) -> Result<RemovalPolicies, ModelError> {
+        let policy = |what, text: &Option<String>| {
+            text.as_deref().map_or(Ok(RemovalPolicy::Keep), |t| RemovalPolicy::parse(what, t))
+        };
+        Ok(RemovalPolicies {
+            removal: policy("on_removal", &self.on_removal)?,
+            unhealthy: policy("on_unhealthy", &self.on_unhealthy)?,
+            deadline: policy("on_deadline", &self.on_deadline)?,
         })
     }
 
@@ -201,7 +203,7 @@ impl From<&ServiceSpec> for ServiceDecl {
         let mut addresses = first.addresses.into_iter();
         let except: std::collections::BTreeSet<&IpAddr> =
             spec.frontends.iter().flat_map(|f| &f.except).collect();
-        let fate = |fate: Fate| (fate != Fate::Keep).then(|| fate.name().into());
+        let policy = |policy: RemovalPolicy| (policy != RemovalPolicy::Keep).then(|| policy.name().into());
         let timeouts = TimeoutsDecl::from(&spec.timeouts);
         Self {
             name: String::new(),
@@ -218,9 +220,9 @@ impl From<&ServiceSpec> for ServiceDecl {
             timeouts: (timeouts != TimeoutsDecl::default()).then_some(timeouts),
             health: spec.health.as_ref().map(Into::into),
             slow_start: spec.slow_start.map(Into::into),
-            on_removal: fate(spec.fates.removal),
-            on_unhealthy: fate(spec.fates.unhealthy),
-            on_deadline: fate(spec.fates.deadline),
+            on_removal: policy(spec.policies.removal),
+            on_unhealthy: policy(spec.policies.unhealthy),
+            on_deadline: policy(spec.policies.deadline),
             frontends: frontends.collect(),
             backends: Vec::new(),
         }

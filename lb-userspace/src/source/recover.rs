@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::abi::{Algorithm, Forward, Guard, List, PoolBlock, Proto, Service, Source, Stray};
+use lb_common::abi::{Algorithm, Forward, List, PoolBlock, Proto, Service, Source, SourceRanges, Stray};
 
 use super::{
     Good, Sources,
@@ -175,8 +175,8 @@ fn decl(
 }
 
 fn kind(actual: &Actual, entry: &Service) -> Kind {
-    let sources = match entry.guard {
-        Guard::OPEN => BTreeSet::new(),
+    let sources = match entry.source_ranges {
+        SourceRanges::OPEN => BTreeSet::new(),
         _ => actual.ranges().get(&entry.ranges).cloned().unwrap_or_default(),
     };
     (entry.local, [entry.forward(Source::ELSEWHERE).0, entry.forward(Source::POD).0], sources)

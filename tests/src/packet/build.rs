@@ -115,7 +115,7 @@ pub fn eth() -> Frame {
 
 impl Frame {
     /// Swaps the Ethernet addresses.
-    pub fn turned(mut self) -> Self {
+    pub fn reversed(mut self) -> Self {
         self.macs = (self.macs.1, self.macs.0);
         self
     }

@@ -1,11 +1,11 @@
 //! A node without an agent: the BPF object loaded but not pinned or attached, its maps filled by hand, one program to run, or two.
 
-mod admission;
-mod bonds;
+mod affinity;
 mod entries;
 mod flows;
 mod services;
 mod snat;
+mod source_ranges;
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -19,13 +19,13 @@ use flowpin::datapath::filter::Filter;
 use lb_common::{
     abi::{
         Active, Addr4, Addr6, AffinityEntry, AffinityKey, BLOCK_SLOTS, Backend, BackendCounters, BackendId,
-        Client, FirstFragment, Forward, FragmentKey, Guard, HostKey, Interface, PoolBlock, Reason, Service,
-        ServiceId, ServiceKey, SourceKey, SourcePorts, Sources, Vip, maps, table,
+        Client, FirstFragment, Forward, FragmentKey, HostKey, Interface, PoolBlock, Reason, Service,
+        ServiceId, ServiceKey, SourceKey, SourcePorts, SourceRanges, Sources, Vip, maps, table,
     },
     flow_table,
 };
 
-pub use bonds::Binding;
+pub use affinity::Affinity;
 pub use entries::Flows;
 
 use super::run::{Hook, Runner, Verdict};
@@ -114,7 +114,7 @@ pub struct World {
     /// The same of packets that come from a pod.
     pub forward_of_pods: Forward,
     /// Whether services that are added from now on ask who their clients are.
-    pub guard: Guard,
+    pub source_ranges: SourceRanges,
 }
 
 /// The flow tables' capacity unless a test wants another, in entries (two a flow).
@@ -186,8 +186,8 @@ impl World {
             services6: take(maps::SERVICES6)?.try_into()?,
             vips4: take(maps::VIPS4)?.try_into()?,
             vips6: take(maps::VIPS6)?.try_into()?,
-            admitted4: take(maps::ADMITTED4)?.try_into()?,
-            admitted6: take(maps::ADMITTED6)?.try_into()?,
+            admitted4: take(maps::SOURCE_RANGES4)?.try_into()?,
+            admitted6: take(maps::SOURCE_RANGES6)?.try_into()?,
             sources4: take(maps::SOURCES4)?.try_into()?,
             sources6: take(maps::SOURCES6)?.try_into()?,
             ports4: take(maps::SOURCE_PORTS4)?.try_into()?,
@@ -212,7 +212,7 @@ impl World {
             local: false,
             forward: Forward::NAT,
             forward_of_pods: Forward::NAT,
-            guard: Guard::OPEN,
+            source_ranges: SourceRanges::OPEN,
         })
     }
 
@@ -255,7 +255,7 @@ impl World {
             self.reasons.set(reason, PerCpuValues::try_from(vec![0; cpus])?, 0)?;
         }
         (self.next_block, self.next_service) = (1, 0);
-        (self.forward, self.guard) = (Forward::NAT, Guard::OPEN);
+        (self.forward, self.source_ranges) = (Forward::NAT, SourceRanges::OPEN);
         (self.vip, self.local, self.forward_of_pods) = (Vip::SHARED, false, Forward::NAT);
         empty(&mut self.interfaces)?;
         Ok(())

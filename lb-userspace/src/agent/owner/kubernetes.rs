@@ -175,7 +175,7 @@ impl Owner {
             if let Some(listed) = listed.get(&name) {
                 spec.timeouts = listed.timeouts;
                 spec.slow_start = listed.slow_start;
-                spec.fates = listed.fates;
+                spec.policies = listed.policies;
             }
             self.cluster.specs.insert(name.clone(), Arc::new(spec));
             found.services.remove(&name);

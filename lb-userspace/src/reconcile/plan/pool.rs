@@ -9,7 +9,7 @@ use lb_common::abi::{BLOCK_SLOTS, BackendId, BlockId, List, PoolBlock, ServiceId
 
 use super::{Exhausted, Planner, Stage};
 use crate::{
-    model::{AdminState, AlgorithmKind, Lists, ServiceSpec, health::ServiceStandings},
+    model::{AdminState, AlgorithmKind, Lists, ServiceSpec, health::ServiceHealth},
     reconcile::{ActualService, Step},
 };
 
@@ -38,11 +38,11 @@ pub(super) struct Member<'a> {
 }
 
 /// Are so few of a service's backends healthy that all are to be used?
-fn panics(service: &ServiceSpec, standings: ServiceStandings<'_>) -> bool {
-    let Some(health) = &service.health else { return false };
+fn panics(service: &ServiceSpec, health: ServiceHealth<'_>) -> bool {
+    let Some(checks) = &service.health else { return false };
     let open = || service.backends.iter().filter(|(_, b)| b.admin == AdminState::Active);
-    let healthy = open().filter(|(name, _)| standings.is_healthy(name)).count();
-    healthy * 100 < open().count() * usize::from(health.panic)
+    let healthy = open().filter(|(name, _)| health.is_healthy(name)).count();
+    healthy * 100 < open().count() * usize::from(checks.panic)
 }
 
 /// Blocks at even distances along a chain that is too long to be walked whole.
@@ -69,11 +69,11 @@ impl Planner<'_> {
     /// What each backend of a service may be given, in their order: none while draining or unhealthy, a part while it
     /// is starting slowly.
     pub(super) fn shares(&self, spec: &ServiceSpec) -> Vec<Share> {
-        let standings = self.standings.of_service(&spec.name, spec.slow_start, self.now);
-        let panic = panics(spec, standings);
+        let health = self.health.of_service(&spec.name, spec.slow_start, self.now);
+        let panic = panics(spec, health);
         let share = |(name, backend): (&String, &crate::model::BackendSpec)| Share {
             weight: match backend.admin {
-                AdminState::Active => standings.weight(name, backend.weight.into(), panic),
+                AdminState::Active => health.weight(name, backend.weight.into(), panic),
                 AdminState::Draining { .. } => 0,
             },
             limit: backend.max_connections.unwrap_or(u32::MAX),

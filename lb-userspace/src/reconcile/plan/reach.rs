@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use lb_common::abi::{Algorithm, BlockId, Guard, PortBe, Proto, Service, ServiceId, Vip};
+use lb_common::abi::{Algorithm, BlockId, PortBe, Proto, Service, ServiceId, SourceRanges, Vip};
 
 use super::{Planner, Scope, Stage};
 use crate::{
@@ -120,7 +120,7 @@ impl Planner<'_> {
             algorithm,
             stray: spec.stray().code(),
             affine: spec.affinity.is_some().into(),
-            guard: self.guard(frontend),
+            source_ranges: self.source_ranges(frontend),
             forward: frontend.forward.code(),
             local: frontend.scope.code(),
             #[cfg(feature = "next")]
@@ -139,11 +139,13 @@ impl Planner<'_> {
         self.remove_ports(id, before, |key| entries.contains_key(key));
     }
 
-    fn guard(&self, frontend: &Frontend) -> Guard {
+    fn source_ranges(&self, frontend: &Frontend) -> SourceRanges {
         match frontend.sources.is_empty() {
-            true => Guard::OPEN,
-            false if self.own.iter().any(|address| frontend.admits(*address)) => Guard::LISTED_AND_NODE,
-            false => Guard::LISTED,
+            true => SourceRanges::OPEN,
+            false if self.own.iter().any(|address| frontend.admits(*address)) => {
+                SourceRanges::LISTED_AND_NODE
+            }
+            false => SourceRanges::LISTED,
         }
     }
 

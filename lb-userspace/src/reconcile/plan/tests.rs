@@ -2,7 +2,7 @@ pub(crate) mod moments;
 
 use std::collections::HashSet;
 
-use lb_common::abi::Guard;
+use lb_common::abi::SourceRanges;
 
 use self::moments::{Change, arrived};
 use super::*;
@@ -43,8 +43,8 @@ fn way(
     own: &OwnAddresses,
     scope: Scope<'_>,
 ) -> Result<Plan, Vec<Exhausted>> {
-    let standings = Standings::default();
-    plan(Goal { desired, standings: &standings, own, sources: None, now: Instant::now() }, actual, scope)
+    let health = HealthStates::default();
+    plan(Goal { desired, health: &health, own, sources: None, now: Instant::now() }, actual, scope)
 }
 
 /// From whatever is there to this.
@@ -114,16 +114,16 @@ fn who_names_an_address_of_the_node_s_goes_first_and_gives_way() {
 #[test]
 fn the_node_s_own_processes_are_clients_if_its_addresses_are() {
     let b = [("10.0.0.1".to_string(), 1)];
-    for (source, guard) in [
-        (None, Guard::OPEN),
-        (Some("192.0.2.0/24"), Guard::LISTED_AND_NODE),
-        (Some("10.0.0.0/8"), Guard::LISTED),
+    for (source, source_ranges) in [
+        (None, SourceRanges::OPEN),
+        (Some("192.0.2.0/24"), SourceRanges::LISTED_AND_NODE),
+        (Some("10.0.0.0/8"), SourceRanges::LISTED),
     ] {
         let mut actual = Actual::default();
         let mut service = spec("a", "10.96.0.1", &["80/tcp"], &b, false);
         service.frontends[0].sources = source.map(|s| s.parse().unwrap()).into_iter().collect();
         go(&mut actual, &Desired::new(vec![service]).unwrap(), Scope::All);
-        assert!(actual.service("a").unwrap().ports.values().all(|value| value.guard == guard), "{source:?}");
+        assert!(actual.service("a").unwrap().ports.values().all(|value| value.source_ranges == source_ranges), "{source:?}");
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::objects::PREFIX;
-use crate::model::{AlgorithmKind, Fate, Fates, ForwardKind, TimeoutSpec};
+use crate::model::{AlgorithmKind, ForwardKind, RemovalPolicies, RemovalPolicy, TimeoutSpec};
 
 /// Which ports of a Service, or which Services, share their clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -34,7 +34,7 @@ pub struct Knobs {
     /// How long an endpoint that is going away may keep its connections.
     pub drain_deadline: Option<Duration>,
     /// What becomes of connections.
-    pub fates: Fates,
+    pub policies: RemovalPolicies,
     /// Who shares clients.
     pub affinity_scope: Option<AffinityScope>,
     /// With whom.
@@ -54,7 +54,7 @@ impl Default for Knobs {
             slow_start: None,
             timeouts: TimeoutSpec::default(),
             drain_deadline: None,
-            fates: Fates::default(),
+            policies: RemovalPolicies::default(),
             affinity_scope: None,
             affinity_group: None,
             affinity_prefix: 128,
@@ -120,12 +120,12 @@ impl Knobs {
             "timeout-udp" => self.timeouts.udp = any()?,
             "max-age" => self.timeouts.max_age = any()?,
             "drain-deadline" => self.drain_deadline = any()?,
-            "on-removal" => match Fate::parse("on_removal", text) {
-                Ok(fate) => self.fates.removal = fate,
+            "on-removal" => match RemovalPolicy::parse("on_removal", text) {
+                Ok(policy) => self.policies.removal = policy,
                 Err(_) => return bad("keep, drain or reset"),
             },
-            "on-deadline" => match Fate::parse("on_deadline", text) {
-                Ok(fate) => self.fates.deadline = fate,
+            "on-deadline" => match RemovalPolicy::parse("on_deadline", text) {
+                Ok(policy) => self.policies.deadline = policy,
                 Err(_) => return bad("keep or reset"),
             },
             "affinity-group" if text == OFF => self.affinity_group = None,
@@ -240,7 +240,10 @@ mod tests {
             [54_000, 90, 60, 86_400, 10, 3600, 120].map(|s| Some(seconds(s)))
         );
         assert_eq!((knobs.drain_deadline, knobs.slow_start), (Some(seconds(300)), Some(seconds(30))));
-        assert_eq!((knobs.fates.removal, knobs.fates.deadline), (Fate::Reset, Fate::Reset));
+        assert_eq!(
+            (knobs.policies.removal, knobs.policies.deadline),
+            (RemovalPolicy::Reset, RemovalPolicy::Reset)
+        );
         // Each that is off by default can be switched off again.
         for name in [
             "max-connections",

@@ -97,8 +97,8 @@ pub fn show(spec: &ServiceSpec) -> String {
             affinity.group.as_deref().unwrap_or("-")
         );
     }
-    if spec.fates != default.fates {
-        let _ = write!(text, " {:?}/{:?}", spec.fates.removal, spec.fates.deadline);
+    if spec.policies != default.policies {
+        let _ = write!(text, " {:?}/{:?}", spec.policies.removal, spec.policies.deadline);
     }
     if spec.stray.is_some_and(|stray| stray != StrayKind::Reset) {
         text.push_str(" stray");

@@ -17,8 +17,8 @@ use super::{
     zones::Zones,
 };
 use crate::model::{
-    AffinitySpec, Fate, ForwardKind, Frontend, ModelError, Origin, OwnAddresses, Protocol, ServiceSpec,
-    StrayKind,
+    AffinitySpec, ForwardKind, Frontend, ModelError, Origin, OwnAddresses, Protocol, RemovalPolicy,
+    ServiceSpec, StrayKind,
 };
 
 /// What the operator says of all Services.
@@ -135,7 +135,7 @@ pub fn translate(input: Input<'_>, around: Around<'_>) -> Translated {
             affinity: affinity(key, service, &knobs),
             timeouts: knobs.timeouts,
             slow_start: knobs.slow_start,
-            fates: knobs.fates,
+            policies: knobs.policies,
             ..base
         };
         let mut pool = Pool { knobs: &knobs, since: &mut *since, protocol, spec: &mut spec };
@@ -264,6 +264,6 @@ fn settle(spec: &mut ServiceSpec, wanted: frontends::Wanted) -> Result<Option<Mo
 }
 
 /// What becomes of a UDP flow whose endpoint doesn't serve any more: it moves at once, if there is where to.
-const fn udp_fate(serving: bool) -> Fate {
-    if serving { Fate::Reset } else { Fate::Keep }
+const fn udp_removal(serving: bool) -> RemovalPolicy {
+    if serving { RemovalPolicy::Reset } else { RemovalPolicy::Keep }
 }

@@ -80,7 +80,7 @@ proptest! {
         // The order in which numbers of source ranges are given may be another; what they mean isn't.
         let entries = |actual: &Actual| -> Vec<_> {
             let of = |s: &ActualService| {
-                let meant = |v: &Service| (v.first_block, v.target, v.algorithm, v.stray, v.affine, v.forward, v.local, v.guard);
+                let meant = |v: &Service| (v.first_block, v.target, v.algorithm, v.stray, v.affine, v.forward, v.local, v.source_ranges);
                 // Of a service that has lost one family's address to another, that family's aren't known.
                 let ranges = |v: &Service, at: &IpAddr| -> Option<Vec<IpNet>> {
                     let of = |range: &&IpNet| range.addr().is_ipv6() == at.is_ipv6() && !range.addr().is_unspecified();

@@ -76,7 +76,7 @@ impl World {
                 ranges: id,
                 forward: [self.forward, self.forward_of_pods],
                 local: self.local.into(),
-                guard: self.guard,
+                source_ranges: self.source_ranges,
                 ..Service::default()
             },
         )?;

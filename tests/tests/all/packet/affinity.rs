@@ -12,14 +12,14 @@ use super::{
     run::Hook,
     stage::{Expect::*, NET4, Stage, TCP, UDP, everywhere},
     tcp::{reply, request},
-    world::{Added, Binding, CLIENTS, Member, World},
+    world::{Added, Affinity, CLIENTS, Member, World},
 };
 
 fn members(s: &Stage<'_>, n: usize) -> Vec<Member> {
     s.net.backends[..n].iter().map(|b| Member::new(*b, 8080)).collect()
 }
 
-fn bound(s: &mut Stage<'_>, port: u16, n: usize, binding: Binding) -> Added {
+fn bound(s: &mut Stage<'_>, port: u16, n: usize, binding: Affinity) -> Added {
     let members = members(s, n);
     s.world.add_bound(s.net.vip, &[(TCP, port), (UDP, port)], &members, binding).expect("a service is added")
 }
@@ -55,7 +55,7 @@ fn clients(s: &Stage<'_>, added: &Added) -> Vec<u32> {
 
 /// Open flows of each client, in no order.
 fn flows(s: &Stage<'_>) -> Vec<u32> {
-    let mut open: Vec<u32> = s.world.bonds().iter().map(|(_, bond)| bond.open()).collect();
+    let mut open: Vec<u32> = s.world.bindings().iter().map(|(_, binding)| binding.open()).collect();
     open.sort_unstable();
     open
 }
@@ -63,7 +63,7 @@ fn flows(s: &Stage<'_>) -> Vec<u32> {
 #[test]
 fn flows_of_a_client_stay_together_and_clients_are_spread() {
     everywhere(|s| {
-        let added = bound(s, 80, 3, Binding::group(7));
+        let added = bound(s, 80, 3, Affinity::group(7));
         let first: Vec<usize> = (1..=3).map(|who| open(s, who, 40_000, 80)).collect();
         let mut all = first.clone();
         all.sort_unstable();
@@ -88,7 +88,7 @@ fn flows_of_a_client_stay_together_and_clients_are_spread() {
 #[test]
 fn a_client_without_flows_is_remembered_and_does_not_count() {
     everywhere(|s| {
-        let added = bound(s, 80, 2, Binding::group(7));
+        let added = bound(s, 80, 2, Affinity::group(7));
         let home = open(s, 1, 40_000, 80);
         end(s, 1, 40_000, 80, home);
         assert_eq!((clients(s, &added), flows(s)), (vec![0, 0], vec![0]));
@@ -105,7 +105,7 @@ fn a_client_without_flows_is_remembered_and_does_not_count() {
 #[test]
 fn a_client_moves_when_its_backend_takes_nothing_new() {
     everywhere(|s| {
-        let added = bound(s, 80, 2, Binding::group(7));
+        let added = bound(s, 80, 2, Affinity::group(7));
         let home = open(s, 1, 40_000, 80);
         s.world.set_backend(added.backends[home], 0, u32::MAX).unwrap();
         let other = 1 - home;
@@ -133,7 +133,7 @@ fn a_client_moves_when_its_backend_takes_nothing_new() {
 #[test]
 fn beyond_its_bound_a_client_is_balanced_like_any_other() {
     everywhere(|s| {
-        let added = bound(s, 80, 2, Binding { bound: 4, ..Binding::group(7) });
+        let added = bound(s, 80, 2, Affinity { bound: 4, ..Affinity::group(7) });
         let home = open(s, 1, 40_000, 80);
         (1..4).for_each(|i| assert_eq!(open(s, 1, 40_000 + i, 80), home));
         (4..12).for_each(|i| {
@@ -148,11 +148,11 @@ fn beyond_its_bound_a_client_is_balanced_like_any_other() {
 fn by_consistent_hashing_clients_go_by_their_address_and_a_crowd_by_its_flows() {
     everywhere(|s| {
         let algorithm = lb_common::abi::Algorithm::CONSISTENT_HASH;
-        let binding = Binding { bound: 4, algorithm, ..Binding::group(7) };
+        let binding = Affinity { bound: 4, algorithm, ..Affinity::group(7) };
         bound(s, 80, 4, binding);
         let homes: Vec<usize> = (1..=6).map(|who| open(s, who, 40_000, 80)).collect();
         // Forgotten, and there again: an address leads where it led before.
-        let seen = s.world.bonds();
+        let seen = s.world.bindings();
         assert_eq!(s.world.forget(true, &seen).unwrap(), 6);
         let again: Vec<usize> = (1..=6).map(|who| open(s, who, 40_001, 80)).collect();
         assert_eq!(homes, again);
@@ -164,11 +164,11 @@ fn by_consistent_hashing_clients_go_by_their_address_and_a_crowd_by_its_flows() 
 #[test]
 fn services_of_a_group_share_hosts_whatever_their_order() {
     everywhere(|s| {
-        let one = bound(s, 80, 3, Binding::group(7));
+        let one = bound(s, 80, 3, Affinity::group(7));
         let mut turned = members(s, 3);
         turned.reverse();
         let (vip, ports) = (s.net.vip2, [(TCP, 81)]);
-        let two = s.world.add_bound(vip, &ports, &turned, Binding::group(7)).unwrap();
+        let two = s.world.add_bound(vip, &ports, &turned, Affinity::group(7)).unwrap();
         for who in 1..=6 {
             let home = open(s, who, 40_000, 80);
             let syn = eth().ip(client(s, who), vip).tcp(40_001, 81, SYN);
@@ -177,25 +177,25 @@ fn services_of_a_group_share_hosts_whatever_their_order() {
         assert_eq!((clients(s, &one), clients(s, &two)), (vec![2; 3], vec![0; 3]));
         // And of another group it is another client.
         s.world.reset().unwrap();
-        bound(s, 80, 3, Binding::group(7));
-        let alone = s.world.add_bound(vip, &ports, &turned[..1], Binding::group(8)).unwrap();
+        bound(s, 80, 3, Affinity::group(7));
+        let alone = s.world.add_bound(vip, &ports, &turned[..1], Affinity::group(8)).unwrap();
         open(s, 1, 40_000, 80);
         let syn = eth().ip(client(s, 1), vip).tcp(40_001, 81, SYN);
         assert_eq!(s.forwarded("its only backend", &syn), 2);
-        assert_eq!((clients(s, &alone), s.world.bonds().len()), (vec![1], 2));
+        assert_eq!((clients(s, &alone), s.world.bindings().len()), (vec![1], 2));
     });
 }
 
 #[test]
 fn a_full_table_turns_nobody_away() {
     everywhere(|s| {
-        let added = bound(s, 80, 2, Binding::group(7));
+        let added = bound(s, 80, 2, Affinity::group(7));
         let before = s.world.reasons().unwrap()[Reason::AffinityFull as usize];
         for who in 1..=CLIENTS as u8 + 2 {
             open(s, who, 40_000, 80);
         }
         let counted = s.world.reasons().unwrap()[Reason::AffinityFull as usize] - before;
-        assert_eq!((s.world.bonds().len(), counted), (CLIENTS as usize, 2));
+        assert_eq!((s.world.bindings().len(), counted), (CLIENTS as usize, 2));
         assert_eq!(clients(s, &added).iter().sum::<u32>(), CLIENTS);
         // Those who aren't remembered take nothing off when they go.
         for who in CLIENTS as u8 + 1..=CLIENTS as u8 + 2 {
@@ -209,20 +209,20 @@ fn a_full_table_turns_nobody_away() {
 #[test]
 fn only_clients_without_flows_are_forgotten_unless_they_must() {
     everywhere(|s| {
-        let added = bound(s, 80, 2, Binding::group(7));
+        let added = bound(s, 80, 2, Affinity::group(7));
         let home = open(s, 1, 40_000, 80);
         open(s, 2, 40_000, 80);
         end(s, 1, 40_000, 80, home);
-        let seen = s.world.bonds();
+        let seen = s.world.bindings();
         assert_eq!(s.world.forget(false, &seen).unwrap(), 1);
         assert_eq!((flows(s), clients(s, &added).iter().sum::<u32>()), (vec![1], 1));
         // What has moved since it was looked at is left alone.
-        let seen = s.world.bonds();
+        let seen = s.world.bindings();
         open(s, 2, 40_001, 80);
         assert_eq!(s.world.forget(true, &seen).unwrap(), 0);
-        let seen = s.world.bonds();
+        let seen = s.world.bindings();
         assert_eq!(s.world.forget(true, &seen).unwrap(), 1);
-        assert_eq!((s.world.bonds().len(), clients(s, &added)), (0, vec![0, 0]));
+        assert_eq!((s.world.bindings().len(), clients(s, &added)), (0, vec![0, 0]));
     });
 }
 
@@ -231,7 +231,7 @@ fn every_cpu_at_once_binds_a_client_once() {
     for hook in Hook::ALL {
         let mut world = World::with_flows(hook, 40_000).unwrap();
         let net = &NET4;
-        let added = bound(&mut Stage { world: &mut world, net }, 80, 4, Binding::group(7));
+        let added = bound(&mut Stage { world: &mut world, net }, 80, 4, Affinity::group(7));
         let frame = |who: u8, sport: u16, flags| {
             eth().ip(IpAddr::from([198, 51, 100, who]), net.vip).tcp(sport, 80, flags).bytes()
         };
@@ -254,16 +254,19 @@ fn every_cpu_at_once_binds_a_client_once() {
         };
         each(SYN);
         let homes =
-            |world: &World| -> Vec<BackendId> { world.bonds().iter().map(|(_, b)| b.home()).collect() };
-        let open: u32 = world.bonds().iter().map(|(_, b)| b.open()).sum();
+            |world: &World| -> Vec<BackendId> { world.bindings().iter().map(|(_, b)| b.home()).collect() };
+        let open: u32 = world.bindings().iter().map(|(_, b)| b.open()).sum();
         let counted: u32 = added.backends.iter().map(|b| world.clients(*b).unwrap()).sum();
         assert_eq!((homes(&world).len(), open, counted), (6, 6_000, 6), "{hook:?}");
         let flows = world.flows4.entries();
         let forward: Vec<&Flow<Addr4>> = flows.iter().filter(|f| f.direction.is_forward()).collect();
-        assert!(forward.iter().all(|f| Word(f.state).bound()), "{hook:?}: each counts in its client's bond");
+        assert!(
+            forward.iter().all(|f| Word(f.state).bound()),
+            "{hook:?}: each counts in its client's binding"
+        );
         assert!(forward.iter().all(|f| homes(&world).contains(&f.backend)), "{hook:?}");
         each(RST);
-        let open: u32 = world.bonds().iter().map(|(_, b)| b.open()).sum();
+        let open: u32 = world.bindings().iter().map(|(_, b)| b.open()).sum();
         let counted: u32 = added.backends.iter().map(|b| world.clients(*b).unwrap()).sum();
         assert_eq!((open, counted), (0, 0), "{hook:?}: all have ended");
     }

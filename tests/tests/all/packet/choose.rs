@@ -75,7 +75,7 @@ fn a_full_backend_gets_nothing_new() {
         open(s, 30_000, 8);
         s.active("both are full", &added, &[3, 5]);
         let rst = eth()
-            .turned()
+            .reversed()
             .ip(net.vip, net.client)
             .fresh()
             .tcp(80, 40000, RST | ACK)
@@ -99,7 +99,7 @@ fn full_and_drained_together_are_full() {
         s.world.set_backend(added.backends[0], 0, u32::MAX).unwrap();
         s.world.set_backend(added.backends[1], 1, 0).unwrap();
         let rst = eth()
-            .turned()
+            .reversed()
             .ip(net.vip, net.client)
             .fresh()
             .tcp(80, 40000, RST | ACK)
@@ -273,7 +273,7 @@ fn an_even_pool_that_is_full_says_so() {
         open(s, 30_000, 80);
         assert_eq!(counts(s, &added), [2; 40]);
         let rst = eth()
-            .turned()
+            .reversed()
             .ip(s.net.vip, s.net.client)
             .fresh()
             .tcp(80, 40000, RST | ACK)

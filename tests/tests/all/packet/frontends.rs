@@ -16,7 +16,7 @@ const LOOPBACK: u32 = 1;
 
 /// The RST that answers a packet.
 fn reset(net: &Net, (sport, dport): (u16, u16), flags: u8, seq: u32, ack: u32) -> Frame {
-    eth().turned().ip(net.vip, net.client).fresh().tcp(dport, sport, flags).numbers(seq, ack).window(0)
+    eth().reversed().ip(net.vip, net.client).fresh().tcp(dport, sport, flags).numbers(seq, ack).window(0)
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn other_ports_of_an_owned_address_are_refused() {
         let (kind, code, headers) = if net.vip.is_ipv4() { (3, 3, 20) } else { (1, 4, 40) };
         let datagram = query(net).to(net.vip, 54);
         let quoted = &datagram.packet()[..headers + 8];
-        let answer = eth().turned().ip(net.vip, net.client).fresh().icmp(kind, code).payload(quoted);
+        let answer = eth().reversed().ip(net.vip, net.client).fresh().icmp(kind, code).payload(quoted);
         s.step("UDP", datagram, Back(answer, Reason::NoService));
         for proto in [47, 50, 132] {
             let other = eth().ip(net.client, net.vip).proto(proto).fill(40);

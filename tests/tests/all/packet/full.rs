@@ -23,7 +23,7 @@ fn new_flows_are_refused_and_open_ones_go_on() {
             let before = s.world.entries();
             let rst = |port| {
                 eth()
-                    .turned()
+                    .reversed()
                     .ip(net.vip, net.client)
                     .fresh()
                     .tcp(80, port, RST | ACK)
@@ -56,7 +56,7 @@ fn room_for_one_entry_is_not_room_for_a_flow() {
             let before = s.world.entries();
             s.world.unstuff().unwrap();
             let rst = eth()
-                .turned()
+                .reversed()
                 .ip(net.vip, net.client)
                 .fresh()
                 .tcp(80, 40000, RST | ACK)

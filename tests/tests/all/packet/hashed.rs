@@ -57,7 +57,7 @@ fn a_stray_reset_or_synack_opens_nothing() {
         hashed(s);
         s.step("RST", request(net, RST).numbers(1001, 0), Drop(Reason::StrayReset));
         let rst =
-            eth().turned().ip(net.vip, net.client).fresh().tcp(80, 40000, RST).numbers(5001, 0).window(0);
+            eth().reversed().ip(net.vip, net.client).fresh().tcp(80, 40000, RST).numbers(5001, 0).window(0);
         s.step("SYN-ACK", request(net, SYN | ACK).numbers(1001, 5001), Back(rst, Reason::Stray));
         assert_eq!(s.world.entries(), 0);
     });
@@ -108,7 +108,7 @@ fn an_empty_table_refuses() {
         let net = s.net;
         s.world.add_hashed(net.vip, &[(TCP, 80)], &[]).unwrap();
         let rst = eth()
-            .turned()
+            .reversed()
             .ip(net.vip, net.client)
             .fresh()
             .tcp(80, 40000, RST | ACK)

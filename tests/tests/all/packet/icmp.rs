@@ -52,7 +52,7 @@ fn a_ping_of_a_vip_is_answered() {
         let (request, reply) = if net.vip.is_ipv4() { (8, 0) } else { (128, 129) };
         for len in [0, 1, 56, 1400] {
             let ping = eth().ip(net.client, net.vip).icmp(request, 0).rest(0x1234_0001).fill(len);
-            let pong = eth().turned().ip(net.vip, net.client).icmp(reply, 0).rest(0x1234_0001).fill(len);
+            let pong = eth().reversed().ip(net.vip, net.client).icmp(reply, 0).rest(0x1234_0001).fill(len);
             s.step("ping", &ping, Answered(pong.ttl(64)));
         }
         s.step("of somebody else", eth().ip(net.client, net.other).icmp(request, 0), Pass);

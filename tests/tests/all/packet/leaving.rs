@@ -176,7 +176,7 @@ fn who_answers_on_a_connection_that_was_closed_is_reset() {
         s.active("closed", &added, &[0]);
         let data = reply(net, 0, ACK | PSH).numbers(5001, 1001).fill(10);
         s.step("data comes in", &data, Pass);
-        let rst = eth().turned().ip(net.client, net.backends[0]).fresh().tcp(40000, 8080, RST);
+        let rst = eth().reversed().ip(net.client, net.backends[0]).fresh().tcp(40000, 8080, RST);
         let rst = rst.numbers(1001, 0).window(0);
         s.leaves("and goes back as a RST", &data, Back(rst, Reason::ConnectionClosed));
         answer_80(s, "the backend ends it", &reply(net, 0, RST).numbers(5011, 0));

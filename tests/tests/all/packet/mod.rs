@@ -7,7 +7,6 @@
 
 use flowpin_tests::packet::{build, run, stage, sum, world};
 
-mod admission;
 mod affinity;
 mod choose;
 mod close;
@@ -28,6 +27,7 @@ mod reset;
 mod reuse;
 mod sizes;
 mod snat;
+mod source_ranges;
 mod sweep;
 mod tcp;
 mod together;

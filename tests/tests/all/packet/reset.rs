@@ -11,7 +11,7 @@ use super::{
 
 /// The RST that answers a packet of [`request`]'s.
 fn rst(net: &Net, flags: u8, seq: u32, ack: u32) -> Frame {
-    eth().turned().ip(net.vip, net.client).fresh().tcp(80, 40000, flags).numbers(seq, ack).window(0)
+    eth().reversed().ip(net.vip, net.client).fresh().tcp(80, 40000, flags).numbers(seq, ack).window(0)
 }
 
 /// Every kind of packet that finds no flow, and the answer to each.

@@ -141,7 +141,7 @@ fn what_is_removed_is_a_stray_from_then_on() {
         Talk::open(s);
         assert_eq!(sweep(s), 1);
         let rst =
-            eth().turned().ip(net.vip, net.client).fresh().tcp(80, 40000, RST).numbers(5001, 0).window(0);
+            eth().reversed().ip(net.vip, net.client).fresh().tcp(80, 40000, RST).numbers(5001, 0).window(0);
         s.step("data", request(net, ACK).numbers(1001, 5001).fill(4), Back(rst, Reason::Stray));
         s.step("a reply", reply(net, 0, ACK).numbers(5001, 1001), Pass);
     });
@@ -170,7 +170,7 @@ fn who_speaks_on_a_connection_that_was_closed_is_reset_with_the_right_number() {
         assert_eq!(close(s), 0, "there is nothing left to close");
 
         let rst = |from, to, sport, dport, number| {
-            eth().turned().ip(from, to).fresh().tcp(sport, dport, RST).numbers(number, 0).window(0)
+            eth().reversed().ip(from, to).fresh().tcp(sport, dport, RST).numbers(number, 0).window(0)
         };
         let to_client = rst(net.vip, net.client, 80, 40000, 5001);
         s.step(

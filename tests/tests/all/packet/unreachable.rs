@@ -12,7 +12,7 @@ use super::{
 /// What answers `query`: its IP header and the first 8 bytes of what follows.
 fn unreachable(net: &Net, query: &Frame, headers: usize) -> Frame {
     let (kind, code) = if net.vip.is_ipv4() { (3, 3) } else { (1, 4) };
-    eth().turned().ip(net.vip, net.client).fresh().icmp(kind, code).payload(&query.packet()[..headers + 8])
+    eth().reversed().ip(net.vip, net.client).fresh().icmp(kind, code).payload(&query.packet()[..headers + 8])
 }
 
 /// Answers are limited by the tick: lets those of the tests before be forgotten.

@@ -122,12 +122,12 @@ fn only_the_idle_ones_if_asked() {
     assert!(String::from_utf8_lossy(&error.stderr).contains("no service \"ohter\""));
 }
 
-fn fated(net: &Net, fate: &str) -> (Vec<Server>, Agent) {
+fn with_policy(net: &Net, policy: &str) -> (Vec<Server>, Agent) {
     let servers =
         net.backends.iter().enumerate().map(|(i, ns)| Server::start(ns, &format!("b{i}"), [80])).collect();
     let targets: Vec<String> = (0..net.backends.len() - 1).map(|i| Family::V4.backend(i)).collect();
     let config = interfaces(&[("c0", "tc"), ("b*", "tc")])
-        + &service("ours", &Family::V4.vip(0), "\"80/tcp\"", &targets, fate);
+        + &service("ours", &Family::V4.vip(0), "\"80/tcp\"", &targets, policy);
     let agent = Agent::start(&net.node, &config);
     agent.done(&["backend", "add", "ours", &Family::V4.backend(net.backends.len() - 1)]);
     (servers, agent)
@@ -150,7 +150,7 @@ fn only(conns: &mut [Conn], name: &str) {
 fn a_drain_closes_the_rest_at_its_deadline_whoever_the_agent_is_then() {
     for restart in [false, true] {
         let net = Net::new(3);
-        let (_servers, mut agent) = fated(&net, "on_deadline = \"reset\"");
+        let (_servers, mut agent) = with_policy(&net, "on_deadline = \"reset\"");
         let mut conns = open(&net, Family::V4, 80, 600);
         let drain = ["backend", "drain", "ours", &Family::V4.backend(0), "--deadline", "4s"];
         if restart {
@@ -173,7 +173,7 @@ fn a_drain_closes_the_rest_at_its_deadline_whoever_the_agent_is_then() {
 fn an_unhealthy_backends_clients_are_told_at_once_if_so_configured() {
     let net = Net::new(3);
     let checks = "health = { type = \"tcp\", interval = \"1s\", fall = 2 }\non_unhealthy = \"reset\"";
-    let (_servers, _agent) = fated(&net, checks);
+    let (_servers, _agent) = with_policy(&net, checks);
     let mut conns = open(&net, Family::V4, 80, 60);
     program::run(&net.backends[1], "iptables", &["-A", "INPUT", "-j", "DROP"]);
     only(&mut conns, "b1");
@@ -181,9 +181,9 @@ fn an_unhealthy_backends_clients_are_told_at_once_if_so_configured() {
 
 #[test]
 fn a_removed_backends_connections_are_reset_if_so_configured() {
-    for (fate, resets) in [("on_removal = \"reset\"", true), ("", false)] {
+    for (policy, resets) in [("on_removal = \"reset\"", true), ("", false)] {
         let net = Net::new(3);
-        let (_servers, agent) = fated(&net, fate);
+        let (_servers, agent) = with_policy(&net, policy);
         let mut conns = open(&net, Family::V4, 80, 60);
         agent.done(&["backend", "remove", "ours", &Family::V4.backend(2)]);
         if resets {
@@ -200,7 +200,7 @@ fn a_removed_backends_connections_are_reset_if_so_configured() {
 #[test]
 fn a_removed_backend_is_seen_until_its_last_connection_if_so_configured() {
     let net = Net::new(3);
-    let (_servers, agent) = fated(&net, "on_removal = \"drain\"");
+    let (_servers, agent) = with_policy(&net, "on_removal = \"drain\"");
     let mut conns = open(&net, Family::V4, 80, 30);
     let gone = Family::V4.backend(2);
     agent.done(&["backend", "remove", "ours", &gone]);
@@ -223,12 +223,12 @@ fn a_removed_backend_is_seen_until_its_last_connection_if_so_configured() {
 
 #[test]
 fn connections_of_a_service_that_goes_are_reset_if_so_configured() {
-    for (fate, resets) in [("on_removal = \"reset\"", true), ("on_removal = \"keep\"", false)] {
+    for (policy, resets) in [("on_removal = \"reset\"", true), ("on_removal = \"keep\"", false)] {
         let net = Net::new(2);
         let (servers, agent) = start(&net, Family::V4, "tc");
         let with = |ours: bool| {
             let targets = [Family::V4.backend(0), Family::V4.backend(1)];
-            let mine = service("ours", &Family::V4.vip(0), "\"80/tcp\"", &targets, fate);
+            let mine = service("ours", &Family::V4.vip(0), "\"80/tcp\"", &targets, policy);
             let theirs = service("theirs", &Family::V4.vip(0), "\"81/tcp\"", &targets, "");
             let services = if ours { mine + &theirs } else { theirs };
             agent.write_config(&(interfaces(&[("c0", "tc"), ("b*", "tc")]) + &services));
@@ -239,7 +239,7 @@ fn connections_of_a_service_that_goes_are_reset_if_so_configured() {
             });
         };
         with(true);
-        eventually("its fate is known", LIMIT, || match agent.log().matches("config reloaded").count() {
+        eventually("its policy is known", LIMIT, || match agent.log().matches("config reloaded").count() {
             0 => Err("not yet".into()),
             _ => Ok(()),
         });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use ipnet::IpNet;
-use lb_common::abi::{BLOCK_SLOTS, Guard, List, Service, Source, Vip};
+use lb_common::abi::{BLOCK_SLOTS, List, Service, Source, SourceRanges, Vip};
 use proptest::prelude::*;
 
 use super::{super::*, frontend, go, own, spec, way, weight};
@@ -107,7 +107,7 @@ impl Change {
 
 /// Nobody is let in whom neither state lets in, nobody shut out whom both do.
 fn admits(actual: &Actual, value: &Service, before: Option<&Clients>, after: Option<&Clients>, at: &Step) {
-    let open = value.guard == Guard::OPEN;
+    let open = value.source_ranges == SourceRanges::OPEN;
     let listed = || actual.ranges().get(&value.ranges).cloned().unwrap_or_default();
     let let_in = if open { everybody() } else { listed() };
     let (most, least) = match (before, after) {
@@ -233,8 +233,8 @@ pub(crate) fn arrived(actual: &Actual, desired: &Desired, own: &OwnAddresses) {
         assert_eq!(value.target.get(), range.target(key.2).unwrap_or(0));
         assert_eq!(value.forward(Source::ELSEWHERE), frontend.forward.elsewhere.code());
         assert_eq!(value.list(Source::ELSEWHERE, false).is_local(), frontend.scope == Backends::Local);
-        assert_eq!(value.guard == Guard::OPEN, frontend.sources.is_empty());
-        if value.guard != Guard::OPEN {
+        assert_eq!(value.source_ranges == SourceRanges::OPEN, frontend.sources.is_empty());
+        if value.source_ranges != SourceRanges::OPEN {
             numbers.insert(value.ranges);
             assert_eq!(actual.ranges()[&value.ranges], frontend.sources);
         }

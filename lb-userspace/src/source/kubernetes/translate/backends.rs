@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Families, udp_fate};
+use super::{Families, udp_removal};
 use crate::{
-    model::{AdminState, BackendSpec, Fate, Lists, Origin, Protocol, ServiceSpec},
+    model::{AdminState, BackendSpec, Lists, Origin, Protocol, RemovalPolicy, ServiceSpec},
     source::kubernetes::{
         annotations::Knobs,
         categorize::{Candidate, On},
@@ -26,7 +26,7 @@ impl Pool<'_> {
         let all = || families.iter().flat_map(|family| &family.candidates);
         let serving = all().any(|(_, candidate)| candidate.flags.is_serving());
         if self.protocol == Protocol::Udp {
-            self.spec.fates.removal = udp_fate(serving);
+            self.spec.policies.removal = udp_removal(serving);
         }
         for family in families {
             for ((at, candidate), on) in family.candidates.iter().zip(&family.categories.on) {
@@ -47,7 +47,9 @@ impl Pool<'_> {
             // Which is to leave them alone, unless somebody wants it otherwise: then only what is really gone is
             // removed.
             Protocol::Tcp => {
-                flags.is_terminating() || !flags.is_ready() || self.spec.fates.removal == Fate::Reset
+                flags.is_terminating()
+                    || !flags.is_ready()
+                    || self.spec.policies.removal == RemovalPolicy::Reset
             }
         }
     }

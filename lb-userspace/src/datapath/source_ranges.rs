@@ -9,20 +9,20 @@ use lb_common::abi::{Addr4, Addr6, Client, maps};
 use super::{DatapathError, maps::gone, pin::PinDir};
 
 /// The tries of both families.
-pub struct Admission {
+pub struct SourceTries {
     v4: LpmTrie<MapData, Client<Addr4>, u32>,
     v6: LpmTrie<MapData, Client<Addr6>, u32>,
 }
 
-impl Admission {
+impl SourceTries {
     /// Opens them.
     ///
     /// # Errors
     /// One is missing or of another kind.
     pub fn open(pins: &PinDir) -> Result<Self, DatapathError> {
         Ok(Self {
-            v4: pins.open_as(maps::ADMITTED4, Map::LpmTrie)?,
-            v6: pins.open_as(maps::ADMITTED6, Map::LpmTrie)?,
+            v4: pins.open_as(maps::SOURCE_RANGES4, Map::LpmTrie)?,
+            v6: pins.open_as(maps::SOURCE_RANGES6, Map::LpmTrie)?,
         })
     }
 
@@ -38,14 +38,14 @@ impl Admission {
                     Client::<Addr4>::bits(bits),
                     Client { service: ranges, addr: Addr4::from(addr) },
                 );
-                change(&mut self.v4, &key, admitted, maps::ADMITTED4)
+                change(&mut self.v4, &key, admitted, maps::SOURCE_RANGES4)
             }
             IpAddr::V6(addr) => {
                 let key = Key::new(
                     Client::<Addr6>::bits(bits),
                     Client { service: ranges, addr: Addr6::from(addr) },
                 );
-                change(&mut self.v6, &key, admitted, maps::ADMITTED6)
+                change(&mut self.v6, &key, admitted, maps::SOURCE_RANGES6)
             }
         }
     }
@@ -57,12 +57,12 @@ impl Admission {
     pub fn read(&self) -> Result<Vec<(u32, IpNet)>, DatapathError> {
         let mut found = Vec::new();
         for key in self.v4.keys() {
-            let key = key.map_err(DatapathError::kernel(maps::ADMITTED4))?;
+            let key = key.map_err(DatapathError::kernel(maps::SOURCE_RANGES4))?;
             let Client { service: ranges, addr } = key.data();
             found.extend(net(ranges, Ipv4Addr::from(addr).into(), key.prefix_len()));
         }
         for key in self.v6.keys() {
-            let key = key.map_err(DatapathError::kernel(maps::ADMITTED6))?;
+            let key = key.map_err(DatapathError::kernel(maps::SOURCE_RANGES6))?;
             let Client { service: ranges, addr } = key.data();
             found.extend(net(ranges, Ipv6Addr::from(addr).into(), key.prefix_len()));
         }

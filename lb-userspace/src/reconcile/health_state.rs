@@ -3,52 +3,52 @@
 use std::{collections::HashSet, time::Instant};
 
 use super::Actual;
-use crate::model::{AdminState, BackendSpec, Desired, Fate, ServiceSpec, Standings};
+use crate::model::{AdminState, BackendSpec, Desired, HealthStates, RemovalPolicy, ServiceSpec};
 
 fn open(backend: &BackendSpec) -> bool {
     backend.admin == AdminState::Active
 }
 
 /// What a service's change means for its backends.
-pub fn change(standings: &mut Standings, old: Option<&ServiceSpec>, new: &ServiceSpec, now: Instant) {
-    begin(standings, old, new, now);
-    unchecked(standings, new, now);
+pub fn change(health: &mut HealthStates, old: Option<&ServiceSpec>, new: &ServiceSpec, now: Instant) {
+    begin(health, old, new, now);
+    unchecked(health, new, now);
 }
 
 /// Lets backends start slowly that take new flows from now on and didn't in `old`, unless there was nobody beside them.
-fn begin(standings: &mut Standings, old: Option<&ServiceSpec>, new: &ServiceSpec, now: Instant) {
+fn begin(health: &mut HealthStates, old: Option<&ServiceSpec>, new: &ServiceSpec, now: Instant) {
     let Some(old) = old.filter(|old| old.backends.values().any(open)) else { return };
     if new.slow_start.is_none() {
         return;
     }
     for (name, _) in new.backends.iter().filter(|(_, b)| open(b)) {
         if !old.backends.get(name).is_some_and(open) {
-            let standing = standings.entry(&new.name, name);
-            standing.ramp = standing.healthy.then_some(now);
+            let state = health.entry(&new.name, name);
+            state.ramp = state.healthy.then_some(now);
         }
     }
 }
 
 /// Backends of a service that checks none are healthy, whatever was found when they were.
-fn unchecked(standings: &mut Standings, service: &ServiceSpec, now: Instant) {
+fn unchecked(health: &mut HealthStates, service: &ServiceSpec, now: Instant) {
     if service.health.is_some() {
         return;
     }
     for name in service
         .backends
         .keys()
-        .filter(|name| !standings.of(&service.name, name).healthy)
+        .filter(|name| !health.of(&service.name, name).healthy)
         .cloned()
         .collect::<Vec<_>>()
     {
-        let standing = standings.entry(&service.name, &name);
-        standing.healthy = true;
-        standing.ramp = service.slow_start.map(|_| now);
+        let state = health.entry(&service.name, &name);
+        state.healthy = true;
+        state.ramp = service.slow_start.map(|_| now);
     }
 }
 
 /// Concludes from what an earlier agent left who was unhealthy then: it takes nothing until a check says otherwise.
-pub fn adopt(standings: &mut Standings, desired: &Desired, actual: &Actual) {
+pub fn adopt(health: &mut HealthStates, desired: &Desired, actual: &Actual) {
     for service in desired.services().values().filter(|s| s.health.is_some()) {
         let Some(before) = actual.service(&service.name) else { continue };
         for (name, _) in service.backends.iter().filter(|(_, b)| open(b)) {
@@ -56,22 +56,21 @@ pub fn adopt(standings: &mut Standings, desired: &Desired, actual: &Actual) {
             let Some(block) = actual.block(id.block()) else { continue };
             let declared = actual.backend(*id).is_some_and(|b| b.retired == 0);
             if declared && block.weight[id.slot()] == 0 {
-                standings.entry(&service.name, name).healthy = false;
+                health.entry(&service.name, name).healthy = false;
             }
         }
     }
 }
 
 /// Forgets who is no longer declared.
-pub fn forget(standings: &mut Standings, desired: &Desired) {
+pub fn forget(health: &mut HealthStates, desired: &Desired) {
     let services = desired.services();
-    standings
-        .keep(|service, backend| services.get(service).is_some_and(|s| s.backends.contains_key(backend)));
+    health.keep(|service, backend| services.get(service).is_some_and(|s| s.backends.contains_key(backend)));
 }
 
 /// Notes a service that goes, if its connections are to go with it.
 pub fn leave(departed: &mut HashSet<String>, service: &ServiceSpec) {
-    if service.fates.removal == Fate::Reset {
+    if service.policies.removal == RemovalPolicy::Reset {
         departed.insert(service.name.clone());
     }
 }

@@ -1,6 +1,6 @@
 //! Source ranges: who is in none of a service's opens nothing there and learns nothing; open flows are nobody's business any more.
 
-use lb_common::abi::{Guard, Reason, ServiceId};
+use lb_common::abi::{Reason, ServiceId, SourceRanges};
 
 use super::{
     build::{ACK, FIN, RST, SYN, eth},
@@ -22,7 +22,7 @@ fn admit(s: &mut Stage<'_>, service: ServiceId, who: std::net::IpAddr, admitted:
 fn who_is_in_no_range_is_dropped_whatever_it_sends() {
     everywhere(|s| {
         let net = s.net;
-        s.world.guard = Guard::LISTED;
+        s.world.source_ranges = SourceRanges::LISTED;
         let added = s.service(TCP, 80, 1);
         let queries = s.service(UDP, 53, 1);
         admit(s, added.id, net.client, true);
@@ -47,7 +47,7 @@ fn who_is_in_no_range_is_dropped_whatever_it_sends() {
 fn ranges_are_each_service_s_own_and_overlap_as_they_like() {
     everywhere(|s| {
         let net = s.net;
-        s.world.guard = Guard::LISTED_AND_NODE;
+        s.world.source_ranges = SourceRanges::LISTED_AND_NODE;
         let members = [Member::new(net.backends[0], 8080)];
         let one = s.world.add(net.vip, &[(TCP, 80)], &members).unwrap();
         let two = s.world.add(net.vip2, &[(TCP, 80)], &members).unwrap();
@@ -76,7 +76,7 @@ fn ranges_are_each_service_s_own_and_overlap_as_they_like() {
 fn open_flows_go_on_when_their_range_goes() {
     everywhere(|s| {
         let net = s.net;
-        s.world.guard = Guard::LISTED;
+        s.world.source_ranges = SourceRanges::LISTED;
         let added = s.service(TCP, 80, 1);
         admit(s, added.id, net.client, true);
         let client = |flags| eth().ip(net.client, net.vip).tcp(40000, 80, flags);

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use lb_common::abi::Guard;
+use lb_common::abi::SourceRanges;
 
 use super::{Planner, Stage, reach::Entries};
 use crate::{
@@ -18,7 +18,12 @@ use crate::{
 
 /// Numbers that entries of a service have now.
 fn held(service: &ActualService) -> BTreeSet<u32> {
-    service.ports.values().filter(|value| value.guard != Guard::OPEN).map(|value| value.ranges).collect()
+    service
+        .ports
+        .values()
+        .filter(|value| value.source_ranges != SourceRanges::OPEN)
+        .map(|value| value.ranges)
+        .collect()
 }
 
 impl Planner<'_> {
@@ -53,7 +58,8 @@ impl Planner<'_> {
                 .collect();
             let holds = |number: u32| {
                 let entries = before.ports.iter();
-                let entries = entries.filter(|(_, v)| v.guard != Guard::OPEN && v.ranges == number);
+                let entries =
+                    entries.filter(|(_, v)| v.source_ranges != SourceRanges::OPEN && v.ranges == number);
                 entries.map(|(key, _)| key).eq(wants.iter().copied())
             };
             let own = left.iter().copied().find(|number| holds(*number));

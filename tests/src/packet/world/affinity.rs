@@ -9,7 +9,7 @@ use lb_common::{
         AffinityKey, Algorithm, BackendId, HostKey, Proto, Service, Stray, affinity::ForgetRequest, programs,
         sweep::HEADER,
     },
-    affinity::Bond,
+    affinity::Binding,
 };
 
 use super::{Added, Member, World};
@@ -17,7 +17,7 @@ use crate::packet::run::{load_xdp, test_run};
 
 /// How a service with affinity binds its clients.
 #[derive(Clone, Copy, Debug)]
-pub struct Binding {
+pub struct Affinity {
     /// Not 0.
     pub group: u64,
     /// Milliseconds.
@@ -28,7 +28,7 @@ pub struct Binding {
     pub algorithm: Algorithm,
 }
 
-impl Binding {
+impl Affinity {
     /// Least-connections, an hour, without a bound.
     pub const fn group(group: u64) -> Self {
         Self { group, remember: 3_600_000, bound: u32::MAX, algorithm: Algorithm::LEAST_CONNECTIONS }
@@ -45,7 +45,7 @@ impl World {
         vip: IpAddr,
         ports: &[(Proto, u16)],
         members: &[Member],
-        binding: Binding,
+        binding: Affinity,
     ) -> Result<Added> {
         let added = self.add(vip, ports, members)?;
         if binding.algorithm == Algorithm::CONSISTENT_HASH {
@@ -69,9 +69,13 @@ impl World {
         Ok(added)
     }
 
-    /// Every bond.
-    pub fn bonds(&self) -> Vec<(AffinityKey, Bond)> {
-        self.affinity.iter().filter_map(Result::ok).map(|(key, entry)| (key, Bond(entry.bond))).collect()
+    /// Every binding.
+    pub fn bindings(&self) -> Vec<(AffinityKey, Binding)> {
+        self.affinity
+            .iter()
+            .filter_map(Result::ok)
+            .map(|(key, entry)| (key, Binding(entry.binding)))
+            .collect()
     }
 
     /// Clients of a backend.
@@ -86,15 +90,15 @@ impl World {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn forget(&mut self, force: bool, bonds: &[(AffinityKey, Bond)]) -> Result<u32> {
+    pub fn forget(&mut self, force: bool, bindings: &[(AffinityKey, Binding)]) -> Result<u32> {
         let fd = match self.ebpf.program(programs::FORGET) {
             Some(Program::Xdp(p)) if p.fd().is_ok() => p.fd()?.try_clone()?,
             _ => load_xdp(&mut self.ebpf, programs::FORGET)?,
         };
         let mut packet = vec![0u8; HEADER];
         packet[0] = force.into();
-        for (key, bond) in bonds {
-            let request = ForgetRequest { key: *key, bond: bond.0 };
+        for (key, binding) in bindings {
+            let request = ForgetRequest { key: *key, binding: binding.0 };
             // SAFETY: requests are plain data without padding, asserted where they are defined.
             packet.extend_from_slice(unsafe {
                 std::slice::from_raw_parts((&raw const request).cast::<u8>(), size_of::<ForgetRequest>())

@@ -4,7 +4,7 @@ use super::ModelError;
 
 /// What becomes of a backend's open connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Fate {
+pub enum RemovalPolicy {
     /// They stay until they end by themselves.
     #[default]
     Keep,
@@ -14,7 +14,7 @@ pub enum Fate {
     Reset,
 }
 
-impl Fate {
+impl RemovalPolicy {
     /// As in config, CLI and JSON.
     pub const fn name(self) -> &'static str {
         match self {
@@ -44,11 +44,11 @@ impl Fate {
 
 /// The same, by occasion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Fates {
+pub struct RemovalPolicies {
     /// The backend is no longer declared.
-    pub removal: Fate,
+    pub removal: RemovalPolicy,
     /// It fails its health checks.
-    pub unhealthy: Fate,
+    pub unhealthy: RemovalPolicy,
     /// Its drain's deadline has passed.
-    pub deadline: Fate,
+    pub deadline: RemovalPolicy,
 }

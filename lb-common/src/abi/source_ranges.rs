@@ -27,9 +27,9 @@ impl<A> Client<A> {
 /// Whether a service asks who its clients are.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Guard(pub u8);
+pub struct SourceRanges(pub u8);
 
-impl Guard {
+impl SourceRanges {
     /// Everybody may.
     pub const OPEN: Self = Self(0);
     /// Who is in the trie.
