@@ -132,7 +132,7 @@ fn stamp(entry: *mut AffinityEntry) {
 #[inline(always)]
 fn here(service: ServiceId, home: BackendId) -> BackendId {
     let Some(record) = BACKENDS.get(home.0) else { return BackendId(0) };
-    if record.service == service && record.retired == 0 {
+    if record.service == service && !record.is_retired() {
         return home;
     }
     let host = HostKey { service, addr: record.addr };

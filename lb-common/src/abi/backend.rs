@@ -38,8 +38,8 @@ pub struct Backend {
     pub port: PortBe,
     /// [`Backend::FREE`], [`Backend::V4`] or [`Backend::V6`].
     pub family: u8,
-    /// 1: the backend is no longer declared; the slot is kept until its last flow is gone.
-    pub retired: u8,
+    /// [`Backend::RETIRED`], [`Backend::ON_NODE`].
+    pub flags: u8,
     /// Its service.
     pub service: ServiceId,
 }
@@ -52,13 +52,41 @@ impl Backend {
     /// `family` of an IPv6 backend.
     pub const V6: u8 = 6;
 
+    /// The backend is no longer declared; the slot is kept until its last flow is gone.
+    pub const RETIRED: u8 = 1;
+    /// Its address is one of the node's: what answers is a socket here, whose packets leave by the hooks of the client's side.
+    pub const ON_NODE: u8 = 2;
+
     /// A backend in use.
     pub fn new(address: IpAddr, port: Option<u16>, service: ServiceId) -> Self {
         let (addr, family) = match address {
             IpAddr::V4(a) => ([Addr4::from(a).0, 0, 0, 0], Self::V4),
             IpAddr::V6(a) => (Addr6::from(a).0, Self::V6),
         };
-        Self { addr, port: PortBe::new(port.unwrap_or(0)), family, retired: 0, service }
+        Self { addr, port: PortBe::new(port.unwrap_or(0)), family, flags: 0, service }
+    }
+
+    /// The same, with [`Backend::ON_NODE`] or without it.
+    pub const fn on_node_if(self, on_node: bool) -> Self {
+        let others = self.flags & !Self::ON_NODE;
+        Self { flags: if on_node { others | Self::ON_NODE } else { others }, ..self }
+    }
+
+    /// The same, no longer declared.
+    pub const fn retired(self) -> Self {
+        Self { flags: self.flags | Self::RETIRED, ..self }
+    }
+
+    /// Is its address one of the node's?
+    #[inline(always)]
+    pub const fn is_on_node(&self) -> bool {
+        self.flags & Self::ON_NODE != 0
+    }
+
+    /// Is it no longer declared?
+    #[inline(always)]
+    pub const fn is_retired(&self) -> bool {
+        self.flags & Self::RETIRED != 0
     }
 
     /// The address; `None` for a free slot.

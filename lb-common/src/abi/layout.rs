@@ -86,7 +86,7 @@ records! {
     AffinityKey { group, high, low }
     AffinityEntry { key, binding = "bond", last, _pad }
     HostKey { service, addr }
-    Backend { addr, port, family, retired, service }
+    Backend { addr, port, family, flags = "retired", service }
     BackendCounters { connections, packets_in, bytes_in, packets_out, bytes_out, accepted, refused, unanswered }
     DurationHistogram { sum_jiffies, buckets }
     Settings { layout, max_flows, seed, max_clients, _pad }

@@ -173,7 +173,10 @@ fn way<V: Family>(forward: Forward, backend: &Backend, parsed: &Parsed<V::Addr>)
     }
     // A backend that reaches itself would answer itself, past us.
     let itself = V::Addr::from_words(backend.addr) == parsed.key.src;
-    Direction::FORWARD.full_if(forward == Forward::SNAT || itself)
+    // A socket of the node's answers the client by the hooks of the client's side. With an address of the node's for a source it would answer
+    // the node, past all hooks.
+    let masked = forward == Forward::SNAT && !backend.is_on_node();
+    Direction::FORWARD.full_if(masked || itself)
 }
 
 /// One record per new flow, when the agent asked for it at load time; otherwise the verifier removes it. Little is said: each

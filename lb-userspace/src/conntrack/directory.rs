@@ -36,7 +36,7 @@ impl Directory {
                 directory.services.resize(at + 1, NOBODY);
             }
             directory.services[at] = backend.service;
-            if backend.retired != 0 {
+            if backend.is_retired() {
                 directory.retired.insert(id);
             }
         }

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use lb_common::{
-    abi::{Addr4, Addr6, BackendId, Proto, ServiceId, sweep::Request},
+    abi::{Addr4, Addr6, Backend, BackendId, Proto, ServiceId, sweep::Request},
     expiry::{Timeout, Verdict},
     flow_state::Word,
 };
@@ -139,7 +139,7 @@ fn of_service(due: &mut Due, service: &ServiceSpec, actual: &Actual, health: &He
     for (name, id) in &there.backends {
         let declared = service.backends.get(name);
         // Its name is declared, and somebody else has it: this one is on its way out.
-        let retired = || actual.backend(*id).is_some_and(|b| b.retired != 0);
+        let retired = || actual.backend(*id).is_some_and(Backend::is_retired);
         let cause = match declared.filter(|_| !retired()) {
             None => (service.policies.removal == RemovalPolicy::Reset).then_some(Cause::Removal),
             Some(backend) => {
@@ -168,7 +168,6 @@ fn deadline(due: &mut Due, service: &ServiceSpec, admin: AdminState, now: Durati
 
 #[cfg(test)]
 mod tests {
-    use lb_common::abi::Backend;
 
     use super::*;
     use crate::{

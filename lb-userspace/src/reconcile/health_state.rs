@@ -54,7 +54,7 @@ pub fn adopt(health: &mut HealthStates, desired: &Desired, actual: &Actual) {
         for (name, _) in service.backends.iter().filter(|(_, b)| open(b)) {
             let Some(id) = before.backends.get(name) else { continue };
             let Some(block) = actual.block(id.block()) else { continue };
-            let declared = actual.backend(*id).is_some_and(|b| b.retired == 0);
+            let declared = actual.backend(*id).is_some_and(|b| !b.is_retired());
             if declared && block.weight[id.slot()] == 0 {
                 health.entry(&service.name, name).healthy = false;
             }

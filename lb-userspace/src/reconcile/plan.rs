@@ -187,7 +187,8 @@ impl Planner<'_> {
         let mut free = None;
         let mut members: Vec<Member<'_>> = Vec::with_capacity(spec.backends.len());
         for ((name, backend), share) in spec.backends.iter().zip(shares) {
-            let value = Backend::new(backend.address, backend.port, id);
+            let on_node = self.own.contains(&backend.address);
+            let value = Backend::new(backend.address, backend.port, id).on_node_if(on_node);
             let slot = match before.backends.get(name) {
                 Some(slot) => {
                     if self.actual.backend(*slot) != Some(&value) {
@@ -234,11 +235,8 @@ impl Planner<'_> {
 
     fn retire_backends(&mut self, before: &ActualService, kept: impl Fn(BackendId) -> bool) {
         for slot in before.backends.values().filter(|slot| !kept(**slot)) {
-            if let Some(value) = self.actual.backend(*slot).filter(|b| b.retired == 0) {
-                self.push(
-                    Stage::Backends,
-                    Step::Backend { id: *slot, value: Backend { retired: 1, ..*value } },
-                );
+            if let Some(value) = self.actual.backend(*slot).filter(|b| !b.is_retired()) {
+                self.push(Stage::Backends, Step::Backend { id: *slot, value: value.retired() });
             }
         }
     }
@@ -275,7 +273,7 @@ pub fn collect(desired: &Desired, actual: &Actual, busy: impl Fn(BackendId) -> b
     for (id, service) in actual.services() {
         let mut left = 0;
         for backend in service.backends.values() {
-            let retired = actual.backend(*backend).is_some_and(|b| b.retired != 0);
+            let retired = actual.backend(*backend).is_some_and(Backend::is_retired);
             if retired && !busy(*backend) {
                 steps.push(Step::Backend { id: *backend, value: Backend::default() });
             } else {

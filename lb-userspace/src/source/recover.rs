@@ -54,7 +54,7 @@ pub fn runtime(
             runtime.services.insert(name.clone(), decl(actual, own, service, &groups));
         }
         for (backend, id) in &service.backends {
-            let live = actual.backend(*id).is_some_and(|record| record.retired == 0);
+            let live = actual.backend(*id).is_some_and(|record| !record.is_retired());
             let Some(block) = actual.block(id.block()).filter(|_| live) else { continue };
             let (weight, limit) = (block.weight[id.slot()], block.limit[id.slot()]);
             let v6 = actual.backend(*id).and_then(|b| b.address()).is_some_and(|a| a.is_ipv6());

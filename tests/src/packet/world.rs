@@ -49,12 +49,14 @@ pub struct Member {
     pub limit: u32,
     /// It is one of this node's.
     pub local: bool,
+    /// It is the node itself.
+    pub on_node: bool,
 }
 
 impl Member {
     /// Weight 1, no limit.
     pub const fn new(addr: IpAddr, port: u16) -> Self {
-        Self { addr, port: Some(port), weight: 1, limit: u32::MAX, local: false }
+        Self { addr, port: Some(port), weight: 1, limit: u32::MAX, local: false, on_node: false }
     }
 }
 

@@ -57,7 +57,8 @@ impl World {
                 value.put(slot, member.weight, member.limit, member.addr.is_ipv6(), member.local);
                 let backend = BackendId::new(block, slot as u32);
                 self.filter.set_backend(backend, Some(member.addr))?;
-                self.backends.set(backend.0, Backend::new(member.addr, member.port, id), 0)?;
+                let record = Backend::new(member.addr, member.port, id).on_node_if(member.on_node);
+                self.backends.set(backend.0, record, 0)?;
                 backends.push(backend);
             }
             self.pools.set(block, value.summed_up(), 0)?;

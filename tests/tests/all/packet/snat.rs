@@ -9,7 +9,7 @@ use super::{
     run::{Hook, Verdict},
     stage::{Expect::*, NET4, NET6, Net, Stage, TCP, UDP, everywhere, on},
     udp::query,
-    world::Added,
+    world::{Added, Member},
 };
 
 /// The address and port of ours that a packet came out with: it must be as wanted but for that.
@@ -63,6 +63,24 @@ fn there_and_back() {
 }
 
 #[test]
+fn a_backend_that_is_the_node_sees_its_clients() {
+    everywhere(|s| {
+        let net = s.net;
+        s.world.forward = Forward::SNAT;
+        s.world.set_sources(&[net.other], 2000, 100).unwrap();
+        let member = Member { on_node: true, ..Member::new(net.backends[0], 8080) };
+        let added = s.world.add(net.vip, &[(TCP, 80), (UDP, 53)], &[member]).unwrap();
+        for sent in [syn(net, 40000).fill(30), query(net)] {
+            s.step("there", &sent, Becomes(sent.clone().to(net.backends[0], 8080)));
+        }
+        s.active("pins", &added, &[2]);
+        assert_eq!(s.world.ports_taken().unwrap(), 0);
+        let answer = eth().ip(net.backends[0], net.client).tcp(8080, 40000, SYN | ACK).fill(70);
+        s.step("back", &answer, Becomes(answer.clone().from(net.vip, 80)));
+    });
+}
+
+#[test]
 fn a_connection_from_its_beginning_to_its_end() {
     everywhere(|s| {
         let net = s.net;
@@ -107,7 +125,7 @@ fn ports_are_used_to_the_last_and_then_refused() {
         }
         assert!(taken.iter().all(|(_, port)| (2000..2070).contains(port)), "{taken:?}");
         s.active("all", &added, &[140]);
-        let refusal = eth().turned().ip(net.vip, net.client).fresh().tcp(80, 31_000, RST | ACK);
+        let refusal = eth().reversed().ip(net.vip, net.client).fresh().tcp(80, 31_000, RST | ACK);
         let refusal = refusal.numbers(0, 1001).window(0);
         s.step("one more", syn(net, 31_000), Back(refusal, Reason::NoSourcePort));
         s.active("still", &added, &[140]);
@@ -142,7 +160,7 @@ fn without_an_address_of_ours() {
     everywhere(|s| {
         let net = s.net;
         let added = service(s, &[], 64);
-        let refusal = eth().turned().ip(net.vip, net.client).fresh().tcp(80, 40_000, RST | ACK);
+        let refusal = eth().reversed().ip(net.vip, net.client).fresh().tcp(80, 40_000, RST | ACK);
         let refusal = refusal.numbers(0, 1001).window(0);
         s.step("SYN", syn(net, 40_000), Back(refusal, Reason::NoSourcePort));
         s.step("query", query(net), Drop(Reason::NoSourcePort));

@@ -144,6 +144,13 @@ fn one_of_three_by_xdp() {
 }
 
 #[test]
+fn source_nat_is_for_the_others_only() {
+    for hook in ["tc", "xdp"] {
+        World::new(hook, hook, "forward = \"snat\"").everybody();
+    }
+}
+
+#[test]
 fn one_of_three_behind_a_firewall() {
     let world = World::new("tc", "xdp", "");
     for family in [V4, V6] {
