@@ -165,7 +165,7 @@ impl Attachments {
             {
                 return Ok(before.ingress);
             }
-            if !before.ingress.is_clsact() && !before.egress.is_clsact() {
+            if !before.ingress.is_clsact() && !before.egress.is_clsact() && interface.is_there() {
                 tracing::warn!(interface = interface.name, "the program was taken off; putting it back");
             }
             self.attached.remove(&interface.index);
@@ -353,7 +353,9 @@ fn in_place(
 
 /// Puts the program in place of the one that a pinned link carries. False: there is no such link.
 fn swap_xdp(program: &mut Xdp, pin: &Path, interface: &Interface) -> Result<bool, DatapathError> {
-    let Some(link) = links::pinned(pin, || interface.xdp.into_iter().collect())? else { return Ok(false) };
+    let Some(link) = links::pinned(pin, interface, || interface.xdp.into_iter().collect())? else {
+        return Ok(false);
+    };
     let link: XdpLink = link.try_into().map_err(failed(interface, "XDP"))?;
     let id = program.attach_to_link(link).map_err(failed(interface, "swapping the XDP program"))?;
     // The pin keeps the link; this handle may go.
@@ -369,7 +371,7 @@ fn swap_tcx(
     mode: Mode,
 ) -> Result<bool, DatapathError> {
     let there = || links::tcx_programs(interface, mode.way());
-    let Some(link) = links::pinned(pin, there)? else { return Ok(false) };
+    let Some(link) = links::pinned(pin, interface, there)? else { return Ok(false) };
     let link: SchedClassifierLink = link.try_into().map_err(failed(interface, "TCX"))?;
     let id = program.attach_to_link(link).map_err(failed(interface, "swapping the TCX program"))?;
     drop(program.take_link(id).map_err(failed(interface, "TCX"))?);

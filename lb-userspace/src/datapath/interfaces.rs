@@ -31,6 +31,11 @@ pub struct Interface {
 }
 
 impl Interface {
+    /// Is it there still? Pods' come and go between a question and what is done about the answer.
+    pub fn is_there(&self) -> bool {
+        nix::net::if_::if_nametoindex(self.name.as_str()) == Ok(self.index)
+    }
+
     fn from_message(message: &LinkMessage) -> Option<Self> {
         let name = message.attributes.iter().find_map(|a| match a {
             LinkAttribute::IfName(name) => Some(name.clone()),

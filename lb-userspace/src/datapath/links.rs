@@ -19,6 +19,7 @@ pub(super) fn keep(link: FdLink, pin: &Path) -> Result<(), DatapathError> {
 /// the interface it was for is gone (and this one has its number), or is in a network namespace of an earlier agent.
 pub(super) fn pinned(
     pin: &Path,
+    interface: &Interface,
     on_interface: impl FnOnce() -> Vec<u32>,
 ) -> Result<Option<FdLink>, DatapathError> {
     if !pin.exists() {
@@ -30,7 +31,10 @@ pub(super) fn pinned(
     if on_interface().contains(&program) {
         return Ok(Some(link));
     }
-    tracing::warn!(pin = %pin.display(), "removing a link whose interface is gone");
+    // If this one is gone, too, nobody wonders.
+    if interface.is_there() {
+        tracing::warn!(pin = %pin.display(), "removing a link whose interface is gone");
+    }
     remove(pin).map(|()| None)
 }
 

@@ -159,7 +159,6 @@ impl Owner {
         let mut object = self.shared.object();
         for (interface, rule) in wanted {
             let fast = rule.fast;
-            kept.push(interface.index);
             let mut refused = false;
             let result = match interface.unfit {
                 Some(why) => Err(why.to_string()),
@@ -171,6 +170,11 @@ impl Owner {
                         e.to_string()
                     }),
             };
+            // Pods end: what went meanwhile is nothing to be told.
+            if result.is_err() && !interface.is_there() {
+                continue;
+            }
+            kept.push(interface.index);
             let peer = fast == Fast::Peer && interface.leads_out;
             let pod = rule.role() == Role::Pod;
             roles.insert(interface.index, Interface::new(peer, pod));
@@ -199,7 +203,10 @@ impl Owner {
                 }
             }
             // What is translated here is forwarded by the stack.
-            if own_sources && let Err(e) = snat::accept_local(&interface.name) {
+            if own_sources
+                && let Err(e) = snat::accept_local(&interface.name)
+                && interface.is_there()
+            {
                 tracing::warn!(
                     interface = interface.name,
                     "packets in the name of the node's addresses may not get through: {e}"
