@@ -18,5 +18,6 @@ pub mod health;
 pub mod host;
 pub mod model;
 pub mod observe;
+pub mod proxy;
 pub mod reconcile;
 pub mod source;

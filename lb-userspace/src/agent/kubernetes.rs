@@ -1,6 +1,6 @@
 //! Follows a cluster: what its API server tells goes to the owner, as long as the config file has it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -10,15 +10,21 @@ use tokio::{
 
 use super::{down, handle::Handle, seen::Seen, shared::Shared, trim};
 use crate::{
-    api::types::{KubernetesView, NoteView},
+    api::server,
+    model::Origin,
+    proxy::{
+        ClusterState, Occurrence,
+        events::{self, Regarding},
+        listen::{self, Known},
+    },
+    reconcile::Rejection,
     source::{
         KubernetesSpec,
         kubernetes::{
             client::Servers,
             feed::{self, Change, Feed, FeedStatus, Wanted},
-            note::Note,
+            note::{Note, Reason},
             saved,
-            translate::HealthPort,
             watch::Selection,
         },
     },
@@ -28,55 +34,6 @@ use crate::{
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long the last list may take to be saved when the agent ends.
 const SAVE: Duration = Duration::from_millis(1_500);
-
-/// What is known of the cluster now.
-#[derive(Clone, Debug, Default)]
-pub struct ClusterState {
-    /// The own Node.
-    pub node: String,
-    /// How it goes with the API server.
-    pub status: FeedStatus,
-    /// Services that are followed.
-    pub services: usize,
-    /// What is said of objects.
-    pub notes: Arc<Vec<Note>>,
-    /// Where load balancers ask for endpoints of this node, by Service.
-    pub health: Arc<Vec<(Arc<str>, HealthPort)>>,
-    /// Ports that drop clients for want of an endpoint on this node: those of the cluster, those from outside.
-    pub without_local: [usize; 2],
-    /// Is the node to stay? `None`: it isn't known.
-    pub node_stays: Option<bool>,
-    /// Since when a change isn't in force; `None`: all are.
-    pub waits_since: Option<Instant>,
-}
-
-impl ClusterState {
-    /// What is wrong, a sentence each.
-    pub fn problem(&self) -> Option<String> {
-        let listed =
-            || "Kubernetes: the API server hasn't told of all there is yet; what was in force stays".into();
-        self.status.problem().or_else(|| (!self.status.synced).then(listed))
-    }
-
-    /// For the API.
-    pub fn view(&self) -> KubernetesView {
-        let text = |text: &str| text.to_string();
-        let note = |note: &Note| NoteView {
-            kind: note.kind.into(),
-            object: text(&note.object),
-            reason: note.reason.name().into(),
-            text: note.text.clone(),
-        };
-        KubernetesView {
-            node: self.node.clone(),
-            server: Some(self.status.server.clone()).filter(|server| !server.is_empty()),
-            synced: self.status.synced,
-            services: self.services as u64,
-            unseen: self.status.unseen.iter().map(|(kind, why)| (text(kind), why.clone())).collect(),
-            notes: self.notes.iter().map(note).collect(),
-        }
-    }
-}
 
 /// Goes on until told to stop.
 pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
@@ -147,8 +104,21 @@ async fn follow(handle: &Handle, followed: Option<&KubernetesSpec>, ended: watch
     // What is known of the same node goes on until there is news.
     shared.cluster.send_modify(|cluster| match cluster {
         Some(cluster) if cluster.node == node => cluster.status = FeedStatus::default(),
-        cluster => *cluster = Some(ClusterState { node, ..ClusterState::default() }),
+        cluster => *cluster = Some(ClusterState::new(node.clone())),
     });
+    let mut writing = JoinSet::new();
+    match servers.client() {
+        Ok(client) => drop(writing.spawn(events::run(client, node.clone(), shared.occurrences.subscribe()))),
+        Err(e) => tracing::error!("Events aren't written: {e}"),
+    }
+    let starts = Occurrence {
+        regarding: Regarding { kind: "Node", key: node },
+        warning: false,
+        reason: "Starting",
+        action: "StartFlowpin",
+        text: "Flowpin balances the Services' connections of this node".into(),
+    };
+    let _ = shared.occurrences.send(starts);
     let (feed, task) = feed::start(servers, wanted, shared.own.subscribe());
     let mut tasks = JoinSet::new();
     tasks.spawn(task);
@@ -173,7 +143,12 @@ async fn hear(handle: &Handle, mut feed: Feed, tasks: &mut JoinSet<()>, ended: w
             change = feed.changes.recv() => {
                 let Some(change) = change else { return };
                 let first = change.synced && change.delta.first;
+                let began = std::time::Instant::now();
+                shared.proxy_metrics.told(change.events);
                 let done = handle.follow_cluster(&change).await;
+                if done.is_ok() {
+                    shared.proxy_metrics.in_force(first, began.elapsed(), &change.delta.triggers);
+                }
                 again = note(shared, done);
                 shared.know(change);
                 if first {
@@ -203,33 +178,66 @@ async fn hear(handle: &Handle, mut feed: Feed, tasks: &mut JoinSet<()>, ended: w
 
 /// Notes how a change went. Returns when it is to be tried again.
 fn note(shared: &Shared, done: Result<(), String>) -> Option<Instant> {
-    let now = Instant::now();
     let failed = done.is_err();
-    shared.cluster.send_modify(|cluster| {
-        let since = |cluster: &ClusterState| cluster.waits_since.or(Some(now)).filter(|_| failed);
-        cluster.iter_mut().for_each(|cluster| cluster.waits_since = since(cluster));
-    });
+    shared.cluster.send_modify(|cluster| cluster.iter_mut().for_each(|cluster| cluster.note(!failed)));
     let done = done
         .map_err(|e| format!("Kubernetes: a change isn't in force yet, retrying: {e}"))
         .inspect_err(|problem| tracing::error!("{problem}"));
     shared.write().note("Kubernetes change", done);
-    failed.then_some(now + PAUSE)
+    failed.then(|| Instant::now() + PAUSE)
 }
 
 impl Shared {
-    /// Takes what a change says besides services of ours. What is new of objects is logged.
+    /// Takes what a change says besides services of ours. What is new of objects is logged, and an Event.
     fn know(&self, change: Change) {
+        let refused = self.read().rejected.clone();
+        let refused = refused.iter().filter(|r| r.origin == Origin::Kubernetes && r.backend.is_none());
+        // `namespace/name:port`: the port is its Service's.
+        let of_service = |r: &Rejection| {
+            let key = r.service.split(':').next().unwrap_or_default().into();
+            Note::service(&key, Reason::Refused, r.to_string())
+        };
+        let notes: Vec<Note> = change.notes.iter().cloned().chain(refused.map(of_service)).collect();
         self.cluster.send_modify(|cluster| {
             let Some(cluster) = cluster else { return };
-            for note in change.notes.iter().filter(|note| !cluster.notes.contains(note)) {
+            let before: HashSet<&Note> = cluster.notes.iter().collect();
+            for note in notes.iter().filter(|note| !before.contains(note)) {
                 tracing::warn!("{note}");
+                let _ = self.occurrences.send(Occurrence::of_note(note));
             }
-            cluster.notes = change.notes;
+            cluster.notes = Arc::new(notes);
             cluster.health = change.health;
             cluster.without_local = change.without_local;
             cluster.node_stays = change.node_stays;
             cluster.services = change.services;
         });
+    }
+}
+
+/// Answers load balancers, kubelets and scrapers, until told to stop.
+pub async fn listen(handle: Handle, stopped: watch::Receiver<bool>) {
+    let shared = &handle.shared;
+    let mut wanted = shared.kubernetes.subscribe();
+    let stop = down(stopped);
+    tokio::pin!(stop);
+    loop {
+        let followed = wanted.borrow_and_update().clone();
+        let listening = async {
+            let Some(spec) = followed else { return std::future::pending().await };
+            let known = Known {
+                cluster: shared.cluster.clone(),
+                own: shared.own.subscribe(),
+                metrics: shared.proxy_metrics.clone(),
+                occurrences: shared.occurrences.clone(),
+            };
+            let page = server::scraped(handle.clone());
+            listen::run(known, spec.health_port, spec.metrics_port, page).await;
+        };
+        tokio::select! {
+            () = &mut stop => return,
+            changed = wanted.changed() => if changed.is_err() { return },
+            () = listening => {}
+        }
     }
 }
 

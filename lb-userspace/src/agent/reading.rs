@@ -15,9 +15,10 @@ use crate::{
     observe::{
         Snapshot,
         connections::{self, Order},
-        metrics::{Figures, Node},
+        metrics::{Figures, Node, node::Cluster},
         views,
     },
+    proxy::state::families,
 };
 
 impl Shared {
@@ -113,6 +114,11 @@ impl Shared {
                 reconcile: Some(self.reconcile.clone()),
                 kernel: self.kernel.clone(),
                 rejected: self.read().rejected.iter().map(views::rejected).collect(),
+                cluster: self.cluster.borrow().clone().map(|state| Cluster {
+                    state,
+                    metrics: self.proxy_metrics.clone(),
+                    families: families(&self.own.borrow()),
+                }),
             },
         })
     }

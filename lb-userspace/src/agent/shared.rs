@@ -16,11 +16,11 @@ use lb_common::{
     expiry::Timeout,
 };
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 pub use super::state::State;
 use super::tasks::TaskReport;
-use super::{events::Log, kubernetes::ClusterState, seen::Seen};
+use super::{events::Log, seen::Seen};
 use crate::{
     api::types::{StatusView, WarningView},
     conntrack::{Census, Closer, Directory},
@@ -30,6 +30,7 @@ use crate::{
     },
     model::OwnAddresses,
     observe::{Snapshot, metrics::Rows, views},
+    proxy::{ClusterState, Occurrence, ProxyMetrics, events::WAITING},
     source::KubernetesSpec,
 };
 
@@ -60,6 +61,10 @@ pub struct Shared {
     pub kubernetes: watch::Sender<Option<Arc<KubernetesSpec>>>,
     /// What is known of it.
     pub cluster: watch::Sender<Option<ClusterState>>,
+    /// What is counted of it.
+    pub proxy_metrics: Arc<ProxyMetrics>,
+    /// What happens in it, for Events.
+    pub occurrences: broadcast::Sender<Occurrence>,
     /// The node's addresses.
     pub own: watch::Sender<OwnAddresses>,
     /// What happens.
@@ -107,6 +112,8 @@ impl Shared {
             saving: Mutex::default(),
             kubernetes: watch::channel(None).0,
             cluster: watch::channel(None).0,
+            proxy_metrics: Arc::default(),
+            occurrences: broadcast::channel(WAITING).0,
             own: watch::channel(OwnAddresses::new()).0,
             log: Log::default(),
             bound: AtomicU64::default(),

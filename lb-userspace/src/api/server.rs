@@ -39,6 +39,12 @@ pub async fn serve_metrics<C: Control>(
     run("metrics", listener, router(probes()).fallback(no_such_path).with_state(control), shutdown).await;
 }
 
+/// What kube-proxy serves to scrapers.
+pub fn scraped<C: Control>(control: C) -> Router {
+    let mode = get(async || "flowpin");
+    router(probes()).route("/proxyMode", mode).fallback(no_such_path).with_state(control)
+}
+
 fn router<C: Control>(routes: Vec<Route<C>>) -> Router<C> {
     routes.into_iter().fold(Router::new(), |router, Route { path, handler, .. }| router.route(path, handler))
 }

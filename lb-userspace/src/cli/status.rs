@@ -83,6 +83,9 @@ fn cluster(k: &KubernetesView) -> String {
     for (kind, why) in &k.unseen {
         text.push_str(&format!("Unseen:      {kind}: {why}\n"));
     }
+    for port in &k.not_listening {
+        text.push_str(&format!("Note:        {port}\n"));
+    }
     for note in k.notes.iter().take(NOTES) {
         text.push_str(&format!(
             "Note:        {} {}: {}: {}\n",

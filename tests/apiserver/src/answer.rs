@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::{Body, Bytes},
     extract::{Query, State},
-    http::{StatusCode, Uri},
+    http::{Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use futures::stream;
@@ -38,9 +38,14 @@ fn status(code: u16, wait: u32) -> Value {
 
 pub async fn answer(
     State(fake): State<Fake>,
+    method: Method,
     uri: Uri,
     Query(query): Query<HashMap<String, String>>,
+    body: Bytes,
 ) -> Response {
+    if method == Method::POST {
+        return create(&fake, &body);
+    }
     let plural = uri.path().rsplit('/').next().unwrap().to_string();
     let watches = query.get("watch").is_some_and(|w| w == "true" || w == "1");
     let gone = {
@@ -70,6 +75,21 @@ pub async fn answer(
         return format!("{}\n", json!({"type": "ERROR", "object": status(410, 0)})).into_response();
     }
     follow(fake, plural, query).into_response()
+}
+
+/// Takes a new object, and keeps it for who asks what was created.
+fn create(fake: &Fake, body: &Bytes) -> Response {
+    let Ok(object) = serde_json::from_slice::<Value>(body) else {
+        return (StatusCode::BAD_REQUEST, Json(status(400, 0))).into_response();
+    };
+    let mut created = fake.created.lock().unwrap();
+    let name =
+        |object: &Value| [&object["metadata"]["namespace"], &object["metadata"]["name"]].map(Clone::clone);
+    if created.iter().any(|known| name(known) == name(&object)) {
+        return (StatusCode::CONFLICT, Json(status(409, 0))).into_response();
+    }
+    created.push(object.clone());
+    (StatusCode::CREATED, Json(object)).into_response()
 }
 
 fn list(fake: &Fake, plural: &str, query: &HashMap<String, String>) -> Response {

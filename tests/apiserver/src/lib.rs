@@ -75,6 +75,7 @@ pub struct Fake {
     pub at: SocketAddr,
     running: Arc<Mutex<Option<Running>>>,
     requests: Arc<Mutex<Vec<String>>>,
+    created: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Fake {
@@ -96,6 +97,7 @@ impl Fake {
             at: listener.local_addr().unwrap(),
             running: Arc::default(),
             requests: Arc::default(),
+            created: Arc::default(),
         };
         fake.serve(listener);
         fake
@@ -214,6 +216,14 @@ impl Fake {
     /// Tells open watches which version it is.
     pub fn bookmark(&self) {
         let _ = self.signs.send(Sign::Bookmark);
+    }
+
+    /// What was created so far.
+    ///
+    /// # Panics
+    /// Another thread has.
+    pub fn created(&self) -> Vec<Value> {
+        self.created.lock().unwrap().clone()
     }
 
     /// What was asked for so far, as path and query.

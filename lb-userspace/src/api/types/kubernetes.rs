@@ -18,6 +18,8 @@ pub struct KubernetesView {
     pub services: u64,
     /// Kinds that the API server doesn't tell of now, and why. What was known of them stays in force.
     pub unseen: BTreeMap<String, String>,
+    /// Ports at which nobody is answered yet, one sentence each.
+    pub not_listening: Vec<String>,
     /// What is wrong with objects; the rest of them is served.
     pub notes: Vec<NoteView>,
 }

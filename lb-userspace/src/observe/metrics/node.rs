@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
 use lb_common::{abi::Reason, expiry::Timeout};
@@ -13,7 +14,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::api::types::RejectedView;
+use crate::{
+    api::types::RejectedView,
+    proxy::{ClusterState, ProxyMetrics},
+};
 
 /// See the module.
 #[derive(Clone, Default)]
@@ -36,6 +40,8 @@ pub struct Node {
     pub kernel: String,
     /// What is declared and not in force.
     pub rejected: Vec<RejectedView>,
+    /// The cluster that is followed, if any.
+    pub cluster: Option<Cluster>,
 }
 
 impl fmt::Debug for Node {
@@ -46,9 +52,9 @@ impl fmt::Debug for Node {
 
 /// Exemplars have none.
 type NoLabels = Vec<(String, String)>;
-type Labels<'a> = [(&'static str, &'a str)];
+pub(crate) type Labels<'a> = [(&'static str, &'a str)];
 
-fn family(
+pub(crate) fn family(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
@@ -58,12 +64,54 @@ fn family(
     write(&mut encoder.encode_descriptor(name, help, None, kind)?)
 }
 
-fn gauge(metric: &mut MetricEncoder<'_>, labels: &Labels<'_>, value: i64) -> fmt::Result {
+pub(crate) fn gauge(metric: &mut MetricEncoder<'_>, labels: &Labels<'_>, value: i64) -> fmt::Result {
     metric.encode_family(&labels)?.encode_gauge(&value)
 }
 
-fn counter(metric: &mut MetricEncoder<'_>, labels: &Labels<'_>, value: u64) -> fmt::Result {
+pub(crate) fn counter(metric: &mut MetricEncoder<'_>, labels: &Labels<'_>, value: u64) -> fmt::Result {
     metric.encode_family(&labels)?.encode_counter::<NoLabels, _, u64>(&value, None)
+}
+
+pub(crate) fn real(metric: &mut MetricEncoder<'_>, labels: &Labels<'_>, value: f64) -> fmt::Result {
+    metric.encode_family(&labels)?.encode_gauge(&value)
+}
+
+pub(crate) fn real_counter(metric: &mut MetricEncoder<'_>, value: f64) -> fmt::Result {
+    metric.encode_counter::<NoLabels, _, u64>(&value, None)
+}
+
+/// What is said of the cluster that is followed.
+#[derive(Clone)]
+pub struct Cluster {
+    /// What is known of it.
+    pub state: ClusterState,
+    /// Counts since the agent started.
+    pub metrics: Arc<ProxyMetrics>,
+    /// IP versions that the node has.
+    pub families: Vec<&'static str>,
+}
+
+impl Cluster {
+    fn encode(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        use MetricType::Gauge;
+        let state = &self.state;
+        let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let help = "Has the API server told of all there is since the agent started?";
+        family(e, "flowpin_kubernetes_synced", help, Gauge, |m| gauge(m, &[], state.status.synced.into()))?;
+        let help = "Kubernetes Services that are followed";
+        family(e, "flowpin_kubernetes_services", help, Gauge, |m| gauge(m, &[], whole(state.services)))?;
+        let help = "1 for a kind of which the API server doesn't tell now; see flowpin status";
+        family(e, "flowpin_kubernetes_unseen", help, Gauge, |m| {
+            state.status.unseen.keys().try_for_each(|kind| gauge(m, &[("kind", kind)], 1))
+        })?;
+        let help = "Objects of which something is wrong, by what; see flowpin status";
+        family(e, "flowpin_kubernetes_notes", help, Gauge, |m| {
+            let mut counts = BTreeMap::<&str, usize>::new();
+            state.notes.iter().for_each(|note| *counts.entry(note.reason.name()).or_default() += 1);
+            counts.into_iter().try_for_each(|(reason, count)| gauge(m, &[("reason", reason)], whole(count)))
+        })?;
+        self.metrics.encode(e, state, &self.families)
+    }
 }
 
 impl Node {
@@ -113,6 +161,7 @@ impl Collector for Node {
                 .into_iter()
                 .try_for_each(|(service, origin)| gauge(m, &[("service", service), ("origin", origin)], 1))
         })?;
+        self.cluster.iter().try_for_each(|cluster| cluster.encode(e))?;
         let help = "Time from a change to its being in force";
         family(e, "flowpin_reconcile_duration_seconds", help, MetricType::Histogram, |m| {
             let labels: &Labels<'_> = &[];

@@ -59,6 +59,8 @@ pub struct Dirty {
     pub services: BTreeMap<Arc<str>, bool>,
     /// All of them.
     pub all: bool,
+    /// Whether the own Node is to stay.
+    pub node: bool,
     /// When what changed slices happened, in milliseconds since the Unix epoch. Of what is gone nobody says.
     pub triggers: Vec<u64>,
 }
@@ -73,12 +75,12 @@ impl Dirty {
 
     /// Is there nothing?
     pub fn is_empty(&self) -> bool {
-        !self.all && self.services.is_empty()
+        !self.all && !self.node && self.services.is_empty()
     }
 
     /// Is there something that shouldn't wait?
     pub fn is_urgent(&self) -> bool {
-        self.all || self.services.values().any(|urgent| *urgent)
+        self.all || self.node || self.services.values().any(|urgent| *urgent)
     }
 }
 
@@ -227,6 +229,7 @@ impl Cache {
         fold(&mut self.nodes, event, &mut |_, before, now| {
             let place = |node: Option<&Node>| node.map(|node| (node.zone.clone(), node.primary));
             dirty.all |= place(before) != place(now);
+            dirty.node |= before.map(|node| node.stays) != now.map(|node| node.stays);
         });
     }
 

@@ -65,6 +65,8 @@ pub struct Change {
     pub node_stays: Option<bool>,
     /// How many Services are followed.
     pub services: usize,
+    /// Events of EndpointSlices and of Services since the last change.
+    pub events: [u64; 2],
 }
 
 /// How it is going.
@@ -132,6 +134,7 @@ async fn run(
         tell,
         synced: false,
         unsaved: false,
+        events: [0; 2],
     };
     tokio::select! {
         () = watches::run(client, wanted.selection, to) => {}
@@ -152,6 +155,8 @@ struct Feeding {
     synced: bool,
     /// Has something changed since the list was saved?
     unsaved: bool,
+    /// See [`Change::events`].
+    events: [u64; 2],
 }
 
 impl Feeding {
@@ -227,6 +232,11 @@ impl Feeding {
     }
 
     fn hear(&mut self, told: Told) {
+        match &told {
+            Told::Slice(_) => self.events[0] += 1,
+            Told::Service(_) => self.events[1] += 1,
+            _ => {}
+        }
         let cache = &mut self.state.cache;
         match told {
             Told::Service(event) => cache.service(event),
@@ -279,6 +289,7 @@ impl Feeding {
             without_local: self.state.without_local(),
             node_stays: cache.nodes.get(cache.me()).map(|node| node.stays),
             services: cache.services.len(),
+            events: std::mem::take(&mut self.events),
         };
         self.out.send(change).await.is_ok()
     }

@@ -1,11 +1,15 @@
 //! Promise: a cluster's Services are balanced as its API server tells; without it all goes on, and nothing is taken away
 //! before it has told of all there is.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use fake_apiserver::Fake;
 use flowpin_tests::harness::{
-    Agent, Net,
+    Agent, Net, Ns,
     agent::{interfaces, service},
     client::{Conn, at},
     eventually,
@@ -53,7 +57,10 @@ struct World {
 impl World {
     /// With a Service `d/a` of backend 0, a service of the file's and one of the command line's.
     fn new() -> Self {
-        let net = Net::new(2);
+        Self::of(Net::new(2))
+    }
+
+    fn of(net: Net) -> Self {
         let api = net.node.run(|| Fake::listen(SocketAddr::from(([127, 0, 0, 1], 6443))));
         api.apply(NODE);
         api.apply(&app("a", 0, &[0], ""));
@@ -255,4 +262,125 @@ fn after_a_reboot_the_last_list_will_do() {
     world.net.node.run(|| world.api.restart());
     world.synced();
     world.served_by(0, &["b1"]);
+}
+
+/// What a port says: status and headers, body.
+fn get(from: &Ns, to: &str, path: &str) -> std::io::Result<(String, String)> {
+    let to: SocketAddr = to.parse().expect("an address");
+    from.run(|| {
+        let mut stream = TcpStream::connect_timeout(&to, LIMIT)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let (head, body) = text.split_once("\r\n\r\n").expect("an answer");
+        Ok((head.to_lowercase(), body.to_string()))
+    })
+}
+
+#[test]
+fn load_balancers_kubelets_and_scrapers_are_answered_as_by_kube_proxy() {
+    let world = World::new();
+    let (api, client, node) = (&world.api, &world.net.client, &world.net.node);
+    let says = |what: &str, to: &str, path: &str, from: &Ns, wanted: &[&str]| {
+        eventually(what, LIMIT, || match get(from, to, path) {
+            Ok((head, body)) if wanted.iter().all(|w| head.contains(w) || body.contains(w)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    };
+    // A Service whose load balancer asks for endpoints of the node.
+    let balanced = |policy: &str, conditions: &str| {
+        format!(
+            "- kind: Service
+  metadata: {{namespace: d, name: lb, uid: lb-1}}
+  spec: {{type: LoadBalancer, clusterIP: {}, externalTrafficPolicy: {policy}, healthCheckNodePort: 31000, ports: [{{port: 80}}]}}
+- kind: EndpointSlice
+  metadata: {{namespace: d, name: lb-1, labels: {{kubernetes.io/service-name: lb}}}}
+  addressType: IPv4
+  ports: [{{name: '', port: 80}}]
+  endpoints: [{{addresses: [{}], nodeName: me, conditions: {{{conditions}}}}}, {{addresses: [{}], nodeName: other}}]
+",
+            V4.vip(3), V4.backend(0), V4.backend(1)
+        )
+    };
+    let local = "10.1.0.1:31000";
+    assert!(get(client, local, "/").is_err(), "nobody is to ask there");
+    api.apply(&balanced("Local", "ready: true"));
+    let body = "{\n\t\"service\": {\n\t\t\"namespace\": \"d\",\n\t\t\"name\": \"lb\"\n\t},\n\t\"localEndpoints\": 1,\n\
+                \t\"serviceProxyHealthy\": true\n}";
+    let headers =
+        ["200 ok", "x-load-balancing-endpoint-weight: 1", "content-type: application/json", "nosniff"];
+    says("a local endpoint", local, "/any", client, &[&headers[..], &[body]].concat());
+    api.apply(&balanced("Local", "ready: false, serving: true, terminating: true"));
+    says("it is going away", local, "/", client, &["503", "weight: 0", "\"localEndpoints\": 0"]);
+    api.apply(&balanced("Cluster", "ready: true"));
+    eventually("the port is closed", LIMIT, || match get(client, local, "/") {
+        Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    // The node.
+    let probe = "10.1.0.1:10256";
+    says("the node is well", probe, "/healthz", client, &["200 ok", "lastUpdated", "\"nodeEligible\":true"]);
+    api.apply(&NODE.replace("status:", "spec: {taints: [{key: ToBeDeletedByClusterAutoscaler}]}\nstatus:"));
+    says("it is to go", probe, "/healthz", client, &["503", "\"nodeEligible\":false", "\"healthy\":true"]);
+    says("and alive", probe, "/livez", client, &["200 ok", "lastUpdated"]);
+    // Metrics, only for the node itself.
+    let scraped = "127.0.0.1:10249";
+    says("a mode", scraped, "/proxyMode", node, &["200 ok"]);
+    let names = [
+        "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"}",
+        "kubeproxy_network_programming_duration_seconds_bucket{",
+        "kubeproxy_proxy_healthz_total{code=\"503\"}",
+        "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\"} 0",
+        "flowpin_kubernetes_synced{} 1",
+        "process_resident_memory_bytes",
+    ];
+    says("kube-proxy's metrics", scraped, "/metrics", node, &names);
+    assert!(get(client, "10.1.0.1:10249", "/metrics").is_err());
+}
+
+#[test]
+fn a_port_that_is_taken_is_had_when_it_is_free() {
+    let net = Net::new(1);
+    let taken = net.node.run(|| std::net::TcpListener::bind("0.0.0.0:10256")).expect("a port");
+    let world = World::of(net);
+    let said = world.status()["not_listening"].to_string();
+    assert!(said.contains("10256") && said.contains("in use"), "{said}");
+    drop(taken);
+    eventually("it answers", LIMIT, || match get(&world.net.client, "10.1.0.1:10256", "/livez") {
+        Ok((head, _)) if head.contains("200 ok") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(world.status()["not_listening"].to_string(), "[]");
+}
+
+#[test]
+fn what_is_wrong_with_an_object_is_an_event_once() {
+    let world = World::new();
+    let bad = app("c", 2, &[0], "")
+        .replace("uid: c-1", "uid: c-1, annotations: {service.flowpin.io/slow-strt: 3s}");
+    let about = |reason: &str| -> Vec<Value> {
+        world.api.created().into_iter().filter(|event| event["reason"] == reason).collect()
+    };
+    world.api.apply(&bad);
+    let event = eventually("an Event", LIMIT, || about("InvalidAnnotation").pop().ok_or("none".into()));
+    let regarding = &event["regarding"];
+    assert_eq!(
+        (&regarding["kind"], &regarding["name"], &regarding["uid"]),
+        (&"Service".into(), &"c".into(), &"c-1".into())
+    );
+    assert_eq!(
+        (&event["type"], &event["metadata"]["namespace"]),
+        (&"Warning".into(), &"d".into()),
+        "{event}"
+    );
+    assert!(event["note"].to_string().contains("slow-strt"), "{event}");
+    // The same again, and then something else of it.
+    world.api.apply(&bad.replace("port: 80, nodePort", "port: 81, nodePort"));
+    world.api.apply(&bad.replace("slow-strt", "slow-stat"));
+    eventually("another Event", LIMIT, || match about("InvalidAnnotation").len() {
+        2 => Ok(()),
+        n => Err(format!("{n}")),
+    });
+    assert_eq!(about("Starting").len(), 1);
 }

@@ -142,6 +142,11 @@ async fn changes_are_followed() {
     fake.delete("services", "d/b");
     view.until("one gone", |v| v.names() == ["d/a", "d/c"]).await;
     fake.apply(&NODE.replace("zone: a", "zone: b"));
+    fake.apply(&NODE.replace(
+        "metadata: {name: me,",
+        "spec: {taints: [{key: ToBeDeletedByClusterAutoscaler}]}\nmetadata: {name: me,",
+    ));
+    view.until("the node is to go", |v| v.last.as_ref().unwrap().node_stays == Some(false)).await;
     fake.bookmark();
     fake.apply(&service("e", "10.96.0.5", ""));
     view.until("one after a bookmark", |v| v.names() == ["d/a", "d/c", "d/e"]).await;
