@@ -1,5 +1,5 @@
-//! The command line: a file per noun. All but `agent`, `check`, `doctor` and `completions` talk to the agent's API and to
-//! nothing else; `output` is the only printer.
+//! The command line: a file per noun. All but `agent`, `check`, `doctor`, `cleanup` and `completions` talk to the
+//! agent's API and to nothing else; `output` is the only printer.
 
 use std::{
     io::Write,
@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 mod agent;
 mod backend;
 mod check;
+mod cleanup;
 mod completions;
 mod connection;
 mod doctor;
@@ -97,6 +98,9 @@ enum Command {
     Stats(stats::Args),
     Check(check::Args),
     Doctor(doctor::Args),
+    /// Remove what another balancer left on this node
+    #[command(subcommand)]
+    Cleanup(cleanup::Command),
     Completions(completions::Args),
 }
 
@@ -144,6 +148,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Stats(args) => args.run(&context).await,
             Command::Check(args) => args.run(&context.printer),
             Command::Doctor(args) => args.run(&context.printer).await,
+            Command::Cleanup(command) => command.run(&context.printer).await,
             Command::Completions(args) => args.run(),
         }
     });

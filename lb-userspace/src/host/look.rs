@@ -1,16 +1,10 @@
 //! Looks at the host: sysctls, and the rules that the tools of netfilter list. Tools that aren't there, or don't
 //! answer, are no error: then nothing is known of their rules.
 
-use std::{collections::BTreeSet, path::Path, process::Stdio, time::Duration};
+use std::{collections::BTreeSet, path::Path};
 
-use tokio::{process::Command, time::timeout};
+use super::{iptables, nft, rule::Rule, tool};
 
-use super::{iptables, nft, rule::Rule};
-
-/// How long a tool may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Where the tools are that a service's PATH may lack.
-const PATHS: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin";
 /// Tables of iptables. `nft` lists those that iptables-nft made once more.
 const TABLES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"];
 
@@ -62,16 +56,10 @@ fn strict(conf: &Path) -> BTreeSet<String> {
 
 /// What a tool lists.
 async fn run(tool: &str, args: &[&str]) -> String {
-    let paths = std::env::var("PATH").map_or(PATHS.into(), |path| format!("{path}:{PATHS}"));
-    let mut command = Command::new(tool);
-    command.args(args).env("PATH", paths).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    match timeout(PATIENCE, command.output()).await {
-        Ok(Ok(out)) if out.status.success() => String::from_utf8_lossy(&out.stdout).into_owned(),
-        outcome => {
-            tracing::debug!(tool, ?outcome, "its rules aren't known");
-            String::new()
-        }
-    }
+    tool::run(tool, args, "").await.unwrap_or_else(|why| {
+        tracing::debug!(why, "its rules aren't known");
+        String::new()
+    })
 }
 
 #[cfg(test)]

@@ -127,6 +127,7 @@ fn help_has_examples_for_every_command() {
         "stats",
         "check",
         "doctor",
+        "cleanup kube-proxy",
         "completions",
     ] {
         let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();

@@ -18,6 +18,7 @@ mod host;
 mod hostrules;
 mod itself;
 mod kubernetes;
+mod leftovers;
 mod lifecycle;
 mod matrix;
 mod million;
