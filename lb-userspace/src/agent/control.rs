@@ -4,15 +4,19 @@ use std::time::Instant;
 
 use futures::stream::BoxStream;
 
-use super::handle::{Handle, blocking};
+use super::{
+    handle::{Handle, blocking},
+    owner::DETACHED,
+    seen::Seen,
+};
 use crate::{
     api::{
         control::Control,
         error::ApiError,
         types::{
-            BackendDecl, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain,
-            EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl, ServiceView, StatsView,
-            StatusView,
+            BackendDecl, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Detach,
+            DetachedView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl,
+            ServiceView, StatsView, StatusView,
         },
     },
     datapath::DatapathError,
@@ -69,6 +73,13 @@ impl Control for Handle {
     async fn close_connections(&self, close: ConnectionClose) -> Result<Closed, ApiError> {
         Self::close_connections(self, close).await
     }
+    async fn detach(&self, detach: Detach) -> Result<DetachedView, ApiError> {
+        self.owner().lock().await.detach_by(detach)
+    }
+    async fn attach(&self) -> Result<(), ApiError> {
+        let seen = Seen::look(self.netlink()).await;
+        self.owner().lock().await.attach_again(&seen)
+    }
     async fn events(&self, query: EventQuery) -> Result<BoxStream<'static, EventView>, ApiError> {
         Self::events(self, query)
     }
@@ -76,7 +87,9 @@ impl Control for Handle {
         Self::explain(self, query).await
     }
     async fn status(&self) -> Result<StatusView, ApiError> {
-        Ok(self.shared.status())
+        let leaves = self.shared.read().problems.contains_key(DETACHED);
+        let detached = if leaves { Some(self.owner().lock().await.detached()) } else { None };
+        Ok(StatusView { detached, ..self.shared.status() })
     }
     async fn stats(&self) -> Result<StatsView, ApiError> {
         let (shared, since) = (self.shared.clone(), Instant::now());

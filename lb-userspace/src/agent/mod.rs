@@ -156,7 +156,8 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     }
     // Before the lock goes: then the next agent's socket may be there.
     drop(socket);
-    if options.detach_on_exit {
+    let off = handle.owner().lock().await.is_off();
+    if options.detach_on_exit || off {
         handle.owner().lock().await.detach()?;
         pins.remove()?;
         tracing::info!("detached; nothing is left in the kernel");

@@ -4,6 +4,7 @@
 //! A change is a transition: it comes into force whole and is then what is known, or all stays as it was.
 
 mod change;
+mod detach;
 mod field;
 mod kubernetes;
 mod places;
@@ -20,6 +21,7 @@ use std::{
 
 use lb_common::abi::{Backend, BackendId};
 
+pub(in crate::agent) use self::detach::PROBLEM as DETACHED;
 pub use self::start::{Loaded, load};
 use self::{field::Field, kubernetes::ClusterSource};
 use super::shared::Shared;
@@ -48,6 +50,8 @@ pub struct Owner {
     unreachable: BTreeMap<String, (Arc<ServiceSpec>, String)>,
     /// Conclusions about backends that the kernel refused to put into force.
     pending: BTreeMap<(String, String), bool>,
+    /// Told to leave, and how far that is.
+    leaving: Option<detach::Leaving>,
     maps: Maps,
     roles: Roles,
     attachments: Attachments,
@@ -74,6 +78,9 @@ enum Stopped {
 impl Owner {
     /// All that is declared.
     fn declared(&self) -> Vec<Declared> {
+        if self.is_leaving() {
+            return Vec::new();
+        }
         let mut notes = Vec::new();
         let (file, cluster) = (&self.config.services, &self.cluster.specs);
         let sources = Sources { file, good: &self.good, runtime: &self.runtime, cluster };
@@ -104,10 +111,14 @@ impl Owner {
         accept: impl FnOnce(&mut Field<'_>) -> Result<(), String>,
     ) -> Result<(), Stopped> {
         let now = Instant::now();
-        let (old, step) = {
+        let (old, mut step) = {
             let state = self.shared.read();
             (state.known().clone(), transition(state.known(), state.actual(), input, now)?)
         };
+        if self.is_leaving() {
+            // Whatever a removal means for connections: this is none.
+            step.next.departed = Arc::default();
+        }
         let mut field = Field { maps: &mut self.maps, shared: &self.shared };
         let entered = enact(&mut field, &old, step, accept, now);
         match entered {

@@ -291,6 +291,7 @@ impl Shared {
                 .collect(),
             rejected: state.rejected.iter().map(views::rejected).collect(),
             kubernetes: cluster.as_ref().map(ClusterState::view),
+            detached: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use super::{down, handle::Handle, notify, trim};
+use super::{down, handle::Handle, notify, owner::DETACHED, trim};
 use crate::datapath::repin::Repin;
 
 /// How often interfaces and pins are looked at without a word from netlink: nobody says when a program was taken off, when
@@ -66,6 +66,10 @@ pub async fn run(
                 handle.look().await;
             }
             _ = ramp.tick() => {
+                let leaves = handle.shared.read().problems.contains_key(DETACHED);
+                if leaves {
+                    handle.owner().lock().await.leave();
+                }
                 if handle.shared.read().health.any_ramping() {
                     handle.owner().lock().await.ramp();
                 }

@@ -214,6 +214,22 @@ impl Client {
         self.read(&self.exchange(Method::POST, "/v1/connections/close", self.json(close)?).await?)
     }
 
+    /// Stops balancing. Returns when the agent has begun to.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn detach(&self, detach: &Detach) -> Result<DetachedView, ClientError> {
+        self.post("/v1/detach", detach).await
+    }
+
+    /// Balances again.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn attach(&self) -> Result<(), ClientError> {
+        self.send(Method::POST, "/v1/attach", Bytes::new()).await.map(|_| ())
+    }
+
     /// Events, one by one.
     ///
     /// # Errors

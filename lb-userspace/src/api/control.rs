@@ -8,9 +8,9 @@ use futures::stream::BoxStream;
 use super::{
     error::ApiError,
     types::{
-        BackendDecl, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain,
-        EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl, ServiceView, StatsView,
-        StatusView,
+        BackendDecl, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Detach,
+        DetachedView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl,
+        ServiceView, StatsView, StatusView,
     },
 };
 use crate::observe::metrics::Page;
@@ -73,6 +73,10 @@ pub trait Control: Clone + Send + Sync + 'static {
         &self,
         close: ConnectionClose,
     ) -> impl Future<Output = Result<Closed, ApiError>> + Send;
+    /// Stops balancing, and takes the programs off at once or after the connections that are open.
+    fn detach(&self, detach: Detach) -> impl Future<Output = Result<DetachedView, ApiError>> + Send;
+    /// Balances again.
+    fn attach(&self) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// The agent's events of late, or all events from now on.
     fn events(
         &self,

@@ -16,9 +16,9 @@ use super::{
     extract::{Asked, Body, Named},
     route::Route,
     types::{
-        BackendDecl, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Drain,
-        EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl, ServiceView, StatsView,
-        StatusView,
+        BackendDecl, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Detach,
+        DetachedView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl,
+        ServiceView, StatsView, StatusView,
     },
 };
 
@@ -99,6 +99,14 @@ pub fn routes<C: Control>() -> Vec<Route<C>> {
         Route::post("/v1/connections/close", "Closes connections.", close_connections::<C>)
             .takes::<ConnectionClose>()
             .answers::<Closed>(),
+        Route::post(
+            "/v1/detach",
+            "Stops balancing, and takes the programs off: at once, or after the connections that are open.",
+            detach::<C>,
+        )
+        .takes::<Detach>()
+        .answers::<DetachedView>(),
+        Route::post("/v1/attach", "Balances again after a detach.", attach::<C>).with_status("204"),
         Route::get("/v1/events", "What happened of late, or happens: an object a line.", events::<C>)
             .asked::<EventQuery>()
             .answers_as::<EventView>(NDJSON),
@@ -251,6 +259,15 @@ async fn healthz() -> &'static str {
 }
 
 /// Balancing: the desired state is in force and everything is attached. If not, why.
+async fn detach<C: Control>(State(control): State<C>, Body(detach): Body<Detach>) -> Answer<DetachedView> {
+    Ok(Json(control.detach(detach).await?))
+}
+
+async fn attach<C: Control>(State(control): State<C>) -> Result<StatusCode, Refusal> {
+    control.attach().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 async fn readyz<C: Control>(State(control): State<C>) -> (StatusCode, String) {
     if control.ready().await {
         return (StatusCode::OK, "ready\n".into());

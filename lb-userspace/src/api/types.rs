@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 mod add;
+mod detach;
 mod event;
 mod kubernetes;
 mod rejected;
@@ -14,6 +15,7 @@ pub use add::{
     AffinityDecl, BackendDecl, Drain, ForwardBySource, ForwardDecl, FrontendDecl, HealthDecl, Patch,
     ServiceDecl, Time, TimeoutsDecl,
 };
+pub use detach::{Detach, DetachedView};
 pub use event::{EventQuery, EventView};
 pub use kubernetes::{KubernetesView, NoteView};
 pub use rejected::RejectedView;
@@ -309,6 +311,9 @@ pub struct StatusView {
     /// The Kubernetes cluster that is followed, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesView>,
+    /// Since the agent was told to detach: how far that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detached: Option<DetachedView>,
 }
 
 /// Something of the host's that keeps packets from arriving.

@@ -1,5 +1,5 @@
 //! The command line: a file per noun. All but `agent`, `check`, `doctor`, `cleanup` and `completions` talk to the
-//! agent's API and to nothing else; `output` is the only printer.
+//! agent's API and to nothing else, and `detach` where no agent answers; `output` is the only printer.
 
 use std::{
     io::Write,
@@ -16,6 +16,7 @@ mod check;
 mod cleanup;
 mod completions;
 mod connection;
+mod detach;
 mod doctor;
 mod drain;
 mod events;
@@ -98,6 +99,8 @@ enum Command {
     Stats(stats::Args),
     Check(check::Args),
     Doctor(doctor::Args),
+    Detach(detach::Args),
+    Attach(detach::Attach),
     /// Remove what another balancer left on this node
     #[command(subcommand)]
     Cleanup(cleanup::Command),
@@ -148,6 +151,8 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Stats(args) => args.run(&context).await,
             Command::Check(args) => args.run(&context.printer),
             Command::Doctor(args) => args.run(&context.printer).await,
+            Command::Detach(args) => args.run(&context).await,
+            Command::Attach(args) => args.run(&context).await,
             Command::Cleanup(command) => command.run(&context.printer).await,
             Command::Completions(args) => args.run(),
         }

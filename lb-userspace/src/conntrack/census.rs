@@ -17,6 +17,8 @@ use crate::datapath::counts::AllCounts;
 pub struct Census {
     /// Flows in the tables, lingering ones included.
     pub flows: u64,
+    /// Those among them whose packets are translated: not sockets, and not flows past VIPs.
+    pub translated: u64,
     /// Flows that count as active, by backend.
     pub counted: HashMap<BackendId, u32>,
     /// All flows, by backend.

@@ -158,6 +158,8 @@ impl<A: Sweep> Walk<'_, A> {
         *census.pinned.entry(flow.backend).or_default() += 1;
         if flow.backend == BackendId(0) {
             census.past.insert(flow.dst.to_ip());
+        } else {
+            census.translated += 1;
         }
         if word.counted() {
             census.count(flow.backend, age);

@@ -36,6 +36,9 @@ pub struct Runtime {
     pub backends: BTreeMap<String, BTreeMap<String, BackendDecl>>,
     /// Drains by service and backend name.
     pub drains: BTreeMap<String, BTreeMap<String, RuntimeDrain>>,
+    /// Since when nothing is to be balanced, and how long what is open may go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detached: Option<RuntimeDrain>,
 }
 
 impl Default for Runtime {
@@ -45,6 +48,7 @@ impl Default for Runtime {
             services: BTreeMap::new(),
             backends: BTreeMap::new(),
             drains: BTreeMap::new(),
+            detached: None,
         }
     }
 }
@@ -90,7 +94,8 @@ impl Runtime {
     pub fn load(path: &Path) -> Result<Self, String> {
         let Some(mut state) = read::<Self>(path, VERSION)? else { return Ok(Self::default()) };
         let now = Now::read();
-        state.drains.values_mut().flat_map(BTreeMap::values_mut).for_each(|drain| drain.adopt(&now));
+        let drains = state.drains.values_mut().flat_map(BTreeMap::values_mut);
+        drains.chain(&mut state.detached).for_each(|drain| drain.adopt(&now));
         Ok(state)
     }
 

@@ -11,8 +11,9 @@ use flowpin::{
         error::ApiError,
         types::{
             BackendDecl, BackendView, Candidate, Closed, ConnectionClose, ConnectionFilter, ConnectionQuery,
-            ConnectionView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, ForwardDecl,
-            FrontendView, InterfaceView, Patch, ServiceDecl, ServiceView, StatsView, StatusView, WarningView,
+            ConnectionView, Detach, DetachedView, Drain, EventQuery, EventView, ExplainQuery, ExplainView,
+            ForwardDecl, FrontendView, InterfaceView, Patch, ServiceDecl, ServiceView, StatsView, StatusView,
+            WarningView,
         },
     },
     datapath::Clock,
@@ -267,6 +268,14 @@ impl Control for Fake {
         self.world().close = Some(close);
         Ok(Closed { closed: 1_234, warning })
     }
+    async fn detach(&self, detach: Detach) -> Result<DetachedView, ApiError> {
+        let Detach { hand_over, deadline_seconds } = detach;
+        let deadline_seconds = deadline_seconds.map(|seconds| seconds as f64);
+        Ok(DetachedView { detached: !hand_over, open_connections: 1_234, deadline_seconds })
+    }
+    async fn attach(&self) -> Result<(), ApiError> {
+        Ok(())
+    }
     async fn events(&self, query: EventQuery) -> Result<BoxStream<'static, EventView>, ApiError> {
         let event = |kind: &str| EventView {
             kind: kind.into(),
@@ -336,6 +345,7 @@ impl Control for Fake {
             }],
             rejected: Vec::new(),
             kubernetes: None,
+            detached: None,
         })
     }
     async fn stats(&self) -> Result<StatsView, ApiError> {

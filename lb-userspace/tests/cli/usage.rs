@@ -127,6 +127,8 @@ fn help_has_examples_for_every_command() {
         "stats",
         "check",
         "doctor",
+        "detach",
+        "attach",
         "cleanup kube-proxy",
         "completions",
     ] {

@@ -24,6 +24,7 @@ impl Owner {
     /// # Errors
     /// The result isn't valid, or disk or kernel refuse.
     pub fn change(&mut self, service: &str, runtime: Runtime) -> Result<(), ApiError> {
+        self.refuse_detached()?;
         let start = Instant::now();
         let mut notes = Vec::new();
         let sources = Sources {

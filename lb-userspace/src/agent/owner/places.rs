@@ -102,6 +102,9 @@ impl Owner {
     /// Attaches where the configuration says and detaches elsewhere. What fails is in the status, and is tried again when
     /// interfaces change and every few seconds.
     pub fn attach(&mut self, seen: &Seen) {
+        if self.is_off() {
+            return;
+        }
         self.hook_sockets();
         let direct = has_direct(&self.shared.read().desired);
         self.attach_for(seen, direct);
@@ -121,7 +124,7 @@ impl Owner {
     pub(super) fn attach_for(&mut self, seen: &Seen, direct: bool) {
         match &seen.interfaces {
             // Nobody knows where programs are to be: those that are attached stay.
-            _ if self.blind => {}
+            _ if self.blind || self.is_off() => {}
             Ok(found) => self.attach_to(found, seen, direct),
             Err(e) => {
                 self.shared.write().problems.insert("interfaces", e.to_string());

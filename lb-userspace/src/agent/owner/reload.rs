@@ -119,6 +119,9 @@ impl Owner {
         mut changed: Vec<Declared>,
         removed: &[&str],
     ) -> Option<Result<(), Stopped>> {
+        if self.is_leaving() {
+            return Some(Ok(()));
+        }
         changed.iter_mut().for_each(|declared| self.mark(declared));
         match self.enter(Input::Some { changed: &changed, removed }, |_| Ok(())) {
             Err(Stopped::Refused(Refused::NeedsAll | Refused::Exhausted(_))) => None,

@@ -119,6 +119,7 @@ impl Owner {
             cluster: super::ClusterSource::default(),
             unreachable: BTreeMap::new(),
             pending: BTreeMap::new(),
+            leaving: None,
             maps,
             roles: Roles::open(pins)?,
             attachments: Attachments::new(pins),
@@ -159,6 +160,7 @@ impl Owner {
         self.shared.reconcile.observe(start.elapsed().as_secs_f64());
         tracing::info!(steps, took = ?start.elapsed(), "reconciled");
         self.attach_first(seen, pins)?;
+        self.begin_leaving();
         self.keep_good();
         Ok(())
     }

@@ -13,6 +13,7 @@ mod errors;
 mod fallback;
 mod firewall;
 mod frontends;
+mod handover;
 mod health;
 mod host;
 mod hostrules;

@@ -1,0 +1,162 @@
+//! The way out: new connections are another balancer's, or the stack's, at once; what is open goes on until it ends or
+//! its time is over; then the programs leave. The agent stays, and serves nothing until it is told to.
+//!
+//! Without services a packet that opens a connection passes, and so does one of a connection that isn't known. The flow
+//! table is asked before services are: those that it has are translated as before.
+
+use std::time::Duration;
+
+use super::Owner;
+use crate::{
+    agent::seen::Seen,
+    api::{
+        error::ApiError,
+        types::{Detach, DetachedView},
+    },
+    model::uptime,
+    source::runtime::{LONGEST, RuntimeDrain},
+};
+
+/// About what the status complains meanwhile.
+pub(in crate::agent) const PROBLEM: &str = "detached";
+/// Walks over the flow table after which nothing of what began before the first is missed.
+const WALKS: u64 = 2;
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Leaving {
+    /// The walk that was the last when services went.
+    since: u64,
+    /// The programs are off.
+    off: bool,
+}
+
+impl Owner {
+    /// Are the programs off, and to stay so?
+    pub fn is_off(&self) -> bool {
+        self.leaving.is_some_and(|leaving| leaving.off)
+    }
+
+    /// Nothing is served while this is so.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.runtime.detached.is_some()
+    }
+
+    /// Refuses what would be in force only later.
+    pub(super) fn refuse_detached(&self) -> Result<(), ApiError> {
+        match self.is_leaving() {
+            true => Err(ApiError::Conflict(
+                "the agent is detached and serves nothing; \"flowpin attach\" has it balance again".into(),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Begins to leave, or gives it another deadline. In the state file, for the next agent.
+    ///
+    /// # Errors
+    /// Disk or kernel refuse; all is as it was.
+    pub fn detach_by(&mut self, detach: Detach) -> Result<DetachedView, ApiError> {
+        let deadline = if detach.hand_over { detach.deadline_seconds } else { Some(0) };
+        if deadline.is_some_and(|seconds| seconds > LONGEST) {
+            return Err(ApiError::Invalid(format!("deadline_seconds is {LONGEST} (a year) at most")));
+        }
+        let before = self.runtime.detached.replace(RuntimeDrain::begin(deadline));
+        let saved = self.runtime.save(&self.config.state_file).map_err(|e| ApiError::Failed(e.to_string()));
+        let entered = saved.and_then(|()| self.settle().map_err(ApiError::from));
+        if let Err(e) = entered {
+            self.runtime.detached = before;
+            // The disk may refuse once more: then the next agent is detached, and says so.
+            if let Err(e) = self.runtime.save(&self.config.state_file) {
+                tracing::error!("{e}");
+            }
+            return Err(e);
+        }
+        tracing::info!(deadline, "handing over: new connections aren't balanced any more");
+        self.begin_leaving();
+        self.leave();
+        Ok(self.detached())
+    }
+
+    /// Also for an agent that finds that an earlier one was told to.
+    pub(super) fn begin_leaving(&mut self) {
+        let off = self.is_off();
+        self.leaving = self.is_leaving().then(|| Leaving { since: self.shared.census().generation, off });
+        self.note_detached();
+    }
+
+    /// Takes the programs off when nothing needs them any more, or the time is over.
+    pub fn leave(&mut self) {
+        let Some(leaving) = self.leaving.filter(|leaving| !leaving.off) else { return };
+        let walked = self.shared.census().generation >= leaving.since + WALKS;
+        let done = walked && self.translated() == 0;
+        if !done && self.left().is_none_or(|left| !left.is_zero()) {
+            return self.note_detached();
+        }
+        let open = self.translated();
+        if let Err(e) = self.hooks.detach().and_then(|()| self.attachments.detach_all()) {
+            return tracing::error!("the programs can't be taken off, trying again: {e}");
+        }
+        self.shared.write().interfaces.clear();
+        self.leaving = Some(Leaving { off: true, ..leaving });
+        tracing::info!(open, "detached: the programs are off");
+        self.note_detached();
+    }
+
+    /// Balances again.
+    ///
+    /// # Errors
+    /// Disk or kernel refuse.
+    pub fn attach_again(&mut self, seen: &Seen) -> Result<(), ApiError> {
+        let Some(before) = self.runtime.detached.take() else { return Ok(()) };
+        let saved = self.runtime.save(&self.config.state_file).map_err(|e| ApiError::Failed(e.to_string()));
+        let entered = saved.and_then(|()| self.settle().map_err(ApiError::from));
+        if let Err(e) = entered {
+            self.runtime.detached = Some(before);
+            return Err(e);
+        }
+        self.leaving = None;
+        self.note_detached();
+        tracing::info!("balancing again");
+        self.look(seen);
+        Ok(())
+    }
+
+    /// How it goes.
+    pub fn detached(&self) -> DetachedView {
+        DetachedView {
+            detached: self.is_off(),
+            open_connections: if self.is_off() { 0 } else { self.translated() },
+            deadline_seconds: self.left().map(|left| left.as_secs_f64()),
+        }
+    }
+
+    /// Flows in the table, as of the last walk.
+    fn translated(&self) -> u64 {
+        self.shared.census().translated
+    }
+
+    /// How much time it may still take.
+    fn left(&self) -> Option<Duration> {
+        let (since, deadline) = self.runtime.detached.as_ref()?.by_uptime();
+        Some((since + deadline?).saturating_sub(uptime::now()))
+    }
+
+    fn note_detached(&self) {
+        let said = match (self.leaving, self.left()) {
+            (None, _) => Ok(()),
+            (Some(Leaving { off: true, .. }), _) => {
+                Err("detached: nothing is balanced; \"flowpin attach\" has it balance again".to_string())
+            }
+            (Some(_), left) => {
+                let left = left.map_or_else(String::new, |left| format!(", {} s to go", left.as_secs()));
+                Err(format!(
+                    "handing over: new connections aren't balanced, {} open ones go on{left}; \"flowpin attach\" takes \
+                     that back",
+                    self.translated()
+                ))
+            }
+        };
+        self.shared.write().note(PROBLEM, said);
+    }
+}
