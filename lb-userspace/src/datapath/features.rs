@@ -5,9 +5,12 @@ use nix::sys::statfs::{self, BPF_FS_MAGIC};
 
 use super::{
     interfaces::{self, Interface},
-    trial,
+    sockets, trial,
 };
-use crate::host::{self, Found, Hint, Setup};
+use crate::host::{
+    self, Found, Hint, Setup,
+    cluster::{self, Finding, State},
+};
 
 /// Is a feature there?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +64,8 @@ fn sysctl_is_on(path: &str) -> bool {
     std::fs::read_to_string(path).is_ok_and(|v| v.trim() != "0")
 }
 
-/// Probes. Changes nothing; takes seconds, in which all programs are loaded for trial. Interfaces come last.
-pub async fn probe() -> Vec<Feature> {
+/// Probes. `servers`: addresses of a cluster's API server. Changes nothing; takes seconds, in which all programs are loaded for trial. Interfaces come last.
+pub async fn probe(servers: &[String]) -> Vec<Feature> {
     use Status::{Fallback, Missing};
     let maps = [MapType::Hash, MapType::Array, MapType::PerCpuArray, MapType::ArrayOfMaps];
     let bpffs = statfs::statfs("/sys/fs/bpf").is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC);
@@ -133,6 +136,7 @@ pub async fn probe() -> Vec<Feature> {
             "sysctl -w net.ipv6.conf.all.forwarding=1, if there are IPv6 services",
         ),
     ];
+    features.push(of_cgroup());
     if permitted {
         features.extend(trial::run().unwrap_or_else(|e| {
             vec![Feature { name: "programs".into(), status: Missing, detail: e.to_string() }]
@@ -143,8 +147,44 @@ pub async fn probe() -> Vec<Feature> {
         Err(_) => Vec::new(),
     };
     features.extend(of_host(&listed).await);
+    let names: Vec<String> = listed.iter().map(|i| i.name.clone()).collect();
+    features.extend(cluster::look(servers, &names).await.into_iter().map(of_cluster));
     features.extend(listed.iter().map(of_interface));
     features
+}
+
+fn of_cluster(found: Finding) -> Feature {
+    let status = match found.state {
+        State::Good => Status::Available,
+        State::Warning => Status::Warning,
+        State::Missing => Status::Missing,
+    };
+    Feature { name: found.about.into(), status, detail: found.text }
+}
+
+/// Where programs at the sockets of the node's processes are attached.
+fn of_cgroup() -> Feature {
+    let name = "cgroup2".into();
+    let path = match sockets::cgroup(None) {
+        Ok(path) => path,
+        Err(e) => {
+            return Feature {
+                name,
+                status: Status::Fallback,
+                detail: format!("{e}; only packets are balanced"),
+            };
+        }
+    };
+    // The root of all has no type (Documentation/admin-guide/cgroup-v2.rst).
+    let part = path.join("cgroup.type").exists();
+    let (status, more) = match part {
+        false => (Status::Available, ": [sockets] can lead the node's own processes"),
+        true => (
+            Status::Warning,
+            " is a part of the node's: processes outside it aren't led. Mount the node's own, and name it in [sockets] cgroup",
+        ),
+    };
+    Feature { name, status, detail: format!("{}{more}", path.display()) }
 }
 
 /// What rules of the host's may get in the way of. Without a configuration to go by, it is said when they do.

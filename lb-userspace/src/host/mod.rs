@@ -6,6 +6,7 @@
 //! configuration, routes ───────────▶ Setup ─┴─▶ hints ─▶ status | doctor
 //! ```
 
+pub mod cluster;
 pub mod hints;
 mod iptables;
 pub mod kube_proxy;
