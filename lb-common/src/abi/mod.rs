@@ -283,8 +283,8 @@ pub mod programs {
 
 /// Capacities. A configuration that asks for more is refused with the figure.
 pub mod limits {
-    /// Services, both families together.
-    pub const MAX_SERVICES: u32 = 10_000;
+    /// Services, both families together. Each has a block at least, see [`MAX_BLOCKS`].
+    pub const MAX_SERVICES: u32 = 16_000;
     /// Ports over all services of one family, ranges counted port by port.
     pub const MAX_PORTS: u32 = 262_144;
     /// Different VIPs of one family.

@@ -141,7 +141,7 @@ pub enum ModelError {
         "services \"{a}\" and \"{b}\" share affinity group \"{group}\" with different settings; give both the same timeout, ipv6_prefix and bound"
     )]
     Group { group: String, a: String, b: String },
-    #[error("{count} services are too many; the limit is 10000 on one node")]
+    #[error("{count} services are too many; the limit is 16000 on one node")]
     TooManyServices { count: usize },
     #[error("service \"{service}\" has {count} backends; the limit is 8192 a service")]
     TooManyBackends { service: String, count: usize },

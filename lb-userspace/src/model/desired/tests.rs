@@ -129,8 +129,8 @@ fn limits_are_named() {
             service(&format!("s{i}"), &vip, &["80/tcp"], &[])
         })
     };
-    assert!(Desired::new(many(10_000).collect()).is_ok());
-    assert!(refusal(many(10_001).collect()).contains("10001 services are too many; the limit is 10000"));
+    assert!(Desired::new(many(16_000).collect()).is_ok());
+    assert!(refusal(many(16_001).collect()).contains("16001 services are too many; the limit is 16000"));
     let names: Vec<String> = (0..8193).map(|i| format!("10.0.{}.{}", i / 256, i % 256)).skip(1).collect();
     let mut big =
         service("big", "10.96.0.1", &["80/tcp"], &names.iter().map(String::as_str).collect::<Vec<_>>());

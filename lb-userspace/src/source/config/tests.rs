@@ -147,13 +147,13 @@ fn bad_values_are_named() {
 }
 
 #[test]
-fn ten_thousand_and_one_services() {
-    let text: String = (0..10_001)
+fn one_service_more_than_the_maps_hold() {
+    let text: String = (0..16_001)
         .map(|i| {
             format!("[[service]]\nname='s{i}'\nvip='10.100.{}.{}'\nports=['80/tcp']\n", i / 256, i % 256)
         })
         .collect();
-    assert!(refusal(&text).contains("10001 services are too many; the limit is 10000"));
+    assert!(refusal(&text).contains("16001 services are too many; the limit is 16000"));
 }
 
 #[test]
