@@ -60,7 +60,7 @@ pub fn frontend(frontend: &Frontend) -> FrontendView {
 
 /// What is declared and not in force.
 pub fn rejected(rejection: &Rejection) -> RejectedView {
-    let Rejection { service, backend, origin, error, kept } = rejection.clone();
+    let Rejection { service, backend, origin, error, kept, alone: _ } = rejection.clone();
     RejectedView { service, backend, origin: origin.name().into(), error, last_good_in_force: kept }
 }
 

@@ -33,11 +33,13 @@ pub struct Rejection {
     pub error: String,
     /// Is an earlier version in force?
     pub kept: bool,
+    /// Whatever becomes of other services, it stays so.
+    pub alone: bool,
 }
 
 impl std::fmt::Display for Rejection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { service, backend, origin, error, kept } = self;
+        let Self { service, backend, origin, error, kept, alone: _ } = self;
         match backend {
             Some(backend) => write!(f, "backend {backend} of service \"{service}\"")?,
             None => write!(f, "service \"{service}\"")?,
@@ -135,7 +137,9 @@ pub fn settle(
 
 /// A service isn't in force as it is declared.
 pub fn rejection(declared: &Declared, error: String, kept: bool) -> Rejection {
-    Rejection { service: declared.name.clone(), backend: None, origin: declared.origin, error, kept }
+    // A last good version that isn't in force either may be once others make way.
+    let alone = declared.spec.is_err() && (kept || declared.good.is_none());
+    Rejection { service: declared.name.clone(), backend: None, origin: declared.origin, error, kept, alone }
 }
 
 fn candidate<'a>(declared: &'a Declared, unplanned: &Unplanned) -> Candidate<'a> {

@@ -225,10 +225,11 @@ fn some(
 ) -> Result<(), Refused> {
     let concerned: HashSet<&str> =
         changed.iter().map(|d| d.name.as_str()).chain(removed.iter().copied()).collect();
-    if old.rejected.iter().any(|r| !concerned.contains(r.service.as_str())) {
+    let others = old.rejected.iter().filter(|r| !concerned.contains(r.service.as_str()));
+    if others.clone().any(|r| !r.alone) {
         return Err(Refused::NeedsAll);
     }
-    let mut rejected = Vec::new();
+    let mut rejected: Vec<Rejection> = others.cloned().collect();
     let desired = Arc::make_mut(&mut next.desired);
     for name in removed {
         desired.replace(name, None, &next.own)?;

@@ -153,6 +153,7 @@ impl Sources<'_> {
                     origin: Origin::Cli,
                     error: error.to_string(),
                     kept: false,
+                    alone: true,
                 });
             }
         }

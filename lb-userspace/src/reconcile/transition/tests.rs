@@ -155,16 +155,44 @@ fn who_finds_no_room_is_refused_alone() {
         };
         (first..first + count).map(|i| declared(&at(i))).collect()
     };
-    take(&mut known, &mut actual, all(&many(0, 9_990), &own));
+    take(&mut known, &mut actual, all(&many(0, 15_990), &own));
     // Ids of the first ten are kept for their flows.
-    take(&mut known, &mut actual, all(&many(10, 10_000), &own));
-    assert_eq!((known.desired.services().len(), known.rejected.len()), (9_990, 10));
+    take(&mut known, &mut actual, all(&many(10, 16_000), &own));
+    assert_eq!((known.desired.services().len(), known.rejected.len()), (15_990, 10));
     assert!(known.rejected[0].error.contains("no free service id"), "{}", known.rejected[0]);
     for _ in 0..2 {
         let freed = crate::reconcile::collect(&known.desired, &actual, |_| false);
         freed.steps.iter().for_each(|step| actual.apply(step));
     }
-    take(&mut known, &mut actual, all(&many(10, 10_000), &own));
-    assert_eq!((known.desired.services().len(), known.rejected.len()), (10_000, 0));
+    take(&mut known, &mut actual, all(&many(10, 16_000), &own));
+    assert_eq!((known.desired.services().len(), known.rejected.len()), (16_000, 0));
     let _ = Unplanned::new();
+}
+
+#[test]
+fn what_is_wrong_with_one_is_nobody_elses_business() {
+    let (mut actual, own) = (Actual::default(), OwnAddresses::new());
+    let wrong = |name: &str| Declared {
+        name: name.into(),
+        origin: Origin::File,
+        spec: Err("wrong".into()),
+        good: None,
+        aside: Vec::new(),
+    };
+    let a = |backends| declared(&service("a", "10.96.0.1", backends));
+    let mut known = Known::default();
+    take(&mut known, &mut actual, all(&[a(&["10.0.0.1:80"]), wrong("w")], &own));
+    let changed = [a(&["10.0.0.1:80", "10.0.0.2:80"]), wrong("x")];
+    take(&mut known, &mut actual, Input::Some { changed: &changed, removed: &[] });
+    assert_eq!(actual.service("a").unwrap().backends.len(), 2);
+    let rejected = |known: &Known| known.rejected.iter().map(|r| r.service.clone()).collect::<Vec<_>>();
+    assert_eq!(rejected(&known), ["w", "x"]);
+    take(&mut known, &mut actual, Input::Some { changed: &[], removed: &["w"] });
+    assert_eq!(rejected(&known), ["x"]);
+    // Who is where another is may come into force once that one goes.
+    let b = declared(&service("b", "10.96.0.1", &["10.0.0.3:80"]));
+    take(&mut known, &mut actual, all(&[a(&["10.0.0.1:80"]), b], &own));
+    assert_eq!(rejected(&known), ["b"]);
+    let gone = transition(&known, &actual, Input::Some { changed: &[], removed: &["a"] }, Instant::now());
+    assert_eq!(gone.err(), Some(Refused::NeedsAll));
 }
