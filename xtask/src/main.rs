@@ -100,8 +100,10 @@ fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // What Cargo says of this program to it. Some build scripts ask for the same of their own, and would be run again each time.
     let said = |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix));
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    names.filter(|name| said(name)).for_each(|name| drop(command.env_remove(name)));
+    for name in std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| said(name))
+    {
+        command.env_remove(name);
+    }
     command.env("CARGO_TARGET_DIR", root().join("target"));
     command
 }
