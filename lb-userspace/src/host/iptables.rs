@@ -2,23 +2,53 @@
 
 use super::rule::{Kind, Rule, reached, shown};
 
-/// A line `-A CHAIN ...`, in words.
-struct Line<'a> {
-    chain: &'a str,
-    text: &'a str,
-    words: Vec<&'a str>,
+/// A line `-A CHAIN ...`.
+pub(super) struct Line<'a> {
+    /// The chain.
+    pub chain: &'a str,
+    /// All after its name.
+    pub text: &'a str,
+    /// That in words, without what is between quotes: comments.
+    pub words: Vec<&'a str>,
+}
+
+impl<'a> Line<'a> {
+    /// `None`: it is another line.
+    pub fn of(line: &'a str) -> Option<Self> {
+        let (chain, text) = line.strip_prefix("-A ")?.split_once(' ')?;
+        Some(Self::with(chain, text))
+    }
+
+    /// From its parts.
+    pub fn with(chain: &'a str, text: &'a str) -> Self {
+        let words = text.split('"').step_by(2).flat_map(str::split_whitespace).collect();
+        Self { chain, text, words }
+    }
+
+    /// The word after one of these.
+    pub fn after(&self, options: &[&str]) -> Option<&'a str> {
+        let at = self.words.iter().position(|w| options.contains(w))?;
+        self.words.get(at + 1).copied()
+    }
+
+    /// The chain or the like where it leads.
+    pub fn target(&self) -> Option<&'a str> {
+        self.after(&["-j", "-g"])
+    }
+}
+
+/// Tables: their names, and their lines.
+pub(super) fn tables(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    // What comes before the first one is a comment.
+    let first = usize::from(!text.starts_with('*'));
+    let parts = text.split("\n*").skip(first).map(|part| part.trim_start_matches('*'));
+    parts.map(|part| part.split_once('\n').unwrap_or((part, ""))).map(|(name, body)| (name.trim(), body))
 }
 
 /// The rules of interest, in order.
 pub fn rules(text: &str, v6: bool) -> Vec<Rule> {
     let mut found = Vec::new();
-    // The part before the first table is a comment.
-    for table in text.split("\n*").map(|t| t.trim_start_matches('*')) {
-        let (name, body) = table.split_once('\n').unwrap_or((table, ""));
-        if !name.starts_with('#') {
-            of_table(name.trim(), body, v6, &mut found);
-        }
-    }
+    tables(text).for_each(|(name, body)| of_table(name, body, v6, &mut found));
     found
 }
 
@@ -26,10 +56,10 @@ fn of_table(table: &str, body: &str, v6: bool, found: &mut Vec<Rule>) {
     let tool = if v6 { "ip6tables" } else { "iptables" };
     let chains: Vec<(&str, &str)> =
         body.lines().filter_map(|l| l.strip_prefix(':')?.split_once(' ')).collect();
-    let lines: Vec<Line<'_>> = body.lines().filter_map(line).collect();
+    let lines: Vec<Line<'_>> = body.lines().filter_map(Line::of).collect();
     let jumps: Vec<(&str, &str)> = lines
         .iter()
-        .filter_map(|l| Some((l.chain, after(&l.words, &["-j", "-g"])?)))
+        .filter_map(|l| Some((l.chain, l.target()?)))
         .filter(|(_, to)| chains.iter().any(|(chain, _)| chain == to))
         .collect();
     let starts = match table {
@@ -41,7 +71,7 @@ fn of_table(table: &str, body: &str, v6: bool, found: &mut Vec<Rule>) {
     let mut marked: Vec<&str> = Vec::new();
     for line in lines.iter().filter(|l| on_path.contains(l.chain)) {
         // What follows is for packets with a mark only.
-        if line.words.contains(&"--mark") && after(&line.words, &["-j"]) == Some("RETURN") {
+        if line.words.contains(&"--mark") && line.after(&["-j"]) == Some("RETURN") {
             marked.push(line.chain);
         }
         let kind = kind(table, line)
@@ -60,7 +90,7 @@ fn of_table(table: &str, body: &str, v6: bool, found: &mut Vec<Rule>) {
 
 fn kind(table: &str, line: &Line<'_>) -> Option<Kind> {
     let words = &line.words;
-    match after(words, &["-j", "--jump"])? {
+    match line.after(&["-j", "--jump"])? {
         "DROP" | "REJECT" if drops_invalid(words) => Some(Kind::DropsInvalid),
         // Without any condition.
         "DROP" | "REJECT" if line.chain == "FORWARD" && words.first() == Some(&"-j") => Some(Kind::DropsRest),
@@ -84,23 +114,10 @@ fn drops_invalid(words: &[&str]) -> bool {
     invalid != negated
 }
 
-/// The word after one of these.
-fn after<'a>(words: &[&'a str], options: &[&str]) -> Option<&'a str> {
-    let at = words.iter().position(|w| options.contains(w))?;
-    words.get(at + 1).copied()
-}
-
-/// The same, unless it is negated.
+/// The word after one of these, unless it is negated.
 fn positive<'a>(words: &[&'a str], options: &[&str]) -> Option<&'a str> {
     let at = words.iter().position(|w| options.contains(w))?;
     words.get(at + 1).copied().filter(|_| at == 0 || words[at - 1] != "!")
-}
-
-fn line(line: &str) -> Option<Line<'_>> {
-    let (chain, text) = line.strip_prefix("-A ")?.split_once(' ')?;
-    // What is between quotes is a comment.
-    let words = text.split('"').step_by(2).flat_map(str::split_whitespace).collect();
-    Some(Line { chain, text, words })
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::names;
+use crate::host::iptables::{Line, tables as lines_of_tables};
 
 /// Comment of a rule that keeps NAT at work; see [`Table::holds`].
 const HOLDS: &str = "flowpin: NAT of connections that kube-proxy opened";
 
 /// What is done with a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Treatment {
     /// It goes.
     Removed,
     /// A rule of somebody else's, this one, jumps to it: it stays, and is empty.
@@ -24,7 +25,7 @@ pub struct Table {
     /// Its name.
     pub name: String,
     /// Its chains.
-    pub chains: BTreeMap<String, Fate>,
+    pub chains: BTreeMap<String, Treatment>,
     /// Rules that go from chains of the kernel's: chain, and the rest of the rule.
     pub jumps: Vec<(String, String)>,
     /// Once all that is removed nothing else asks for connection tracking, and the kernel would stop translating
@@ -32,47 +33,22 @@ pub struct Table {
     pub holds: bool,
 }
 
-/// A rule.
-struct Rule<'a> {
-    chain: &'a str,
-    /// All after the chain's name.
-    text: &'a str,
+fn comment<'a>(rule: &Line<'a>) -> Option<&'a str> {
+    rule.text.split_once("--comment \"")?.1.split_once('"').map(|(comment, _)| comment)
 }
 
-impl<'a> Rule<'a> {
-    fn of(line: &'a str) -> Option<Self> {
-        let (chain, text) = line.strip_prefix("-A ")?.split_once(' ')?;
-        Some(Self { chain, text })
-    }
-
-    /// Where it jumps to.
-    fn target(&self) -> Option<&'a str> {
-        // What is between quotes is a comment.
-        let mut words = self.text.split('"').step_by(2).flat_map(str::split_whitespace);
-        words.find(|w| matches!(*w, "-j" | "-g"))?;
-        words.next()
-    }
-
-    fn comment(&self) -> Option<&'a str> {
-        self.text.split_once("--comment \"")?.1.split_once('"').map(|(comment, _)| comment)
-    }
-
-    /// Does it make the kernel track connections?
-    fn tracks(&self) -> bool {
-        let mut words = self.text.split('"').step_by(2).flat_map(str::split_whitespace);
-        words.any(|w| {
-            matches!(w, "conntrack" | "state" | "MASQUERADE" | "SNAT" | "DNAT" | "REDIRECT" | "NETMAP" | "CT")
-        })
-    }
+/// Does a rule make the kernel track connections?
+fn makes_track(rule: &Line<'_>) -> bool {
+    rule.words.iter().any(|w| {
+        matches!(*w, "conntrack" | "state" | "MASQUERADE" | "SNAT" | "DNAT" | "REDIRECT" | "NETMAP" | "CT")
+    })
 }
 
 /// What kube-proxy has, by table. Tables in which it has nothing are left out.
 pub fn tables(text: &str) -> Vec<Table> {
     let (mut tables, mut tracks) = (Vec::new(), false);
-    // The part before the first table is a comment.
-    for part in format!("\n{text}").split("\n*").skip(1) {
-        let (name, body) = part.split_once('\n').unwrap_or((part, ""));
-        let (table, others) = table(name.trim(), body);
+    for (name, body) in lines_of_tables(text) {
+        let (table, others) = table(name, body);
         tracks |= others;
         if !table.chains.is_empty() || !table.jumps.is_empty() {
             tables.push(table);
@@ -88,52 +64,54 @@ pub fn tables(text: &str) -> Vec<Table> {
 fn table(name: &str, body: &str) -> (Table, bool) {
     let declared = body.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next());
     let own = declared.filter(|chain| names::is_chain(name, chain));
-    let mut chains: BTreeMap<String, Fate> = own.map(|chain| (chain.to_string(), Fate::Removed)).collect();
-    let rules: Vec<Rule<'_>> = body.lines().filter_map(Rule::of).collect();
-    let of_others = |rule: &&Rule<'_>| !names::is_chain(name, rule.chain);
+    let mut chains: BTreeMap<String, Treatment> =
+        own.map(|chain| (chain.to_string(), Treatment::Removed)).collect();
+    let rules: Vec<Line<'_>> = body.lines().filter_map(Line::of).collect();
+    let of_others = |rule: &&Line<'_>| !names::is_chain(name, rule.chain);
     let mut jumps = Vec::new();
     let mut tracks = false;
     for rule in rules.iter().filter(of_others) {
         let target = rule.target().filter(|target| names::is_chain(name, target));
         match target {
-            Some(_) if rule.comment().is_some_and(names::is_jump) => {
+            Some(_) if comment(rule).is_some_and(names::is_jump) => {
                 jumps.push((rule.chain.to_string(), rule.text.to_string()));
             }
             Some(target) => {
-                tracks |= rule.tracks();
+                tracks |= makes_track(rule);
                 let why = format!("-A {} {}", rule.chain, rule.text);
-                chains.insert(target.to_string(), Fate::Emptied(why));
+                chains.insert(target.to_string(), Treatment::Emptied(why));
             }
-            None => tracks |= rule.tracks(),
+            None => tracks |= makes_track(rule),
         }
     }
     keep_masquerade(&mut chains, &mut jumps, &mut tracks);
     // Nothing is left to be done with one that is empty already.
-    chains.retain(|chain, fate| {
-        !matches!(fate, Fate::Emptied(_)) || rules.iter().any(|rule| rule.chain == chain)
+    chains.retain(|chain, treatment| {
+        !matches!(treatment, Treatment::Emptied(_)) || rules.iter().any(|rule| rule.chain == chain)
     });
     (Table { name: name.into(), chains, jumps, holds: false }, tracks)
 }
 
 /// Somebody else has packets masqueraded by kube-proxy's chains: they go on as they are.
 fn keep_masquerade(
-    chains: &mut BTreeMap<String, Fate>,
+    chains: &mut BTreeMap<String, Treatment>,
     jumps: &mut Vec<(String, String)>,
     tracks: &mut bool,
 ) {
     let used = names::MASQUERADE.iter().find_map(|chain| match chains.get(*chain) {
-        Some(Fate::Emptied(why)) => Some(why.clone()),
+        Some(Treatment::Emptied(why)) => Some(why.clone()),
         _ => None,
     });
     let Some(why) = used else { return };
     for chain in names::MASQUERADE {
-        if let Some(fate) = chains.get_mut(chain) {
-            *fate = Fate::Kept(why.clone());
+        if let Some(treatment) = chains.get_mut(chain) {
+            *treatment = Treatment::Kept(why.clone());
         }
     }
-    let kept =
-        |text: &str| Rule { chain: "", text }.target().is_some_and(|to| names::MASQUERADE.contains(&to));
-    jumps.retain(|(_, text)| !kept(text));
+    let kept = |chain: &str, text: &str| {
+        Line::with(chain, text).target().is_some_and(|to| names::MASQUERADE.contains(&to))
+    };
+    jumps.retain(|(chain, text)| !kept(chain, text));
     *tracks = true;
 }
 
@@ -142,7 +120,7 @@ pub fn script(tables: &[Table]) -> String {
     let mut text = String::new();
     for table in tables {
         text.push_str(&format!("*{}\n", table.name));
-        let emptied = table.chains.iter().filter(|(_, fate)| !matches!(fate, Fate::Kept(_)));
+        let emptied = table.chains.iter().filter(|(_, treatment)| !matches!(treatment, Treatment::Kept(_)));
         // One that is declared is emptied.
         emptied.for_each(|(chain, _)| text.push_str(&format!(":{chain} - [0:0]\n")));
         if table.holds {
@@ -153,7 +131,7 @@ pub fn script(tables: &[Table]) -> String {
         for (chain, rule) in &table.jumps {
             text.push_str(&format!("-D {chain} {rule}\n"));
         }
-        let removed = table.chains.iter().filter(|(_, fate)| **fate == Fate::Removed);
+        let removed = table.chains.iter().filter(|(_, treatment)| **treatment == Treatment::Removed);
         removed.for_each(|(chain, _)| text.push_str(&format!("-X {chain}\n")));
         text.push_str("COMMIT\n");
     }

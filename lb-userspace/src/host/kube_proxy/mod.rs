@@ -14,7 +14,7 @@ mod names;
 mod nft;
 pub mod running;
 
-use self::{iptables::Fate, ipvs::Ipvs};
+use self::{iptables::Treatment, ipvs::Ipvs};
 use super::tool;
 
 /// Something that kube-proxy left.
@@ -138,11 +138,13 @@ impl Found {
                 for (chain, rule) in &table.jumps {
                     all.push(of(Kind::Jump, format!("{chain} {rule}"), None));
                 }
-                for (chain, fate) in &table.chains {
-                    let kept = match fate {
-                        Fate::Removed => None,
-                        Fate::Emptied(by) => Some(format!("emptied, since another's rule jumps to it: {by}")),
-                        Fate::Kept(by) => Some(format!("as it is, since another's rule needs it: {by}")),
+                for (chain, treatment) in &table.chains {
+                    let kept = match treatment {
+                        Treatment::Removed => None,
+                        Treatment::Emptied(by) => {
+                            Some(format!("emptied, since another's rule jumps to it: {by}"))
+                        }
+                        Treatment::Kept(by) => Some(format!("as it is, since another's rule needs it: {by}")),
                     };
                     all.push(of(Kind::Chain, chain.clone(), kept));
                 }

@@ -136,8 +136,8 @@ fn what_others_jump_to_stays_and_is_emptied() {
     ] {
         let found = tables(&with("nat", &["MINE"], &[rule]));
         let nat = of(&found, "nat");
-        assert_eq!(nat.chains["KUBE-SERVICES"], Fate::Emptied(rule.into()));
-        assert_eq!(nat.chains["KUBE-SVC-ERIFXISQEP7F7OF4"], Fate::Removed, "what it jumped to goes");
+        assert_eq!(nat.chains["KUBE-SERVICES"], Treatment::Emptied(rule.into()));
+        assert_eq!(nat.chains["KUBE-SVC-ERIFXISQEP7F7OF4"], Treatment::Removed, "what it jumped to goes");
         assert_eq!(nat.jumps.len(), 3, "its own jumps go");
         let script = script(&found);
         let nat = script.split("*nat").nth(1).unwrap();
@@ -155,7 +155,7 @@ fn masquerading_that_a_plugin_uses_goes_on() {
     let found = tables(&with("nat", &["CNI-HOSTPORT-SETMARK"], &[rule]));
     let nat = of(&found, "nat");
     for chain in names::MASQUERADE {
-        assert_eq!(nat.chains[chain], Fate::Kept(rule.into()), "{chain}");
+        assert_eq!(nat.chains[chain], Treatment::Kept(rule.into()), "{chain}");
     }
     assert!(!nat.holds, "MASQUERADE stays");
     let script = script(&found);
