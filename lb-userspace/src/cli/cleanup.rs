@@ -127,7 +127,7 @@ fn table(heading: &str, leftovers: &[Leftover]) -> Table {
             Kind::Set => "set",
         };
         let place = l.table.as_deref();
-        let mut name = l.name.clone();
+        let name = l.name.clone();
         if let (Kind::Chain, None, Some((prefix, hash))) = (l.kind, &l.kept, l.name.rsplit_once('-'))
             && hash.len() == 16
         {
@@ -137,7 +137,6 @@ fn table(heading: &str, leftovers: &[Leftover]) -> Table {
                 rows[*row][3] = format!("{prefix}-* ({})", count(*n));
                 continue;
             }
-            name.clone_from(&l.name);
         }
         let kept = l.kept.clone().unwrap_or_default();
         rows.push([l.tool.clone(), place.unwrap_or("-").into(), kind.into(), name, kept]);

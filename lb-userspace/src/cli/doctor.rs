@@ -55,9 +55,7 @@ impl Args {
             missing.join(", ")
         )))
     }
-}
 
-impl Args {
     /// Addresses of the API server, `host:port`.
     fn servers(&self) -> Result<Vec<String>, Failure> {
         let spec = match &self.config {
