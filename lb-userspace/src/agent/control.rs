@@ -6,7 +6,6 @@ use futures::stream::BoxStream;
 
 use super::{
     handle::{Handle, blocking},
-    owner::DETACHED,
     seen::Seen,
 };
 use crate::{
@@ -87,7 +86,7 @@ impl Control for Handle {
         Self::explain(self, query).await
     }
     async fn status(&self) -> Result<StatusView, ApiError> {
-        let leaves = self.shared.read().problems.contains_key(DETACHED);
+        let leaves = self.shared.read().is_leaving();
         let detached = if leaves { Some(self.owner().lock().await.detached()) } else { None };
         Ok(StatusView { detached, ..self.shared.status() })
     }

@@ -11,7 +11,7 @@ use rtnetlink::Handle as Netlink;
 use tokio::sync::{Mutex, mpsc};
 
 use super::{
-    owner::{DETACHED, Owner},
+    owner::Owner,
     scrape::Recent,
     seen::{Hops, Seen},
     shared::Shared,
@@ -221,7 +221,7 @@ impl Handle {
         let state = self.shared.read();
         state.generation > 0
             && !state.problems.contains_key("reconcile")
-            && !state.problems.contains_key(DETACHED)
+            && !state.is_leaving()
             && state.interfaces.iter().all(|i| i.error.is_none())
     }
 }

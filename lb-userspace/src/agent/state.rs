@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use super::owner::DETACHED;
 use crate::{
     api::types::{InterfaceView, WarningView},
     datapath::{
@@ -127,6 +128,11 @@ impl State {
 }
 
 impl State {
+    /// Has the agent been told to detach?
+    pub fn is_leaving(&self) -> bool {
+        self.problems.contains_key(DETACHED)
+    }
+
     /// Notes how the kernel took a table; other steps are none of its business. A new refusal is logged.
     pub fn note_table(&mut self, step: &Step, result: Result<(), DatapathError>) {
         let Step::Table { service, .. } = step else { return };

@@ -8,7 +8,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use super::{down, handle::Handle, notify, owner::DETACHED, trim};
+use super::{down, handle::Handle, notify, trim};
 use crate::datapath::repin::Repin;
 
 /// How often interfaces and pins are looked at without a word from netlink: nobody says when a program was taken off, when
@@ -66,7 +66,7 @@ pub async fn run(
                 handle.look().await;
             }
             _ = ramp.tick() => {
-                let leaves = handle.shared.read().problems.contains_key(DETACHED);
+                let leaves = handle.shared.read().is_leaving();
                 if leaves {
                     handle.owner().lock().await.leave();
                 }

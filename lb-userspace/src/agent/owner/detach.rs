@@ -4,7 +4,7 @@
 //! Without services a packet that opens a connection passes, and so does one of a connection that isn't known. The flow
 //! table is asked before services are: those that it has are translated as before.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use super::Owner;
 use crate::{
@@ -61,17 +61,7 @@ impl Owner {
         if deadline.is_some_and(|seconds| seconds > LONGEST) {
             return Err(ApiError::Invalid(format!("deadline_seconds is {LONGEST} (a year) at most")));
         }
-        let before = self.runtime.detached.replace(RuntimeDrain::begin(deadline));
-        let saved = self.runtime.save(&self.config.state_file).map_err(|e| ApiError::Failed(e.to_string()));
-        let entered = saved.and_then(|()| self.settle().map_err(ApiError::from));
-        if let Err(e) = entered {
-            self.runtime.detached = before;
-            // The disk may refuse once more: then the next agent is detached, and says so.
-            if let Err(e) = self.runtime.save(&self.config.state_file) {
-                tracing::error!("{e}");
-            }
-            return Err(e);
-        }
+        self.set_detached(Some(RuntimeDrain::begin(deadline)))?;
         tracing::info!(deadline, "handing over: new connections aren't balanced any more");
         self.begin_leaving();
         self.leave();
@@ -94,7 +84,7 @@ impl Owner {
             return self.note_detached();
         }
         let open = self.translated();
-        if let Err(e) = self.hooks.detach().and_then(|()| self.attachments.detach_all()) {
+        if let Err(e) = self.detach() {
             return tracing::error!("the programs can't be taken off, trying again: {e}");
         }
         self.shared.write().interfaces.clear();
@@ -106,20 +96,30 @@ impl Owner {
     /// Balances again.
     ///
     /// # Errors
-    /// Disk or kernel refuse.
+    /// Disk or kernel refuse; all is as it was.
     pub fn attach_again(&mut self, seen: &Seen) -> Result<(), ApiError> {
-        let Some(before) = self.runtime.detached.take() else { return Ok(()) };
-        let saved = self.runtime.save(&self.config.state_file).map_err(|e| ApiError::Failed(e.to_string()));
-        let entered = saved.and_then(|()| self.settle().map_err(ApiError::from));
-        if let Err(e) = entered {
-            self.runtime.detached = Some(before);
-            return Err(e);
+        if !self.is_leaving() {
+            return Ok(());
         }
+        self.set_detached(None)?;
         self.leaving = None;
         self.note_detached();
         tracing::info!("balancing again");
         self.look(seen);
         Ok(())
+    }
+
+    /// Saves that the agent is told to leave, or isn't any more, and brings into force what follows.
+    fn set_detached(&mut self, detached: Option<RuntimeDrain>) -> Result<(), ApiError> {
+        let before = mem::replace(&mut self.runtime.detached, detached);
+        let saved = self.runtime.save(&self.config.state_file).map_err(|e| ApiError::Failed(e.to_string()));
+        saved.and_then(|()| self.settle().map_err(ApiError::from)).inspect_err(|_| {
+            self.runtime.detached = before;
+            // The disk may refuse once more: then the next agent does what this one couldn't, and says so.
+            if let Err(e) = self.runtime.save(&self.config.state_file) {
+                tracing::error!("{e}");
+            }
+        })
     }
 
     /// How it goes.
