@@ -101,6 +101,8 @@ async fn follow(handle: &Handle, followed: Option<&KubernetesSpec>, ended: watch
         patience: Wanted::PATIENCE,
     };
     tracing::info!(node, server = %servers.current(), "following Kubernetes");
+    // Before anybody can know that there is a Node to tell of.
+    let told = shared.occurrences.subscribe();
     // What is known of the same node goes on until there is news.
     shared.cluster.send_modify(|cluster| match cluster {
         Some(cluster) if cluster.node == node => cluster.status = FeedStatus::default(),
@@ -108,7 +110,7 @@ async fn follow(handle: &Handle, followed: Option<&KubernetesSpec>, ended: watch
     });
     let mut writing = JoinSet::new();
     match servers.client() {
-        Ok(client) => drop(writing.spawn(events::run(client, node.clone(), shared.occurrences.subscribe()))),
+        Ok(client) => drop(writing.spawn(events::run(client, node.clone(), told))),
         Err(e) => tracing::error!("Events aren't written: {e}"),
     }
     let starts = Occurrence {
@@ -229,6 +231,7 @@ pub async fn listen(handle: Handle, stopped: watch::Receiver<bool>) {
                 own: shared.own.subscribe(),
                 metrics: shared.proxy_metrics.clone(),
                 occurrences: shared.occurrences.clone(),
+                deaf: shared.deaf.clone(),
             };
             let page = server::scraped(handle.clone());
             listen::run(known, spec.health_port, spec.metrics_port, page).await;

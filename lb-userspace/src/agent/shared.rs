@@ -63,6 +63,8 @@ pub struct Shared {
     pub cluster: watch::Sender<Option<ClusterState>>,
     /// What is counted of it.
     pub proxy_metrics: Arc<ProxyMetrics>,
+    /// Where load balancers, kubelets and scrapers can't be listened to, and why, by port.
+    pub deaf: watch::Sender<BTreeMap<u16, String>>,
     /// What happens in it, for Events.
     pub occurrences: broadcast::Sender<Occurrence>,
     /// The node's addresses.
@@ -113,6 +115,7 @@ impl Shared {
             kubernetes: watch::channel(None).0,
             cluster: watch::channel(None).0,
             proxy_metrics: Arc::default(),
+            deaf: watch::channel(BTreeMap::new()).0,
             occurrences: broadcast::channel(WAITING).0,
             own: watch::channel(OwnAddresses::new()).0,
             log: Log::default(),
@@ -290,7 +293,7 @@ impl Shared {
                 .chain(state.notes.iter().map(|text| note(text)))
                 .collect(),
             rejected: state.rejected.iter().map(views::rejected).collect(),
-            kubernetes: cluster.as_ref().map(ClusterState::view),
+            kubernetes: cluster.as_ref().map(|cluster| cluster.view(&self.deaf.borrow())),
             detached: None,
         }
     }

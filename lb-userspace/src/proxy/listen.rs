@@ -39,6 +39,8 @@ pub struct Known {
     pub metrics: Arc<ProxyMetrics>,
     /// What happens, for Events.
     pub occurrences: broadcast::Sender<Occurrence>,
+    /// Where it can't be listened, and why, by port.
+    pub deaf: watch::Sender<BTreeMap<u16, String>>,
 }
 
 /// A port, and who asks there.
@@ -56,6 +58,7 @@ enum Port {
 /// `page`: the latter's routes.
 pub async fn run(known: Known, node: Option<u16>, scraped: Option<u16>, page: Router) {
     let mut cluster = known.cluster.subscribe();
+    known.deaf.send_replace(BTreeMap::new());
     // A server ends when its sender goes.
     let mut serving: BTreeMap<u16, (Port, watch::Sender<()>)> = BTreeMap::new();
     let mut tasks = JoinSet::new();
@@ -89,7 +92,7 @@ async fn serve(known: Known, port: u16, what: Port, page: Router, kept: watch::R
         Port::Service(key) => of_service(&known, key.clone()),
         Port::Metrics => page,
     };
-    let mut told = false;
+    let (mut logged, mut told) = (false, false);
     let listener = loop {
         let bound = match what {
             Port::Metrics => TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await,
@@ -97,14 +100,20 @@ async fn serve(known: Known, port: u16, what: Port, page: Router, kept: watch::R
         };
         match bound {
             Ok(listener) => break listener,
-            Err(error) if !std::mem::replace(&mut told, true) => tell(&known, port, &what, &error),
-            Err(_) => {}
+            Err(error) => {
+                let text = sentence(port, &what, &error);
+                if !std::mem::replace(&mut logged, true) {
+                    tracing::warn!("{text}");
+                    known.deaf.send_modify(|deaf| drop(deaf.insert(port, text.clone())));
+                }
+                told = told || tell(&known, &what, text);
+            }
         }
         if timeout(AGAIN, unwanted(kept.clone())).await.is_ok() {
             return hear(&known, port);
         }
     };
-    if told {
+    if logged {
         tracing::info!(port, "listening now");
         hear(&known, port);
     }
@@ -128,31 +137,32 @@ async fn everywhere(port: u16) -> std::io::Result<TcpListener> {
     }
 }
 
-fn tell(known: &Known, port: u16, what: &Port, error: &std::io::Error) {
-    let (for_what, regarding, reason) = match what {
-        Port::Node => ("kubelets and load balancers", None, "FailedToListen"),
-        Port::Metrics => ("metrics", None, "FailedToListen"),
-        Port::Service(key) => (&**key, Some(key), "FailedToStartServiceHealthcheck"),
+/// What is wrong.
+fn sentence(port: u16, what: &Port, error: &std::io::Error) -> String {
+    let for_what: &str = match what {
+        Port::Node => "kubelets and load balancers",
+        Port::Metrics => "metrics",
+        Port::Service(key) => key,
     };
-    let text = format!("port {port} for {for_what}: {error}; trying again every {} s", AGAIN.as_secs());
-    tracing::warn!("{text}");
-    let regarding = match regarding {
-        Some(key) => Regarding { kind: "Service", key: key.to_string() },
-        None => {
-            let node = known.cluster.borrow().as_ref().map(|cluster| cluster.node.clone());
-            Regarding { kind: "Node", key: node.unwrap_or_default() }
+    format!("port {port} for {for_what}: {error}; trying again every {} s", AGAIN.as_secs())
+}
+
+/// Has an Event written. False: nobody knows yet which Node this is, or where Events go.
+fn tell(known: &Known, what: &Port, text: String) -> bool {
+    let Some(node) = known.cluster.borrow().as_ref().map(|cluster| cluster.node.clone()) else {
+        return false;
+    };
+    let (regarding, reason) = match what {
+        Port::Node | Port::Metrics => (Regarding { kind: "Node", key: node }, "FailedToListen"),
+        Port::Service(key) => {
+            (Regarding { kind: "Service", key: key.to_string() }, "FailedToStartServiceHealthcheck")
         }
     };
-    known.cluster.send_modify(|cluster| {
-        cluster.iter_mut().for_each(|cluster| drop(cluster.deaf.insert(port, text.clone())));
-    });
-    let _ = known.occurrences.send(Occurrence::warning(regarding, reason, "Listen", text));
+    known.occurrences.send(Occurrence::warning(regarding, reason, "Listen", text)).is_ok()
 }
 
 fn hear(known: &Known, port: u16) {
-    known.cluster.send_modify(|cluster| {
-        cluster.iter_mut().for_each(|cluster| drop(cluster.deaf.remove(&port)));
-    });
+    known.deaf.send_modify(|deaf| drop(deaf.remove(&port)));
 }
 
 fn of_node(known: &Known) -> Router {

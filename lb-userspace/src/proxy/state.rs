@@ -37,8 +37,6 @@ pub struct ClusterState {
     pub waits_since: Option<Instant>,
     /// When a change came into force last.
     pub updated: SystemTime,
-    /// Where it can't be listened, and why: by port.
-    pub deaf: BTreeMap<u16, String>,
 }
 
 impl ClusterState {
@@ -54,7 +52,6 @@ impl ClusterState {
             node_stays: None,
             waits_since: None,
             updated: SystemTime::now(),
-            deaf: BTreeMap::new(),
         }
     }
 
@@ -78,8 +75,8 @@ impl ClusterState {
         self.status.problem().or_else(|| (!self.status.synced).then(listed))
     }
 
-    /// For the API.
-    pub fn view(&self) -> KubernetesView {
+    /// For the API. `deaf`: where it can't be listened, and why, by port.
+    pub fn view(&self, deaf: &BTreeMap<u16, String>) -> KubernetesView {
         let text = |text: &str| text.to_string();
         let note = |note: &Note| NoteView {
             kind: note.kind.into(),
@@ -93,7 +90,7 @@ impl ClusterState {
             synced: self.status.synced,
             services: self.services as u64,
             unseen: self.status.unseen.iter().map(|(kind, why)| (text(kind), why.clone())).collect(),
-            not_listening: self.deaf.values().cloned().collect(),
+            not_listening: deaf.values().cloned().collect(),
             notes: self.notes.iter().map(note).collect(),
         }
     }
