@@ -56,11 +56,13 @@ declares is changed there: edit the file and send the agent SIGHUP.")]
         after_help = "\
 Examples:
   flowpin service list
+  flowpin service list -n kube-system
   flowpin service list -o json | jq -r '.[].name'
 
-IN USE counts the backends that may take new connections: active (not draining) and healthy."
+IN USE counts the backends that may take new connections: active (not draining) and healthy. \
+A Kubernetes Service is one service for each of its ports, named namespace/name:port."
     )]
-    List,
+    List(List),
     /// Show one service with its backends, and what of it is not in force
     #[command(after_help = "Example:\n  flowpin service show db")]
     Show(Named),
@@ -101,6 +103,31 @@ pub struct Set {
     change: Change,
 }
 
+#[derive(Debug, clap::Args)]
+pub struct List {
+    /// Only those of this namespace: named NAMESPACE/...
+    #[arg(short, long, value_name = "NAMESPACE", value_parser = namespace)]
+    namespace: Option<String>,
+    /// Of every namespace, and those of none (the default)
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    all_namespaces: bool,
+}
+
+impl List {
+    fn shows(&self, service: &ServiceView) -> bool {
+        let Some(namespace) = &self.namespace else { return true };
+        service.name.split_once('/').is_some_and(|(own, _)| own == namespace)
+    }
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    match text.split(['/', ':']).next() {
+        Some("") | None => Err("a namespace has a name".into()),
+        Some(name) if name != text => Err(format!("that is more than a namespace; write {name}")),
+        Some(name) => Ok(name.into()),
+    }
+}
+
 /// The answer to a removal.
 #[derive(Serialize)]
 struct Removed<'a> {
@@ -131,7 +158,16 @@ impl Command {
                     )
                 })?;
             }
-            Self::List => printer.print(client.services().await?.as_slice(), tables::services)?,
+            Self::List(list) => {
+                let mut services = client.services().await?;
+                services.retain(|service| list.shows(service));
+                printer.print(services.as_slice(), |services| match &list.namespace {
+                    Some(namespace) if services.is_empty() => {
+                        format!("no services in namespace \"{namespace}\"")
+                    }
+                    _ => tables::services(services),
+                })?;
+            }
             Self::Show(Named { name }) => printer.print(&client.service(&name).await?, tables::service)?,
             Self::Remove(Named { name }) => {
                 client.remove_service(&name).await?;

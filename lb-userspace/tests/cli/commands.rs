@@ -46,6 +46,36 @@ fn service_list_table_is_for_people() {
 }
 
 #[test]
+fn service_list_by_namespace() {
+    let agent = Agent::new();
+    let names = |args: &[&str]| -> Vec<String> {
+        let list = agent.run(&[&["service", "list", "-o", "json"], args].concat()).json();
+        list.as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap().to_string()).collect()
+    };
+    assert_eq!(names(&[]), ["app", "ns/six"]);
+    for all in ["-A", "--all-namespaces"] {
+        assert_eq!(names(&[all]), ["app", "ns/six"]);
+    }
+    for one in [&["-n", "ns"][..], &["--namespace", "ns"], &["--namespace=ns"], &["-nns"]] {
+        assert_eq!(names(one), ["ns/six"]);
+    }
+    // Neither by a part of a namespace's name, nor by a service's.
+    for none in ["n", "app", "six"] {
+        assert_eq!(names(&["-n", none]), Vec::<String>::new());
+        has(
+            &agent.run(&["service", "list", "-n", none]).ok(),
+            &[&format!("no services in namespace \"{none}\"")],
+        );
+    }
+    let table = agent.run(&["service", "list", "-n", "ns"]).ok();
+    has(&table, &["NAME", "ns/six", "fd00::10"]);
+    assert!(!table.contains("10.96.0.10"), "{table}");
+    has(&agent.run(&["service", "list", "-n", "ns/six"]).failed(2), &["'ns/six'", "write ns;"]);
+    has(&agent.run(&["service", "list", "-n", ""]).failed(2), &["a namespace has a name"]);
+    has(&agent.run(&["service", "list", "-A", "-n", "ns"]).failed(2), &["--namespace"]);
+}
+
+#[test]
 fn service_add_show_remove() {
     let agent = Agent::empty();
     let add = [
