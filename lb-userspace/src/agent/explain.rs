@@ -1,11 +1,16 @@
 //! Which backend a client is at, or would be given to, and why.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::PoisonError,
+    time::Duration,
+};
 
 use lb_common::{
     abi::{Algorithm, Backend, BackendId, FlowKey, List, PoolBlock, PortBe, Proto, Service},
     affinity, hash,
 };
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     handle::{Handle, blocking},
@@ -14,10 +19,14 @@ use super::{
 use crate::{
     api::{
         error::ApiError,
-        types::{Candidate, ConnectionFilter, ExplainQuery, ExplainView},
+        types::{Candidate, ConnectionFilter, EndpointsView, ExplainQuery, ExplainView},
     },
-    model::{AdminState, ServiceSpec},
+    model::{AdminState, Origin, ServiceSpec},
+    source::kubernetes::{explain::Question, record::Transport},
 };
+
+/// How long whoever follows the cluster may take to answer: as long as a large change takes to be in force.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Handle {
     /// Explains.
@@ -68,7 +77,44 @@ impl Handle {
                 format!("pinned there since {:.0} s: an open connection stays where it is", flow.age_seconds);
             view.backend = Some(flow.backend);
         }
+        self.cluster_says(&asked, &mut view).await;
         Ok(view)
+    }
+
+    /// Adds what of the cluster decides, if the service is the cluster's.
+    async fn cluster_says(&self, asked: &Asked, view: &mut ExplainView) {
+        let origin = self.shared.read().desired.services().get(&view.service).map(|spec| spec.origin);
+        if origin != Some(Origin::Kubernetes) {
+            return;
+        }
+        let question = Question {
+            service: view.service.clone(),
+            vip: asked.vip,
+            transport: if asked.proto == Proto::UDP { Transport::Udp } else { Transport::Tcp },
+            local: asked.list.is_local(),
+        };
+        let Some(endpoints) = self.endpoints(question).await else {
+            return view
+                .why
+                .push_str("; what of the cluster decides isn't known before the API server has told");
+        };
+        for candidate in view.candidates.iter_mut().filter(|candidate| !candidate.takes_new) {
+            let of = endpoints.endpoints.iter().find(|endpoint| endpoint.address == candidate.backend);
+            if let Some(endpoint) = of.filter(|endpoint| !endpoint.used) {
+                candidate.note.clone_from(&endpoint.why);
+            }
+        }
+        view.kubernetes = Some(endpoints);
+    }
+
+    async fn endpoints(&self, question: Question) -> Option<EndpointsView> {
+        let feed = self.shared.feed.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let (answer, answered) = oneshot::channel();
+        let asking = async {
+            feed.send((question, answer)).await.ok()?;
+            answered.await.ok().flatten()
+        };
+        timeout(PATIENCE, asking).await.ok().flatten()
     }
 }
 
@@ -136,6 +182,7 @@ impl Asked {
             backend,
             why,
             candidates: candidates.into_iter().map(|(_, c)| c).collect(),
+            kubernetes: None,
         }
     }
 
@@ -150,10 +197,10 @@ impl Asked {
     /// Why a backend is not on the list.
     fn unlisted(&self, backend: Option<&Backend>) -> &'static str {
         let v6 = backend.and_then(Backend::address).is_some_and(|address| address.is_ipv6());
-        if v6 == self.vip.is_ipv6() {
-            "not of this node, and the frontend's scope is local"
-        } else {
-            "of the other IP version"
+        match (v6 == self.vip.is_ipv6(), self.list.is_local()) {
+            (false, _) => "of the other IP version",
+            (true, true) => "not of this node, and the frontend's scope is local",
+            (true, false) => "only for clients that get backends of this node alone",
         }
     }
 

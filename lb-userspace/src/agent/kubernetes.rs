@@ -1,6 +1,10 @@
 //! Follows a cluster: what its API server tells goes to the owner, as long as the config file has it.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -122,6 +126,7 @@ async fn follow(handle: &Handle, followed: Option<&KubernetesSpec>, ended: watch
     };
     let _ = shared.occurrences.send(starts);
     let (feed, task) = feed::start(servers, wanted, shared.own.subscribe());
+    *shared.feed.lock().unwrap_or_else(PoisonError::into_inner) = Some(feed.asks.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(task);
     hear(handle, feed, &mut tasks, ended).await;

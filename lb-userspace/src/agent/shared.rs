@@ -16,7 +16,7 @@ use lb_common::{
     expiry::Timeout,
 };
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 pub use super::state::State;
 use super::tasks::TaskReport;
@@ -31,7 +31,7 @@ use crate::{
     model::OwnAddresses,
     observe::{Snapshot, metrics::Rows, views},
     proxy::{ClusterState, Occurrence, ProxyMetrics, events::WAITING},
-    source::KubernetesSpec,
+    source::{KubernetesSpec, kubernetes::feed::Asked},
 };
 
 /// Something that follows from the state, and of which revision it is.
@@ -61,6 +61,8 @@ pub struct Shared {
     pub kubernetes: watch::Sender<Option<Arc<KubernetesSpec>>>,
     /// What is known of it.
     pub cluster: watch::Sender<Option<ClusterState>>,
+    /// Who knows why its Services lead where they do.
+    pub feed: Mutex<Option<mpsc::Sender<Asked>>>,
     /// What is counted of it.
     pub proxy_metrics: Arc<ProxyMetrics>,
     /// Where load balancers, kubelets and scrapers can't be listened to, and why, by port.
@@ -114,6 +116,7 @@ impl Shared {
             saving: Mutex::default(),
             kubernetes: watch::channel(None).0,
             cluster: watch::channel(None).0,
+            feed: Mutex::default(),
             proxy_metrics: Arc::default(),
             deaf: watch::channel(BTreeMap::new()).0,
             occurrences: broadcast::channel(WAITING).0,

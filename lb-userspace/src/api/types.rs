@@ -17,7 +17,7 @@ pub use add::{
 };
 pub use detach::{Detach, DetachedView};
 pub use event::{EventQuery, EventView};
-pub use kubernetes::{KubernetesView, NoteView};
+pub use kubernetes::{EndpointView, EndpointsView, KubernetesView, NoteView};
 pub use rejected::RejectedView;
 
 /// A service with its backends and counters.
@@ -221,6 +221,9 @@ pub struct ExplainView {
     pub why: String,
     /// All backends.
     pub candidates: Vec<Candidate>,
+    /// Of a Kubernetes Service: what decides which endpoints are backends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<EndpointsView>,
 }
 
 /// A backend as a choice sees it.

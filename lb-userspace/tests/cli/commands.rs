@@ -373,6 +373,21 @@ fn explanations_name_the_backend_and_the_reason() {
     );
     let json = agent.run(&["explain", "[fd00::7]:40000", "[fd00::10]:80", "-o", "json"]).json();
     assert_eq!(json["client"], "[fd00::7]:40000");
+    assert!(!text.contains("Kubernetes") && json.get("kubernetes").is_none(), "it is no cluster's");
+    let cluster = ["explain", "192.0.2.7", "10.96.0.20:80"];
+    has(
+        &agent.run(&cluster).ok(),
+        &[
+            "Kubernetes:  Service shop/app, port \"http\", by its cluster IP\n",
+            "Policy:      internalTrafficPolicy is Cluster: endpoints of all nodes\n",
+            "Hints:       followed: endpoints that are for zone \"a\"\n\nENDPOINT",
+            "zone a, zone b, other nodes",
+            "ready, for this zone",
+        ],
+    );
+    let json = agent.run(&[&cluster[..], &["-o", "json"]].concat()).json();
+    let endpoint = &json["kubernetes"]["endpoints"][0];
+    assert_eq!((&endpoint["ready"], &endpoint["for_this_node"]), (&true.into(), &false.into()), "{json}");
     has(&agent.run(&["explain", "192.0.2.7"]).failed(2), &["VIP:PORT"]);
 }
 

@@ -11,9 +11,9 @@ use flowpin::{
         error::ApiError,
         types::{
             BackendDecl, BackendView, Candidate, Closed, ConnectionClose, ConnectionFilter, ConnectionQuery,
-            ConnectionView, Detach, DetachedView, Drain, EventQuery, EventView, ExplainQuery, ExplainView,
-            ForwardDecl, FrontendView, InterfaceView, Patch, ServiceDecl, ServiceView, StatsView, StatusView,
-            WarningView,
+            ConnectionView, Detach, DetachedView, Drain, EndpointView, EndpointsView, EventQuery, EventView,
+            ExplainQuery, ExplainView, ForwardDecl, FrontendView, InterfaceView, Patch, ServiceDecl,
+            ServiceView, StatsView, StatusView, WarningView,
         },
     },
     datapath::Clock,
@@ -308,7 +308,30 @@ impl Control for Fake {
         };
         let (client, vip) = (query.client, query.vip);
         let (backend, why) = (Some("10.0.0.1".into()), "it has the fewest connections for its weight".into());
-        Ok(ExplainView { service: "app".into(), client, vip, backend, why, candidates: vec![candidate] })
+        // A cluster address, where the other one isn't.
+        let kubernetes = (vip == "10.96.0.20:80").then(|| EndpointsView {
+            service: "shop/app".into(),
+            port: "http".into(),
+            frontend: "cluster IP".into(),
+            internal_traffic_policy: "Cluster".into(),
+            external_traffic_policy: "Local".into(),
+            zone: Some("a".into()),
+            policy: "internalTrafficPolicy is Cluster: endpoints of all nodes".into(),
+            hints: "followed: endpoints that are for zone \"a\"".into(),
+            endpoints: vec![EndpointView {
+                address: "10.0.0.1:80".into(),
+                ready: true,
+                serving: true,
+                terminating: false,
+                on_this_node: false,
+                zones: vec!["a".into(), "b".into()],
+                for_this_node: Some(false),
+                used: true,
+                why: "ready, for this zone".into(),
+            }],
+        });
+        let candidates = vec![candidate];
+        Ok(ExplainView { service: "app".into(), client, vip, backend, why, candidates, kubernetes })
     }
     async fn status(&self) -> Result<StatusView, ApiError> {
         let problems = self.world().problems.clone();

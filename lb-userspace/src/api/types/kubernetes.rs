@@ -36,3 +36,49 @@ pub struct NoteView {
     /// One sentence.
     pub text: String,
 }
+
+/// What of a Kubernetes Service decides where a client goes.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
+pub struct EndpointsView {
+    /// `namespace/name`.
+    pub service: String,
+    /// The port's name; empty: it has none.
+    pub port: String,
+    /// What the VIP is to it: `cluster IP`, `external IP`, `load balancer`, `node port`.
+    pub frontend: String,
+    /// `Cluster` or `Local`.
+    pub internal_traffic_policy: String,
+    /// `Cluster` or `Local`; the former also where the Service has none.
+    pub external_traffic_policy: String,
+    /// Of the own Node; `null`: it has none.
+    pub zone: Option<String>,
+    /// Which policy decided, and how: a sentence.
+    pub policy: String,
+    /// Whether hints of EndpointSlices decided, and how: a sentence.
+    pub hints: String,
+    /// All endpoints of the port and IP version, sorted.
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// An endpoint of a Kubernetes Service.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
+pub struct EndpointView {
+    /// Address and port.
+    pub address: String,
+    /// Its conditions, with what Kubernetes takes for those that aren't set.
+    pub ready: bool,
+    /// See `ready`.
+    pub serving: bool,
+    /// See `ready`.
+    pub terminating: bool,
+    /// Is it on the own Node?
+    pub on_this_node: bool,
+    /// Its hints: for clients of which zones; none: it has no such hint.
+    pub zones: Vec<String>,
+    /// Its hints: for clients of the own Node? `null`: it has no such hint.
+    pub for_this_node: Option<bool>,
+    /// May it take a new connection of this client?
+    pub used: bool,
+    /// Why, or why not.
+    pub why: String,
+}

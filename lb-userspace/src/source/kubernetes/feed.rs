@@ -3,18 +3,22 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 
 use super::{
     Delta, Options, State,
     client::Servers,
+    explain::Question,
     saved::{API, ApiServer, Saved},
     translate::HealthPort,
     watch::{self as watches, Selection, Told},
 };
-use crate::model::{OwnAddresses, uptime};
+use crate::{
+    api::types::EndpointsView,
+    model::{OwnAddresses, uptime},
+};
 
 /// How long what has become less waits: it may be on its way from one EndpointSlice to another.
 const LESS: Duration = Duration::from_millis(100);
@@ -91,12 +95,17 @@ impl FeedStatus {
     }
 }
 
+/// A question, and where the answer goes. `None`: nothing is known of the service.
+pub type Asked = (Question, oneshot::Sender<Option<EndpointsView>>);
+
 /// The other end of a feed.
 pub struct Feed {
     /// What comes out, in its order.
     pub changes: mpsc::Receiver<Change>,
     /// How it is going.
     pub status: watch::Receiver<FeedStatus>,
+    /// Who wants to know why.
+    pub asks: mpsc::Sender<Asked>,
 }
 
 /// Begins to follow. `own`: the node's addresses. The task ends when nobody listens any more.
@@ -107,13 +116,15 @@ pub fn start(
 ) -> (Feed, impl Future<Output = ()>) {
     let (out, changes) = mpsc::channel(1);
     let (tell, status) = watch::channel(FeedStatus::default());
-    (Feed { changes, status }, run(servers, wanted, own, out, tell))
+    let (asks, asked) = mpsc::channel(1);
+    (Feed { changes, status, asks }, run(servers, wanted, own, asked, out, tell))
 }
 
 async fn run(
     servers: Servers,
     wanted: Wanted,
     own: watch::Receiver<OwnAddresses>,
+    asked: mpsc::Receiver<Asked>,
     out: mpsc::Sender<Change>,
     tell: watch::Sender<FeedStatus>,
 ) {
@@ -130,6 +141,7 @@ async fn run(
         patience: wanted.patience,
         own,
         told,
+        asked,
         out,
         tell,
         synced: false,
@@ -149,6 +161,7 @@ struct Feeding {
     patience: Duration,
     own: watch::Receiver<OwnAddresses>,
     told: mpsc::Receiver<Told>,
+    asked: mpsc::Receiver<Asked>,
     out: mpsc::Sender<Change>,
     tell: watch::Sender<FeedStatus>,
     /// Has the server told of all there is?
@@ -181,6 +194,11 @@ impl Feeding {
                         break;
                     }
                     self.state.set_own(&self.own.borrow_and_update().clone());
+                }
+                Some((question, answer)) = self.asked.recv() => {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(self.state.explain(&question));
+                    continue;
                 }
                 () = self.out.closed() => break,
                 () = sleep_until(due.unwrap_or(never)) => {}

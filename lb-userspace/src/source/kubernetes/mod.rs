@@ -12,6 +12,7 @@ pub mod cache;
 pub mod categorize;
 pub mod claims;
 pub mod client;
+pub mod explain;
 pub mod feed;
 pub mod node;
 pub mod note;

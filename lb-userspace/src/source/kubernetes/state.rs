@@ -10,11 +10,15 @@ use std::{
 use super::{
     cache::Cache,
     claims::Claims,
+    explain::{self, Question},
     note::Note,
     record::Service,
     translate::{Around, HealthPort, Input, Options, Translated, spots, translate},
 };
-use crate::model::{OwnAddresses, ServiceSpec};
+use crate::{
+    api::types::EndpointsView,
+    model::{OwnAddresses, ServiceSpec},
+};
 
 /// What is kept of a Service's translation.
 #[derive(Debug, Default)]
@@ -114,6 +118,16 @@ impl State {
     /// How many ports drop clients for want of an endpoint on this node: those of the cluster, those from outside.
     pub fn without_local(&self) -> [usize; 2] {
         self.kept.values().fold([0, 0], |[a, b], kept| [a + kept.without_local[0], b + kept.without_local[1]])
+    }
+
+    /// Why a service of ours leads where it does. `None`: nothing is known of it.
+    pub fn explain(&self, question: &Question) -> Option<EndpointsView> {
+        let (key, _) = explain::parts(&question.service);
+        let service = self.cache.services.get(key)?;
+        let node = self.cache.node();
+        let (options, own, claims, zones) = (&self.options, &self.own, &self.claims, &self.cache.zones);
+        let around = Around { options, node: &node, own, zones, claims };
+        explain::explain(question, service, &self.cache.slices_of(key), around)
     }
 
     /// What follows from what has changed since the last time. `None`: not everything has been listed yet, and

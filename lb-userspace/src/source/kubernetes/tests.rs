@@ -1,5 +1,6 @@
 mod affinity;
 mod endpoints;
+mod explain;
 mod faults;
 mod machine;
 mod options;

@@ -6,6 +6,7 @@ mod frontends;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 pub use self::frontends::spots;
+pub(super) use self::frontends::{Way, way};
 use self::{backends::Pool, frontends::wanted};
 use super::{
     annotations::{AffinityScope, Knobs},
@@ -164,13 +165,13 @@ pub fn translate(input: Input<'_>, around: Around<'_>) -> Translated {
 }
 
 /// Endpoints of a port and family.
-struct Family {
-    candidates: Candidates,
-    categories: Categories,
+pub(super) struct Family {
+    pub candidates: Candidates,
+    pub categories: Categories,
 }
 
 impl Family {
-    fn new(service: &Service, port: &Port, slices: &[&Slice], v6: bool, around: Around<'_>) -> Self {
+    pub fn new(service: &Service, port: &Port, slices: &[&Slice], v6: bool, around: Around<'_>) -> Self {
         let index = usize::from(v6);
         let candidates = match service.cluster[index] {
             Some(_) => merge(slices.iter().copied(), port, v6),

@@ -38,9 +38,13 @@ impl Zones {
         Self { ids, lists }
     }
 
+    /// The list of this number.
+    pub fn list(&self, id: u32) -> &[Box<str>] {
+        id.checked_sub(1).and_then(|index| self.lists.get(index as usize)).map_or(&[], |list| list)
+    }
+
     /// Is a zone in a list?
     pub fn contains(&self, id: u32, zone: &str) -> bool {
-        let list = id.checked_sub(1).and_then(|index| self.lists.get(index as usize));
-        !zone.is_empty() && list.is_some_and(|list| list.iter().any(|name| **name == *zone))
+        !zone.is_empty() && self.list(id).iter().any(|name| **name == *zone)
     }
 }

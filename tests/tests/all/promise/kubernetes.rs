@@ -1,6 +1,8 @@
 //! Promise: a cluster's Services are balanced as its API server tells; without it all goes on, and nothing is taken away
 //! before it has told of all there is.
 
+mod explain;
+
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},

@@ -1,6 +1,10 @@
 //! Where a Service's port is reached, by whom, and how packets go.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
@@ -17,11 +21,23 @@ use crate::{
 
 /// What an address is to a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(in crate::source::kubernetes) enum Way {
     Cluster,
     External,
     Balancer,
     NodePort,
+}
+
+impl Way {
+    /// In the words of Kubernetes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster IP",
+            Self::External => "external IP",
+            Self::Balancer => "load balancer",
+            Self::NodePort => "node port",
+        }
+    }
 }
 
 struct Place {
@@ -62,6 +78,17 @@ fn places(service: &Service, port: &Port, around: Around<'_>) -> Vec<Place> {
         add(Way::NodePort, &mut addresses.into_iter(), node_port);
     }
     places
+}
+
+/// What an address and port are to a Service's port; `None`: not its own.
+pub(in crate::source::kubernetes) fn way(
+    service: &Service,
+    port: &Port,
+    at: SocketAddr,
+    around: Around<'_>,
+) -> Option<Way> {
+    let mut places = places(service, port, around).into_iter();
+    places.find(|place| (place.address, place.port) == (at.ip(), at.port())).map(|place| place.way)
 }
 
 /// Which addresses and ports a Service asks for, and whether they are its cluster addresses.
