@@ -10,7 +10,7 @@ use flowpin_tests::harness::{
     server::Server,
     topology::Family::V4,
 };
-use lb_common::abi::table::Chunk;
+use lb_common::abi::{limits::MAX_SERVICES, table::Chunk};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -120,10 +120,10 @@ fn bad_files_and_places() {
             s
         })
     };
-    assert_eq!(check(&services(10_000)).0, Some(0));
-    let (code, text) = check(&services(10_001));
+    assert_eq!(check(&services(MAX_SERVICES)).0, Some(0));
+    let (code, text) = check(&services(MAX_SERVICES + 1));
     assert_eq!(code, Some(1));
-    assert!(text.contains("10001 services are too many; the limit is 10000"), "{text}");
+    assert!(text.contains("16001 services are too many; the limit is 16000"), "{text}");
 
     let mut agent = Agent::prepare(&net.node, &interfaces(&[("nosuch0", "tc")]));
     agent.spawn(&[]);
