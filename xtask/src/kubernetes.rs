@@ -18,13 +18,17 @@ pub struct Options {
     /// Which way Flowpin is attached
     #[arg(long, value_parser = ["tc", "sockets", "xdp"], default_value = "tc")]
     mode: String,
-    /// kube-proxy instead of Flowpin, to tell what is the rig's fault
+    /// What Flowpin promises in a cluster, instead of upstream's tests: take-over, label, rolling update, kill, outage
+    #[arg(long, conflicts_with = "record")]
+    promises: bool,
+    /// kube-proxy instead of Flowpin, to tell what is the rig's fault; with --promises, the one that is there first
     #[arg(long, value_parser = ["iptables", "nftables"])]
     kube_proxy: Option<String>,
     /// Write the results into the table of docs/kubernetes.md
     #[arg(long)]
     record: bool,
-    /// What `cluster test` understands besides: --all, --cni bridge, --focus EXPRESSION, --procs N, --keep
+    /// What `cluster test` understands besides: --all, --cni bridge, --focus EXPRESSION, --procs N, --keep; with
+    /// --promises `cluster promises`: --outage 5m, names of promises
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     more: Vec<String>,
 }
@@ -37,17 +41,21 @@ pub fn test(options: &Options) -> anyhow::Result<()> {
     let cluster = cluster()?;
     chart(&cluster)?;
     let mut command = Command::new(&cluster);
-    command.arg("test").args(&options.more).current_dir(module());
-    command.arg("--out").arg(root().join("target/kubernetes"));
+    command.current_dir(module()).arg(if options.promises { "promises" } else { "test" });
+    if !options.promises {
+        command.arg("--out").arg(root().join("target/kubernetes"));
+    }
     if options.record {
         command.arg("--record").arg(root().join("docs/kubernetes.md"));
     }
     if let Some(mode) = &options.kube_proxy {
         command.args(["--kube-proxy", mode]);
-    } else {
+    }
+    if options.promises || options.kube_proxy.is_none() {
         build::all(true)?;
         command.args(["--mode", &options.mode]).arg("--image").arg(image()?);
     }
+    command.args(&options.more);
     // In the place of this process: whoever interrupts it interrupts the program that has a cluster to remove.
     Err(command.exec()).with_context(|| format!("{command:?}"))
 }

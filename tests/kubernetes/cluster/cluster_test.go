@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 	corev1 "k8s.io/api/core/v1"
@@ -238,5 +239,38 @@ func TestNames(t *testing.T) {
 	}
 	if server.answer([]byte("no question")) != nil {
 		t.Error("what isn't a question has no answer")
+	}
+}
+
+func TestWhatAHolderSawIsJudged(t *testing.T) {
+	at := func(seconds float64) time.Time {
+		return time.Unix(1000, 0).Add(time.Duration(seconds * float64(time.Second)))
+	}
+	pod := func(name string) *corev1.Pod { return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}} }
+	lives := &lifetimes{told: map[string]time.Time{}, ended: map[string]time.Time{}}
+	old := pod("old")
+	lives.see(old, at(0))
+	old.DeletionTimestamp = ptr.To(metav1.NewTime(at(30)))
+	lives.see(old, at(10))
+	lives.see(old, at(11))
+	old.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{FinishedAt: metav1.NewTime(at(15))}}}}
+	lives.see(old, at(16))
+	lives.see(pod("new"), at(9))
+	late, cut := lives.judge(account{
+		Opened: []event{{Pod: "old", At: at(5)}, {Pod: "old", At: at(10.4)}, {Pod: "old", At: at(12)}, {Pod: "new", At: at(20)}},
+		Ended:  []event{{Pod: "old", At: at(15.2)}, {Pod: "old", At: at(14.9)}, {Pod: "new", At: at(20)}},
+	})
+	if len(late) != 1 || !late[0].At.Equal(at(12)) {
+		t.Errorf("late: %v", late)
+	}
+	if len(cut) != 2 || cut[0].Pod != "old" || cut[1].Pod != "new" {
+		t.Errorf("cut: %v", cut)
+	}
+	told := account{Open: map[string]int{"a": 4, "b": 2}}
+	if most, fewest := told.spread(3); most != 4 || fewest != 0 {
+		t.Errorf("spread: %d to %d", fewest, most)
+	}
+	if told.whole(6) != nil || told.whole(7) == nil {
+		t.Error("six are open, of six or of seven")
 	}
 }

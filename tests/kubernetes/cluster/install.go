@@ -24,8 +24,8 @@ const (
 	repository = "localhost/flowpin"
 )
 
-// install gives the nodes Flowpin's image and installs the chart, both as they are shipped.
-func (c *Cluster) install(chart, image, mode string) error {
+// install gives the nodes Flowpin's image and installs the chart, both as they are shipped, with further values of the chart.
+func (c *Cluster) install(chart, image, mode string, more ...string) error {
 	values, ok := modes[mode]
 	if !ok {
 		return fmt.Errorf("no mode %q; tc, sockets or xdp", mode)
@@ -51,6 +51,7 @@ func (c *Cluster) install(chart, image, mode string) error {
 	}
 	// The three nodes share a kernel: what is attached to cgroups goes to the node's part of them.
 	values = append([]string{"image.repository=" + repository, "image.pullPolicy=Never", "apiServers={" + c.server() + "}", "hostPaths.cgroup2=" + nodeCgroup, "logLevel=info"}, values...)
+	values = append(values, more...)
 	args := []string{"upgrade", "--install", flowpin, chart, "--namespace", "kube-system", "--kubeconfig", c.kubeconfig()}
 	for _, value := range values {
 		args = append(args, "--set", value)

@@ -25,7 +25,7 @@ func main() {
 	root := &cobra.Command{Use: "cluster", Short: "A Kubernetes of network namespaces, for judging a service proxy", SilenceUsage: true, SilenceErrors: true}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(where.buildCommand(), where.upCommand(), where.downCommand(), where.onCommand(), where.outsideCommand(), where.kubectlCommand(),
-		where.installCommand(), where.kubeProxyCommand(), where.loadCommand(), where.measureCommand(), where.testCommand(), where.insideCommand())
+		where.installCommand(), where.kubeProxyCommand(), where.loadCommand(), where.measureCommand(), where.churnCommand(), where.testCommand(), where.promisesCommand(), where.insideCommand())
 	if err := root.Execute(); err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) && exit.ExitCode() > 0 && err == error(exit) {
@@ -197,27 +197,48 @@ func (p paths) measureCommand() *cobra.Command {
 	m := measurement{}
 	cmd := &cobra.Command{Use: "measure", Short: "From a write to the API to the first connection served, seen from node 1", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			c, err := p.load()
-			if err != nil {
-				return err
-			}
-			self, err := os.Executable()
-			if err != nil {
-				return err
-			}
-			cmd, err := c.on(nodeName(1), self, "inside", "measure", fmt.Sprint(m.rounds), m.pause.String(), m.process, m.idle.String())
-			if err != nil {
-				return err
-			}
-			cmd.Env = append(cmd.Env, "FLOWPIN_KUBERNETES_CACHE="+p.cache)
-			cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-			return cmd.Run()
+			return p.onFirst("measure", fmt.Sprint(m.rounds), m.pause.String(), m.process, m.idle.String())
 		}}
 	cmd.Flags().IntVar(&m.rounds, "rounds", 100, "endpoints that come and go")
 	cmd.Flags().DurationVar(&m.pause, "pause", 1200*time.Millisecond, "between changes: kube-proxy puts together what comes within a second")
 	cmd.Flags().StringVar(&m.process, "process", flowpin, "whose CPU and memory are told")
 	cmd.Flags().DurationVar(&m.idle, "idle", 10*time.Second, "how long to look at an idle proxy first")
 	return cmd
+}
+
+func (p paths) churnCommand() *cobra.Command {
+	m := churning{}
+	cmd := &cobra.Command{Use: "churn", Short: "What a proxy takes while endpoints of loaded Services change", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if m.rate < 1 || m.services < 1 {
+				return errors.New("--rate and --services are at least 1")
+			}
+			return p.onFirst("churn", fmt.Sprint(m.rate), fmt.Sprint(m.services), m.length.String(), m.process)
+		}}
+	cmd.Flags().IntVar(&m.rate, "rate", 100, "endpoints that change in a second")
+	cmd.Flags().IntVar(&m.services, "services", 1000, "how many were loaded")
+	cmd.Flags().DurationVar(&m.length, "for", 30*time.Second, "how long")
+	cmd.Flags().StringVar(&m.process, "process", flowpin, "whose CPU and memory are told")
+	return cmd
+}
+
+// onFirst runs this program on node 1, where the proxy's process is seen.
+func (p paths) onFirst(args ...string) error {
+	c, err := p.load()
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd, err := c.on(nodeName(1), append([]string{self, "inside"}, args...)...)
+	if err != nil {
+		return err
+	}
+	cmd.Env = append(cmd.Env, "FLOWPIN_KUBERNETES_CACHE="+p.cache)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
 }
 
 func (p paths) testCommand() *cobra.Command {
@@ -274,6 +295,22 @@ func (p paths) insideCommand() *cobra.Command {
 				return err
 			}
 			return c.measure(measurement{rounds, pause, args[3], idle})
+		case "churn":
+			rate, err := strconv.Atoi(args[1])
+			services, err2 := strconv.Atoi(args[2])
+			length, err3 := time.ParseDuration(args[3])
+			if err := errors.Join(err, err2, err3); err != nil {
+				return err
+			}
+			return c.churn(churning{rate, services, length, args[4]})
+		case "hold":
+			return serveHolder(args[1])
+		case "relay":
+			return c.serveRelay()
+		case "compact":
+			return compact()
+		case "promise":
+			return c.insidePromise(args[1:])
 		case "furnish":
 			log.SetOutput(io.Discard)
 			return c.furnish()
