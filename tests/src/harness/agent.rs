@@ -3,6 +3,7 @@
 use std::{
     fs::DirEntry,
     mem::ManuallyDrop,
+    net::SocketAddr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -287,11 +288,23 @@ impl Agent {
             .unwrap_or_else(|_| panic!("{args:?}: {}\n{}", String::from_utf8_lossy(&out.stderr), self.log()))
     }
 
-    /// Active connections of a service's backends, by name of the backend.
+    /// Active connections of a service's backends, in the order of their addresses as numbers: that of the topology's
+    /// machines. The command lists them by text, and so fd02:1::2 before fd02::2.
     pub fn active(&self, service: &str) -> Vec<u64> {
         let view = self.json(&["service", "show", service]);
-        let backends = view["backends"].as_array().expect("backends");
-        backends.iter().map(|b| b["active_connections"].as_u64().expect("a count")).collect()
+        let mut counts: Vec<(SocketAddr, u64)> = view["backends"]
+            .as_array()
+            .expect("backends")
+            .iter()
+            .map(|b| {
+                let text = b["address"].as_str().expect("an address");
+                let alone = || Some(SocketAddr::new(text.parse().ok()?, 0));
+                let address = text.parse().ok().or_else(alone).expect("an address, perhaps with a port");
+                (address, b["active_connections"].as_u64().expect("a count"))
+            })
+            .collect();
+        counts.sort_unstable();
+        counts.into_iter().map(|(_, count)| count).collect()
     }
 
     /// Waits for so many further walks over the flow tables.
