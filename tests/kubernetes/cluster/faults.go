@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -171,12 +173,21 @@ func outage(c *Cluster, t trial) error {
 
 // agrees waits until one address is served on node 1 and another isn't; without a limit it looks once.
 func (b *bench) agrees(served, refused string, limit time.Duration) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
 	dial := func(target string) error {
-		cmd, err := b.on(nodeName(1), "nc", "-z", "-w", "2", hostOf(target), "80")
+		cmd, err := b.on(nodeName(1), self, "inside", "dial", target)
 		if err != nil {
 			return err
 		}
-		return cmd.Run()
+		cmd.Env = append(cmd.Env, "FLOWPIN_KUBERNETES_CACHE="+b.cache)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
+		}
+		return err
 	}
 	return eventually(b.ctx, limit, func() error {
 		if err := dial(served); err != nil {
@@ -189,9 +200,13 @@ func (b *bench) agrees(served, refused string, limit time.Duration) error {
 	})
 }
 
-func hostOf(target string) string {
-	host, _, _ := net.SplitHostPort(target)
-	return host
+// dial says whether somebody accepts connections.
+func dial(target string) error {
+	connection, err := net.DialTimeout("tcp", target, 500*time.Millisecond)
+	if err == nil {
+		connection.Close()
+	}
+	return err
 }
 
 // forget makes the API server start anew, with a history that has nothing of before in it.

@@ -307,6 +307,8 @@ func (p paths) insideCommand() *cobra.Command {
 			return serveHolder(args[1])
 		case "relay":
 			return c.serveRelay()
+		case "dial":
+			return dial(args[1])
 		case "compact":
 			return compact()
 		case "promise":

@@ -21,6 +21,9 @@ func takeOver(c *Cluster, t trial) error {
 	if err != nil {
 		return err
 	}
+	if err := b.until("kube-proxy serves it", b.answers); err != nil {
+		return err
+	}
 	before, _, err := b.cohort("by kube-proxy", many)
 	if err != nil {
 		return err
@@ -79,6 +82,9 @@ func byLabel(c *Cluster, t trial) error {
 	if err != nil {
 		return err
 	}
+	if err := b.until("kube-proxy serves it", b.answers); err != nil {
+		return err
+	}
 	before, _, err := b.cohort("by kube-proxy", many)
 	if err != nil {
 		return err
@@ -106,16 +112,11 @@ func byLabel(c *Cluster, t trial) error {
 		return err
 	}
 	err = b.until("kube-proxy serves it", func() (bool, error) {
-		// Whoever has it: what is asked for is that it isn't Flowpin any more, and that somebody answers.
 		served, err := b.serves(workload)
 		if err != nil || served {
 			return false, err
 		}
-		connection, _, _, err := dialAndAsk(b.nodePort)
-		if err == nil {
-			connection.Close()
-		}
-		return err == nil, nil
+		return b.answers()
 	})
 	if err != nil {
 		return err
@@ -132,6 +133,15 @@ func (b *bench) label(value string) error {
 	patch := fmt.Appendf(nil, `{"metadata":{"labels":{"service.kubernetes.io/service-proxy-name":%s}}}`, value)
 	_, err := b.api.CoreV1().Services(workspace).Patch(b.ctx, workload, types.MergePatchType, patch, metav1.PatchOptions{})
 	return err
+}
+
+// answers says whether somebody serves the workload's Service at node 1.
+func (b *bench) answers() (bool, error) {
+	connection, _, _, err := dialAndAsk(b.nodePort)
+	if err == nil {
+		connection.Close()
+	}
+	return err == nil, nil
 }
 
 // until waits for something to become true.

@@ -199,6 +199,8 @@ fn after(error: &watcher::Error) -> After {
 async fn follow<T: Object>(client: Client, config: Config, told: mpsc::Sender<Told>) {
     let mut pause = PAUSES[0];
     let mut unseen = false;
+    // Was the error before this one of the same kind, that a list is needed?
+    let mut again = false;
     while !told.is_closed() {
         let mut events = std::pin::pin!(watcher(Api::<Watched<T>>::all(client.clone()), config.clone()));
         while let Some(event) = events.next().await {
@@ -207,7 +209,7 @@ async fn follow<T: Object>(client: Client, config: Config, told: mpsc::Sender<To
                     let event = read(event);
                     // The beginning of a list is no answer yet.
                     if !matches!(event, Event::Init) {
-                        pause = PAUSES[0];
+                        (pause, again) = (PAUSES[0], false);
                         if std::mem::take(&mut unseen)
                             && told.send(Told::Seen { kind: T::KIND }).await.is_err()
                         {
@@ -227,6 +229,12 @@ async fn follow<T: Object>(client: Client, config: Config, told: mpsc::Sender<To
             if told.send(Told::Unseen { kind: T::KIND, optional, error: whole(&error) }).await.is_err() {
                 return;
             }
+            // A server that has forgotten answers: it is asked for a list soon, however long it was away before.
+            let forgotten = matches!(after, After::List);
+            if forgotten && !again {
+                pause = PAUSES[0];
+            }
+            again = forgotten;
             match after {
                 After::Refused if T::OPTIONAL => tokio::time::sleep(REFUSED).await,
                 After::Wait(asked) => tokio::time::sleep(asked).await,
