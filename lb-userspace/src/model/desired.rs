@@ -1,7 +1,7 @@
 //! The whole desired state. What it refuses is in [`ModelError`].
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     net::IpAddr,
     sync::Arc,
 };
@@ -9,13 +9,21 @@ use std::{
 use ipnet::IpNet;
 use lb_common::abi::{BLOCK_SLOTS, limits};
 
+pub use services::Services;
+
 use super::{AffinitySpec, ModelError, OwnAddresses, PortRange, Protocol, ServiceSpec};
 
 /// All services by name. Built by [`Desired::new`] and [`Admission`] only, so that whoever holds one holds a valid one.
-/// Services are shared: a copy of the whole costs little.
+/// A copy of the whole costs little, and a change of one service's backends doesn't look at the others.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Desired {
-    services: BTreeMap<String, Arc<ServiceSpec>>,
+    services: Services,
+    /// How many services name an address in their frontends.
+    named: Arc<HashMap<IpAddr, u32>>,
+    /// Blocks that the backends of all need at least.
+    blocks: usize,
+    /// Services that are at all of the node's addresses.
+    anywhere: usize,
 }
 
 impl Desired {
@@ -42,16 +50,46 @@ impl Desired {
         own: &OwnAddresses,
     ) -> Result<(), ModelError> {
         let Some(service) = service else {
-            self.services.remove(name);
+            self.take(name);
             return Ok(());
         };
         service.validate()?;
-        // What is looked for is what others have; most changes are of backends and weights, and need the first half only.
-        let same_place = self.services.get(name).is_some_and(|before| before.frontends == service.frontends);
+        // Most changes are of backends and weights: then nobody else is concerned but whose VIP a backend's address is.
+        let before = self.services.get(name);
+        let same_place = before.is_some_and(|before| before.frontends == service.frontends);
+        if !same_place || self.names_a_backend(before, &service) {
+            self.check_beside(&service, same_place)?;
+        }
+        service.check_backends_beside(&service)?;
+        let mut totals = Totals::default();
+        if same_place && before.is_some_and(|before| before.affinity == service.affinity) {
+            totals.blocks = self.blocks - before.map_or(0, |before| blocks(before));
+            totals.check_blocks(&service)?;
+        } else {
+            self.services
+                .values()
+                .filter(|other| other.name != name)
+                .for_each(|other| totals.add(other, own));
+            totals.check(&service, own)?;
+        }
+        self.put(service);
+        Ok(())
+    }
+
+    /// Does a service other than `before`, which is the same one as it was, name the address of a backend?
+    fn names_a_backend(&self, before: Option<&Arc<ServiceSpec>>, service: &ServiceSpec) -> bool {
+        service.backends.values().any(|backend| {
+            let itself = before.is_some_and(|before| before.named().any(|vip| vip == backend.address));
+            self.named.get(&backend.address).is_some_and(|count| *count > u32::from(itself))
+        })
+    }
+
+    /// Does it go with the others? `same_place`: its frontends are in force already.
+    fn check_beside(&self, service: &ServiceSpec, same_place: bool) -> Result<(), ModelError> {
         let backends: HashSet<IpAddr> = service.backends.values().map(|b| b.address).collect();
         let claims = if same_place { Vec::new() } else { service.claims() };
         let vips: HashSet<IpAddr> = claims.iter().map(|(vip, _)| *vip).collect();
-        for other in self.services.values().filter(|o| o.name != name) {
+        for other in self.services.values().filter(|o| o.name != service.name) {
             if other.named().any(|vip| backends.contains(&vip)) {
                 service.check_backends_beside(other)?;
             }
@@ -61,31 +99,64 @@ impl Desired {
             if other.frontends.iter().flat_map(|f| &f.addresses).any(|vip| vips.contains(vip)) {
                 for (vip, a) in other.claims() {
                     if let Some((_, b)) = claims.iter().find(|(own, b)| *own == vip && a.overlaps(*b)) {
-                        return Err(overlap(other, &service, vip, [a, *b]));
+                        return Err(overlap(other, service, vip, [a, *b]));
                     }
                 }
             }
             if other.backends.values().any(|b| vips.contains(&b.address)) {
-                other.check_backends_beside(&service)?;
+                other.check_backends_beside(service)?;
             }
         }
-        service.check_backends_beside(&service)?;
-        let mut totals = Totals::default();
-        let others = || self.services.values().filter(|other| other.name != name);
-        if same_place && self.services.get(name).is_some_and(|before| before.affinity == service.affinity) {
-            totals.blocks = others().map(|other| blocks(other)).sum();
-            totals.check_blocks(&service)?;
-        } else {
-            others().for_each(|other| totals.add(other, own));
-            totals.check(&service, own)?;
-        }
-        self.services.insert(name.into(), service);
         Ok(())
     }
 
+    /// Enters a service, in the place of what it was.
+    fn put(&mut self, service: Arc<ServiceSpec>) {
+        self.blocks += blocks(&service);
+        self.anywhere += usize::from(service.is_anywhere());
+        let before = self.services.insert(service.clone());
+        if before.as_ref().is_none_or(|before| before.frontends != service.frontends) {
+            let named = Arc::make_mut(&mut self.named);
+            distinct(&service).into_iter().for_each(|vip| *named.entry(vip).or_default() += 1);
+        }
+        if let Some(before) = before {
+            self.leave(&before, before.frontends != service.frontends);
+        }
+    }
+
+    /// Removes the service of a name, if there is one.
+    fn take(&mut self, name: &str) {
+        if let Some(before) = self.services.remove(name) {
+            self.leave(&before, true);
+        }
+    }
+
+    /// Forgets what was noted of a service. `places`: also its addresses.
+    fn leave(&mut self, before: &ServiceSpec, places: bool) {
+        self.blocks -= blocks(before);
+        self.anywhere -= usize::from(before.is_anywhere());
+        if !places {
+            return;
+        }
+        let named = Arc::make_mut(&mut self.named);
+        for vip in distinct(before) {
+            if let Entry::Occupied(mut count) = named.entry(vip) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
+    }
+
     /// All services.
-    pub fn services(&self) -> &BTreeMap<String, Arc<ServiceSpec>> {
+    pub const fn services(&self) -> &Services {
         &self.services
+    }
+
+    /// Is one of them at all of the node's addresses?
+    pub const fn is_anywhere(&self) -> bool {
+        self.anywhere > 0
     }
 }
 
@@ -156,7 +227,7 @@ impl<'a> Admission<'a> {
         }
         note(&mut self.vips, named, service);
         note(&mut self.backends, addresses, service);
-        self.desired.services.insert(service.name.clone(), service.clone());
+        self.desired.put(service.clone());
         Ok(())
     }
 
@@ -184,6 +255,11 @@ fn note(
             there.push(service.clone());
         }
     }
+}
+
+/// The addresses that a service names, each once.
+fn distinct(service: &ServiceSpec) -> BTreeSet<IpAddr> {
+    service.named().collect()
 }
 
 /// Blocks that the backends of a service need at least.
@@ -286,5 +362,6 @@ fn prefixes(service: &ServiceSpec, v6: bool) -> usize {
     sets.into_iter().flatten().filter(|prefix| matches!(prefix, IpNet::V6(_)) == v6).count()
 }
 
+mod services;
 #[cfg(test)]
 mod tests;

@@ -29,7 +29,7 @@ use lb_common::abi::{Backend, BackendId, BlockId, PoolBlock, ServiceId, limits};
 
 use self::pool::{Member, Share, chain};
 use super::{Actual, ActualService, Plan, Step};
-use crate::model::{Desired, Frontend, HealthStates, OwnAddresses, ServiceSpec, SnatSpec};
+use crate::model::{Desired, Frontend, HealthStates, OwnAddresses, SnatSpec};
 
 /// What may have changed.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ pub struct Goal<'a> {
 pub fn plan(goal: Goal<'_>, actual: &Actual, scope: Scope<'_>) -> Result<Plan, Vec<Exhausted>> {
     let Goal { desired, health, own, sources, now } = goal;
     let services = || desired.services().values().map(Arc::as_ref);
-    let anywhere = services().any(ServiceSpec::is_anywhere);
+    let anywhere = desired.is_anywhere();
     let mut planner = Planner {
         desired,
         actual,

@@ -181,8 +181,8 @@ fn everything(old: &Known, next: Known, actual: &Actual, all: &[Declared], now: 
         if old.desired.services().is_empty() {
             health_state::adopt(health, &desired, actual);
         }
-        for (name, new) in desired.services() {
-            let before = old.desired.services().get(name);
+        for new in desired.services().values() {
+            let before = old.desired.services().get(&new.name);
             if !before.is_some_and(|before| Arc::ptr_eq(before, new)) {
                 health_state::change(health, before.map(Arc::as_ref), new, now);
             }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::model::{
     ForwardKind, Forwarding, Frontend, Origin,
@@ -246,4 +248,45 @@ fn where_backends_are_checked() {
     spec.frontends.extend(six.frontends);
     let ports: Vec<_> = spec.backends.values().map(|b| spec.check_port(b)).collect();
     assert_eq!(ports, [Some(8080), Some(9), Some(81)]);
+}
+
+/// One of a few services at one of a few places, some of which are taken or a backend's.
+fn any() -> impl Strategy<Value = ServiceSpec> {
+    let ports = prop::sample::select(vec!["80/tcp", "81/tcp", "80-82/tcp", "80/udp"]);
+    let backends = prop::collection::btree_set(0..8_u8, 0..4);
+    (0..5_u8, 0..4_u8, ports, backends).prop_map(|(name, vip, port, backends)| {
+        // 0 is all of the node's addresses; those of backends begin with a VIP's.
+        let vip = if vip == 0 { "0.0.0.0".into() } else { format!("10.96.0.{vip}") };
+        let backends: Vec<String> = backends.iter().map(|n| format!("10.96.0.{}", n + 3)).collect();
+        let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
+        service(&format!("s{name}"), &vip, &[port], &backends)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    /// One after the other comes to what all at once come to, with all that is noted of them.
+    #[test]
+    fn changes_are_judged_as_the_whole(changes in prop::collection::vec((any(), prop::bool::weighted(0.8)), 1..40)) {
+        let own = OwnAddresses::new();
+        let mut desired = Desired::default();
+        for (spec, add) in changes {
+            let name = spec.name.clone();
+            let mut all: Vec<ServiceSpec> =
+                desired.services().values().filter(|s| s.name != name).map(|s| (**s).clone()).collect();
+            all.extend(add.then(|| spec.clone()));
+            let before = desired.clone();
+            let taken = desired.replace(&name, add.then(|| Arc::new(spec)), &own);
+            match Desired::new(all) {
+                Ok(whole) => {
+                    prop_assert_eq!(taken, Ok(()));
+                    prop_assert_eq!(&desired, &whole);
+                }
+                Err(_) => {
+                    prop_assert!(taken.is_err());
+                    prop_assert_eq!(&desired, &before);
+                }
+            }
+        }
+    }
 }

@@ -177,7 +177,7 @@ impl Planner<'_> {
     pub(super) fn vips(&mut self, scope: Scope<'_>) {
         let actual = self.actual;
         let known = |name: &&str| {
-            let spec = self.desired.services().get(*name);
+            let spec = self.desired.services().get(name);
             spec.is_none_or(|s| s.named().all(|vip| actual.vips().get(&vip) == Some(&self.vip(vip))))
         };
         if let Scope::Services(names) = scope

@@ -6,7 +6,7 @@ use lb_common::abi::SourceRanges;
 
 use self::moments::{Change, arrived};
 use super::*;
-use crate::model::{AdminState, AlgorithmKind, BackendSpec, Origin, service::make_backend};
+use crate::model::{AdminState, AlgorithmKind, BackendSpec, Origin, ServiceSpec, service::make_backend};
 
 fn frontend(addresses: &[&str], ports: &[&str]) -> Frontend {
     Frontend {

@@ -10,7 +10,7 @@ use super::{super::*, frontend, go, own, spec, way, weight};
 use crate::{
     model::{
         AdminState, AlgorithmKind, BackendSpec, ForwardKind, Forwarding, Origin, Scope as Backends,
-        service::make_backend,
+        ServiceSpec, service::make_backend,
     },
     reconcile::actual::PortKey,
 };
@@ -244,8 +244,8 @@ pub(crate) fn arrived(actual: &Actual, desired: &Desired, own: &OwnAddresses) {
     let vips: BTreeMap<IpAddr, Vip> =
         desired.services().values().flat_map(|spec| spec.named()).map(vip).collect();
     assert_eq!(actual.vips(), &vips);
-    for (name, spec) in desired.services() {
-        let service = actual.service(name).unwrap();
+    for spec in desired.services().values() {
+        let service = actual.service(&spec.name).unwrap();
         let hashed = spec.algorithm == AlgorithmKind::ConsistentHash;
         for list in (0..4).map(List) {
             let v6 = list.0 & 1 != 0;

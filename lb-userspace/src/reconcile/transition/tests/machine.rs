@@ -330,7 +330,7 @@ impl Machine {
             assert!(last, "{}: neither what is declared nor what was good", declared.name);
         }
         let declared: HashSet<&str> = all.iter().map(|d| d.name.as_str()).collect();
-        assert!(desired.services().keys().all(|name| declared.contains(name.as_str())));
+        assert!(desired.services().keys().all(|name| declared.contains(name)));
     }
 
     /// In the end everything is where it should be, and nothing is in force that could be better.
