@@ -164,12 +164,21 @@ impl Asked {
         let frontend = spec.and_then(|spec| {
             spec.frontend_at(self.vip.ip(), &state.own, |f| f.range(self.proto, self.vip.port()).is_some())
         });
-        let shut_out = frontend.is_some_and(|frontend| !frontend.admits(self.client));
+        let of_node = self.client.is_loopback() || state.own.contains(&self.client);
+        let shut_out = match frontend {
+            _ if self.vip.ip().is_loopback() && !of_node => {
+                Some("only processes of the node get to a loopback address")
+            }
+            Some(frontend) if !frontend.admits(self.client) => {
+                Some("it is in none of the source ranges of the service there")
+            }
+            _ => None,
+        };
         drop(state);
         let block = shared.maps.block(service.first_block).filter(|_| service.first_block != 0);
         let (backend, why) = match shut_out {
-            true => (None, "it is in none of the source ranges of the service there".into()),
-            false => self.choose(shared, service, block.as_ref(), &candidates),
+            Some(why) => (None, why.into()),
+            None => self.choose(shared, service, block.as_ref(), &candidates),
         };
         let backend = backend
             .and_then(|id| candidates.iter().find(|(own, _)| *own == id).map(|(_, c)| c.backend.clone()));

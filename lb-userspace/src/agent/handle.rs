@@ -175,7 +175,7 @@ impl Handle {
     /// Where a client's packets come from, as far as it matters to services: by the way that leads to it. A process
     /// of the node's is treated as a pod's.
     pub async fn source_of(&self, client: IpAddr) -> Source {
-        if self.shared.read().own.contains(&client) {
+        if client.is_loopback() || self.shared.read().own.contains(&client) {
             return Source::POD;
         }
         let index = routes::interface(&self.netlink, client).await;

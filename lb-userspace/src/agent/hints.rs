@@ -95,7 +95,12 @@ async fn setup(shared: &Shared, netlink: &Netlink) -> Result<Setup, DatapathErro
         let translated = |f: &&Frontend| f.forward.elsewhere == ForwardKind::Nat;
         let services = || state.desired.services().values().map(Arc::as_ref);
         let frontends = || services().flat_map(|s| &s.frontends).filter(translated);
-        let vips = frontends().flat_map(|f| f.named().chain(f.anywhere(&state.own))).collect();
+        let vips = frontends().flat_map(|f| f.named().chain(f.anywhere(&state.own)));
+        // Nobody's packets have a loopback address.
+        let vips = vips.filter(|vip| !vip.is_loopback()).collect();
+        let at_loopback = |s: &&ServiceSpec| s.frontends.iter().any(|f| f.loopback().next().is_some());
+        let not_led =
+            services().filter(|_| !shared.led).filter(at_loopback).map(|s| s.name.clone()).collect();
         let everybody = || frontends().filter(|f| f.sources.is_empty());
         let families: BTreeSet<bool> =
             [false, true].into_iter().filter(|v6| everybody().any(|f| f.has_family(*v6))).collect();
@@ -114,7 +119,8 @@ async fn setup(shared: &Shared, netlink: &Netlink) -> Result<Setup, DatapathErro
         };
         let backends: Vec<Backend> =
             services().filter(|s| !s.is_direct()).flat_map(of).take(BACKENDS).collect();
-        (Setup { matched, arrival, by_xdp, vips: Some(vips), ways: Vec::new() }, families, backends)
+        let setup = Setup { matched, arrival, by_xdp, vips: Some(vips), ways: Vec::new(), not_led };
+        (setup, families, backends)
     };
     let names: BTreeMap<u32, String> =
         interfaces::list(netlink).await?.into_iter().map(|i| (i.index, i.name)).collect();

@@ -96,10 +96,11 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         anyhow::Ok((api, socket, metrics))
     };
     let (api, socket, metrics) = listening.await.inspect_err(|_| pins.remove_empty())?;
+    let led = config.sockets.scope != SocketScope::Off;
     let wanted = Wanted {
         max_flows: config.max_flows,
         max_clients: config.max_clients,
-        netns: if config.sockets.scope == SocketScope::Off { 0 } else { sockets::own_netns()? },
+        netns: if led { sockets::own_netns()? } else { 0 },
         sockets_of_all: config.sockets.scope == SocketScope::All,
         log,
     };
@@ -123,7 +124,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         );
     }
     tracing::info!(adopted = object.adopted, hz = object.clock.hz, "programs loaded");
-    let shared = Arc::new(Shared::new(object, &pins, options.config)?);
+    let shared = Arc::new(Shared::new(object, &pins, led, options.config)?);
     if log {
         log_flows(&shared)?;
     }

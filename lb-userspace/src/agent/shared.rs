@@ -83,6 +83,8 @@ pub struct Shared {
     pub tables: FlowTables,
     /// What the node's own processes have.
     pub sockets: SocketPins,
+    /// Are they led at their sockets?
+    pub led: bool,
     /// The affinity table.
     pub clients: Clients,
     /// Programs; locked for a swap, or for a batch of the sweeper's requests.
@@ -100,11 +102,16 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Around loaded programs.
+    /// Around loaded programs. `led`: are the node's own processes to be led at their sockets?
     ///
     /// # Errors
     /// The maps can't be opened.
-    pub fn new(object: Object, pins: &PinDir, config_path: Option<PathBuf>) -> Result<Self, DatapathError> {
+    pub fn new(
+        object: Object,
+        pins: &PinDir,
+        led: bool,
+        config_path: Option<PathBuf>,
+    ) -> Result<Self, DatapathError> {
         let (clock, max_flows) = (object.clock, object.max_flows);
         Ok(Self {
             state: RwLock::default(),
@@ -127,6 +134,7 @@ impl Shared {
             maps: Maps::open(pins)?,
             tables: FlowTables::open(pins, object.seed)?,
             sockets: SocketPins::open(pins)?,
+            led,
             clients: Clients::open(pins)?,
             object: Mutex::new(object),
             clock,

@@ -322,7 +322,7 @@ pub struct StatusView {
 /// Something of the host's that keeps packets from arriving.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 pub struct WarningView {
-    /// What it is about: `rp_filter`, `netfilter`, `route`.
+    /// What it is about: `rp_filter`, `netfilter`, `route`, `sockets`.
     pub about: String,
     /// What it keeps from working.
     pub text: String,

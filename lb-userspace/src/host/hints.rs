@@ -13,7 +13,7 @@ const LISTED: usize = 3;
 /// Something to be said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint {
-    /// What it is about: `rp_filter`, `netfilter`, `route`.
+    /// What it is about: `rp_filter`, `netfilter`, `route`, `sockets`.
     pub about: &'static str,
     /// What it keeps from working.
     pub text: String,
@@ -64,6 +64,8 @@ pub struct Setup {
     pub vips: Option<BTreeSet<IpAddr>>,
     /// Where clients and backends are.
     pub ways: Vec<Way>,
+    /// Services at loopback addresses, if nobody is led from there: socket hooks are off.
+    pub not_led: BTreeSet<String>,
 }
 
 impl Setup {
@@ -75,6 +77,7 @@ impl Setup {
             by_xdp: BTreeSet::new(),
             vips: None,
             ways: Vec::new(),
+            not_led: BTreeSet::new(),
         }
     }
 
@@ -107,7 +110,22 @@ pub fn hints(setup: &Setup, found: &Found) -> Vec<Hint> {
     hints.extend(drops(setup, found));
     hints.extend(replaces(setup, found));
     hints.extend(past_us(setup));
+    hints.extend(not_led(setup));
     hints
+}
+
+/// Nobody's packets go to a loopback address, only sockets of processes are led from there.
+fn not_led(setup: &Setup) -> Option<Hint> {
+    let names: Vec<String> = setup.not_led.iter().map(|name| format!("\"{name}\"")).collect();
+    (!names.is_empty()).then(|| Hint {
+        about: "sockets",
+        text: format!(
+            "processes of the node are led from loopback addresses at their sockets only, and [sockets] scope was off \
+             when the agent started: {}",
+            list(names.iter().map(String::as_str))
+        ),
+        remedy: "set scope = \"host\" in [sockets] and restart the agent".into(),
+    })
 }
 
 /// Answers that were translated have the VIP as their source, whose route doesn't lead where they came from. What clients send has an address of the
@@ -348,6 +366,14 @@ mod tests {
         let unknown = Setup::unknown(set(&["b0"]));
         assert_eq!(hints(&unknown, &found(from("10.96.0.0/16"))), []);
         assert_eq!(hints(&unknown, &found(ALL)).len(), 1);
+    }
+
+    #[test]
+    fn a_loopback_address_that_leads_nowhere() {
+        let setup = Setup { not_led: set(&["a", "d/b:http"]), ..setup(&["c0"], &[]) };
+        let found = hints(&setup, &Found::default());
+        assert_eq!((found.len(), found[0].about), (1, "sockets"), "{found:#?}");
+        assert!(found[0].text.ends_with("off when the agent started: \"a\", \"d/b:http\""), "{found:#?}");
     }
 
     #[test]

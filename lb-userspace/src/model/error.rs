@@ -30,7 +30,7 @@ pub enum ModelError {
     #[error("service \"{name}\" is declared twice; give each a name of its own")]
     DuplicateService { name: String },
     #[error(
-        "service \"{service}\": {vip} can't be a VIP; use a unicast address that is not loopback, or 0.0.0.0 or :: for all of the node's own"
+        "service \"{service}\": {vip} can't be a VIP; use a unicast address, or 0.0.0.0 or :: for all of the node's own"
     )]
     BadVip { service: String, vip: IpAddr },
     #[error("\"{text}\" is not a prefix; write 10.0.0.0/8, fd00::/64, or an address")]
@@ -56,6 +56,11 @@ pub enum ModelError {
          connect to it; add one, or {all} for everybody"
     )]
     NobodyAdmitted { service: String, address: IpAddr, family: &'static str, all: &'static str },
+    #[error(
+        "service \"{service}\": only processes of the node get to {vip}, and source_ranges are about others; give \
+         it a frontend of its own with source_ranges = []"
+    )]
+    SourcesAtLoopback { service: String, vip: IpAddr },
     #[error(
         "frontend {addresses}: source_ranges of the service are all of the other IP version; give the frontend its \
          own, or [] for everybody"

@@ -108,6 +108,11 @@ impl Frontend {
         own.contains(&address) && !self.except.contains(&address) && self.is_anywhere_of(address.is_ipv6())
     }
 
+    /// Its loopback addresses: only the node's own processes get there, at their sockets.
+    pub fn loopback(&self) -> impl Iterator<Item = IpAddr> {
+        self.named().filter(IpAddr::is_loopback)
+    }
+
     /// Is it at an address of the node's?
     pub fn is_on_node(&self, own: &OwnAddresses) -> bool {
         self.is_anywhere() || self.addresses.iter().any(|address| own.contains(address))
@@ -151,7 +156,7 @@ impl Frontend {
         let Some(first) = self.addresses.first() else {
             return Err(ModelError::NoAddress { service: service() });
         };
-        if let Some(vip) = self.named().find(|vip| !super::service::usable(*vip)) {
+        if let Some(vip) = self.named().find(|vip| !(super::service::usable(*vip) || vip.is_loopback())) {
             return Err(ModelError::BadVip { service: service(), vip });
         }
         if self.ports.is_empty() {
@@ -174,6 +179,9 @@ impl Frontend {
         }
         if self.sources.is_empty() {
             return Ok(());
+        }
+        if let Some(vip) = self.loopback().next() {
+            return Err(ModelError::SourcesAtLoopback { service: service(), vip });
         }
         let v6 = |prefix: &IpNet| matches!(prefix, IpNet::V6(_));
         if let Some(prefix) = self.sources.iter().find(|prefix| !self.has_family(v6(prefix))) {

@@ -232,12 +232,12 @@ func TestRoleIsThatOfAServiceProxy(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	text := config(t, `apiServers={https://10.0.0.10:6443,https://[fd00::10]:6443}`, "serviceProxyName=flowpin", "config.maxFlows=262144",
-		"config.sockets=all", "config.snatPorts=1024-20000", "config.nodePortAddresses={primary,10.0.0.0/8}",
+		"config.sockets=all", "config.snatPorts=1024-20000", "config.nodePortAddresses={primary,localhost,10.0.0.0/8}",
 		"config.interfaces[0].match=eth0", "config.interfaces[0].attach=xdp", "config.interfaces[1].match=cali*",
 		"config.interfaces[1].attach=tc", "config.interfaces[1].fast=true", "config.extra=[events]\nkeep = 5")
 	for _, line := range []string{
 		`servers = ["https://10.0.0.10:6443","https://[fd00::10]:6443"]`, `service_proxy_name = "flowpin"`, "health_port = 10356",
-		"metrics_port = 10349", "max_flows = 262144", `scope = "all"`, `ports = "1024-20000"`, `node_port_addresses = ["primary","10.0.0.0/8"]`,
+		"metrics_port = 10349", "max_flows = 262144", `scope = "all"`, `ports = "1024-20000"`, `node_port_addresses = ["primary","localhost","10.0.0.0/8"]`,
 		`match = "eth0"`, `attach = "xdp"`, `match = "cali*"`, "fast = true", "[events]", "keep = 5",
 	} {
 		if !slices.Contains(strings.Split(text, "\n"), line) {
@@ -323,18 +323,19 @@ func TestMonitoring(t *testing.T) {
 
 func TestWrongValuesAreRefused(t *testing.T) {
 	for set, want := range map[string]string{
-		"config.sockets=some":                                   "/config/sockets",
-		"config.socket=all":                                     "socket",
-		"apiServers={http://10.0.0.10:6443}":                    "/apiServers/0",
-		"apiServers={https://10.0.0.10:6443/}":                  "/apiServers/0",
-		"image.digest=sha256:12":                                "/image/digest",
-		"healthPort=70000":                                      "/healthPort",
-		"config.interfaces[0].match=eth0":                       "attach",
-		"hostPaths.bpffs=sys/fs/bpf":                            "/hostPaths/bpffs",
-		"priviledged=true":                                      "priviledged",
-		"serviceProxyName=-flowpin":                             "/serviceProxyName",
-		"podMonitor.enabled=true,metrics.listen=127.0.0.1:9479": "metrics that Prometheus reaches",
-		"config.nodePortAddresses={secondary}":                  "/config/nodePortAddresses/0",
+		"config.sockets=some":                                     "/config/sockets",
+		"config.socket=all":                                       "socket",
+		"apiServers={http://10.0.0.10:6443}":                      "/apiServers/0",
+		"apiServers={https://10.0.0.10:6443/}":                    "/apiServers/0",
+		"image.digest=sha256:12":                                  "/image/digest",
+		"healthPort=70000":                                        "/healthPort",
+		"config.interfaces[0].match=eth0":                         "attach",
+		"hostPaths.bpffs=sys/fs/bpf":                              "/hostPaths/bpffs",
+		"priviledged=true":                                        "priviledged",
+		"serviceProxyName=-flowpin":                               "/serviceProxyName",
+		"podMonitor.enabled=true,metrics.listen=127.0.0.1:9479":   "metrics that Prometheus reaches",
+		"config.nodePortAddresses={secondary}":                    "/config/nodePortAddresses/0",
+		"config.sockets=off,config.nodePortAddresses={localhost}": "takes config.sockets",
 	} {
 		out, bad, err := template("--set", set)
 		if err == nil {

@@ -100,14 +100,20 @@ fn vips_and_names() {
     for vip in [
         "0.0.0.1",
         "224.0.0.1",
-        "127.0.0.1",
         "255.255.255.255",
-        "::1",
         "ff02::1",
         "::ffff:1.2.3.4",
+        "::ffff:127.0.0.1",
         "fe80::1",
     ] {
         assert!(refusal(vec![service("a", vip, &["80/tcp"], &[])]).contains("can't be a VIP"), "{vip}");
+    }
+    for vip in ["127.0.0.1", "127.1.2.3", "::1"] {
+        let mut at = service("a", vip, &["80/tcp"], &[]);
+        assert!(Desired::new(vec![at.clone()]).is_ok(), "{vip}");
+        let all = if vip.contains(':') { "::/0" } else { "0.0.0.0/0" };
+        at.frontends[0].sources = [all.parse().unwrap()].into();
+        assert!(refusal(vec![at]).contains("only processes of the node get to"), "{vip}");
     }
     for name in
         ["", "a b", "/a", "..", "a/", "a//b", "a/../b", ":a", "a:", "a::b", "ä", "a%2Fb", &"x".repeat(254)]

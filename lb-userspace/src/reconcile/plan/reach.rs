@@ -8,7 +8,7 @@ use std::{
 
 use lb_common::abi::{Algorithm, BlockId, PortBe, Proto, Service, ServiceId, SourceRanges, Vip};
 
-use super::{Planner, Scope, Stage};
+use super::{Planner, Scope, Stage, source_ranges::NOBODY};
 use crate::{
     model::{AlgorithmKind, Desired, Frontend, OwnAddresses, PortRange, ServiceSpec},
     reconcile::{ActualService, Step, actual::PortKey},
@@ -131,7 +131,12 @@ impl Planner<'_> {
         for (key, (frontend, range)) in &entries {
             let (vip, proto, port) = *key;
             let target = PortBe::new(range.target(port).unwrap_or(0));
-            let value = Service { target, ..values[*frontend] };
+            let mut value = Service { target, ..values[*frontend] };
+            if vip.is_loopback() {
+                // To the node's own processes alone: no packet is let in, and pods have a loopback of their own.
+                value.source_ranges = SourceRanges::LISTED_AND_NODE;
+                value.ranges = NOBODY;
+            }
             if before.ports.get(key) != Some(&value) {
                 self.push(Stage::AddPorts, Step::AddPort { vip, port: PortBe::new(port), proto, value });
             }
@@ -169,7 +174,7 @@ impl Planner<'_> {
 
     /// What an address that a frontend names is.
     fn vip(&self, vip: IpAddr) -> Vip {
-        if self.own.contains(&vip) { Vip::SHARED } else { Vip::OWNED }
+        if self.own.contains(&vip) || vip.is_loopback() { Vip::SHARED } else { Vip::OWNED }
     }
 
     /// Addresses that frontends name. Of those at all of the node's addresses none is one: what is not a service's

@@ -16,18 +16,21 @@ use crate::{
     reconcile::{ActualService, Step, actual::PortKey},
 };
 
+/// Under this number nobody is, whose packets could be let in.
+pub(super) const NOBODY: u32 = 0;
+
 /// Numbers that entries of a service have now.
 fn held(service: &ActualService) -> BTreeSet<u32> {
     service
         .ports
         .values()
-        .filter(|value| value.source_ranges != SourceRanges::OPEN)
+        .filter(|value| value.source_ranges != SourceRanges::OPEN && value.ranges != NOBODY)
         .map(|value| value.ranges)
         .collect()
 }
 
 impl Planner<'_> {
-    /// The number of each frontend; 0: everybody may.
+    /// The number of each frontend; of one that everybody may use it means nothing.
     pub(super) fn ranges(
         &mut self,
         before: &ActualService,
@@ -78,7 +81,7 @@ impl Planner<'_> {
         for number in left {
             self.forget(number);
         }
-        spec.frontends.iter().map(|f| numbers.get(&f.sources).copied().unwrap_or(0)).collect()
+        spec.frontends.iter().map(|f| numbers.get(&f.sources).copied().unwrap_or(NOBODY)).collect()
     }
 
     /// What a service had that is no longer declared.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     model::{ForwardKind, StrayKind},
-    source::kubernetes::{Options, address::parse_cidr, client::Access, node::NodePorts, objects::PREFIX},
+    source::kubernetes::{Options, client::Access, node::NodePorts, objects::PREFIX},
 };
 
 /// `[kubernetes]`, valid.
@@ -56,7 +56,7 @@ pub(super) struct RawKubernetes {
     /// Only Services with this value of the label service.kubernetes.io/service-proxy-name; left out: those without
     /// the label.
     service_proxy_name: Option<String>,
-    /// Which of the node's addresses have node ports: `primary`, or prefixes.
+    /// Which of the node's addresses have node ports: `primary`, `localhost`, `all`, prefixes.
     node_port_addresses: Vec<String>,
     /// Are externalIPs of Services served?
     external_ips: bool,
@@ -81,7 +81,7 @@ impl Default for RawKubernetes {
             kubeconfig: None,
             node: None,
             service_proxy_name: None,
-            node_port_addresses: vec![PRIMARY.into()],
+            node_port_addresses: vec!["primary".into()],
             external_ips: true,
             masquerade_all: false,
             stray: None,
@@ -92,9 +92,6 @@ impl Default for RawKubernetes {
         }
     }
 }
-
-/// The node's primary address of each family.
-const PRIMARY: &str = "primary";
 
 impl RawKubernetes {
     /// # Errors
@@ -114,7 +111,8 @@ impl RawKubernetes {
             self.forwarding_modes.iter().map(mode).collect::<Result<_, _>>()?;
         let stray = self.stray.as_deref().map(StrayKind::parse).transpose();
         let mut options = Options {
-            node_ports: node_ports(&self.node_port_addresses)?,
+            node_ports: NodePorts::parse(&self.node_port_addresses)
+                .map_err(|e| format!("kubernetes.node_port_addresses: {e}"))?,
             external_ips: self.external_ips,
             masquerade_all: self.masquerade_all,
             stray: stray.map_err(|e| format!("kubernetes.stray: {e}"))?,
@@ -141,23 +139,4 @@ impl RawKubernetes {
             metrics_port: port(self.metrics_port),
         })
     }
-}
-
-fn node_ports(texts: &[String]) -> Result<NodePorts, String> {
-    if texts.iter().any(|text| text == PRIMARY) {
-        return match texts.len() {
-            1 => Ok(NodePorts::Primary),
-            _ => Err("kubernetes.node_port_addresses: primary stands alone; write it, or prefixes".into()),
-        };
-    }
-    let net = |text: &String| {
-        parse_cidr(text).ok_or_else(|| {
-            format!(
-                "kubernetes.node_port_addresses \"{text}\" is not a prefix; write 192.0.2.0/24, 0.0.0.0/0 for all \
-                 addresses, or primary"
-            )
-        })
-    };
-    let nets = texts.iter().map(net).collect::<Result<Vec<_>, _>>()?;
-    if nets.is_empty() { Ok(NodePorts::Primary) } else { Ok(NodePorts::Within(nets)) }
 }

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Attach, Config, Fast, FileService, InterfaceRule, Matcher, Reply, Role, SocketSpec,
+    Attach, Config, Fast, FileService, InterfaceRule, Matcher, Reply, Role, SocketScope, SocketSpec,
     kubernetes::RawKubernetes,
     split::{Part, split},
 };
@@ -191,6 +191,15 @@ pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, So
     let model = |error| SourceError::Model { path: path.into(), error };
     let snat = SnatSpec::parse(&raw.snat.addresses, raw.snat.ports.as_deref()).map_err(model)?;
     let kubernetes = raw.kubernetes.map(RawKubernetes::checked).transpose().map_err(value)?.map(Arc::new);
+    if raw.sockets.scope == SocketScope::Off
+        && kubernetes.as_ref().is_some_and(|spec| spec.options.node_ports.names_loopback())
+    {
+        return Err(value(
+            "kubernetes.node_port_addresses: processes of the node are led from localhost at their sockets; write \
+             scope = \"host\" in [sockets], or leave localhost out"
+                .into(),
+        ));
+    }
     let mut broken = None;
     let inline: Vec<String> = raw.service.into_iter().map(written).collect();
     let inline = inline.iter().map(|text| Part { line: 0, text });

@@ -110,6 +110,23 @@ fn beside_a_cluster_interfaces_are_found_unless_they_are_named() {
 }
 
 #[test]
+fn n3_node_ports_at_localhost_take_sockets() {
+    let text = |scope: &str, words: &str| {
+        format!("[sockets]\nscope = \"{scope}\"\n[kubernetes]\nnode_port_addresses = [{words}]\n")
+    };
+    for words in ["\"localhost\"", "\"primary\", \"localhost\"", "\"0.0.0.0/0\", \"127.0.0.0/8\""] {
+        let error = refusal(&text("off", words));
+        assert!(error.contains("write scope = \"host\" in [sockets], or leave localhost out"), "{error}");
+        for scope in ["host", "all"] {
+            assert!(parse(&text(scope, words), "f.toml").is_ok(), "{words}");
+        }
+    }
+    assert!(parse(&text("off", "\"primary\", \"all\""), "f.toml").is_ok());
+    let error = refusal(&text("host", "\"secondary\""));
+    assert!(error.contains("kubernetes.node_port_addresses: \"secondary\" is not a prefix"), "{error}");
+}
+
+#[test]
 fn unknown_keys_are_named_with_their_line() {
     let text = refusal(&with("weight = 1", "wieght = 1"));
     assert!(text.starts_with("line 26: unknown field `wieght`"), "{text}");

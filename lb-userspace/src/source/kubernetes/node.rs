@@ -2,10 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use super::{address::parse_ip, objects, record::PerFamily};
+use super::{
+    address::{parse_cidr, parse_ip},
+    objects,
+    record::PerFamily,
+};
 use crate::model::{OwnAddresses, service::usable};
 
 /// The taint of a node that its cluster's autoscaler is about to remove.
@@ -39,33 +43,89 @@ impl Node {
 }
 
 /// At which addresses of the node node ports are (`nodePortAddresses`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum NodePorts {
-    /// Its primary address of each family.
-    #[default]
-    Primary,
-    /// Those in any of these prefixes. A family of which none is named: all of them.
-    Within(Vec<IpNet>),
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePorts {
+    /// Its primary address of each family?
+    pub primary: bool,
+    /// 127.0.0.1 and ::1, for its own processes?
+    pub localhost: bool,
+    /// Those in any of these prefixes; of loopback's, 127.0.0.1 or ::1. A family of which nothing is named, here or
+    /// above, has them at all of its addresses but loopback's.
+    pub within: Vec<IpNet>,
+}
+
+impl Default for NodePorts {
+    fn default() -> Self {
+        Self { primary: true, localhost: false, within: Vec::new() }
+    }
 }
 
 impl NodePorts {
-    /// The addresses. Unspecified: all of the node's of that family. `own`: those it has.
-    pub fn addresses(&self, node: &Node, own: &OwnAddresses) -> Vec<IpAddr> {
-        match self {
-            Self::Primary => node.primary.into_iter().flatten().filter(|address| usable(*address)).collect(),
-            Self::Within(prefixes) => {
-                [false, true].iter().flat_map(|v6| within(prefixes, *v6, own)).collect()
+    /// From its words: `primary`, `localhost`, `all`, and prefixes. None: `primary`.
+    ///
+    /// # Errors
+    /// One is none of them, or a prefix where no node port can be.
+    pub fn parse(words: &[String]) -> Result<Self, String> {
+        let mut ports = Self { primary: words.is_empty(), localhost: false, within: Vec::new() };
+        for word in words {
+            match word.as_str() {
+                "primary" => ports.primary = true,
+                "localhost" => ports.localhost = true,
+                "all" => ports.within.extend([IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())]),
+                text => ports.within.push(prefix(text)?),
             }
         }
+        Ok(ports)
+    }
+
+    /// Does it name loopback addresses? Prefixes of everything don't.
+    pub fn names_loopback(&self) -> bool {
+        self.localhost || self.within.iter().any(of_loopback)
+    }
+
+    /// The addresses. Unspecified: all of the node's of that family. `own`: those it has.
+    pub fn addresses(&self, node: &Node, own: &OwnAddresses) -> Vec<IpAddr> {
+        let of_family = |v6: bool| {
+            let is = move |net: &&IpNet| matches!(net, IpNet::V6(_)) == v6;
+            let (loopback, within): (Vec<&IpNet>, Vec<&IpNet>) =
+                self.within.iter().filter(is).partition(|net| of_loopback(net));
+            let localhost = self.localhost || !loopback.is_empty();
+            let named = self.primary || localhost || !within.is_empty();
+            let mut addresses: Vec<IpAddr> = Vec::new();
+            if !named || within.iter().any(|net| net.prefix_len() == 0) {
+                addresses.push(if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() });
+            } else {
+                let primary = node.primary[usize::from(v6)];
+                addresses.extend(primary.filter(|address| self.primary && usable(*address)));
+                let more = own.iter().filter(|address| within.iter().any(|net| net.contains(*address)));
+                addresses.extend(more.filter(|address| !(self.primary && primary == Some(**address))));
+            }
+            addresses.extend(localhost.then_some(LOCALHOST[usize::from(v6)]));
+            addresses
+        };
+        [false, true].into_iter().flat_map(of_family).collect()
     }
 }
 
-fn within(prefixes: &[IpNet], v6: bool, own: &OwnAddresses) -> Vec<IpAddr> {
-    let of_family: Vec<&IpNet> = prefixes.iter().filter(|net| matches!(net, IpNet::V6(_)) == v6).collect();
-    if of_family.iter().all(|net| net.prefix_len() != 0) && !of_family.is_empty() {
-        return own.iter().copied().filter(|a| of_family.iter().any(|net| net.contains(a))).collect();
+/// Of each family.
+const LOCALHOST: PerFamily<IpAddr> = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+fn of_loopback(net: &IpNet) -> bool {
+    net.network().is_loopback()
+}
+
+fn prefix(text: &str) -> Result<IpNet, String> {
+    let Some(net) = parse_cidr(text) else {
+        return Err(format!(
+            "\"{text}\" is not a prefix; write 192.0.2.0/24, primary, localhost, or all for all addresses"
+        ));
+    };
+    if of_loopback(&net) && !LOCALHOST.iter().any(|address| net.contains(address)) {
+        return Err(format!(
+            "\"{text}\": of loopback's addresses node ports are at 127.0.0.1 and ::1 only; write localhost"
+        ));
     }
-    vec![if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }]
+    Ok(net)
 }
 
 #[cfg(test)]
@@ -91,21 +151,45 @@ mod tests {
         )
         .unwrap();
         let node = Node::parse(&node);
-        for (ports, wanted) in [
-            (None, vec!["192.0.2.1", "2001:db8::1"]),
-            (Some(vec!["198.51.0.0/16", "fd00::/8"]), vec!["198.51.100.1", "fd00::1"]),
-            (Some(vec!["192.0.2.1/32", "198.51.100.1/32", "::/0"]), vec!["192.0.2.1", "198.51.100.1", "::"]),
-            (Some(vec!["198.51.0.0/16"]), vec!["198.51.100.1", "::"]),
-            (Some(vec!["10.0.0.0/8", "fe00::/16"]), vec![]),
-            (Some(vec!["0.0.0.0/0", "::/0"]), vec!["0.0.0.0", "::"]),
-            (Some(vec!["10.0.0.0/8", "0.0.0.0/0", "fe00::/16"]), vec!["0.0.0.0"]),
-        ] {
-            let ports = match &ports {
-                None => NodePorts::Primary,
-                Some(nets) => NodePorts::Within(nets.iter().map(|net| net.parse().unwrap()).collect()),
-            };
+        let parse =
+            |words: &[&str]| NodePorts::parse(&words.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let table: [(&[&str], &[&str], bool); 14] = [
+            (&[], &["192.0.2.1", "2001:db8::1"], false),
+            (&["primary"], &["192.0.2.1", "2001:db8::1"], false),
+            (&["198.51.0.0/16", "fd00::/8"], &["198.51.100.1", "fd00::1"], false),
+            (&["192.0.2.1/32", "198.51.100.1/32", "::/0"], &["192.0.2.1", "198.51.100.1", "::"], false),
+            (&["198.51.0.0/16"], &["198.51.100.1", "::"], false),
+            (&["10.0.0.0/8", "fe00::/16"], &[], false),
+            (&["0.0.0.0/0", "::/0"], &["0.0.0.0", "::"], false),
+            (&["10.0.0.0/8", "0.0.0.0/0", "fe00::/16"], &["0.0.0.0"], false),
+            (&["192.0.0.0/8", "primary"], &["192.0.2.1", "2001:db8::1"], false),
+            // Loopback is in no prefix of everything.
+            (&["all"], &["0.0.0.0", "::"], false),
+            (&["localhost"], &["127.0.0.1", "::1"], true),
+            (
+                &["primary", "localhost", "198.51.0.0/16"],
+                &["192.0.2.1", "198.51.100.1", "127.0.0.1", "2001:db8::1", "::1"],
+                true,
+            ),
+            (&["all", "127.0.0.0/8"], &["0.0.0.0", "127.0.0.1", "::"], true),
+            (&["127.0.0.1/32"], &["127.0.0.1", "::"], true),
+        ];
+        for (words, wanted, loopback) in table {
+            let ports = parse(words).unwrap();
             let found: Vec<String> = ports.addresses(&node, &own()).iter().map(ToString::to_string).collect();
-            assert_eq!(found, wanted, "{ports:?}");
+            assert_eq!(found, wanted, "{words:?}");
+            assert_eq!(ports.names_loopback(), loopback, "{words:?}");
+        }
+        for (words, says) in [
+            (["secondary"], "\"secondary\" is not a prefix; write 192.0.2.0/24, primary, localhost, or all"),
+            (["127.0.0.1"], "\"127.0.0.1\" is not a prefix"),
+            (
+                ["127.0.0.2/32"],
+                "\"127.0.0.2/32\": of loopback's addresses node ports are at 127.0.0.1 and ::1",
+            ),
+        ] {
+            let error = parse(&words).unwrap_err();
+            assert!(error.contains(says), "{error}");
         }
     }
 

@@ -37,7 +37,7 @@ const KINDS: [(&str, &str, &str); 9] = [
     ("\"80/tcp\"", "\"0/tcp\"", "port 0 is not a port"),
     ("10.97.0.1\"", "10.97.0\"", "is not an address"),
     ("10.97.0.1\"", "10.97.0.2\"", "overlap at 10.97.0.2 port 80/tcp"),
-    ("10.97.0.1\"", "127.0.0.1\"", "can't be a VIP"),
+    ("10.97.0.1\"", "224.0.0.1\"", "can't be a VIP"),
     ("ports = ", "prots = ", "unknown field `prots`"),
     ("10.2.0.2\"", "10.97.0.2\"", "is the VIP of service \"other\""),
     ("10.2.0.2\"", "fd00::1\"", "not of the VIP's family"),

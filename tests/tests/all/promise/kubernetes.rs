@@ -2,6 +2,7 @@
 //! before it has told of all there is.
 
 mod explain;
+mod localhost;
 
 use std::{
     io::{Read as _, Write as _},
@@ -63,6 +64,11 @@ impl World {
     }
 
     fn of(net: Net) -> Self {
+        Self::with(net, "", "")
+    }
+
+    /// With `[sockets]`, and more of `[kubernetes]`.
+    fn with(net: Net, sockets: &str, more: &str) -> Self {
         let api = net.node.run(|| Fake::listen(SocketAddr::from(([127, 0, 0, 1], 6443))));
         api.apply(NODE);
         api.apply(&app("a", 0, &[0], ""));
@@ -77,9 +83,11 @@ impl World {
              clusters: [{name: c, cluster: {server: 'http://127.0.0.1:6443'}}], users: [{name: u, user: {}}]}",
         )
         .unwrap();
-        let kubernetes = format!("[kubernetes]\nkubeconfig = \"{}\"\nnode = \"me\"\n", kubeconfig.display());
+        let kubernetes =
+            format!("[kubernetes]\nkubeconfig = \"{}\"\nnode = \"me\"\n{more}\n", kubeconfig.display());
         let file = service("file", &V4.vip(7), "\"80/tcp\"", &[V4.backend(0)], "");
-        agent.write_config(&(interfaces(&[("c0", "tc"), ("b*", "tc")]) + &kubernetes + &file));
+        let attached = interfaces(&[("c0", "tc"), ("b*", "tc")]);
+        agent.write_config(&[sockets, &attached, &kubernetes, &file].concat());
         agent.up();
         agent.done(&["service", "add", "cli", "--vip", &V4.vip(8), "--port", "80/tcp"]);
         agent.done(&["backend", "add", "cli", &V4.backend(1)]);

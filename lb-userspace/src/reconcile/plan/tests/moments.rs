@@ -62,8 +62,12 @@ impl Change {
     pub(crate) fn new(pinned: HashSet<BackendId>, states: [(&Desired, &OwnAddresses); 2]) -> Self {
         let clients = states.map(|(desired, own)| {
             let all = wanted(desired, own).into_iter();
-            let of = |sources: Clients| if sources.is_empty() { everybody() } else { sources };
-            all.map(|(key, (_, frontend))| (key, of(frontend.sources))).collect()
+            let of = |at: IpAddr, sources: Clients| match sources.is_empty() {
+                _ if at.is_loopback() => Clients::new(),
+                true => everybody(),
+                false => sources,
+            };
+            all.map(|(key, (_, frontend))| (key, of(key.0, frontend.sources))).collect()
         });
         Self { pinned, clients }
     }
@@ -159,7 +163,7 @@ fn chain(actual: &Actual, value: &Service, at: &Step) {
 pub(crate) fn state() -> impl Strategy<Value = Vec<ServiceSpec>> {
     let backends = prop::collection::btree_map(0u8..40, 0u16..4, 0..24);
     let sources = || prop::collection::btree_set(0u8..4, 0..3);
-    let more = prop::collection::vec((any::<bool>(), sources(), any::<bool>()), 3);
+    let more = prop::collection::vec((any::<bool>(), sources(), any::<bool>()), 4);
     let service = (backends, any::<bool>(), 0u16..3, sources(), more);
     prop::collection::btree_map(0u8..5, service, 0..5).prop_map(move |services| {
         let make = |(n, (backends, ch, extra, sources, more)): (u8, (_, _, _, _, Vec<_>))| {
@@ -185,6 +189,8 @@ fn make_service(
         frontend(&["0.0.0.0", "::"], &[&node_port]),
         // In the way of the next service's, at one of the node's addresses.
         frontend(&["192.0.2.1", "2001:db8::1"], &[&next]),
+        // For the node's own processes, beside an address for everybody.
+        frontend(&["127.0.0.1", "::1", &format!("10.98.0.{n}")], &[&node_port]),
     ];
     let mut spec = spec(&format!("s{n}"), vips[usize::from(n)], &["80/tcp", &range], &[], ch);
     let among = |sources: &BTreeSet<u8>, f: &Frontend| -> Clients {
@@ -195,6 +201,10 @@ fn make_service(
     for (mut frontend, (there, sources, local)) in candidates.into_iter().zip(more) {
         if *there {
             frontend.sources = among(sources, &frontend);
+            if !frontend.sources.is_empty() {
+                frontend.addresses.retain(|address| !address.is_loopback());
+                frontend.sources = among(sources, &frontend);
+            }
             if *local {
                 frontend.scope = Backends::Local;
                 frontend.forward = Forwarding { pod: ForwardKind::Nat, elsewhere: ForwardKind::Snat };
@@ -233,6 +243,10 @@ pub(crate) fn arrived(actual: &Actual, desired: &Desired, own: &OwnAddresses) {
         assert_eq!(value.target.get(), range.target(key.2).unwrap_or(0));
         assert_eq!(value.forward(Source::ELSEWHERE), frontend.forward.elsewhere.code());
         assert_eq!(value.list(Source::ELSEWHERE, false).is_local(), frontend.scope == Backends::Local);
+        if key.0.is_loopback() {
+            assert_eq!((value.source_ranges, value.ranges), (SourceRanges::LISTED_AND_NODE, 0));
+            continue;
+        }
         assert_eq!(value.source_ranges == SourceRanges::OPEN, frontend.sources.is_empty());
         if value.source_ranges != SourceRanges::OPEN {
             numbers.insert(value.ranges);
@@ -240,7 +254,8 @@ pub(crate) fn arrived(actual: &Actual, desired: &Desired, own: &OwnAddresses) {
         }
     }
     assert!(actual.ranges().keys().eq(&numbers), "numbers that nobody has are freed");
-    let vip = |vip: IpAddr| (vip, if own.contains(&vip) { Vip::SHARED } else { Vip::OWNED });
+    let shared = |vip: &IpAddr| own.contains(vip) || vip.is_loopback();
+    let vip = |vip: IpAddr| (vip, if shared(&vip) { Vip::SHARED } else { Vip::OWNED });
     let vips: BTreeMap<IpAddr, Vip> =
         desired.services().values().flat_map(|spec| spec.named()).map(vip).collect();
     assert_eq!(actual.vips(), &vips);

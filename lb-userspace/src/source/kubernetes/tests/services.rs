@@ -1,6 +1,9 @@
 //! Which Services are served, and where.
 
-use super::{super::Options, Does, cluster, notes, objects, show_all, table, tell};
+use super::{
+    super::{Options, node::NodePorts},
+    Does, cluster, notes, objects, show_all, table, tell,
+};
 
 #[test]
 fn s1_s2_s3_services_and_their_cluster_addresses() {
@@ -224,11 +227,66 @@ fn s11_conflicts() {
     );
 }
 
+fn node_ports(words: &[&str]) -> NodePorts {
+    NodePorts::parse(&words.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap()
+}
+
+#[test]
+fn n3_node_ports_at_localhost() {
+    let yaml = |policy: &str| {
+        format!(
+            "- kind: Service
+  metadata: {{namespace: d, name: a}}
+  spec: {{type: LoadBalancer, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, 'fd96::1'], ipFamilies: [IPv4, IPv6],
+          externalTrafficPolicy: {policy}, ports: [{{port: 80, nodePort: 30080}}]}}
+  status: {{loadBalancer: {{ingress: [{{ip: 127.0.0.1}}]}}}}
+- kind: EndpointSlice
+  metadata: {{namespace: d, name: a-1, labels: {{kubernetes.io/service-name: a}}}}
+  addressType: IPv4
+  ports: [{{name: '', port: 8080}}]
+  endpoints: [{{addresses: [10.244.1.1], nodeName: other}}]
+"
+        )
+    };
+    let options = Options { node_ports: node_ports(&["primary", "localhost"]), ..Options::default() };
+    table(
+        &options,
+        &[
+            (
+                "beside the primary addresses",
+                &yaml("Cluster"),
+                "d/a
+             10.96.0.1 80/tcp all nat|snat
+             fd96::1 80/tcp all nat|snat
+             192.0.2.1 30080/tcp all snat|snat
+             127.0.0.1 30080/tcp all snat|snat
+             2001:db8::1 30080/tcp all snat|snat
+             ::1 30080/tcp all snat|snat
+             > 10.244.1.1:8080 all",
+            ),
+            (
+                "the scope is as elsewhere: a process of the node gets endpoints of all nodes anyway",
+                &yaml("Local"),
+                "d/a
+             10.96.0.1 80/tcp all nat|snat
+             fd96::1 80/tcp all nat|snat
+             192.0.2.1 30080/tcp local nat|nat
+             127.0.0.1 30080/tcp local nat|nat
+             2001:db8::1 30080/tcp all nat|nat
+             ::1 30080/tcp all nat|nat
+             > 10.244.1.1:8080 all",
+            ),
+        ],
+    );
+    // A load balancer's address is never loopback's: whoever writes it there has no say in what is the node's.
+    let (state, _) = cluster(Options::default(), &yaml("Cluster"));
+    assert!(notes(&state).iter().any(|note| note.contains("127.0.0.1\" is not an address to be reached at")));
+}
+
 #[test]
 fn n1_node_ports_follow_the_nodes_addresses() {
     let yaml = "[{kind: Service, metadata: {namespace: d, name: a}, spec: {type: NodePort, clusterIP: 10.96.0.1, ports: [{port: 80, nodePort: 30080}]}}]";
-    let ports = super::super::node::NodePorts::Within(vec!["192.0.2.0/24".parse().unwrap()]);
-    let options = Options { node_ports: ports, ..Options::default() };
+    let options = Options { node_ports: node_ports(&["192.0.2.0/24"]), ..Options::default() };
     let (mut state, _) = cluster(options, yaml);
     let at = |address: &str| format!("  {address} 30080/tcp all snat|snat");
     let first = "d/a\n  10.96.0.1 80/tcp all nat|snat".to_string();
