@@ -25,7 +25,7 @@ use crate::{
 
 /// How often somebody looks, if no deadline is nearer.
 const LOOK: Duration = Duration::from_secs(1);
-/// When somebody looks again at backends of which no connection could be closed: the node's own sockets can't.
+/// When somebody looks again at backends of which no connection could be closed: connected sockets of pods can't.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// What was asked of the closer.
@@ -77,7 +77,7 @@ async fn ask(
     let shared = handle.shared.clone();
     let found = blocking(move || {
         let directory = shared.directory();
-        let victims = victims::of_backends(&shared.tables, &directory, &due);
+        let victims = victims::of_backends(shared.place(&directory), &due);
         (directory, due, victims)
     });
     let Ok((directory, due, mut victims)) = found.await else { return Vec::new() };

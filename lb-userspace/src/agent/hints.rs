@@ -16,7 +16,7 @@ use tokio::{
 use super::shared::Shared;
 use crate::{
     api::types::{InterfaceView, WarningView},
-    datapath::{DatapathError, interfaces, routes},
+    datapath::{DatapathError, diag, interfaces, routes},
     host::{
         Found, Hint, Setup,
         hints::{Towards, Way, hints},
@@ -84,6 +84,8 @@ struct Backend {
 }
 
 async fn setup(shared: &Shared, netlink: &Netlink) -> Result<Setup, DatapathError> {
+    // It asks the kernel: before anybody has to wait for the state.
+    let not_ended = shared.led.then(diag::can_end).and_then(Result::err);
     let (mut setup, families, backends) = {
         let state = shared.read();
         let name = |i: &InterfaceView| i.name.clone();
@@ -119,7 +121,8 @@ async fn setup(shared: &Shared, netlink: &Netlink) -> Result<Setup, DatapathErro
         };
         let backends: Vec<Backend> =
             services().filter(|s| !s.is_direct()).flat_map(of).take(BACKENDS).collect();
-        let setup = Setup { matched, arrival, by_xdp, vips: Some(vips), ways: Vec::new(), not_led };
+        let setup =
+            Setup { matched, arrival, by_xdp, vips: Some(vips), ways: Vec::new(), not_led, not_ended };
         (setup, families, backends)
     };
     let names: BTreeMap<u32, String> =

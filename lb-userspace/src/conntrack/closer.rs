@@ -3,7 +3,7 @@
 //! back.
 //!
 //! Closing is two things: the datapath is told, by the sweep programs, and then both ends are made to say something, which
-//! it answers with a RST.
+//! it answers with a RST. A socket of the node's processes is the kernel's to end.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,8 @@ use tokio::sync::{Notify, oneshot};
 use super::{
     ends,
     queue::Queue,
-    select::{Cause, How, Pinned, Victim},
+    select::{Cause, How, Pinned, SocketVictim, Victim},
+    sockets,
 };
 use crate::datapath::{
     DatapathError,
@@ -231,14 +232,22 @@ impl Closer {
         let entries = lock(&self.queue).queue.take(count);
         let mut v4 = Batch::default();
         let mut v6 = Batch::default();
+        let mut sockets: HashMap<usize, (&Order, Vec<SocketVictim>)> = HashMap::new();
         for Entry { victim, order } in &entries {
             match victim.flow {
                 Pinned::V4(request) => v4.add(request, victim.how, order),
                 Pinned::V6(request) => v6.add(request, victim.how, order),
+                Pinned::Socket(socket) => {
+                    let key = Arc::as_ptr(order).addr();
+                    sockets.entry(key).or_insert_with(|| (order, Vec::new())).1.push(socket);
+                }
             }
         }
         v4.close(hands, &hands.tables.v4);
         v6.close(hands, &hands.tables.v6);
+        for (order, victims) in sockets.values() {
+            order.note(victims.len(), sockets::close(hands.object, victims));
+        }
         entries.len()
     }
 }

@@ -8,6 +8,7 @@ mod ends;
 pub mod matches;
 mod queue;
 pub mod select;
+pub mod sockets;
 pub mod sweep;
 pub mod victims;
 

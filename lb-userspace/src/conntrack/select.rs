@@ -8,6 +8,7 @@ use lb_common::{
     flow_state::Word,
 };
 
+pub use super::sockets::SocketVictim;
 use crate::{
     model::{AdminState, Desired, HealthStates, RemovalPolicy, ServiceSpec},
     reconcile::Actual,
@@ -86,13 +87,15 @@ impl How {
     }
 }
 
-/// A flow as it was looked at.
+/// A flow, or a socket, as it was looked at.
 #[derive(Clone, Copy, Debug)]
 pub enum Pinned {
     /// IPv4.
     V4(Request<Addr4>),
     /// IPv6.
     V6(Request<Addr6>),
+    /// A socket of a process of the node's.
+    Socket(SocketVictim),
 }
 
 /// A connection to be closed.

@@ -1,9 +1,11 @@
-//! Walks over the flow tables for connections that are to be closed, whatever they do.
+//! Connections that are to be closed, whatever they do: walks over the flow tables, and over sockets of the node's
+//! processes.
 
 use std::{collections::HashMap, time::Duration};
 
 use lb_common::{
     abi::{BackendId, Flow, ServiceId, sweep::Request},
+    expiry::idle,
     flow_state::Word,
 };
 
@@ -11,11 +13,12 @@ use super::{
     Directory,
     matches::{Filter, Match, Place, each},
     select::{Cause, How, Pinned, Victim},
+    sockets,
 };
 use crate::{
     api::types::ConnectionFilter,
     datapath::{
-        flows::{FlowTable, FlowTables},
+        flows::FlowTable,
         sweeper::{self, Sweep},
     },
 };
@@ -24,14 +27,14 @@ use crate::{
 type ByService = HashMap<(Cause, ServiceId), Vec<Victim>>;
 
 /// Connections that count and belong to these backends, in one walk.
-pub fn of_backends(
-    tables: &FlowTables,
-    directory: &Directory,
-    backends: &HashMap<BackendId, Cause>,
-) -> ByService {
+pub fn of_backends(place: Place<'_>, backends: &HashMap<BackendId, Cause>) -> ByService {
+    let Place { tables, directory, .. } = place;
     let mut found = ByService::new();
     collect(&tables.v4, directory, backends, Pinned::V4, &mut found);
     collect(&tables.v6, directory, backends, Pinned::V6, &mut found);
+    for (cause, victim) in sockets::of_backends(place, backends) {
+        found.entry((cause, victim.service)).or_default().push(victim);
+    }
     found
 }
 
@@ -66,6 +69,22 @@ pub fn matching(place: Place<'_>, filter: &ConnectionFilter, idle_for: Duration)
     });
     each(place, &place.tables.v6, &filter, |row| {
         found.extend(victim(row.flow, place.directory, Pinned::V6).filter(|_| silent(quiet(&row, idle_for))));
+    });
+    found.extend(matching_sockets(place, &filter, idle_for));
+    found
+}
+
+/// Sockets likewise. How long a connected one has been silent nobody knows: it isn't taken for idle.
+fn matching_sockets(place: Place<'_>, filter: &Filter<'_>, idle_for: Duration) -> Vec<Victim> {
+    let Place { clock, directory, .. } = place;
+    let now = clock.now() as u32;
+    let mut found = Vec::new();
+    sockets::each(place, filter, |row| {
+        let silent = clock.millis(idle(now, row.socket.pin.last_seen).into());
+        let unused = row.socket.pin.connected == 0 && u128::from(silent) >= idle_for.as_millis();
+        if idle_for.is_zero() || unused {
+            found.extend(sockets::victim(&row.socket, row.known.as_ref(), directory));
+        }
     });
     found
 }

@@ -4,6 +4,7 @@ use aya::{maps::MapType, programs::ProgramType, sys};
 use nix::sys::statfs::{self, BPF_FS_MAGIC};
 
 use super::{
+    diag,
     interfaces::{self, Interface},
     sockets, trial,
 };
@@ -137,6 +138,7 @@ pub async fn probe(servers: &[String]) -> Vec<Feature> {
         ),
     ];
     features.push(of_cgroup());
+    features.push(of_diag());
     if permitted {
         features.extend(trial::run().unwrap_or_else(|e| {
             vec![Feature { name: "programs".into(), status: Missing, detail: e.to_string() }]
@@ -185,6 +187,18 @@ fn of_cgroup() -> Feature {
         ),
     };
     Feature { name, status, detail: format!("{}{more}", path.display()) }
+}
+
+/// Whether sockets can be ended that were led to a backend.
+fn of_diag() -> Feature {
+    let can = diag::can_end();
+    let bad = can.as_ref().err().map_or_else(String::new, |why| {
+        format!(
+            "{why}; connected sockets of the node's processes stay at a backend that is gone until they are connected anew"
+        )
+    });
+    let good = "connected sockets of the node's processes leave a backend that is gone";
+    feature("SOCK_DESTROY", can.is_ok(), Status::Fallback, good, &bad)
 }
 
 /// What rules of the host's may get in the way of. Without a configuration to go by, it is said when they do.

@@ -86,7 +86,7 @@ impl SocketPins {
     /// The kernel refuses.
     fn clear(&self, object: &Object) -> Result<(), DatapathError> {
         let all: Vec<_> = self.iter().map(|socket| socket.request()).collect();
-        sweeper::release(object, RESET, &all).map(drop)
+        let_go(object, &all).map(drop)
     }
 }
 
@@ -96,6 +96,14 @@ impl SocketPins {
 /// The kernel refuses.
 pub fn release(object: &Object, requests: &[SocketRequest]) -> Result<u32, DatapathError> {
     sweeper::release(object, REMOVE, requests)
+}
+
+/// Lets go of pins that are still the same sockets' at the same backends, in use or not. Returns how many there were.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn let_go(object: &Object, requests: &[SocketRequest]) -> Result<u32, DatapathError> {
+    sweeper::release(object, RESET, requests)
 }
 
 /// An address of a pin's.

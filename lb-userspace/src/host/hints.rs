@@ -66,6 +66,8 @@ pub struct Setup {
     pub ways: Vec<Way>,
     /// Services at loopback addresses, if nobody is led from there: socket hooks are off.
     pub not_led: BTreeSet<String>,
+    /// Why sockets of the node's processes can't be ended, if they are led and can't.
+    pub not_ended: Option<String>,
 }
 
 impl Setup {
@@ -78,6 +80,7 @@ impl Setup {
             vips: None,
             ways: Vec::new(),
             not_led: BTreeSet::new(),
+            not_ended: None,
         }
     }
 
@@ -111,6 +114,7 @@ pub fn hints(setup: &Setup, found: &Found) -> Vec<Hint> {
     hints.extend(replaces(setup, found));
     hints.extend(past_us(setup));
     hints.extend(not_led(setup));
+    hints.extend(not_ended(setup));
     hints
 }
 
@@ -266,6 +270,18 @@ fn past_us(setup: &Setup) -> Vec<Hint> {
     hints
 }
 
+/// Where a backend goes, sockets that are connected to it stay.
+fn not_ended(setup: &Setup) -> Option<Hint> {
+    setup.not_ended.as_ref().map(|why| Hint {
+        about: "sockets",
+        text: format!(
+            "connected sockets of the node's processes can't be ended ({why}): by UDP they stay at a backend that is gone \
+             until their processes connect them anew"
+        ),
+        remedy: "use a kernel with CONFIG_INET_DIAG_DESTROY, or [sockets] scope = \"off\"".into(),
+    })
+}
+
 /// Some of them, and how many more there are.
 fn list<'a>(items: impl Iterator<Item = &'a str>) -> String {
     let items: Vec<&str> = items.collect();
@@ -369,11 +385,15 @@ mod tests {
     }
 
     #[test]
-    fn a_loopback_address_that_leads_nowhere() {
+    fn what_sockets_cant() {
         let setup = Setup { not_led: set(&["a", "d/b:http"]), ..setup(&["c0"], &[]) };
         let found = hints(&setup, &Found::default());
         assert_eq!((found.len(), found[0].about), (1, "sockets"), "{found:#?}");
         assert!(found[0].text.ends_with("off when the agent started: \"a\", \"d/b:http\""), "{found:#?}");
+        let setup = Setup { not_led: BTreeSet::new(), not_ended: Some("for a test".into()), ..setup };
+        let found = hints(&setup, &Found::default());
+        assert_eq!((found.len(), found[0].about), (1, "sockets"), "{found:#?}");
+        assert!(found[0].text.contains("can't be ended (for a test)"), "{found:#?}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod explain;
 mod localhost;
+mod udp;
 
 use std::{
     io::{Read as _, Write as _},

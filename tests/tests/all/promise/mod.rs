@@ -19,6 +19,7 @@ mod host;
 mod hostrules;
 mod itself;
 mod kubernetes;
+mod leaving;
 mod leftovers;
 mod lifecycle;
 mod matrix;

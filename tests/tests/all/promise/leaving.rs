@@ -1,0 +1,245 @@
+//! Promise: sockets of the node's processes leave a backend that is to have no connections any more: connected ones are
+//! told and connect anew, others go elsewhere with their next datagram. By default, and elsewhere, nobody is disturbed.
+
+use std::{
+    io::{ErrorKind, Read as _},
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use flowpin_tests::harness::{
+    Agent, Cgroup, Net,
+    agent::{interfaces, service},
+    client::{Conn, at},
+    eventually,
+    server::Server,
+    topology::Family::{self, V4, V6},
+    udp,
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const HOST: &str = "[sockets]\nscope = \"host\"\n";
+const RESET: &str = "on_removal = \"reset\"\non_deadline = \"reset\"";
+
+/// A service of each family, `v4` and `v6`, with two backends each, the second the command line's.
+fn setup(sockets: &str, more: &str) -> (Net, Vec<Server>, Agent) {
+    let net = Net::new(2);
+    let servers = net.backends.iter().enumerate().map(|(i, ns)| {
+        udp::echo(ns, 53);
+        Server::start(ns, &format!("b{i}"), [80])
+    });
+    let servers = servers.collect();
+    let of = |name, family: Family| {
+        service(name, &family.vip(0), "\"80/tcp\", \"53/udp\"", &[family.backend(0)], more)
+    };
+    let config = [sockets, &interfaces(&[("c0", "tc"), ("b*", "tc")]), &of("v4", V4), &of("v6", V6)].concat();
+    let agent = Agent::start(&net.node, &config);
+    agent.done(&["backend", "add", "v4", &V4.backend(1)]);
+    agent.done(&["backend", "add", "v6", &V6.backend(1)]);
+    (net, servers, agent)
+}
+
+const FAMILIES: [(&str, Family); 2] = [("v4", V4), ("v6", V6)];
+
+/// Takes the second backend away, or lets it come back.
+fn remove(agent: &Agent, name: &str, family: Family) {
+    agent.done(&["backend", "remove", name, &family.backend(1)]);
+}
+
+fn add(agent: &Agent, name: &str, family: Family) {
+    agent.done(&["backend", "add", name, &family.backend(1)]);
+}
+
+/// Which of a service's backends a socket is at, as the agent has it; `None`: it has none.
+fn backend(agent: &Agent, name: &str, socket: &UdpSocket) -> Option<usize> {
+    let own = socket.local_addr().expect("bound").port();
+    let list = agent.json(&["connection", "list", "--service", name]);
+    let of = |c: &&serde_json::Value| {
+        c["client"].as_str().is_some_and(|client| client.ends_with(&format!(":{own}")))
+    };
+    let at = list.as_array().expect("a list").iter().find(of)?["backend"].as_str().expect("a backend");
+    Some(usize::from(at.contains("10.2.1.2") || at.contains("fd02:1::2")))
+}
+
+fn total(agent: &Agent, name: &str) -> u64 {
+    agent.active(name).iter().sum()
+}
+
+/// Waits until so many sockets are a service's, those at a backend that is removed as well.
+fn are(agent: &Agent, name: &str, wanted: usize) {
+    eventually(&format!("{wanted} sockets of {name}"), LIMIT, || {
+        let list = agent.json(&["connection", "list", "--service", name]);
+        match list.as_array().expect("a list").len() {
+            n if n == wanted => Ok(()),
+            _ => Err(list.to_string()),
+        }
+    });
+}
+
+/// Waits for what a socket that hears nothing gets.
+fn error(socket: &UdpSocket) -> ErrorKind {
+    socket.set_read_timeout(Some(LIMIT)).expect("a limit");
+    let result = socket.recv(&mut [0; 100]);
+    result.map_or_else(|e| e.kind(), |length| panic!("{length} bytes instead of an error"))
+}
+
+#[test]
+fn connected_udp_sockets_are_told_and_connect_anew() {
+    let (net, _servers, agent) = setup(HOST, RESET);
+    for (name, family) in FAMILIES {
+        net.node.run(|| {
+            let vip = at(&family.vip(0), 53);
+            let mut sockets: Vec<UdpSocket> = (0..20).map(|_| udp::connect(vip)).collect();
+            for (number, socket) in (0..).zip(&sockets) {
+                udp::exchange(socket, number, 500);
+            }
+            assert_eq!(agent.active(name), [10, 10]);
+            sockets.sort_by_cached_key(|socket| backend(&agent, name, socket));
+            let theirs = sockets.split_off(10);
+            remove(&agent, name, family);
+            for (number, socket) in (0..).zip(&theirs) {
+                assert_eq!(error(socket), ErrorKind::ConnectionAborted);
+                // The same socket may be used again.
+                socket.connect(vip).expect("a route");
+                socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a limit");
+                udp::exchange(socket, number, 500);
+                assert_eq!(socket.peer_addr().expect("connected"), vip);
+            }
+            for (number, socket) in (0..).zip(&sockets) {
+                udp::exchange(socket, number, 500);
+            }
+            assert_eq!(total(&agent, name), 20);
+            drop((sockets, theirs));
+        });
+        are(&agent, name, 0);
+    }
+    // An IPv6 socket that talks IPv4.
+    add(&agent, "v4", V4);
+    net.node.run(|| {
+        let vip: SocketAddr = format!("[::ffff:{}]:53", V4.vip(0)).parse().expect("an address");
+        let sockets = [udp::connect(vip), udp::connect(vip)];
+        let theirs =
+            sockets.iter().find(|socket| backend(&agent, "v4", socket) == Some(1)).expect("one of two");
+        remove(&agent, "v4", V4);
+        assert_eq!(error(theirs), ErrorKind::ConnectionAborted);
+    });
+    assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
+}
+
+#[test]
+fn others_go_elsewhere_with_their_next_datagram() {
+    let (net, _servers, agent) = setup(HOST, RESET);
+    for (name, family) in FAMILIES {
+        net.node.run(|| {
+            let vip = at(&family.vip(0), 53);
+            let any = if family == V4 { "0.0.0.0:0" } else { "[::]:0" };
+            let sockets = [(); 2].map(|()| UdpSocket::bind(any).expect("a port"));
+            let ask = |socket: &UdpSocket, number: u8| {
+                socket.set_read_timeout(Some(LIMIT)).expect("a limit");
+                socket.send_to(&[number; 50], vip).expect("sent");
+                let mut buffer = [0; 100];
+                let (length, from) = socket.recv_from(&mut buffer).expect("an answer");
+                assert_eq!(&buffer[..length], &[number; 50][..]);
+                from
+            };
+            sockets.iter().for_each(|socket| assert_eq!(ask(socket, 1), vip));
+            let theirs =
+                sockets.iter().find(|socket| backend(&agent, name, socket) == Some(1)).expect("one of two");
+            remove(&agent, name, family);
+            // In use all the time, and with no error.
+            let mut number = 2;
+            eventually("it is at the other", LIMIT, || {
+                // What is on its way while it moves comes from the backend itself.
+                let from = ask(theirs, number);
+                assert!(from == vip || from == at(&family.backend(1), 53), "{from}");
+                number = number.wrapping_add(1);
+                if backend(&agent, name, theirs) == Some(0) { Ok(()) } else { Err("not yet".into()) }
+            });
+            sockets.iter().for_each(|socket| assert_eq!(ask(socket, 0), vip));
+            assert_eq!(total(&agent, name), 2);
+        });
+    }
+    assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
+}
+
+fn open(net: &Net, family: Family, count: usize) -> Vec<Conn> {
+    net.node.run(|| (0..count).map(|_| Conn::open(at(&family.vip(0), 80)).expect("answered")).collect())
+}
+
+fn end(conn: &mut Conn) -> ErrorKind {
+    let result = conn.stream.read(&mut [0]);
+    result.map_or_else(|e| e.kind(), |n| panic!("{n} bytes instead of an end"))
+}
+
+#[test]
+fn tcp_connections_end_when_the_service_or_the_operator_says_so() {
+    let (net, servers, agent) = setup(HOST, RESET);
+    for (name, family) in FAMILIES {
+        let (mut theirs, mut others): (Vec<Conn>, Vec<Conn>) =
+            open(&net, family, 20).into_iter().partition(|conn| conn.backend == "b1");
+        assert_eq!((theirs.len(), others.len()), (10, 10));
+        remove(&agent, name, family);
+        theirs.iter_mut().for_each(|conn| assert_eq!(end(conn), ErrorKind::ConnectionAborted));
+        others.iter_mut().for_each(|conn| conn.exchange(1_000).expect("it is at the other"));
+        eventually("the server hears of it", LIMIT, || match servers[1].open() {
+            0 => Ok(()),
+            n => Err(n.to_string()),
+        });
+        // Though their process still has them.
+        are(&agent, name, 10);
+        // On request; a connected one is never taken for idle.
+        let close = ["connection", "close", "--service", name];
+        let said = agent.done(&[&close[..], &["--idle-for", "1s"]].concat());
+        assert_eq!(said.trim(), "0 connections closed");
+        assert_eq!(agent.done(&close).trim(), "10 connections closed");
+        others.iter_mut().for_each(|conn| assert_eq!(end(conn), ErrorKind::ConnectionAborted));
+        assert_eq!(total(&agent, name), 0);
+    }
+    assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
+}
+
+#[test]
+fn without_a_policy_nobody_is_disturbed() {
+    let (net, _servers, agent) = setup(HOST, "");
+    let mut conns = open(&net, V4, 10);
+    let socket = net.node.run(|| udp::connect(at(&V4.vip(0), 53)));
+    remove(&agent, "v4", V4);
+    agent.sweeps(6);
+    conns.iter_mut().for_each(|conn| conn.exchange(1_000).expect("what is open stays"));
+    udp::exchange(&socket, 1, 500);
+    drop((conns, socket));
+    assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
+}
+
+#[test]
+fn of_pods_those_that_are_not_connected() {
+    let cgroup = Cgroup::enter();
+    let all = format!("[sockets]\nscope = \"all\"\ncgroup = \"{}\"\n", cgroup.path().display());
+    let (net, _servers, agent) = setup(&all, RESET);
+    net.client.run(|| {
+        let vip = at(&V4.vip(0), 53);
+        let connected = [udp::connect(vip), udp::connect(vip)];
+        let free = [(); 2].map(|()| UdpSocket::bind("0.0.0.0:0").expect("a port"));
+        for socket in &free {
+            socket.set_read_timeout(Some(LIMIT)).expect("a limit");
+            socket.send_to(b"?", vip).expect("sent");
+            assert_eq!(socket.recv_from(&mut [0; 10]).expect("an answer"), (1, vip));
+        }
+        assert_eq!(agent.active("v4"), [2, 2]);
+        remove(&agent, "v4", V4);
+        // One of those that aren't connected goes.
+        are(&agent, "v4", 3);
+        for (number, socket) in (0..).zip(&free) {
+            socket.send_to(&[number], vip).expect("sent");
+            assert_eq!(socket.recv_from(&mut [0; 10]).expect("an answer"), (1, vip));
+        }
+        are(&agent, "v4", 4);
+        // These are the other namespace's: they stay, and count, until they are closed.
+        for (number, socket) in (0..).zip(&connected) {
+            udp::exchange(socket, number, 500);
+        }
+        drop((connected, free));
+    });
+    are(&agent, "v4", 0);
+    assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
+}
