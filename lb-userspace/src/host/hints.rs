@@ -1,5 +1,7 @@
 //! From what was found to what is said.
 
+mod sockets;
+
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
@@ -113,23 +115,9 @@ pub fn hints(setup: &Setup, found: &Found) -> Vec<Hint> {
     hints.extend(drops(setup, found));
     hints.extend(replaces(setup, found));
     hints.extend(past_us(setup));
-    hints.extend(not_led(setup));
-    hints.extend(not_ended(setup));
+    hints.extend(sockets::not_led(setup));
+    hints.extend(sockets::not_ended(setup));
     hints
-}
-
-/// Nobody's packets go to a loopback address, only sockets of processes are led from there.
-fn not_led(setup: &Setup) -> Option<Hint> {
-    let names: Vec<String> = setup.not_led.iter().map(|name| format!("\"{name}\"")).collect();
-    (!names.is_empty()).then(|| Hint {
-        about: "sockets",
-        text: format!(
-            "processes of the node are led from loopback addresses at their sockets only, and [sockets] scope was off \
-             when the agent started: {}",
-            list(names.iter().map(String::as_str))
-        ),
-        remedy: "set scope = \"host\" in [sockets] and restart the agent".into(),
-    })
 }
 
 /// Answers that were translated have the VIP as their source, whose route doesn't lead where they came from. What clients send has an address of the
@@ -270,18 +258,6 @@ fn past_us(setup: &Setup) -> Vec<Hint> {
     hints
 }
 
-/// Where a backend goes, sockets that are connected to it stay.
-fn not_ended(setup: &Setup) -> Option<Hint> {
-    setup.not_ended.as_ref().map(|why| Hint {
-        about: "sockets",
-        text: format!(
-            "connected sockets of the node's processes can't be ended ({why}): by UDP they stay at a backend that is gone \
-             until their processes connect them anew"
-        ),
-        remedy: "use a kernel with CONFIG_INET_DIAG_DESTROY, or [sockets] scope = \"off\"".into(),
-    })
-}
-
 /// Some of them, and how many more there are.
 fn list<'a>(items: impl Iterator<Item = &'a str>) -> String {
     let items: Vec<&str> = items.collect();
@@ -382,18 +358,6 @@ mod tests {
         let unknown = Setup::unknown(set(&["b0"]));
         assert_eq!(hints(&unknown, &found(from("10.96.0.0/16"))), []);
         assert_eq!(hints(&unknown, &found(ALL)).len(), 1);
-    }
-
-    #[test]
-    fn what_sockets_cant() {
-        let setup = Setup { not_led: set(&["a", "d/b:http"]), ..setup(&["c0"], &[]) };
-        let found = hints(&setup, &Found::default());
-        assert_eq!((found.len(), found[0].about), (1, "sockets"), "{found:#?}");
-        assert!(found[0].text.ends_with("off when the agent started: \"a\", \"d/b:http\""), "{found:#?}");
-        let setup = Setup { not_led: BTreeSet::new(), not_ended: Some("for a test".into()), ..setup };
-        let found = hints(&setup, &Found::default());
-        assert_eq!((found.len(), found[0].about), (1, "sockets"), "{found:#?}");
-        assert!(found[0].text.contains("can't be ended (for a test)"), "{found:#?}");
     }
 
     #[test]
