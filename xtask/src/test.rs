@@ -222,7 +222,13 @@ const SIDE_BY_SIDE: usize = 3;
 /// Tests that run one after the other, and beside those of the other lanes: they mostly wait, and would wait too long beside more than two
 /// others. Those that move their whole process to another cgroup are all in the first.
 const LANES: [&[&str]; 3] = [
-    &["promise::host", "promise::matrix", "promise::stick"],
+    &[
+        "promise::host",
+        "promise::kubernetes::localhost",
+        "promise::leaving",
+        "promise::matrix",
+        "promise::stick",
+    ],
     &["promise::persistent", "promise::programs", "promise::sockets"],
     &["promise::close", "promise::health", "promise::refusal", "promise::timeouts"],
 ];
