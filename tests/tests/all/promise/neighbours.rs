@@ -50,10 +50,16 @@ fn beside_kube_proxy(how: &str) {
     let agent = Agent::start(&net.node, &config);
     for ns in [&net.client, &net.node] {
         ns.run(|| {
-            let mut ours: Vec<Conn> =
-                (0..20).map(|_| Conn::open(at(&V4.vip(0), 80)).expect("ours")).collect();
-            let mut others: Vec<Conn> =
-                (0..20).map(|_| Conn::open(at("10.96.0.99", 80)).expect("the others'")).collect();
+            // From ports of their own: by both ways from one port to one backend is more than nf_conntrack could tell
+            // apart, which doesn't see ours where they go past the stack.
+            let open = |first: u16, to: &str| -> Vec<Conn> {
+                let from = |port| Conn::open_from(at("0.0.0.0", port), at(to, 80));
+                (first..first + 20)
+                    .map(|port| from(port).unwrap_or_else(|e| panic!("to {to}: {e}")))
+                    .collect()
+            };
+            let mut ours = open(21_000, &V4.vip(0));
+            let mut others = open(22_000, "10.96.0.99");
             ours.iter_mut().chain(&mut others).for_each(|c| c.exchange(100_000).expect("its own bytes"));
             assert_eq!(agent.active("app"), [10, 10], "and none of the others'");
         });
