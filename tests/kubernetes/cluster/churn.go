@@ -2,9 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,46 +24,35 @@ func (c *Cluster) churn(churning churning) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), churning.length)
-	defer cancel()
-	numbers, failed := make(chan int, churning.rate), make(chan error, writers)
-	changed, mutex := 0, sync.Mutex{}
-	for range writers {
-		go func() {
-			var bad error
-			for number := range numbers {
-				slices := api.DiscoveryV1().EndpointSlices(loadNamespace)
-				slice, err := slices.Get(context.Background(), fmt.Sprintf("load-%d", number%churning.services), metav1.GetOptions{})
-				if err == nil {
-					end := &slice.Endpoints[number/churning.services%len(slice.Endpoints)]
-					end.Conditions.Ready = ptr.To(!*end.Conditions.Ready)
-					_, err = slices.Update(context.Background(), slice, metav1.UpdateOptions{})
-				}
-				mutex.Lock()
-				if err == nil {
-					changed++
-				}
-				mutex.Unlock()
-				bad = errors.Join(bad, err)
-			}
-			failed <- bad
-		}()
+	endpoints := api.DiscoveryV1().EndpointSlices(loadNamespace)
+	ctx := context.Background()
+	var changed atomic.Int64
+	change := func(number int) error {
+		slice, err := endpoints.Get(ctx, fmt.Sprintf("load-%d", number%churning.services), metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		end := &slice.Endpoints[number/churning.services%len(slice.Endpoints)]
+		end.Conditions.Ready = ptr.To(!*end.Conditions.Ready)
+		if _, err := endpoints.Update(ctx, slice, metav1.UpdateOptions{}); err != nil {
+			return err
+		}
+		changed.Add(1)
+		return nil
 	}
 	before, _, err := usage(churning.process)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
-	tick := time.NewTicker(time.Second / time.Duration(churning.rate))
-	defer tick.Stop()
-	for number := 0; ctx.Err() == nil; number++ {
-		<-tick.C
-		numbers <- number
-	}
-	close(numbers)
-	for range writers {
-		err = errors.Join(err, <-failed)
-	}
+	err = atOnce(change, func(write chan<- int) {
+		tick := time.NewTicker(time.Second / time.Duration(churning.rate))
+		defer tick.Stop()
+		for number := 0; time.Since(began) < churning.length; number++ {
+			<-tick.C
+			write <- number
+		}
+	})
 	if err != nil {
 		return err
 	}
@@ -73,7 +61,7 @@ func (c *Cluster) churn(churning churning) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%d endpoints changed in %.0f s, %.0f a second: %s took %.1f %% of a core, %d MiB\n", changed, took.Seconds(), float64(changed)/took.Seconds(),
+	fmt.Printf("%d endpoints changed in %.0f s, %.0f a second: %s took %.1f %% of a core, %d MiB\n", changed.Load(), took.Seconds(), float64(changed.Load())/took.Seconds(),
 		churning.process, 100*(after-before).Seconds()/took.Seconds(), resident>>20)
 	return nil
 }

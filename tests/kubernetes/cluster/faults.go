@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -35,11 +34,8 @@ func kill(c *Cluster, t trial) error {
 	if err := b.confined(); err != nil {
 		return err
 	}
-	open, _, err := b.cohort("before", many)
+	open, err := b.traffic()
 	if err != nil {
-		return err
-	}
-	if _, err := open.order("churn"); err != nil {
 		return err
 	}
 	for range kills {
@@ -59,9 +55,29 @@ func kill(c *Cluster, t trial) error {
 			return err
 		}
 	}
-	told, err := open.order("tell")
+	return open.sum()
+}
+
+// traffic opens connections that stay, and short ones for as long as it is tried.
+func (b *bench) traffic() (cohort, error) {
+	open, _, err := b.cohort("before", many)
+	if err == nil {
+		_, err = open.order("churn")
+	}
+	return open, err
+}
+
+// sum says how many short connections there were in all, if none was refused.
+func (c cohort) sum() error {
+	told, err := c.order("tell")
+	if err == nil {
+		err = told.whole(c.count)
+	}
+	if err != nil {
+		return err
+	}
 	fmt.Printf("%d short connections meanwhile, 0 refused\n", told.Short)
-	return err
+	return nil
 }
 
 // confined says whether the agents have the capabilities that the chart asks for and no other, and a root that can't be written to.
@@ -105,11 +121,8 @@ func outage(c *Cluster, t trial) error {
 	if err := c.install(t.chart, t.image, t.mode, "apiServers={"+url+"}"); err != nil {
 		return err
 	}
-	open, _, err := b.cohort("before", many)
+	open, err := b.traffic()
 	if err != nil {
-		return err
-	}
-	if _, err := open.order("churn"); err != nil {
 		return err
 	}
 	old, err := b.manual("change-0")
@@ -166,23 +179,16 @@ func outage(c *Cluster, t trial) error {
 		}
 		old = current
 	}
-	told, err := open.order("tell")
-	fmt.Printf("%d short connections meanwhile, 0 refused\n", told.Short)
-	return err
+	return open.sum()
 }
 
 // agrees waits until one address is served on node 1 and another isn't; without a limit it looks once.
 func (b *bench) agrees(served, refused string, limit time.Duration) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	dial := func(target string) error {
-		cmd, err := b.on(nodeName(1), self, "inside", "dial", target)
+		cmd, err := b.insideOn(nodeName(1), nil, "dial", target)
 		if err != nil {
 			return err
 		}
-		cmd.Env = append(cmd.Env, "FLOWPIN_KUBERNETES_CACHE="+b.cache)
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))

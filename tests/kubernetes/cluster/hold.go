@@ -265,7 +265,3 @@ func (h *holder) order(line string) (account, error) {
 	}
 	return told, nil
 }
-
-func (h *holder) end() error {
-	return errors.Join(h.in.Close(), h.cmd.Wait())
-}

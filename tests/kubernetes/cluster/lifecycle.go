@@ -79,12 +79,10 @@ func (c *Cluster) up(kubeProxy string) error {
 
 // helper runs this program again, in the network namespace of the thread that calls: threads of the Go runtime are in the first one.
 func (c *Cluster) helper(args ...string) error {
-	self, err := os.Executable()
+	cmd, err := c.insideHere(foreground, args...)
 	if err != nil {
 		return err
 	}
-	cmd := foreground(self, append([]string{"inside"}, args...)...)
-	cmd.Env = append(cmd.Env, "FLOWPIN_KUBERNETES_CACHE="+c.cache)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
 }

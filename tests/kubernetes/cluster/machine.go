@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -91,6 +92,31 @@ func (c *Cluster) on(machine string, args ...string) (*exec.Cmd, error) {
 	cmd.Env = append(cmd.Env, "PATH="+filepath.Dir(c.bin("any"))+":/usr/sbin:/usr/bin:/sbin:/bin", "KUBECONFIG="+c.kubeconfig())
 	groups = append(groups, group)
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
+	return cmd, nil
+}
+
+// insideHere gives a command of this program on this machine, made by `make`: `cluster inside ARGS`.
+func (p paths) insideHere(make func(string, ...string) *exec.Cmd, args ...string) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := make(self, append([]string{"inside"}, args...)...)
+	cmd.Env = append(cmd.Env, "FLOWPIN_KUBERNETES_CACHE="+p.cache)
+	return cmd, nil
+}
+
+// insideOn gives one on a machine. `by` are words before it: of nsenter, if it is to be in another network there.
+func (c *Cluster) insideOn(machine string, by []string, args ...string) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd, err := c.on(machine, slices.Concat(by, []string{self, "inside"}, args)...)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Env = append(cmd.Env, "FLOWPIN_KUBERNETES_CACHE="+c.cache)
 	return cmd, nil
 }
 

@@ -228,15 +228,10 @@ func (p paths) onFirst(args ...string) error {
 	if err != nil {
 		return err
 	}
-	self, err := os.Executable()
+	cmd, err := c.insideOn(nodeName(1), nil, args...)
 	if err != nil {
 		return err
 	}
-	cmd, err := c.on(nodeName(1), append([]string{self, "inside"}, args...)...)
-	if err != nil {
-		return err
-	}
-	cmd.Env = append(cmd.Env, "FLOWPIN_KUBERNETES_CACHE="+p.cache)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
 }

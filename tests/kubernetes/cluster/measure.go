@@ -46,24 +46,33 @@ func (c *Cluster) fill(first, count, endpoints int) error {
 		return err
 	}
 	began := time.Now()
+	err = atOnce(func(number int) error { return loadOne(ctx, api, number, endpoints, c.Nodes) }, func(write chan<- int) {
+		for number := first; number < first+count; number++ {
+			write <- number
+		}
+	})
+	fmt.Printf("%d Services with %d endpoints each in %.1f s\n", count, endpoints, time.Since(began).Seconds())
+	return err
+}
+
+// atOnce lets several writers do what `send` gives them numbers for, and gives what went wrong.
+func atOnce(write func(number int) error, send func(chan<- int)) error {
 	numbers, failed := make(chan int), make(chan error, writers)
 	for range writers {
 		go func() {
 			var bad error
 			for number := range numbers {
-				bad = errors.Join(bad, loadOne(ctx, api, number, endpoints, c.Nodes))
+				bad = errors.Join(bad, write(number))
 			}
 			failed <- bad
 		}()
 	}
-	for number := first; number < first+count; number++ {
-		numbers <- number
-	}
+	send(numbers)
 	close(numbers)
+	var err error
 	for range writers {
 		err = errors.Join(err, <-failed)
 	}
-	fmt.Printf("%d Services with %d endpoints each in %.1f s\n", count, endpoints, time.Since(began).Seconds())
 	return err
 }
 

@@ -145,7 +145,10 @@ func (c *Cluster) addresses(host byte) []netip.Addr {
 	return []netip.Addr{v4.Addr()}
 }
 
-func (c *Cluster) server() string {
+func (c *Cluster) server() string { return c.controlURL(apiPort) }
+
+// controlURL is that of a port of the control plane's.
+func (c *Cluster) controlURL(port int) string {
 	v4, _ := underlay.host(controlHost)
-	return fmt.Sprintf("https://%s:%d", v4.Addr(), apiPort)
+	return fmt.Sprintf("https://%s:%d", v4.Addr(), port)
 }

@@ -144,12 +144,10 @@ type relayed struct {
 
 // relay starts one in the control plane's network, and gives its URL.
 func (c *Cluster) relay() (*relayed, string, error) {
-	self, err := os.Executable()
+	cmd, err := c.insideHere(command, "relay")
 	if err != nil {
 		return nil, "", err
 	}
-	cmd := command(self, "inside", "relay")
-	cmd.Env = append(cmd.Env, "FLOWPIN_KUBERNETES_CACHE="+c.cache)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
@@ -160,7 +158,7 @@ func (c *Cluster) relay() (*relayed, string, error) {
 		return nil, "", err
 	}
 	r := &relayed{in, bufio.NewReader(out)}
-	return r, strings.Replace(c.server(), fmt.Sprint(":", apiPort), fmt.Sprint(":", relayPort), 1), r.heard("listening")
+	return r, c.controlURL(relayPort), r.heard("listening")
 }
 
 func (r *relayed) heard(wanted string) error {

@@ -15,16 +15,22 @@ const (
 	fewPods = 3
 )
 
-// takeOver follows docs/kubernetes.md, with connections open from before each step.
-func takeOver(c *Cluster, t trial) error {
+// openByKubeProxy makes the workload and opens connections to it.
+func (c *Cluster) openByKubeProxy() (*bench, cohort, error) {
 	b, err := c.furnishBench(fewPods)
 	if err != nil {
-		return err
+		return nil, cohort{}, err
 	}
 	if err := b.until("kube-proxy serves it", b.answers); err != nil {
-		return err
+		return nil, cohort{}, err
 	}
 	before, _, err := b.cohort("by kube-proxy", many)
+	return b, before, err
+}
+
+// takeOver follows docs/kubernetes.md, with connections open from before each step.
+func takeOver(c *Cluster, t trial) error {
+	b, before, err := c.openByKubeProxy()
 	if err != nil {
 		return err
 	}
@@ -78,14 +84,7 @@ func takeOver(c *Cluster, t trial) error {
 
 // byLabel gives one Service to Flowpin and takes it back, beside a kube-proxy that has the others.
 func byLabel(c *Cluster, t trial) error {
-	b, err := c.furnishBench(fewPods)
-	if err != nil {
-		return err
-	}
-	if err := b.until("kube-proxy serves it", b.answers); err != nil {
-		return err
-	}
-	before, _, err := b.cohort("by kube-proxy", many)
+	b, before, err := c.openByKubeProxy()
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -40,7 +40,6 @@ type bench struct {
 	ctx      context.Context
 	cluster  string
 	nodePort string
-	holders  []*holder
 }
 
 // furnishBench makes a Deployment with so many pods, its Service, and the pod that asks; and waits until all are ready.
@@ -116,30 +115,23 @@ func (b *bench) rolledOut(replicas int32) error {
 
 // hold starts a holder: outside, by the node port of node 1; in a pod on node 1, by the cluster address; or as a process of node 1, likewise.
 func (b *bench) hold(place string) (*holder, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	inside := func(target string) []string { return []string{self, "inside", "hold", target} }
-	cmd := command(self, inside(b.nodePort)[1:]...)
+	var cmd *exec.Cmd
+	var err error
 	switch place {
 	case "of the node":
-		cmd, err = b.on(nodeName(1), inside(b.cluster)...)
+		cmd, err = b.insideOn(nodeName(1), nil, "hold", b.cluster)
 	case "in a pod":
 		var namespace string
 		if namespace, err = b.namespaceOf(asker); err == nil {
-			cmd, err = b.on(nodeName(1), append([]string{"nsenter", "--net=/run/netns/" + namespace}, inside(b.cluster)...)...)
+			cmd, err = b.insideOn(nodeName(1), []string{"nsenter", "--net=/run/netns/" + namespace}, "hold", b.cluster)
 		}
+	default:
+		cmd, err = b.insideHere(command, "hold", b.nodePort)
 	}
 	if err != nil {
 		return nil, err
 	}
-	cmd.Env = append(cmd.Env, "FLOWPIN_KUBERNETES_CACHE="+b.cache)
-	h, err := holdBy(place, cmd)
-	if err == nil {
-		b.holders = append(b.holders, h)
-	}
-	return h, err
+	return holdBy(place, cmd)
 }
 
 var places = []string{"outside", "in a pod", "of the node"}

@@ -3,14 +3,16 @@
 use std::{
     fs::DirEntry,
     mem::ManuallyDrop,
-    net::SocketAddr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
-use flowpin::datapath::{attach::Attachments, pin::PinDir};
+use flowpin::{
+    datapath::{attach::Attachments, pin::PinDir},
+    model::service::parse_backend,
+};
 use lb_common::abi::programs;
 use nix::{
     sys::signal::{Signal, kill},
@@ -292,14 +294,13 @@ impl Agent {
     /// machines. The command lists them by text, and so fd02:1::2 before fd02::2.
     pub fn active(&self, service: &str) -> Vec<u64> {
         let view = self.json(&["service", "show", service]);
-        let mut counts: Vec<(SocketAddr, u64)> = view["backends"]
+        let mut counts: Vec<_> = view["backends"]
             .as_array()
             .expect("backends")
             .iter()
             .map(|b| {
                 let text = b["address"].as_str().expect("an address");
-                let alone = || Some(SocketAddr::new(text.parse().ok()?, 0));
-                let address = text.parse().ok().or_else(alone).expect("an address, perhaps with a port");
+                let address = parse_backend(service, text).expect("an address, perhaps with a port");
                 (address, b["active_connections"].as_u64().expect("a count"))
             })
             .collect();
