@@ -193,7 +193,8 @@ fn who_is_idle_and_who_has_half_closed() {
 
 #[test]
 fn no_connection_gets_older_than_it_may() {
-    let (net, _ends, _server, agent) = start(V4, "max_age = \"10s\"");
+    // They end within the last tenth, three seconds: on a busy machine two passes of the sweeper are up to two apart.
+    let (net, _ends, _server, agent) = start(V4, "max_age = \"30s\"");
     let began = Instant::now();
     let conns: Vec<Conn> =
         net.client.run(|| (0..40).map(|_| Conn::open(at(&V4.vip(0), 80)).expect("answered")).collect());
@@ -210,7 +211,7 @@ fn no_connection_gets_older_than_it_may() {
                             );
                             return began.elapsed().as_secs_f64();
                         }
-                        eventually::pass(Duration::from_millis(50));
+                        eventually::pass(Duration::from_millis(100));
                     }
                 })
             })
@@ -219,7 +220,7 @@ fn no_connection_gets_older_than_it_may() {
     });
     ages.sort_by(f64::total_cmp);
     let slack = SLACK.as_secs_f64();
-    assert!(ages[0] >= 8.9 && ages[39] <= 10.0 + slack, "{ages:?}");
+    assert!(ages[0] >= 26.9 && ages[39] <= 30.0 + slack, "{ages:?}");
     assert!(ages[39] - ages[0] > 0.2, "all at once: {ages:?}");
     assert_eq!(agent.active("app"), [0]);
 }
