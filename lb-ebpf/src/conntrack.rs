@@ -6,7 +6,7 @@
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
-    abi::{Addr, FlowKey, Proto, What},
+    abi::{Addr, Direction, FlowKey, Proto, What},
     flow_state::{Phase, Segment, Word, flags, moves_open, next, next_one_sided},
 };
 
@@ -126,9 +126,9 @@ pub fn track<V: Tracked>(
         return closed(other, false, segment);
     }
     if waits {
-        // With an address of ours it can't be anybody else's connection, but an earlier one of ours, which the client's RST is to end.
-        let clients_own = !direction.is_full() || direction.is_ported();
-        if clients_own && has_spoken(other) {
+        // The backend knows a connection by the port: another's (one past us, or with a port of the same address that a masquerade gave it), or an
+        // earlier one of ours. When that comes again and again it is the latter, and the client's RST is to end it.
+        if direction.tried() < Direction::TRIED_MAX && has_spoken(other) {
             if segment.opens() {
                 return Step::AnotherPort;
             }

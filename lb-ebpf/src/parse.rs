@@ -56,7 +56,8 @@ pub fn ethernet<P: Packet>(packet: &P) -> Layer3 {
     }
 }
 
-/// The backend knows another connection by the client's port: the flow gets another one from the start.
+/// The backend knows another connection by the port: the flow gets another one from the start. Besides, as the lowest bits: how many ports of ours
+/// were tried.
 pub const ANOTHER_PORT: u32 = 1 << 16;
 
 /// What a packet is. What isn't known (yet) is as it was before.
@@ -83,7 +84,7 @@ pub struct Parsed<A> {
     pub quoted: FlowKey<A>,
     /// For further steps: where it was met, a [`Hook`](crate::packet::Hook).
     pub hook: u32,
-    /// For the step that opens a flow: how often it was at it already; or [`ANOTHER_PORT`].
+    /// For the step that opens a flow: how often it was at it already; or [`ANOTHER_PORT`] and what goes with it.
     pub again: u32,
     /// For the steps of a flow: where its entry lies.
     pub place: u32,

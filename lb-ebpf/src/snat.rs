@@ -260,7 +260,7 @@ fn take<V: Maps>(lot: u32, address: u32) -> u32 {
         if opaque(word as usize) as u32 >= words {
             break;
         }
-        let found = flowpin_take_bit(taken, from.wrapping_add(word), ports);
+        let found = flowpin_take_bit(taken, from.wrapping_add(word), ports, lot);
         if found < ports {
             // SAFETY: as above.
             unsafe { (*scratch).dport = PortBe::new(sources.first.wrapping_add(found as u16)) };
@@ -270,11 +270,11 @@ fn take<V: Maps>(lot: u32, address: u32) -> u32 {
     0
 }
 
-/// Takes a bit of a word of a bitmap of `ports` bits, if one is free: which; beyond them: none is. From the last word on it is counted from the first
-/// again. As a global function: the verifier looks at it once.
+/// Takes a bit of a word of a bitmap of `ports` bits, if one is free, the first from one by lot on: which; beyond them: none is. From the last word on it
+/// is counted from the first again. As a global function: the verifier looks at it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn flowpin_take_bit(bitmap: *mut SourcePorts, word: u32, ports: u32) -> u32 {
+extern "C" fn flowpin_take_bit(bitmap: *mut SourcePorts, word: u32, ports: u32, lot: u32) -> u32 {
     let words = ports.div_ceil(64);
     let word = if word < words { word } else { word.wrapping_sub(words) };
     // One value, checked and used as it is, so that the verifier sees the bound where it matters.
@@ -288,7 +288,8 @@ extern "C" fn flowpin_take_bit(bitmap: *mut SourcePorts, word: u32, ports: u32) 
     let usable = if last { (1u64 << (ports & 63)) - 1 } else { u64::MAX };
     // SAFETY: as above; volatile: other CPUs write meanwhile.
     let free = !unsafe { at.read_volatile() } & usable;
-    let bit = free & free.wrapping_neg();
+    let turned = free.rotate_right(lot);
+    let bit = (turned & turned.wrapping_neg()).rotate_left(lot);
     // SAFETY: as above; all writers use atomics.
     if bit == 0 || unsafe { fetch_or_u64(at, bit) } & bit != 0 {
         return u32::MAX;

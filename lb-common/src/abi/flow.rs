@@ -70,6 +70,10 @@ impl Direction {
     /// A bit besides `FULL`: the address put in the client's place is its own, and only its port is another, since the backend knows a flow of the
     /// client's by that port already. The stack carries such packets on, as it does those of which only the destination is replaced.
     const PORTED: u8 = 32;
+    /// Two bits besides `FULL`: how many ports of ours were tried before, by which the backend knew a connection.
+    const TRIED_SHIFT: u8 = 6;
+    /// Ports that are tried so, at most.
+    pub const TRIED_MAX: u8 = 3;
     /// Client to backend?
     #[inline(always)]
     pub const fn is_forward(self) -> bool {
@@ -104,6 +108,16 @@ impl Direction {
     #[inline(always)]
     pub const fn ported(self) -> Self {
         Self(self.0 | Self::FULL | Self::PORTED)
+    }
+    /// How many ports of ours were tried before, by which the backend knew a connection; at most [`TRIED_MAX`](Self::TRIED_MAX).
+    #[inline(always)]
+    pub const fn tried(self) -> u8 {
+        self.0 >> Self::TRIED_SHIFT
+    }
+    /// With another port, after so many that were tried: of ours, or with the client's address.
+    #[inline(always)]
+    pub const fn with_another_port(self, tried: u8) -> Self {
+        if self.is_full() { Self(self.0 | tried << Self::TRIED_SHIFT) } else { self.ported() }
     }
     /// Do replies go past the node?
     #[inline(always)]

@@ -148,7 +148,8 @@ fn put_together<V: Tracked>(key: &FlowKey<V::Addr>, acked: u32, opening: &Openin
 #[inline(always)]
 fn claim_reply<V: Tracked>(opening: &Opening) -> u32 {
     if opening.way.is_full() && !opening.way.is_ported() {
-        return snat::claim::<V>(opening.hash);
+        // By lot the second time, so that it isn't the same.
+        return snat::claim::<V>(if opening.again { opening.chance } else { opening.hash });
     }
     if !opening.way.is_ported() {
         let place = table::claim::<V>(table::REPLY);

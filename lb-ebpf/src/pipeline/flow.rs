@@ -37,7 +37,7 @@ pub fn flow<V: Family, P: Packet>(packet: P) -> P::Verdict {
                 if conntrack::remove::<V>(flow, flow.seen, &mut parsed.spare) =>
             {
                 if step == Track::AnotherPort {
-                    parsed.again = ANOTHER_PORT;
+                    parsed.again = ANOTHER_PORT | (direction.tried() as u32 + 1);
                 }
                 return go_on::<V, P>(packet, Step::Open);
             }

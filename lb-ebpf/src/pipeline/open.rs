@@ -126,8 +126,11 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, service: &Service, source: Sourc
         let bound = chosen & affinity::BOUND != 0;
         let Some(record) = BACKENDS.get(backend.0) else { return REFUSED | Reason::Internal as u32 };
         let mut way = way::<V>(service.forward(source), record, parsed);
-        if parsed.again == ANOTHER_PORT && !way.is_special() {
-            way = way.ported();
+        if parsed.again & ANOTHER_PORT != 0 && !way.is_direct() {
+            way = way.with_another_port((parsed.again & Direction::TRIED_MAX as u32) as u8);
+        } else if parsed.again != 0 && way.is_full() {
+            // All are taken, and one is used again that was ours a moment ago: whatever the backend knows by it is ours.
+            way = way.with_another_port(Direction::TRIED_MAX);
         }
         let port = backend_port(record, service.target, parsed.key.dport);
         let chance = choosing.pick.chance;

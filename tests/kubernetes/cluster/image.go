@@ -145,15 +145,18 @@ func (i image) ownLayer() ([]byte, error) {
 	var layer bytes.Buffer
 	archive := tar.NewWriter(&layer)
 	folders := []string{"uploads"}
+	// Upstream's images have a wget that tries once; Debian's waits for a service that drops 20 times.
+	files := map[string]string{"etc/wgetrc": "tries = 1\n"}
 	if i.base == "" {
 		folders = append(folders, "bin", "dev", "etc", "proc", "root", "sys", "tmp", "var")
-		for name, text := range map[string]string{
+		files = map[string]string{
 			"etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
 			"etc/group":  "root:x:0:\nnogroup:x:65534:\n",
-		} {
-			if err := add(archive, tar.Header{Name: name, Mode: 0o644}, []byte(text)); err != nil {
-				return nil, err
-			}
+		}
+	}
+	for name, text := range files {
+		if err := add(archive, tar.Header{Name: name, Mode: 0o644}, []byte(text)); err != nil {
+			return nil, err
 		}
 	}
 	for _, folder := range folders {

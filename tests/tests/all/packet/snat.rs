@@ -155,6 +155,34 @@ fn a_port_that_is_taken_unbeknown_is_passed_over() {
     });
 }
 
+/// A masquerade of the node's has given the same address and port to a connection past us: the backend answers a SYN with a bare ACK.
+#[test]
+fn a_port_by_which_the_backend_knows_anothers_connection_is_another() {
+    everywhere(|s| {
+        let net = s.net;
+        let added = service(s, &[net.other], 30_000);
+        let to = (net.backends[0], 8080);
+        let client = |flags, seq, ack| eth().ip(net.client, net.vip).tcp(40000, 80, flags).numbers(seq, ack);
+        let back = |s: &mut Stage<'_>, near: (IpAddr, u16), flags| {
+            let frame = eth().ip(net.backends[0], near.0).tcp(8080, near.1, flags).numbers(70, 80);
+            s.step("answer", &frame, Becomes(frame.clone().from(net.vip, 80).to(net.client, 40000)));
+        };
+        let first = ours(s, &client(SYN, 100, 0), &[net.other], to);
+        back(s, first, ACK);
+        s.step("it would end that", client(RST, 80, 0), Drop(Reason::StrayReset));
+        s.active("it is still to be made", &added, &[1]);
+        // By lot, among so many.
+        let second = ours(s, &client(SYN, 100, 0), &[net.other], to);
+        assert_ne!(first, second);
+        s.active("one", &added, &[1]);
+        assert_eq!((s.world.entries(), s.world.ports_taken().unwrap()), (2, 1));
+        let others = eth().ip(net.backends[0], first.0).tcp(8080, first.1, ACK).fill(10);
+        s.step("that connection goes on", others, Pass);
+        back(s, second, SYN | ACK);
+        assert_eq!(ours(s, &client(ACK, 101, 71), &[net.other], to), second, "it is answered");
+    });
+}
+
 #[test]
 fn without_an_address_of_ours() {
     everywhere(|s| {

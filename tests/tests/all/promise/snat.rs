@@ -15,6 +15,7 @@ use flowpin_tests::{
         agent::{interfaces, service},
         client::{Conn, at},
         eventually,
+        netfilter::load,
         server::{PLEASE_CLOSE, Server},
         topology::Family::{self, V4, V6},
         udp,
@@ -152,6 +153,30 @@ fn other_ports_for_new_connections_and_nothing_kept_of_old_ones() {
         0 => Ok(()),
         n => Err(format!("{n} bitmaps, {}", agent.json(&["status"])["conntrack_entries"])),
     });
+}
+
+/// A masquerade gives ports of the same address to connections of its own: none is cut, and ours get others.
+#[test]
+fn a_masquerade_that_has_ports_of_the_same_address() {
+    let net = Net::new(1);
+    let _server = Server::start(&net.backends[0], "b", [80]);
+    let rules = "*nat\n\
+        -A PREROUTING -d 10.96.0.99 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.2.0.2:80\n\
+        -A POSTROUTING -d 10.2.0.2 -p tcp -j MASQUERADE --to-ports 2000-2063\n\
+        COMMIT\n";
+    load(&net.node, V4, rules);
+    let config = "[snat]\naddresses = [\"10.2.0.1\"]\nports = \"2000-2063\"\n".to_string()
+        + &interfaces(&[("c0", "tc"), ("b0", "tc")])
+        + &services(V4, "snat", 1);
+    let agent = Agent::start(&net.node, &config);
+    let open = |to: &str, count: usize| -> Vec<Conn> {
+        let one = |i| Conn::open(at(to, 80)).unwrap_or_else(|e| panic!("{i} to {to}: {e}"));
+        net.client.run(|| (0..count).map(one).collect())
+    };
+    let mut others = open("10.96.0.99", 5);
+    let mut ours = open(&V4.vip(0), 30);
+    assert_eq!(agent.active("app"), [30]);
+    others.iter_mut().chain(&mut ours).for_each(|conn| conn.exchange(1_000).expect("its own bytes"));
 }
 
 /// Eight ports, four of which are held: as many connections one after the other as anybody wants get through by
