@@ -13,6 +13,7 @@ use crate::{
     conntrack::{
         census::Recount,
         clients,
+        handed::Handed,
         sweep::{self, Pass, Passed},
     },
     datapath::DatapathError,
@@ -23,7 +24,7 @@ const CLIENTS: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub async fn run(handle: Handle, mut stopped: watch::Receiver<bool>) {
-    let mut recount = Recount::default();
+    let (mut recount, mut handed) = (Recount::default(), Handed::default());
     let (mut wait, mut clients_due) = (Duration::ZERO, Instant::now());
     loop {
         tokio::select! {
@@ -37,7 +38,7 @@ pub async fn run(handle: Handle, mut stopped: watch::Receiver<bool>) {
             let (object, clock) = (&shared.object, shared.clock);
             let (tables, sockets) = (&shared.tables, &shared.sockets);
             let before = shared.maps.all_active(by.blocks())?;
-            let Passed { mut census, found, took } =
+            let Passed { mut census, found, handed: open, took } =
                 Pass { object, tables, sockets, clock, directory: &by }.run()?;
             census.drift = recount.drift(&before, &shared.maps.all_active(by.blocks())?, &census.counted);
             census.generation = shared.census().generation + 1;
@@ -47,11 +48,12 @@ pub async fn run(handle: Handle, mut stopped: watch::Receiver<bool>) {
                 let clients = clients::sweep(object, &shared.clients, clock, &shared.groups())?;
                 shared.bound.store(clients, Ordering::Relaxed);
             }
-            Ok::<_, DatapathError>((recount, took))
+            handed.set(&open);
+            Ok::<_, DatapathError>((recount, handed, took))
         });
         match pass.await {
-            Ok(Ok((again, took))) => {
-                recount = again;
+            Ok(Ok((again, kept, took))) => {
+                (recount, handed) = (again, kept);
                 wait = sweep::pause(took);
                 if look_at_clients {
                     clients_due = Instant::now() + CLIENTS.max(began.elapsed() * 20);
@@ -65,7 +67,7 @@ pub async fn run(handle: Handle, mut stopped: watch::Receiver<bool>) {
             }
             Ok(Err(e)) => {
                 tracing::error!("sweep: {e}");
-                recount = Recount::default();
+                (recount, handed) = (Recount::default(), Handed::default());
                 wait = sweep::pause(Duration::from_secs(1));
             }
             Err(e) if e.is_panic() => panic::resume_unwind(e.into_panic()),

@@ -22,6 +22,8 @@ pub struct Directory {
     timeouts: HashMap<ServiceId, Timeouts>,
     /// Backends that are no longer declared.
     pub retired: HashSet<BackendId>,
+    /// Services that are no longer declared: new connections aren't ours.
+    handed: HashSet<ServiceId>,
     /// Is there anything that isn't declared any more?
     pub leftovers: bool,
 }
@@ -43,7 +45,10 @@ impl Directory {
         for (id, service) in actual.services() {
             directory.names.insert(*id, service.name.clone());
             match desired.services().get(&service.name) {
-                None => directory.leftovers = true,
+                None => {
+                    directory.leftovers = true;
+                    directory.handed.insert(*id);
+                }
                 Some(spec) if spec.timeouts != Default::default() => {
                     directory.timeouts.insert(*id, spec.timeouts.limits());
                 }
@@ -62,6 +67,11 @@ impl Directory {
     /// The service of a backend.
     pub fn service(&self, backend: BackendId) -> Option<ServiceId> {
         self.services.get(backend.0 as usize).copied().filter(|service| *service != NOBODY)
+    }
+
+    /// Is the service of a backend no longer ours?
+    pub fn is_handed(&self, service: Option<ServiceId>) -> bool {
+        service.is_some_and(|service| self.handed.contains(&service))
     }
 
     /// Its name; empty: nobody's.

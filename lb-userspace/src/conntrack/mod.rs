@@ -5,6 +5,7 @@ pub mod clients;
 pub mod closer;
 pub mod directory;
 mod ends;
+pub mod handed;
 pub mod matches;
 mod queue;
 pub mod select;

@@ -5,13 +5,14 @@
 //! by the same compare-and-swap that packets use.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use lb_common::{
-    abi::{Addr, BackendId, Flow, ServiceId, sweep::Request},
+    abi::{Addr, BackendId, Flow, PortBe, ServiceId, sweep::Request},
     expiry::{Observed, Timeout, Verdict, age, asked_for, idle},
     flow_state::{Phase, Word},
 };
@@ -28,6 +29,7 @@ use crate::datapath::{
     refusal::unless_refused,
     sockets::{self, SocketPins},
     sweeper::{self, Sweep},
+    tracked::Tuple,
 };
 
 /// Shortest time between passes.
@@ -69,6 +71,8 @@ pub struct Passed {
     pub census: Census,
     /// Whom it found.
     pub found: Found,
+    /// Connections with a port of ours whose service isn't ours any more.
+    pub handed: HashSet<Tuple>,
     /// How long it took.
     pub took: Duration,
 }
@@ -174,6 +178,16 @@ impl<A: Sweep> Walk<'_, A> {
             one_sided: flow.direction.is_direct(),
         };
         let service = self.pass.directory.service(flow.backend);
+        if flow.direction.is_full()
+            && !flow.direction.is_ported()
+            && word.counted()
+            && self.pass.directory.is_handed(service)
+            && let Some(key) = self.table.beyond(flow)
+        {
+            let end = |address: A, port: PortBe| SocketAddr::new(address.to_ip(), port.get());
+            let (from, to) = (end(key.src, key.sport), end(key.dst, key.dport));
+            self.passed.handed.insert(Tuple { proto: key.proto, from, to });
+        }
         let told = word.knows(true) && (word.knows(false) || seen.one_sided);
         if word.phase() == Phase::RESET
             && seen.idle >= TOLD

@@ -36,6 +36,7 @@ pub mod sockets;
 pub mod steps;
 pub mod sweeper;
 mod tables;
+pub mod tracked;
 mod trial;
 
 pub use clock::Clock;

@@ -10,7 +10,7 @@ use flowpin_tests::harness::{
     eventually,
     netfilter::load,
     server::Server,
-    topology::Family::V4,
+    topology::Family::{self, V4, V6},
 };
 use nix::sys::signal::Signal;
 
@@ -159,4 +159,58 @@ fn without_an_agent_what_it_left_is_removed() {
         other => Err(format!("{other:?}")),
     });
     assert_eq!(detach(&world).status.code(), Some(1), "there is nothing more");
+}
+
+/// Who comes after masquerades to ports of the same address: each of ours is kept from it while its connection is open.
+fn ports_are_kept(family: Family) {
+    let net = Net::new(1);
+    let _server = Server::start(&net.backends[0], "b", [80]);
+    let config = "[snat]\naddresses = [\"10.2.0.1\", \"fd02:0::1\"]\nports = \"2000-2063\"\n".to_string()
+        + &interfaces(&[("c0", "tc"), ("b0", "tc")])
+        + &service(
+            "app",
+            &family.vip(0),
+            "\"80/tcp\"",
+            &[family.backend(0)],
+            "forward = \"snat\"\nstray = \"pass\"",
+        );
+    let agent = Agent::start(&net.node, &config);
+    let (vip, backend, target) = (family.vip(0), family.backend(0), family.target(0, 80));
+    let rules = format!(
+        "*nat\n-A PREROUTING -d {vip} -p tcp -m tcp --dport 80 -j DNAT --to-destination {target}\n\
+         -A POSTROUTING -d {backend} -p tcp -j MASQUERADE --to-ports 2000-2063\nCOMMIT\n"
+    );
+    load(&net.node, family, &rules);
+    let open = |count: usize| -> Vec<Conn> {
+        let one = |i| Conn::open(at(&vip, 80)).unwrap_or_else(|e| panic!("{i}: {e}"));
+        net.client.run(|| (0..count).map(one).collect())
+    };
+    let ours = match family {
+        V4 => "-f ipv4 --orig-src 10.2.0.1",
+        V6 => "-f ipv6 --orig-src fd02:0::1",
+    };
+    let kept = |wanted: usize| {
+        eventually("ports in nf_conntrack", LIMIT, || {
+            match net.node.must(&format!("conntrack -L {ours} -p tcp")).lines().count() {
+                n if n == wanted => Ok(()),
+                n => Err(format!("{n}, not {wanted}")),
+            }
+        });
+    };
+    let mut old = open(30);
+    kept(0);
+    agent.done(&["detach", "--hand-over"]);
+    kept(30);
+    let mut new = open(30);
+    old.iter_mut().chain(&mut new).for_each(|conn| conn.exchange(1_000).expect("its own bytes"));
+    assert_eq!(agent.json(&["status"])["detached"]["open_connections"], 30, "the others are the rules'");
+    drop(old);
+    kept(0);
+    all_open(&mut new);
+}
+
+#[test]
+fn a_masquerade_takes_no_port_of_what_goes_on() {
+    ports_are_kept(V4);
+    ports_are_kept(V6);
 }
