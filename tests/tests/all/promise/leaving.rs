@@ -199,6 +199,46 @@ fn tcp_connections_end_when_the_service_or_the_operator_says_so() {
 }
 
 #[test]
+fn connections_end_at_a_deadline_and_when_a_check_fails() {
+    let checks = "health = { type = \"tcp\", interval = \"1s\", timeout = \"1s\", rise = 1, fall = 1 }";
+    let (net, _servers, agent) = setup(HOST, &format!("{RESET}\non_unhealthy = \"reset\"\n{checks}"));
+    for (name, family) in FAMILIES {
+        eventually("both are healthy", LIMIT, || {
+            let conns = open(&net, family, 2);
+            if conns.iter().any(|conn| conn.backend == "b1") { Ok(()) } else { Err("all at b0".into()) }
+        });
+        are(&agent, name, 0);
+        let of_both = || -> (Vec<Conn>, Vec<Conn>) {
+            let (theirs, others): (Vec<Conn>, Vec<Conn>) =
+                open(&net, family, 10).into_iter().partition(|conn| conn.backend == "b1");
+            assert_eq!((theirs.len(), others.len()), (5, 5));
+            (theirs, others)
+        };
+        let end_all = |theirs: &mut [Conn], others: &mut [Conn]| {
+            theirs.iter_mut().for_each(|conn| assert_eq!(end(conn), ErrorKind::ConnectionAborted));
+            others.iter_mut().for_each(|conn| conn.exchange(1_000).expect("it is at the other"));
+        };
+
+        let (mut theirs, mut others) = of_both();
+        agent.done(&["backend", "drain", name, &family.backend(1), "--deadline", "2s"]);
+        end_all(&mut theirs, &mut others);
+        drop((theirs, others));
+        agent.done(&["backend", "undrain", name, &family.backend(1)]);
+        are(&agent, name, 0);
+
+        // It takes no new connections, those of checks included; what is open would go on.
+        let (mut theirs, mut others) = of_both();
+        let tables = if family == V4 { "iptables" } else { "ip6tables" };
+        net.backends[1].must(&format!("{tables} -A INPUT -p tcp --syn -j DROP"));
+        end_all(&mut theirs, &mut others);
+        net.backends[1].must(&format!("{tables} -F INPUT"));
+        drop((theirs, others));
+        are(&agent, name, 0);
+    }
+    assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
+}
+
+#[test]
 fn without_a_policy_nobody_is_disturbed() {
     let (net, _servers, agent) = setup(HOST, "");
     let mut conns = open(&net, V4, 10);
