@@ -42,7 +42,8 @@ fn is_ours<V: Family>(parsed: &Parsed<V::Addr>, why: ParseError) -> bool {
     let Some(vip) = service::vip::<V>(parsed.key.dst) else { return false };
     let reason = match why {
         ParseError::Malformed => Reason::Malformed,
-        ParseError::Fragment => Reason::Fragment,
+        // At an address of the node's it may be of a datagram to the node itself, whose first fragment has passed.
+        ParseError::Fragment if vip.is_owned() => Reason::Fragment,
         ParseError::Foreign | ParseError::FirstFragment if vip.is_owned() => Reason::NoService,
         _ => return false,
     };

@@ -1,6 +1,6 @@
 //! Packets and bytes, per backend and direction: IP header included, layer-2 padding not.
 
-use lb_common::abi::{BackendCounters, Reason};
+use lb_common::abi::{BackendCounters, Reason, Vip};
 
 use super::{
     build::{ACK, PSH, SYN, eth},
@@ -55,6 +55,7 @@ fn each_packet_counts_once_with_its_ip_length() {
 #[test]
 fn what_is_refused_counts_nowhere_but_under_its_reason() {
     everywhere(|s| {
+        s.world.vip = Vip::OWNED;
         let added = s.service(UDP, 53, 1);
         let net = s.net;
         let later = eth().ip(net.client, net.vip).udp(1, 53).fragment(9);

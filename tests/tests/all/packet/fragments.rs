@@ -1,6 +1,7 @@
-//! Fragments: they follow the first of their datagram; without it they are dropped and counted if they are to a VIP, untouched if not.
+//! Fragments: they follow the first of their datagram; without it they are dropped and counted if they are to
+//! a VIP that is nothing else, untouched if not.
 
-use lb_common::abi::Reason;
+use lb_common::abi::{Reason, Vip};
 
 use super::{
     build::{ACK, Frame, SYN, eth},
@@ -40,6 +41,7 @@ fn to_vip_alone(s: &mut Stage<'_>) {
 #[test]
 fn those_whose_first_has_not_come() {
     everywhere(|s| {
+        s.world.vip = Vip::OWNED;
         let added = s.service(UDP, 53, 1);
         to_vip_alone(s);
         s.active("nothing is pinned", &added, &[0]);
@@ -50,8 +52,22 @@ fn those_whose_first_has_not_come() {
 }
 
 #[test]
+fn those_of_datagrams_to_the_node_itself() {
+    everywhere(|s| {
+        s.world.vip = Vip::SHARED;
+        s.service(UDP, 53, 1);
+        let net = s.net;
+        for part in parts(net, query(net).to(net.vip, 54)) {
+            s.step("to a port that is no service's", part, Pass);
+        }
+        assert_eq!(s.world.entries(), 0);
+    });
+}
+
+#[test]
 fn follow_their_first() {
     everywhere(|s| {
+        s.world.vip = Vip::OWNED;
         let added = s.service(UDP, 53, 4);
         let net = s.net;
         let sent = parts(net, query(net));
@@ -99,6 +115,7 @@ fn of_a_flow_that_is_gone() {
 #[test]
 fn of_a_service_without_backends() {
     everywhere(|s| {
+        s.world.vip = Vip::OWNED;
         s.service(UDP, 53, 0);
         let net = s.net;
         let sent = parts(net, query(net));

@@ -124,7 +124,8 @@ impl Model {
             Read::Echo(_) => return Fate::Untouched,
             Read::Fragment(part, datagram) => {
                 let Some(key) = self.datagrams.get(datagram).copied() else {
-                    return self.odd(self.is_vip(datagram.1), Reason::Fragment);
+                    // VIPs are addresses of the node's, which may be meant itself.
+                    return Fate::Untouched;
                 };
                 let Some((id, forward)) = self.entries.get(&key).copied() else {
                     return Fate::Dropped(Reason::Fragment);
