@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::{Body, Bytes},
     extract::{Query, State},
-    http::{Method, StatusCode, Uri},
+    http::{HeaderMap, Method, StatusCode, Uri, header::AUTHORIZATION},
     response::{IntoResponse, Response},
 };
 use futures::stream;
@@ -41,8 +41,13 @@ pub async fn answer(
     method: Method,
     uri: Uri,
     Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    let told = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+    if fake.inner.lock().unwrap().token.as_ref().is_some_and(|token| told != Some(token.as_bytes())) {
+        return (StatusCode::UNAUTHORIZED, Json(status(401, 0))).into_response();
+    }
     if method == Method::POST {
         return create(&fake, &body);
     }

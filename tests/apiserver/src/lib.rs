@@ -55,6 +55,8 @@ struct Inner {
     /// Version, kind, before, after.
     log: Vec<(u64, String, Option<Value>, Option<Value>)>,
     faults: Vec<Fault>,
+    /// Who has no such token is refused.
+    token: Option<String>,
 }
 
 /// What open watches are told besides.
@@ -208,6 +210,13 @@ impl Fake {
     /// Another thread has.
     pub fn fault(&self, fault: Fault) {
         self.inner.lock().unwrap().faults.push(fault);
+    }
+    /// From now on only who has this token is answered. Open watches go on.
+    ///
+    /// # Panics
+    /// Another thread has.
+    pub fn admit(&self, token: &str) {
+        self.inner.lock().unwrap().token = Some(format!("Bearer {token}"));
     }
     /// The next event that open watches are told of breaks off in its middle.
     pub fn break_next(&self) {

@@ -73,7 +73,7 @@ pub struct Servers(Arc<Known>);
 struct Known {
     config: Config,
     list: Mutex<Arc<Vec<Uri>>>,
-    /// Counts changes of the list.
+    /// Counts changes of the list, and of who we are there.
     version: AtomicU64,
     /// Which is in use; counted up.
     current: AtomicUsize,
@@ -146,6 +146,12 @@ impl Servers {
         Ok(Client::new(way, self.0.config.default_namespace.clone()))
     }
 
+    /// Has tokens and certificates read anew that are in files. They are otherwise when they are a minute old by the clock,
+    /// which may have been set back.
+    fn refused(&self) {
+        self.0.version.fetch_add(1, Ordering::Release);
+    }
+
     /// The next one is tried, if nobody has gone on already.
     fn failed(&self, used: usize) {
         let moved =
@@ -214,6 +220,9 @@ impl tower::Service<Request<Body>> for Way {
                 [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
             if answer.as_ref().map_or(true, |answer| gone.contains(&answer.status())) {
                 servers.failed(used);
+            }
+            if answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::UNAUTHORIZED) {
+                servers.refused();
             }
             answer
         })

@@ -4,6 +4,7 @@
 mod explain;
 mod localhost;
 mod ports;
+mod token;
 mod udp;
 
 use std::{
@@ -79,10 +80,17 @@ impl World {
             net.backends.iter().enumerate().map(|(i, ns)| Server::start(ns, &name(i), [80])).collect();
         let mut agent = Agent::prepare(&net.node, "");
         let kubeconfig = agent.config().with_file_name("kubeconfig");
+        let token = agent.config().with_file_name("token");
+        std::fs::write(&token, "first").unwrap();
         std::fs::write(
             &kubeconfig,
-            "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], \
-             clusters: [{name: c, cluster: {server: 'http://127.0.0.1:6443'}}], users: [{name: u, user: {}}]}",
+            format!(
+                "{{apiVersion: v1, kind: Config, current-context: c, \
+                 contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+                 clusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:6443'}}}}], \
+                 users: [{{name: u, user: {{tokenFile: {}}}}}]}}",
+                token.display()
+            ),
         )
         .unwrap();
         let kubernetes =
