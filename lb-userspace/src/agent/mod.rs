@@ -248,6 +248,16 @@ fn end_in_time(detach: bool) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Has all threads use one arena of malloc's, so that one takes what another has freed: changes are made by one thread and
+/// now by another. For the beginning, when there are no others yet.
+pub(crate) fn share_memory() {
+    // SAFETY: it may be called at any time (mallopt(3)).
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
+}
+
 /// Gives memory back that a large change took for a while.
 pub(crate) fn trim() {
     // SAFETY: it may be called at any time, by any thread (malloc_trim(3)).

@@ -131,6 +131,7 @@ pub fn run(cli: Cli) -> ExitCode {
 const END: Duration = Duration::from_millis(100);
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
+    crate::agent::share_memory();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

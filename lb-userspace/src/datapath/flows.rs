@@ -4,7 +4,10 @@ use std::{
     collections::BTreeSet,
     net::IpAddr,
     ops::Range,
-    sync::atomic::{AtomicU64, Ordering, fence},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering, fence},
+    },
 };
 
 use aya::maps::MapData;
@@ -26,7 +29,10 @@ const TAGS: u64 = u64::MAX >> 8;
 /// One flow table.
 pub struct FlowTable<A: Addr> {
     heads: Mapping<u64>,
-    buckets: Mapping<Bucket<A>>,
+    /// Where entries are.
+    map: MapData,
+    /// Mapped when the first of them is to be read. What is mapped counts as the agent's memory, and an IP version that nobody uses has no entries.
+    buckets: OnceLock<Mapping<Bucket<A>>>,
     count: u32,
     seed: u32,
 }
@@ -46,8 +52,8 @@ impl FlowTables {
     /// One is missing or of another kind.
     pub fn open(pins: &PinDir, seed: u32) -> Result<Self, DatapathError> {
         Ok(Self {
-            v4: FlowTable::over(&pins.data(maps::FLOW_HEADS4)?, &pins.data(maps::FLOWS4)?, seed)?,
-            v6: FlowTable::over(&pins.data(maps::FLOW_HEADS6)?, &pins.data(maps::FLOWS6)?, seed)?,
+            v4: FlowTable::over(&pins.data(maps::FLOW_HEADS4)?, pins.data(maps::FLOWS4)?, seed)?,
+            v6: FlowTable::over(&pins.data(maps::FLOW_HEADS6)?, pins.data(maps::FLOWS6)?, seed)?,
         })
     }
 }
@@ -72,15 +78,28 @@ impl<A: Addr> FlowTable<A> {
     ///
     /// # Errors
     /// They are not of the lengths that they should be, or can't be mapped.
-    pub fn over(heads: &MapData, buckets: &MapData, seed: u32) -> Result<Self, DatapathError> {
-        let (heads, buckets) =
-            (Mapping::new(heads, "heads of flows")?, Mapping::<Bucket<A>>::new(buckets, "flows")?);
-        let count = heads.len();
-        if buckets.len() != count {
-            let error = format!("{count} heads, {} buckets", buckets.len());
+    pub fn over(heads: &MapData, map: MapData, seed: u32) -> Result<Self, DatapathError> {
+        let heads = Mapping::new(heads, "heads of flows")?;
+        let (count, about) = (heads.len(), map.info().map_err(DatapathError::kernel("flow table"))?);
+        let size = about.value_size() as usize;
+        if about.max_entries() != count || size != size_of::<Bucket<A>>() {
+            let error = format!("{count} heads, {} buckets of {size} bytes", about.max_entries());
             return Err(DatapathError::Kernel { what: "flow table".into(), error });
         }
-        Ok(Self { heads, buckets, count, seed })
+        Ok(Self { heads, map, buckets: OnceLock::new(), count, seed })
+    }
+
+    fn buckets_mapped(&self) -> Option<&Mapping<Bucket<A>>> {
+        if let Some(mapped) = self.buckets.get() {
+            return Some(mapped);
+        }
+        match Mapping::new(&self.map, "flows") {
+            Ok(mapped) => Some(self.buckets.get_or_init(|| mapped)),
+            Err(e) => {
+                tracing::error!("flows can't be read: {e}");
+                None
+            }
+        }
     }
 
     /// Buckets.
@@ -100,10 +119,11 @@ impl<A: Addr> FlowTable<A> {
     /// The entry in a lane, if it can be read: neither being written nor given to another flow meanwhile.
     fn entry(&self, bucket: u32, lane: usize) -> Option<Flow<A>> {
         assert!(lane < LANES);
+        let buckets = self.buckets_mapped()?;
         // SAFETY: within the mapping, 8-byte aligned; entries are plain data that any bytes are valid for. Others write
         // meanwhile: a copy counts only if the state, which is 0 while they do, was the same flow's before and after.
         let (before, flow, after) = unsafe {
-            let at = self.buckets.at(bucket).cast::<Flow<A>>().add(lane);
+            let at = buckets.at(bucket).cast::<Flow<A>>().add(lane);
             let state = AtomicU64::from_ptr((&raw mut (*at).state).cast());
             let before = state.load(Ordering::Acquire);
             let flow = at.read_volatile();

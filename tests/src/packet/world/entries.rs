@@ -39,7 +39,7 @@ where
         let (Map::Array(heads), Map::Array(buckets)) = (heads, buckets) else {
             anyhow::bail!("flow tables are arrays");
         };
-        let table = FlowTable::over(&heads, &buckets, seed)?;
+        let table = FlowTable::over(&heads, MapData::from_id(buckets.info()?.id())?, seed)?;
         Ok(Self { table, heads: Map::Array(heads).try_into()?, buckets: Map::Array(buckets).try_into()? })
     }
 
