@@ -85,10 +85,8 @@ impl World {
         std::fs::write(
             &kubeconfig,
             format!(
-                "{{apiVersion: v1, kind: Config, current-context: c, \
-                 contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
-                 clusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:6443'}}}}], \
-                 users: [{{name: u, user: {{tokenFile: {}}}}}]}}",
+                "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+                 clusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:6443'}}}}], users: [{{name: u, user: {{tokenFile: {}}}}}]}}",
                 token.display()
             ),
         )
@@ -101,7 +99,9 @@ impl World {
         agent.up();
         agent.done(&["service", "add", "cli", "--vip", &V4.vip(8), "--port", "80/tcp"]);
         agent.done(&["backend", "add", "cli", &V4.backend(1)]);
-        Self { net, api, _servers: servers, agent }
+        let world = Self { net, api, _servers: servers, agent };
+        world.has_backends("d/a:http");
+        world
     }
 
     /// Connects to a VIP.
@@ -157,6 +157,15 @@ impl World {
         eventually(&format!("{wanted:?} are in force"), LIMIT, || match self.names() {
             names if names == wanted => Ok(()),
             names => Err(format!("{names:?}")),
+        });
+    }
+
+    /// Waits until a service has endpoints: each object is heard of by itself.
+    fn has_backends(&self, service: &str) {
+        eventually("it has endpoints", LIMIT, || {
+            let out = self.agent.cli(&["service", "show", service, "-o", "json"]);
+            let view: Value = serde_json::from_slice(&out.stdout).map_err(|e| e.to_string())?;
+            if view["backends"][0].is_null() { Err(view.to_string()) } else { Ok(()) }
         });
     }
 

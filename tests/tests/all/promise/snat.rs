@@ -161,8 +161,9 @@ fn a_masquerade_that_has_ports_of_the_same_address() {
     let net = Net::new(1);
     let _server = Server::start(&net.backends[0], "b", [80]);
     let rules = "*nat\n\
+        -A PREROUTING -d 10.96.0.99 -p tcp -m tcp --dport 80 -j MARK --set-xmark 0x4000/0x4000\n\
         -A PREROUTING -d 10.96.0.99 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.2.0.2:80\n\
-        -A POSTROUTING -d 10.2.0.2 -p tcp -j MASQUERADE --to-ports 2000-2063\n\
+        -A POSTROUTING -m mark --mark 0x4000/0x4000 -p tcp -j MASQUERADE --to-ports 2000-2063\n\
         COMMIT\n";
     load(&net.node, V4, rules);
     let config = "[snat]\naddresses = [\"10.2.0.1\"]\nports = \"2000-2063\"\n".to_string()

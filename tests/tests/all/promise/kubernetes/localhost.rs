@@ -58,6 +58,8 @@ fn world(sockets: &str, more: &str) -> World {
     let world = World::with(net, sockets, more);
     world.api.apply(&both());
     world.are(&["cli", "d/a:http", "d/both:dns", "d/both:http", "file"]);
+    world.has_backends("d/both:dns");
+    world.has_backends("d/both:http");
     world
 }
 
