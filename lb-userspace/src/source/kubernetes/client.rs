@@ -133,7 +133,7 @@ impl Servers {
         let scheme = list[0].scheme_str().unwrap_or("https").to_string();
         let others = instead.iter().filter_map(|at| format!("{scheme}://{at}").parse::<Uri>().ok());
         *self.0.list.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(others.collect());
-        self.0.version.fetch_add(1, Ordering::Release);
+        self.renew();
         true
     }
 
@@ -146,9 +146,9 @@ impl Servers {
         Ok(Client::new(way, self.0.config.default_namespace.clone()))
     }
 
-    /// Has tokens and certificates read anew that are in files. They are otherwise when they are a minute old by the clock,
-    /// which may have been set back.
-    fn refused(&self) {
+    /// Has clients made anew: for another list, or to read tokens and certificates again that are in files. They are
+    /// otherwise when they are a minute old by the clock, which may have been set back.
+    fn renew(&self) {
         self.0.version.fetch_add(1, Ordering::Release);
     }
 
@@ -222,7 +222,7 @@ impl tower::Service<Request<Body>> for Way {
                 servers.failed(used);
             }
             if answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::UNAUTHORIZED) {
-                servers.refused();
+                servers.renew();
             }
             answer
         })
