@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    abi::{limits::*, pool::STARTS as STARTING_POINTS, table::CHUNK_WORDS, *},
+    abi::{limits::*, pool::STARTS as STARTING_POINTS, socket::led, table::CHUNK_WORDS, *},
     filter::WORDS,
     flow_table::buckets,
 };
@@ -169,6 +169,6 @@ pub static FLOW_SEED: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static NODE_NETNS: Global<u64> = Global::new(0);
 
-/// Whose sockets are led to backends: 0: those of processes in the node's network namespace; 1: everybody's. Set by the agent likewise.
+/// Whose sockets are led to backends, one of [`led`]. Set by the agent likewise.
 #[unsafe(no_mangle)]
-pub static SOCKETS_OF_ALL: Global<u32> = Global::new(0);
+pub static SOCKETS_LED: Global<u32> = Global::new(led::OF_THE_NODE);

@@ -14,7 +14,7 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         Backend, BackendId, CREATED_SHIFT, List, PortBe, Proto, Reason, Service, SocketPin, SourceRanges,
-        socket::SocketRequest,
+        socket::{SocketRequest, led},
         sweep::{BATCH, HEADER, RESET},
     },
     hash,
@@ -29,7 +29,7 @@ use crate::{
     account, affinity,
     choose::{self, Pick},
     conntrack::{REFUSED, chance},
-    maps::{BACKENDS, NODE_NETNS, SOCKET_PINS, SOCKETS_OF_ALL},
+    maps::{BACKENDS, NODE_NETNS, SOCKET_PINS, SOCKETS_LED},
     packet::{Packet, XdpPacket, get, opaque},
     pipeline::backend_port,
 };
@@ -78,10 +78,10 @@ pub fn v6(ctx: SockAddrContext, call: Call) -> i32 {
     if !concerns_us(&ctx) {
         return GO_ON;
     }
-    let (mut peer, mapped) = Peer::v6(ctx.sock_addr);
+    let mut peer = Peer::v6(ctx.sock_addr);
     let outcome = lead(&ctx, &mut peer, call);
     if outcome == LED {
-        peer.write6(ctx.sock_addr, mapped);
+        peer.write6(ctx.sock_addr);
     }
     verdict(outcome, call)
 }
@@ -106,7 +106,7 @@ fn of_the_node(ctx: &SockAddrContext) -> bool {
 /// Is it a process that is to be led?
 #[inline(always)]
 fn concerns_us(ctx: &SockAddrContext) -> bool {
-    SOCKETS_OF_ALL.load() != 0 || of_the_node(ctx)
+    SOCKETS_LED.load() != led::OF_THE_NODE || of_the_node(ctx)
 }
 
 #[inline(always)]
@@ -146,13 +146,21 @@ fn connect(ctx: &SockAddrContext, cookie: u64, peer: &mut Peer) -> u32 {
     }
     match service {
         Some(service) => open_if_admitted(ctx, cookie, service, peer, true),
+        // By UDP nothing is sent yet: libraries connect sockets to learn which address they would have.
+        None if peer.proto == Proto::TCP => unserved(peer),
         None => NOT_OURS,
     }
 }
 
+/// To an address that is a VIP and nothing else, and a port that no service has there, nobody gets: as packets are refused that come in.
+#[inline(never)]
+fn unserved(peer: &Peer) -> u32 {
+    if peer.is_at_owned_vip() { REFUSED | Reason::NoService as u32 } else { NOT_OURS }
+}
+
 #[inline(always)]
 fn send(ctx: &SockAddrContext, cookie: u64, peer: &mut Peer) -> u32 {
-    let Some(service) = peer.service() else { return NOT_OURS };
+    let Some(service) = peer.service() else { return unserved(peer) };
     if turn(cookie, peer, true) {
         return LED;
     }
@@ -221,16 +229,28 @@ fn open_if_admitted(
     peer: &mut Peer,
     connected: bool,
 ) -> u32 {
-    if service.source_ranges != SourceRanges::OPEN {
-        if !of_the_node(ctx) {
-            // A pod has an address of its own, by which its packets are judged.
-            return NOT_OURS;
-        }
-        if service.source_ranges != SourceRanges::LISTED_AND_NODE {
-            return REFUSED | Reason::SourceNotAllowed as u32;
-        }
+    let stranger = SOCKETS_LED.load() != led::OF_THE_NODE && !of_the_node(ctx);
+    match admitted(stranger, service, peer.proto, connected) {
+        LED => open(cookie, service, peer, connected),
+        other => other,
     }
-    open(cookie, service, peer, connected)
+}
+
+/// Is a process led to the service? A pod has an address of its own, by which its packets are judged, and which is who it is as a client. And
+/// where its datagrams are seen they go elsewhere when their backend is gone: from a connected socket nobody could take its backend away, since it
+/// is in another namespace.
+#[inline(never)]
+fn admitted(stranger: bool, service: &Service, proto: Proto, connected: bool) -> u32 {
+    let open = service.source_ranges == SourceRanges::OPEN;
+    if stranger {
+        let rather = service.affine != 0 || connected && proto == Proto::UDP;
+        let by_packets = rather && SOCKETS_LED.load() == led::ALL_BESIDE_PACKETS;
+        return if open && !by_packets { LED } else { NOT_OURS };
+    }
+    if open || service.source_ranges == SourceRanges::LISTED_AND_NODE {
+        return LED;
+    }
+    REFUSED | Reason::SourceNotAllowed as u32
 }
 
 /// Chooses a backend, pins the socket to it and makes it the destination.

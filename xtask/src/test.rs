@@ -223,6 +223,7 @@ const SIDE_BY_SIDE: usize = 3;
 /// others. Those that move their whole process to another cgroup are all in the first.
 const LANES: [&[&str]; 3] = [
     &[
+        "promise::affinity::pods_whose_sockets_are_led_are_clients_of_their_own",
         "promise::host",
         "promise::kubernetes::localhost",
         "promise::leaving",

@@ -5,6 +5,16 @@ use super::{BackendId, PortBe, Proto};
 /// Services that one socket may use at a time. TCP and connected UDP use one; an unconnected UDP socket that sends to more forgets one of them.
 pub const PINS: u32 = 4;
 
+/// Whose sockets are led to backends.
+pub mod led {
+    /// Those of processes in the node's network namespace.
+    pub const OF_THE_NODE: u32 = 0;
+    /// Everybody's.
+    pub const ALL: u32 = 1;
+    /// Likewise, but packets of other namespaces are seen, too: what is better judged by packets isn't led.
+    pub const ALL_BESIDE_PACKETS: u32 = 2;
+}
+
 /// Whether there is a pin at a place, and whose. 16 bytes. How they are looked for: [`socket_table`](crate::socket_table).
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

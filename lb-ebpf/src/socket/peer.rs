@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::bpf_sock_addr;
 use lb_common::abi::{Addr as _, Addr4, Addr6, Backend, PortBe, Proto, Service, V4, V6};
 
-use crate::service;
+use crate::{maps::Maps, service};
 
 /// The first half of an IPv4-mapped address (RFC 4291, section 2.5.5.2), last word.
 const MAPPED: u32 = 0xffffu32.to_be();
@@ -36,9 +36,9 @@ impl Peer {
         }
     }
 
-    /// Of an IPv6 hook. `true`: an IPv4 address in IPv6's clothes.
+    /// Of an IPv6 hook, where IPv4 addresses come in IPv6's clothes.
     #[inline(always)]
-    pub fn v6(ctx: *const bpf_sock_addr) -> (Self, bool) {
+    pub fn v6(ctx: *const bpf_sock_addr) -> Self {
         // SAFETY: as above.
         let (addr, port, proto) = unsafe {
             let word = |i: usize| (&raw const (*ctx).user_ip6[i]).read_volatile();
@@ -49,9 +49,9 @@ impl Peer {
             )
         };
         if addr[0] | addr[1] == 0 && addr[2] == MAPPED {
-            return (Self { addr: [addr[3], 0, 0, 0], port, proto, family: Backend::V4 }, true);
+            return Self { addr: [addr[3], 0, 0, 0], port, proto, family: Backend::V4 };
         }
-        (Self { addr, port, proto, family: Backend::V6 }, false)
+        Self { addr, port, proto, family: Backend::V6 }
     }
 
     /// Puts it there.
@@ -64,12 +64,12 @@ impl Peer {
         }
     }
 
-    /// Likewise; `mapped`: in IPv6's clothes.
+    /// Likewise.
     #[inline(always)]
-    pub fn write6(&self, ctx: *mut bpf_sock_addr, mapped: bool) {
+    pub fn write6(&self, ctx: *mut bpf_sock_addr) {
         // SAFETY: as above.
         unsafe {
-            if mapped {
+            if self.family == Backend::V4 {
                 (&raw mut (*ctx).user_ip6[3]).write_volatile(self.addr[0]);
             } else {
                 (&raw mut (*ctx).user_ip6[0]).write_volatile(self.addr[0]);
@@ -88,6 +88,16 @@ impl Peer {
             service::at::<V4>(Addr4(self.addr[0]), self.port, self.proto)
         } else {
             service::at::<V6>(Addr6(self.addr), self.port, self.proto)
+        }
+    }
+
+    /// Is it an address that is a VIP and nothing else?
+    #[inline(always)]
+    pub fn is_at_owned_vip(&self) -> bool {
+        if self.family == Backend::V4 {
+            owned::<V4>(Addr4(self.addr[0]))
+        } else {
+            owned::<V6>(Addr6(self.addr))
         }
     }
 
@@ -117,6 +127,11 @@ impl Peer {
             && self.addr[3] == addr[3]
             && self.port == port
     }
+}
+
+#[inline(always)]
+fn owned<V: Maps>(addr: V::Addr) -> bool {
+    service::may_be_destination(addr) && service::vip::<V>(addr).is_some_and(|vip| vip.is_owned())
 }
 
 /// Who the node is as a client of a family, as in [`Backend`]: it has no address yet when it connects.

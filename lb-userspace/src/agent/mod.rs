@@ -101,7 +101,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         max_flows: config.max_flows,
         max_clients: config.max_clients,
         netns: if led { sockets::own_netns()? } else { 0 },
-        sockets_of_all: config.sockets.scope == SocketScope::All,
+        sockets_led: sockets::whose(&config),
         log,
     };
     let object = Object::load(&pins, &wanted)?;

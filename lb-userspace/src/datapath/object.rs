@@ -38,8 +38,8 @@ pub struct Wanted {
     pub max_clients: u32,
     /// Cookie of the node's network namespace. 0: not known; no sockets are led.
     pub netns: u64,
-    /// Lead everybody's sockets, not only those of processes in that namespace.
-    pub sockets_of_all: bool,
+    /// Whose sockets are led: one of [`lb_common::abi::socket::led`].
+    pub sockets_led: u32,
     /// Compile the records of new flows in.
     pub log: bool,
 }
@@ -112,7 +112,6 @@ impl Object {
         let max_clients = settings.map_or(wanted.max_clients, |s| s.max_clients);
         let seed = settings.map_or_else(rand::random, |s| s.seed);
         let buckets = flow_table::buckets(max_flows);
-        let sockets_of_all = u32::from(wanted.sockets_of_all);
         let level: u8 = if wanted.log { aya_log::Level::Debug as u8 } else { 0 };
         let mut loader = EbpfLoader::new();
         loader
@@ -121,7 +120,7 @@ impl Object {
             .override_global("FLOW_SEED", &seed, true)
             .override_global(aya_log::LEVEL, &level, true)
             .override_global("NODE_NETNS", &wanted.netns, true)
-            .override_global("SOCKETS_OF_ALL", &sockets_of_all, true)
+            .override_global("SOCKETS_LED", &wanted.sockets_led, true)
             .override_global("TICK_HZ", &clock.hz, true);
         for name in [maps::FLOWS4, maps::FLOWS6, maps::FLOW_HEADS4, maps::FLOW_HEADS6] {
             loader.map_max_entries(name, buckets);

@@ -13,7 +13,7 @@ use std::{
 use lb_common::{
     abi::{
         Addr4, Addr6, Backend, SocketPin, SocketPlace, maps, programs,
-        socket::SocketRequest,
+        socket::{SocketRequest, led},
         sweep::{REMOVE, RESET},
     },
     socket_table::{counts, owner},
@@ -21,7 +21,7 @@ use lb_common::{
 use nix::sys::statfs::{self, CGROUP2_SUPER_MAGIC};
 
 use super::{DatapathError, links, mapping::Mapping, object::Object, pin::PinDir, sweeper};
-use crate::source::{SocketScope, SocketSpec};
+use crate::source::{Config, Role, SocketScope, SocketSpec};
 
 /// What sockets are pinned to.
 pub struct SocketPins {
@@ -112,6 +112,16 @@ pub fn address(words: [u32; 4], family: u8) -> IpAddr {
         IpAddr::V4(Ipv4Addr::from(Addr4(words[0])))
     } else {
         IpAddr::V6(Ipv6Addr::from(Addr6(words)))
+    }
+}
+
+/// Whose sockets are to be led. Where packets of pods are seen at their interfaces, some of theirs need not be.
+pub fn whose(config: &Config) -> u32 {
+    let pods_are_seen = config.interfaces.iter().any(|rule| rule.role() == Role::Pod);
+    match config.sockets.scope {
+        SocketScope::Off | SocketScope::Host => led::OF_THE_NODE,
+        SocketScope::All if pods_are_seen => led::ALL_BESIDE_PACKETS,
+        SocketScope::All => led::ALL,
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use aya::{Ebpf, EbpfLoader};
 use lb_common::{
-    abi::{limits, maps, programs},
+    abi::{limits, maps, programs, socket::led},
     flow_table,
 };
 
@@ -100,7 +100,7 @@ fn loader() -> EbpfLoader<'static> {
         .override_global("FLOW_SEED", &1u32, true)
         .override_global(aya_log::LEVEL, &0u8, true)
         .override_global("NODE_NETNS", &1u64, true)
-        .override_global("SOCKETS_OF_ALL", &0u32, true)
+        .override_global("SOCKETS_LED", &led::OF_THE_NODE, true)
         .override_global("TICK_HZ", &250u32, true);
     object::shrink(&mut loader);
     loader

@@ -7,7 +7,7 @@ use std::{
 };
 
 use flowpin_tests::harness::{
-    Agent, Net,
+    Agent, Cgroup, Net,
     agent::{interfaces, service},
     client::{Conn, at},
     eventually,
@@ -147,6 +147,34 @@ fn sockets_of_a_client_stay_together_over_ports_and_services() {
                 n => Err(format!("{n:?}")),
             }
         });
+    }
+}
+
+/// By packets a client has its own address; at its socket it has none yet.
+#[test]
+fn pods_whose_sockets_are_led_are_clients_of_their_own() {
+    let cgroup = Cgroup::enter();
+    let sockets = format!("[sockets]\nscope = \"all\"\ncgroup = \"{}\"\n", cgroup.path().display());
+    for family in [V4, V6] {
+        let net = Net::new(4);
+        let _servers = servers(&net);
+        clients(&net, 8);
+        let targets: Vec<String> = (0..4).map(|i| family.backend(i)).collect();
+        let affinity = "affinity = { client_ip = true, timeout = \"3h\" }";
+        let config = interfaces(&[("c0", "tc"), ("b*", "tc")])
+            + &service("app", &family.vip(0), "\"8001-8002/tcp\"", &targets, affinity);
+        let agent = Agent::start(&net.node, &(sockets.clone() + &config));
+        let vip = |port| at(&family.vip(0), port);
+        let conns: Vec<(usize, Conn)> = (0..16)
+            .map(|k| (k / 2, connect(&net, address(family, k / 2), vip(PORTS[k % 2])).expect("answered")))
+            .collect();
+        assert_eq!(homes(&conns).into_values().collect::<Vec<_>>(), [2, 2, 2, 2]);
+        // The node is one more, by its sockets.
+        let own: Vec<(usize, Conn)> =
+            net.node.run(|| (0..3).map(|_| (0, Conn::open(vip(PORTS[0])).expect("answered"))).collect());
+        assert_eq!(homes(&own).len(), 1);
+        assert_eq!(bound(&agent, "app").iter().sum::<u64>(), 9);
+        assert_eq!(agent.json(&["status"])["accounting_drift"], 0);
     }
 }
 

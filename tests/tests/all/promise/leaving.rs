@@ -252,33 +252,37 @@ fn without_a_policy_nobody_is_disturbed() {
 }
 
 #[test]
-fn of_pods_those_that_are_not_connected() {
+fn of_pods_all_but_those_connected_by_tcp() {
     let cgroup = Cgroup::enter();
     let all = format!("[sockets]\nscope = \"all\"\ncgroup = \"{}\"\n", cgroup.path().display());
-    let (net, _servers, agent) = setup(&all, RESET);
+    // What goes by packets ends by its silence.
+    let (net, _servers, agent) = setup(&all, &format!("{RESET}\ntimeouts = {{ udp = \"10s\" }}"));
     net.client.run(|| {
         let vip = at(&V4.vip(0), 53);
-        let connected = [udp::connect(vip), udp::connect(vip)];
-        let free = [(); 2].map(|()| UdpSocket::bind("0.0.0.0:0").expect("a port"));
-        for socket in &free {
-            socket.set_read_timeout(Some(LIMIT)).expect("a limit");
-            socket.send_to(b"?", vip).expect("sent");
-            assert_eq!(socket.recv_from(&mut [0; 10]).expect("an answer"), (1, vip));
-        }
-        assert_eq!(agent.active("v4"), [2, 2]);
+        let sockets = [(); 4].map(|()| UdpSocket::bind("0.0.0.0:0").expect("a port"));
+        let (connected, free) = sockets.split_at(2);
+        let ask = |number: u8| {
+            for socket in free {
+                socket.send_to(&[number], vip).expect("sent");
+                assert_eq!(socket.recv_from(&mut [0; 10]).expect("an answer"), (1, vip));
+            }
+            for socket in connected {
+                udp::exchange(socket, number.into(), 500);
+                assert_eq!(socket.peer_addr().expect("connected"), vip);
+            }
+        };
+        sockets.iter().for_each(|socket| socket.set_read_timeout(Some(LIMIT)).expect("a limit"));
+        connected.iter().for_each(|socket| socket.connect(vip).expect("a route"));
+        let mut conns = [Conn::open(at(&V4.vip(0), 80)), Conn::open(at(&V4.vip(0), 80))].map(Result::unwrap);
+        ask(1);
+        assert_eq!(agent.active("v4"), [3, 3]);
         remove(&agent, "v4", V4);
-        // One of those that aren't connected goes.
-        are(&agent, "v4", 3);
-        for (number, socket) in (0..).zip(&free) {
-            socket.send_to(&[number], vip).expect("sent");
-            assert_eq!(socket.recv_from(&mut [0; 10]).expect("an answer"), (1, vip));
-        }
+        // A connection is the other namespace's: it stays, and counts, until it is closed.
         are(&agent, "v4", 4);
-        // These are the other namespace's: they stay, and count, until they are closed.
-        for (number, socket) in (0..).zip(&connected) {
-            udp::exchange(socket, number, 500);
-        }
-        drop((connected, free));
+        ask(2);
+        assert_eq!(agent.active("v4"), [5]);
+        conns.iter_mut().for_each(|conn| conn.exchange(1_000).expect("it stays"));
+        drop((conns, sockets));
     });
     are(&agent, "v4", 0);
     assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
