@@ -258,6 +258,28 @@ pub(crate) fn share_memory() {
     };
 }
 
+/// Has signals come to a thread of their own: the kernel gives up verifying a program when one comes for the thread that
+/// loads it. For the beginning: threads that are made later are like the one that makes them.
+///
+/// # Errors
+/// There can be no further thread.
+pub(crate) fn signals_apart() -> std::io::Result<()> {
+    use nix::sys::signal::{SigSet, Signal};
+    let signals =
+        [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGCHLD, Signal::SIGUSR1];
+    let signals = SigSet::from_iter(signals);
+    signals.thread_block()?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        if let Err(e) = signals.thread_unblock() {
+            tracing::error!("signals: {e}");
+        }
+        loop {
+            nix::unistd::pause();
+        }
+    })?;
+    Ok(())
+}
+
 /// Gives memory back that a large change took for a while.
 pub(crate) fn trim() {
     // SAFETY: it may be called at any time, by any thread (malloc_trim(3)).

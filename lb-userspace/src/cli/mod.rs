@@ -132,6 +132,9 @@ const END: Duration = Duration::from_millis(100);
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     crate::agent::share_memory();
+    if matches!(cli.command, Command::Agent(_)) {
+        crate::agent::signals_apart().map_err(|e| Failure::Said(format!("can't start: {e}")))?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -317,8 +317,21 @@ impl Object {
     }
 }
 
-/// Has the kernel take a program, of whatever type.
+/// Has the kernel take a program, of whatever type. It gives up when a signal comes for the thread (EAGAIN of `do_check`,
+/// kernel/bpf/verifier.c), and is asked again then, as often as libbpf does.
 pub(super) fn load(program: &mut Program) -> Result<(), ProgramError> {
+    const ATTEMPTS: usize = 5;
+    let mut result = load_once(program);
+    for _ in 1..ATTEMPTS {
+        match &result {
+            Err(e) if links::errno(e) == Some(libc::EAGAIN) => result = load_once(program),
+            _ => break,
+        }
+    }
+    result
+}
+
+fn load_once(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::Xdp(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),

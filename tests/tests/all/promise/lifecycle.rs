@@ -1,12 +1,17 @@
 //! Promise: bad input gets one clear line and changes nothing; a large configuration is in force in seconds, a change in
 //! milliseconds.
 
-use std::{fmt::Write, process::Command, time::Instant};
+use std::{
+    fmt::Write,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use flowpin_tests::harness::{
     Agent, Net, Ns,
     agent::{binary, interfaces, service},
     client::{Conn, at},
+    eventually,
     server::Server,
     topology::Family::V4,
 };
@@ -77,15 +82,11 @@ fn a_reload_with_an_error_changes_nothing() {
     assert!(!before.1);
     agent.write_config(&(rules.clone() + &good + "wieght = 3\n"));
     agent.signal(Signal::SIGHUP);
-    flowpin_tests::harness::eventually(
-        "the refusal is in the status",
-        std::time::Duration::from_secs(60),
-        || {
-            let status = agent.json(&["status"]);
-            let text = status["problems"].to_string();
-            if text.contains("unknown field `wieght`") { Ok(()) } else { Err(text) }
-        },
-    );
+    eventually("the refusal is in the status", Duration::from_secs(60), || {
+        let status = agent.json(&["status"]);
+        let text = status["problems"].to_string();
+        if text.contains("unknown field `wieght`") { Ok(()) } else { Err(text) }
+    });
     assert_eq!(
         list(),
         (before.0, true),
@@ -93,10 +94,34 @@ fn a_reload_with_an_error_changes_nothing() {
     );
     agent.write_config(&(rules + &good));
     agent.signal(Signal::SIGHUP);
-    flowpin_tests::harness::eventually("a good file ends it", std::time::Duration::from_secs(60), || {
+    eventually("a good file ends it", Duration::from_secs(60), || {
         let status = agent.json(&["status"]);
         if status["state"] == "ok" { Ok(()) } else { Err(status["problems"].to_string()) }
     });
+}
+
+/// The kernel gives up a program that it verifies when a signal comes for whoever loads it.
+#[test]
+fn signals_while_programs_are_loaded() {
+    let net = Net::new(2);
+    let rules = interfaces(&[("c0", "xdp"), ("b0", "tc"), ("b1", "fast")]);
+    let app = service("app", &V4.vip(0), "\"80/tcp\"", &[V4.backend(0)], "");
+    let mut agent = Agent::prepare(&net.node, &(rules + &app));
+    agent.spawn(&[]);
+    agent.answers();
+    let mut sent = 0;
+    eventually("all is attached", Duration::from_secs(120), || {
+        let attached = agent.log().matches("attached interface=").count();
+        if attached < 3 {
+            agent.signal(Signal::SIGHUP);
+            sent += 1;
+            return Err(format!("{attached} of 3"));
+        }
+        Ok(())
+    });
+    assert!(sent > 10, "{sent} signals");
+    let log = agent.log();
+    assert!(!log.contains("refused by this kernel") && !log.contains("not attached"), "{log}");
 }
 
 #[test]
@@ -127,22 +152,14 @@ fn bad_files_and_places() {
 
     let mut agent = Agent::prepare(&net.node, &interfaces(&[("nosuch0", "tc")]));
     agent.spawn(&[]);
-    flowpin_tests::harness::eventually(
-        "a missing interface is a problem, not a failure",
-        std::time::Duration::from_secs(20),
-        || {
-            let text = String::from_utf8_lossy(&agent.cli(&["status"]).stdout).into_owned();
-            if text.contains("nosuch0: there is no such interface") { Ok(()) } else { Err(text) }
-        },
-    );
+    eventually("a missing interface is a problem, not a failure", Duration::from_secs(20), || {
+        let text = String::from_utf8_lossy(&agent.cli(&["status"]).stdout).into_owned();
+        if text.contains("nosuch0: there is no such interface") { Ok(()) } else { Err(text) }
+    });
     net.node.ip("link add nosuch0 type veth peer name nosuch1");
-    flowpin_tests::harness::eventually(
-        "and ends when it appears",
-        std::time::Duration::from_secs(60),
-        || {
-            if agent.cli(&["status"]).status.success() { Ok(()) } else { Err("degraded".into()) }
-        },
-    );
+    eventually("and ends when it appears", Duration::from_secs(60), || {
+        if agent.cli(&["status"]).status.success() { Ok(()) } else { Err("degraded".into()) }
+    });
 }
 
 #[test]
@@ -154,11 +171,10 @@ fn half_a_state_file_is_kept_aside_and_reported() {
     let whole = std::fs::read(agent.state()).unwrap();
     std::fs::write(agent.state(), &whole[..whole.len() / 2]).unwrap();
     agent.spawn(&[]);
-    let status =
-        flowpin_tests::harness::eventually("the agent starts", std::time::Duration::from_secs(20), || {
-            let out = agent.cli(&["status", "-o", "json"]);
-            serde_json::from_slice::<serde_json::Value>(&out.stdout).map_err(|e| e.to_string())
-        });
+    let status = eventually("the agent starts", Duration::from_secs(20), || {
+        let out = agent.cli(&["status", "-o", "json"]);
+        serde_json::from_slice::<serde_json::Value>(&out.stdout).map_err(|e| e.to_string())
+    });
     assert!(status["problems"].to_string().contains("state.json.corrupt-"), "{status}");
     agent.end(Signal::SIGTERM);
     agent.up();
