@@ -138,6 +138,9 @@ impl Hops {
         }
         let l2 = kinds.contains(&ForwardKind::DsrL2);
         let service = service.name.clone();
+        if kinds.contains(&ForwardKind::DsrIpip) && !crate::datapath::features::knows_source_of_routes() {
+            return Err(ModelError::OldKernel { service });
+        }
         match self.0.get(&address) {
             Some(Hop::Own) => Err(ModelError::DirectToSelf { service, backend }),
             Some(Hop::Router(router)) if l2 => {

@@ -61,6 +61,12 @@ fn kernel_at_least(major: u32, minor: u32) -> bool {
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
 }
 
+/// Does `bpf_fib_lookup` say which address of its own the node would have on a way (`BPF_FIB_LOOKUP_SRC`)? A packet in
+/// another one needs it.
+pub(crate) fn knows_source_of_routes() -> bool {
+    kernel_at_least(6, 7)
+}
+
 fn sysctl_is_on(path: &str) -> bool {
     std::fs::read_to_string(path).is_ok_and(|v| v.trim() != "0")
 }
@@ -74,11 +80,18 @@ pub async fn probe(servers: &[String]) -> Vec<Feature> {
     let permitted = program(ProgramType::Xdp);
     let mut features = vec![
         feature(
-            "kernel 5.17",
-            kernel_at_least(5, 17),
+            "kernel 6.1",
+            kernel_at_least(6, 1),
             Missing,
-            "bpf_loop, links, batches",
-            "update the kernel",
+            "the oldest that is tried",
+            "update the kernel: older ones refuse programs, or were never tried",
+        ),
+        feature(
+            "dsr-ipip",
+            knows_source_of_routes(),
+            Fallback,
+            "forward = \"dsr-ipip\"",
+            "services with forward = \"dsr-ipip\" are refused; they need Linux 6.7",
         ),
         feature(
             "BPF permitted",

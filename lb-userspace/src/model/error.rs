@@ -132,6 +132,10 @@ pub enum ModelError {
         "service \"{service}\": backend {backend} is the node itself, which can't be sent what it has; use nat, or leave it out"
     )]
     DirectToSelf { service: String, backend: String },
+    #[error(
+        "service \"{service}\": forward = \"dsr-ipip\" needs Linux 6.7, which this node's kernel is not; use dsr-l2 or nat"
+    )]
+    OldKernel { service: String },
     #[error("affinity can be by \"{by}\" or have a group, {group}, not both; leave one out")]
     ByAndGroup { by: String, group: String },
     #[error("algorithm \"{text}\" is not known; use least-connections or consistent-hash")]
