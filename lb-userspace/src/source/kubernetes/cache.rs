@@ -41,6 +41,8 @@ pub struct Cache {
     pub slices: Kind<Slice>,
     /// The own Node.
     pub nodes: Kind<Node>,
+    /// What was known of it last.
+    known: Node,
     /// Prefixes of cluster addresses.
     pub cidrs: Kind<Box<[IpNet]>>,
     /// Annotations of Namespaces that have any.
@@ -97,8 +99,8 @@ impl Cache {
 
     /// Has everything been listed that is needed to know what isn't there?
     pub fn is_ready(&self) -> bool {
-        let optional = self.cidrs.is_synced() && self.namespaces.is_synced();
-        self.services.is_synced() && self.slices.is_synced() && self.nodes.is_synced() && optional
+        let needed = self.services.is_synced() && self.slices.is_synced() && self.nodes.is_synced();
+        needed && self.namespaces.is_synced()
     }
 
     /// Has anything been listed that can't be done without?
@@ -113,6 +115,7 @@ impl Cache {
 
     /// Finds out anew which slices are whose.
     pub fn restored(&mut self) {
+        self.known = self.known.followed_by(self.nodes.get(&self.me));
         self.of.clear();
         for (key, slice) in self.slices.iter() {
             self.of.entry(slice.service.clone()).or_default().insert(key.clone());
@@ -140,9 +143,9 @@ impl Cache {
         self.dirty.add(service, true);
     }
 
-    /// The own Node; what is known of it, if it isn't there.
+    /// The own Node, or what was known of it before it went.
     pub fn node(&self) -> Node {
-        self.nodes.get(&self.me).cloned().unwrap_or_default()
+        self.known.clone()
     }
 
     /// Slices of a Service, sorted by name.
@@ -225,10 +228,11 @@ impl Cache {
             |object| &object.metadata,
             |_, object| (object.metadata.name == *me).then(|| Node::parse(object)),
         );
-        let dirty = &mut self.dirty;
+        let (dirty, known) = (&mut self.dirty, &mut self.known);
         fold(&mut self.nodes, event, &mut |_, before, now| {
-            let place = |node: Option<&Node>| node.map(|node| (node.zone.clone(), node.primary));
-            dirty.all |= place(before) != place(now);
+            let place = |node: &Node| (node.zone.clone(), node.primary);
+            let last = std::mem::replace(known, known.followed_by(now));
+            dirty.all |= place(&last) != place(known);
             dirty.node |= before.map(|node| node.stays) != now.map(|node| node.stays);
         });
     }

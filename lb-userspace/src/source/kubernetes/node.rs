@@ -40,6 +40,16 @@ impl Node {
         let stays = object.metadata.deletion_timestamp.is_empty() && !going;
         Self { zone: object.metadata.labels.zone.clone(), primary, stays }
     }
+
+    /// What is known of it after it is told of again. A node that is deleted still has its zone and addresses while it
+    /// runs, and so has one whose addresses aren't said for a moment.
+    pub fn followed_by(&self, next: Option<&Self>) -> Self {
+        match next {
+            None => Self { stays: false, ..self.clone() },
+            Some(next) if next.primary == [None; 2] => Self { primary: self.primary, ..next.clone() },
+            Some(next) => next.clone(),
+        }
+    }
 }
 
 /// At which addresses of the node node ports are (`nodePortAddresses`).

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{super::Options, Does, cluster, notes, objects, show_all, table, tell};
 use crate::{
-    model::{ForwardKind, StrayKind},
+    model::{ForwardKind, StrayKind, TimeoutSpec},
     source::kubernetes::annotations::Knobs,
 };
 
@@ -163,4 +163,41 @@ fn forwarding_modes_are_for_the_operator_to_allow() {
     let (state, _) = cluster(all, &moved);
     assert!(show_all(&state).contains("10.98.0.1 80/tcp all snat|snat"), "{}", show_all(&state));
     assert!(notes(&state)[0].contains("forwarding-mode can't be as asked for"), "{:?}", notes(&state));
+}
+
+#[test]
+fn each_option_is_the_services() {
+    let words = [
+        ("slow-start", "30s"),
+        ("timeout-idle", "15h"),
+        ("timeout-client-request", "91s"),
+        ("timeout-backend-response", "60s"),
+        ("timeout-half-open", "10s"),
+        ("timeout-half-closed", "1h"),
+        ("timeout-udp", "2m"),
+        ("max-age", "24h"),
+        ("affinity-ipv6-prefix", "64"),
+        ("affinity-bound", "5"),
+    ];
+    let annotations: Vec<String> =
+        words.iter().map(|(name, text)| ours(&format!("{name}: '{text}'"))).collect();
+    let yaml = format!(
+        "- kind: Service
+  metadata: {{namespace: d, name: a, annotations: {{{}}}}}
+  spec: {{clusterIP: 10.96.0.1, sessionAffinity: ClientIP, ports: [{{port: 80}}]}}
+",
+        annotations.join(", ")
+    );
+    let (state, _) = cluster(Options::default(), &yaml);
+    let spec = state.specs().next().unwrap();
+    let seconds = |s| Some(Duration::from_secs(s));
+    assert_eq!(spec.slow_start, seconds(30));
+    let TimeoutSpec { idle, client_request, backend_response, half_open, half_closed, udp, max_age } =
+        spec.timeouts;
+    assert_eq!(
+        [idle, client_request, backend_response, half_open, half_closed, udp, max_age],
+        [54_000, 91, 60, 10, 3_600, 120, 86_400].map(seconds)
+    );
+    let affinity = spec.affinity.as_ref().unwrap();
+    assert_eq!((affinity.ipv6_prefix, affinity.bound), (64, Some(5)));
 }

@@ -150,6 +150,34 @@ fn t5_the_nodes_zone_changes() {
 }
 
 #[test]
+fn b8_what_was_known_of_the_node_stays_when_it_is_deleted() {
+    let yaml = service("") + &slice(&format!("{HERE}, {THERE}"));
+    let (mut state, _) = cluster(Options::default(), &yaml);
+    let before = show_all(&state);
+    assert!(before.contains("192.0.2.1 30080/tcp"), "{before}");
+    let node = &objects(super::NODE)[0];
+    // For a moment its addresses aren't said.
+    tell(
+        &mut state,
+        Does::Apply,
+        &objects("{kind: Node, metadata: {name: me, labels: {topology.kubernetes.io/zone: a}}}")[0],
+    );
+    assert!(state.follow(Duration::ZERO).is_none_or(|delta| delta.changed.is_empty()));
+    tell(&mut state, Does::Delete, node);
+    state.follow(Duration::ZERO);
+    assert_eq!(show_all(&state), before);
+    assert!(!state.cache.node().stays);
+    // Others that come later are translated by it, too.
+    tell(&mut state, Does::Apply, &objects(&yaml)[0]);
+    state.follow(Duration::ZERO);
+    assert_eq!(show_all(&state), before);
+    let moved = super::NODE.replace("192.0.2.1", "192.0.2.2");
+    tell(&mut state, Does::Apply, &objects(&moved)[0]);
+    state.follow(Duration::ZERO);
+    assert!(show_all(&state).contains("192.0.2.2 30080/tcp"), "{}", show_all(&state));
+}
+
+#[test]
 fn l1_to_l6_source_ranges() {
     let (inside, outside) = ("10.96.0.1 80/tcp all nat|snat", "192.0.2.1 30080/tcp all snat|snat");
     let with =

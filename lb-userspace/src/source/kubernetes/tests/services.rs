@@ -43,8 +43,8 @@ fn s1_s2_s3_services_and_their_cluster_addresses() {
                       externalIPs: ['fd99::1', 10.99.0.1], ports: [{port: 80, nodePort: 30080}]}}]",
             "d/a
              10.96.0.1 80/tcp all nat|snat
-             10.99.0.1 80/tcp all snat|snat
              10.98.0.1 80/tcp all snat|snat
+             10.99.0.1 80/tcp all snat|snat
              192.0.2.1 30080/tcp all snat|snat",
         ),
         (
@@ -94,6 +94,14 @@ fn s4_s5_s6_s7_frontends() {
             "d/a
              10.96.0.1 80/tcp all nat|snat
              10.98.0.1 80/tcp all snat|snat",
+        ),
+        (
+            "one that is a load balancer's too has its source ranges",
+            "[{kind: Service, metadata: {namespace: d, name: a}, status: {loadBalancer: {ingress: [{ip: 10.98.0.1}]}},
+               spec: {clusterIP: 10.96.0.1, externalIPs: [10.98.0.1], loadBalancerSourceRanges: [10.0.0.0/8], ports: [{port: 80}]}}]",
+            "d/a
+             10.96.0.1 80/tcp all nat|snat
+             10.98.0.1 80/tcp all snat|snat 10.0.0.0/8",
         ),
         (
             "null is what an empty list is",

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Families, udp_removal};
+use super::{Families, Family, udp_removal};
 use crate::{
     model::{AdminState, BackendSpec, Lists, Origin, Protocol, RemovalPolicy, ServiceSpec},
     source::kubernetes::{
@@ -23,12 +23,13 @@ pub(super) struct Pool<'a> {
 impl Pool<'_> {
     /// Declares the endpoints of both families.
     pub fn fill(&mut self, families: &Families) {
-        let all = || families.iter().flat_map(|family| &family.candidates);
-        let serving = all().any(|(_, candidate)| candidate.flags.is_serving());
+        let serves =
+            |family: &Family| family.candidates.values().any(|candidate| candidate.flags.is_serving());
         if self.protocol == Protocol::Udp {
-            self.spec.policies.removal = udp_removal(serving);
+            self.spec.policies.removal = udp_removal(families.iter().any(serves));
         }
         for family in families {
+            let serving = serves(family);
             for ((at, candidate), on) in family.candidates.iter().zip(&family.categories.on) {
                 if on.cluster || on.local || self.keeps(candidate, serving) {
                     let backend = self.backend(*at, candidate, *on);

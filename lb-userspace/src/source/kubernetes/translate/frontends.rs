@@ -69,10 +69,11 @@ fn places(service: &Service, port: &Port, around: Around<'_>) -> Vec<Place> {
         places.extend(addresses.filter(family).map(|address| Place { way, address, port }));
     };
     add(Way::Cluster, &mut service.cluster.into_iter().flatten(), port.port);
+    // What is both is a load balancer's: who may come there goes by the address.
+    add(Way::Balancer, &mut service.balancer.iter().copied(), port.port);
     if around.options.external_ips {
         add(Way::External, &mut service.external.iter().copied(), port.port);
     }
-    add(Way::Balancer, &mut service.balancer.iter().copied(), port.port);
     if let Some(node_port) = port.node_port {
         let addresses = around.options.node_ports.addresses(around.node, around.own);
         add(Way::NodePort, &mut addresses.into_iter(), node_port);
