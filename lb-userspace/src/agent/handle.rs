@@ -216,10 +216,11 @@ impl Handle {
         Ok(stream::unfold(receive, |mut from| async { Some((from.recv().await?, from)) }).boxed())
     }
 
-    /// Is the desired state in force, and everything attached?
+    /// Is the desired state known and in force, and everything attached?
     pub fn ready(&self) -> bool {
+        let told = self.shared.cluster.borrow().as_ref().is_none_or(|cluster| cluster.status.synced);
         let state = self.shared.read();
-        state.generation > 0
+        told && state.generation > 0
             && !state.problems.contains_key("reconcile")
             && !state.is_leaving()
             && state.interfaces.iter().all(|i| i.error.is_none())

@@ -20,6 +20,7 @@ use crate::{
         ClusterState, Occurrence,
         events::{self, Regarding},
         listen::{self, Known},
+        pages,
     },
     reconcile::Rejection,
     source::{
@@ -81,7 +82,8 @@ async fn follow(handle: &Handle, followed: Option<&KubernetesSpec>, ended: watch
     };
     let found = async {
         let node = spec.node()?;
-        let servers = Servers::find(&spec.access).await.map_err(|e| format!("Kubernetes: {e}"))?;
+        let requests = shared.proxy_metrics.requests.clone();
+        let servers = Servers::find(&spec.access, requests).await.map_err(|e| format!("Kubernetes: {e}"))?;
         Ok::<_, String>((node, servers))
     };
     let (node, servers) = match found.await {
@@ -225,6 +227,7 @@ impl Shared {
 pub async fn listen(handle: Handle, stopped: watch::Receiver<bool>) {
     let shared = &handle.shared;
     let mut wanted = shared.kubernetes.subscribe();
+    let since = std::time::Instant::now();
     let stop = down(stopped);
     tokio::pin!(stop);
     loop {
@@ -238,7 +241,12 @@ pub async fn listen(handle: Handle, stopped: watch::Receiver<bool>) {
                 occurrences: shared.occurrences.clone(),
                 deaf: shared.deaf.clone(),
             };
-            let page = server::scraped(handle.clone());
+            let shown = pages::Shown {
+                config: shared.config_path.clone(),
+                since,
+                cluster: shared.cluster.subscribe(),
+            };
+            let page = server::scraped(handle.clone()).merge(pages::router(shown));
             listen::run(known, spec.health_port, spec.metrics_port, page).await;
         };
         tokio::select! {

@@ -17,7 +17,7 @@ use prometheus_client::{
     },
 };
 
-use super::ClusterState;
+use super::{ClusterState, Requests};
 use crate::observe::metrics::node::{counter, family, gauge, real, real_counter};
 
 /// See the module.
@@ -32,6 +32,8 @@ pub struct ProxyMetrics {
     events: [AtomicU64; 2],
     /// When was a change told of, and in force, last: seconds since the Unix epoch.
     last: Mutex<[f64; 2]>,
+    /// To the API server.
+    pub requests: Requests,
 }
 
 /// Their names, in their order.
@@ -54,6 +56,7 @@ impl Default for ProxyMetrics {
             probes: Default::default(),
             events: Default::default(),
             last: Mutex::default(),
+            requests: Requests::default(),
         }
     }
 }
@@ -150,6 +153,7 @@ impl ProxyMetrics {
                 })
             })?;
         }
+        self.requests.encode(e)?;
         process(e)
     }
 }

@@ -5,8 +5,11 @@ pub mod events;
 pub mod health;
 pub mod listen;
 pub mod metrics;
+pub mod pages;
+pub mod requests;
 pub mod state;
 
 pub use events::Occurrence;
 pub use metrics::ProxyMetrics;
+pub use requests::Requests;
 pub use state::ClusterState;

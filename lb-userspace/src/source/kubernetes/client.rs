@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{Request, Response, StatusCode, Uri};
@@ -18,6 +18,8 @@ use kube::{
     client::{Body, ClientBuilder},
     config::{KubeConfigOptions, Kubeconfig},
 };
+
+use crate::proxy::Requests;
 
 /// How long a connection may take before the next address is tried.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -77,14 +79,16 @@ struct Known {
     version: AtomicU64,
     /// Which is in use; counted up.
     current: AtomicUsize,
+    /// Counts what is asked.
+    requests: Requests,
 }
 
 impl Servers {
-    /// Reads where it is, and who we are there.
+    /// Reads where it is, and who we are there. `requests` counts what is asked.
     ///
     /// # Errors
     /// Nobody says, or it can't be understood.
-    pub async fn find(access: &Access) -> Result<Self, AccessError> {
+    pub async fn find(access: &Access, requests: Requests) -> Result<Self, AccessError> {
         let mut config = match &access.kubeconfig {
             Some(path) => {
                 let failed =
@@ -102,13 +106,13 @@ impl Servers {
         if list.is_empty() {
             list.push(config.cluster_url.clone());
         }
-        Ok(Self::new(config, list))
+        Ok(Self::new(config, list, requests))
     }
 
     /// Those, with the credentials of a config.
-    pub fn new(config: Config, list: Vec<Uri>) -> Self {
+    pub fn new(config: Config, list: Vec<Uri>, requests: Requests) -> Self {
         let (version, current) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Self(Arc::new(Known { config, list: Mutex::new(Arc::new(list)), version, current }))
+        Self(Arc::new(Known { config, list: Mutex::new(Arc::new(list)), version, current, requests }))
     }
 
     /// The one in use.
@@ -214,8 +218,13 @@ impl tower::Service<Request<Body>> for Way {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (used, servers) = (self.ready, self.servers.clone());
         let client = self.clients[used % self.clients.len()].clone();
+        let (method, began) = (request.method().clone(), Instant::now());
+        let server = servers.current();
         Box::pin(async move {
             let answer = client.send(request).await.map_err(BoxError::from);
+            let code = answer.as_ref().ok().map(|answer| answer.status().as_u16());
+            let host = server.authority().map_or("", |authority| authority.as_str());
+            servers.0.requests.ended(host, method.as_str(), code, began.elapsed());
             let gone =
                 [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
             if answer.as_ref().map_or(true, |answer| gone.contains(&answer.status())) {

@@ -1,21 +1,18 @@
 //! Promise: a cluster's Services are balanced as its API server tells; without it all goes on, and nothing is taken away
 //! before it has told of all there is.
 
+mod clock;
 mod explain;
 mod localhost;
 mod ports;
 mod token;
 mod udp;
 
-use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use fake_apiserver::Fake;
 use flowpin_tests::harness::{
-    Agent, Net, Ns,
+    Agent, Net,
     agent::{interfaces, service},
     client::{Conn, at},
     eventually,
@@ -291,81 +288,6 @@ fn after_a_reboot_the_last_list_will_do() {
     world.net.node.run(|| world.api.restart());
     world.synced();
     world.served_by(0, &["b1"]);
-}
-
-/// What a port says: status and headers, body.
-fn get(from: &Ns, to: &str, path: &str) -> std::io::Result<(String, String)> {
-    let to: SocketAddr = to.parse().expect("an address");
-    from.run(|| {
-        let mut stream = TcpStream::connect_timeout(&to, LIMIT)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        let (head, body) = text.split_once("\r\n\r\n").expect("an answer");
-        Ok((head.to_lowercase(), body.to_string()))
-    })
-}
-
-#[test]
-fn load_balancers_kubelets_and_scrapers_are_answered_as_by_kube_proxy() {
-    let world = World::new();
-    let (api, client, node) = (&world.api, &world.net.client, &world.net.node);
-    let says = |what: &str, to: &str, path: &str, from: &Ns, wanted: &[&str]| {
-        eventually(what, LIMIT, || match get(from, to, path) {
-            Ok((head, body)) if wanted.iter().all(|w| head.contains(w) || body.contains(w)) => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-    };
-    // A Service whose load balancer asks for endpoints of the node.
-    let balanced = |policy: &str, conditions: &str| {
-        format!(
-            "- kind: Service
-  metadata: {{namespace: d, name: lb, uid: lb-1}}
-  spec: {{type: LoadBalancer, clusterIP: {}, externalTrafficPolicy: {policy}, healthCheckNodePort: 31000, ports: [{{port: 80}}]}}
-- kind: EndpointSlice
-  metadata: {{namespace: d, name: lb-1, labels: {{kubernetes.io/service-name: lb}}}}
-  addressType: IPv4
-  ports: [{{name: '', port: 80}}]
-  endpoints: [{{addresses: [{}], nodeName: me, conditions: {{{conditions}}}}}, {{addresses: [{}], nodeName: other}}]
-",
-            V4.vip(3), V4.backend(0), V4.backend(1)
-        )
-    };
-    let local = "10.1.0.1:31000";
-    assert!(get(client, local, "/").is_err(), "nobody is to ask there");
-    api.apply(&balanced("Local", "ready: true"));
-    let body = "{\n\t\"service\": {\n\t\t\"namespace\": \"d\",\n\t\t\"name\": \"lb\"\n\t},\n\t\"localEndpoints\": 1,\n\
-                \t\"serviceProxyHealthy\": true\n}";
-    let headers =
-        ["200 ok", "x-load-balancing-endpoint-weight: 1", "content-type: application/json", "nosniff"];
-    says("a local endpoint", local, "/any", client, &[&headers[..], &[body]].concat());
-    api.apply(&balanced("Local", "ready: false, serving: true, terminating: true"));
-    says("it is going away", local, "/", client, &["503", "weight: 0", "\"localEndpoints\": 0"]);
-    api.apply(&balanced("Cluster", "ready: true"));
-    eventually("the port is closed", LIMIT, || match get(client, local, "/") {
-        Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
-    // The node.
-    let probe = "10.1.0.1:10256";
-    says("the node is well", probe, "/healthz", client, &["200 ok", "lastUpdated", "\"nodeEligible\":true"]);
-    api.apply(&NODE.replace("status:", "spec: {taints: [{key: ToBeDeletedByClusterAutoscaler}]}\nstatus:"));
-    says("it is to go", probe, "/healthz", client, &["503", "\"nodeEligible\":false", "\"healthy\":true"]);
-    says("and alive", probe, "/livez", client, &["200 ok", "lastUpdated"]);
-    // Metrics, only for the node itself.
-    let scraped = "127.0.0.1:10249";
-    says("a mode", scraped, "/proxyMode", node, &["200 ok"]);
-    let names = [
-        "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"}",
-        "kubeproxy_network_programming_duration_seconds_bucket{",
-        "kubeproxy_proxy_healthz_total{code=\"503\"}",
-        "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\"} 0",
-        "flowpin_kubernetes_synced{} 1",
-        "process_resident_memory_bytes",
-    ];
-    says("kube-proxy's metrics", scraped, "/metrics", node, &names);
-    assert!(get(client, "10.1.0.1:10249", "/metrics").is_err());
 }
 
 #[test]

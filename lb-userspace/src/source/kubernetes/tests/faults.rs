@@ -12,6 +12,7 @@ use tokio::{
 use super::{NODE, own, show};
 use crate::{
     model::ServiceSpec,
+    proxy::Requests,
     source::kubernetes::{
         Options,
         client::Servers,
@@ -101,7 +102,7 @@ fn servers(of: &[SocketAddr]) -> Servers {
     let list = of.iter().map(|at| format!("http://{at}").parse().unwrap()).collect::<Vec<http::Uri>>();
     let mut config = Config::new(list[0].clone());
     config.default_retry = false;
-    Servers::new(config, list)
+    Servers::new(config, list, Requests::default())
 }
 
 fn service(name: &str, ip: &str, more: &str) -> String {
@@ -350,7 +351,7 @@ async fn n5_the_nodes_addresses_are_followed() {
 fn b5_never_by_its_own_address() {
     let at = |text: &str| text.parse::<http::Uri>().unwrap();
     let vip = at("https://10.96.0.1");
-    let servers = Servers::new(Config::new(vip.clone()), vec![vip.clone()]);
+    let servers = Servers::new(Config::new(vip.clone()), vec![vip.clone()], Requests::default());
     let own = |ip: std::net::IpAddr| ip.to_string() == "10.96.0.1";
     assert!(!servers.avoid(own, &[]), "nowhere else to go");
     assert!(servers.avoid(own, &["192.0.2.1:6443".parse().unwrap(), "[2001:db8::1]:6443".parse().unwrap()]));
