@@ -261,16 +261,29 @@ func TestAnotherConfigIsAnotherPod(t *testing.T) {
 }
 
 func TestPortsBesideKubeProxy(t *testing.T) {
-	for set, want := range map[string]string{"image.tag=x": "10256", "serviceProxyName=flowpin": "10356", "healthPort=20256": "20256"} {
+	for set, want := range map[string]int32{"image.tag=x": 10256, "serviceProxyName=flowpin": 10356, "healthPort=20256": 20256} {
 		_, kinds := render(t, set)
 		_, container := agent(t, kinds)
-		for _, probe := range []*corev1.Probe{container.StartupProbe, container.LivenessProbe, container.ReadinessProbe} {
-			if probe.HTTPGet.Port.String() != want || probe.HTTPGet.Host != "127.0.0.1" {
-				t.Errorf("%s: probe %+v, not at %s", set, probe.HTTPGet, want)
-			}
+		if port := container.Ports[1]; port.Name != "health" || port.ContainerPort != want {
+			t.Errorf("%s: port %+v, not %d", set, port, want)
 		}
-		if container.LivenessProbe.HTTPGet.Path != "/livez" || container.ReadinessProbe.HTTPGet.Path != "/healthz" {
-			t.Error("a node on its way out must not restart its agent: liveness is /livez")
+	}
+}
+
+// The node's health port may be answered by a kube-proxy that is still there.
+func TestProbesAskFlowpin(t *testing.T) {
+	for set, want := range map[string]string{
+		"image.tag=x": "127.0.0.1:9479", "podMonitor.enabled=true": "127.0.0.1:9479", "metrics.listen=[::]:9000": "127.0.0.1:9000",
+		"metrics.listen=192.0.2.1:9479": "192.0.2.1:9479", "metrics.listen=[fd00::1]:9479": "fd00::1:9479",
+	} {
+		_, kinds := render(t, set)
+		_, container := agent(t, kinds)
+		for path, probes := range map[string][]*corev1.Probe{"/healthz": {container.StartupProbe, container.LivenessProbe}, "/readyz": {container.ReadinessProbe}} {
+			for _, probe := range probes {
+				if get := probe.HTTPGet; get.Host+":"+get.Port.String() != want || get.Path != path {
+					t.Errorf("%s: probe %+v, not %s at %s", set, get, path, want)
+				}
+			}
 		}
 	}
 }
@@ -315,7 +328,23 @@ func TestMonitoring(t *testing.T) {
 	if !strings.Contains(decode[corev1.ConfigMap](t, kinds).Data["flowpin.toml"], `metrics_listen = "0.0.0.0:9479"`) {
 		t.Error("Prometheus comes from elsewhere")
 	}
+	endpoints := func() []any {
+		var monitor struct {
+			Spec struct{ PodMetricsEndpoints []any }
+		}
+		if err := yaml.Unmarshal(kinds["PodMonitor"], &monitor); err != nil {
+			t.Fatal(err)
+		}
+		return monitor.Spec.PodMetricsEndpoints
+	}
+	if got := endpoints(); len(got) != 1 {
+		t.Errorf("endpoints %v", got)
+	}
 	_, container := agent(t, kinds)
+	_, kinds = render(t, "podMonitor.enabled=true", "podMonitor.asKubeProxy=true")
+	if got := endpoints(); len(got) != 2 || !strings.Contains(fmt.Sprint(got[1]), "replacement:kube-proxy") {
+		t.Errorf("endpoints %v", got)
+	}
 	if port := container.Ports[0]; port.Name != "metrics" || port.ContainerPort != 9479 {
 		t.Errorf("port %+v", port)
 	}

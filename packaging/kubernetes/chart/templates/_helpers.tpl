@@ -33,6 +33,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- .Values.metrics.listen | default (ternary "0.0.0.0:9479" "127.0.0.1:9479" .Values.podMonitor.enabled) }}
 {{- end }}
 
+{{/* Where the kubelet asks: at Flowpin's own port, since that of a node's health may still be kube-proxy's. */}}
+{{- define "flowpin.probe" -}}
+{{- $listen := include "flowpin.metricsListen" . }}
+{{- $host := regexReplaceAll ":[0-9]+$" $listen "" | trimAll "[]" }}
+host: {{ ternary "127.0.0.1" $host (has $host (list "0.0.0.0" "::")) | quote }}
+port: {{ regexFind "[0-9]+$" $listen }}
+{{- end }}
+
 {{/*
 What a pod asks for. The kernel charges BPF maps to the pod that made them: 568 bytes for a flow of either IP version, and 192 MiB for
 everything else with some 1,000 Services. How many flows are the default depends on the node's CPUs; 131,072 is the least.
