@@ -274,3 +274,11 @@ func TestWhatAHolderSawIsJudged(t *testing.T) {
 		t.Error("six are open, of six or of seven")
 	}
 }
+
+func TestCommandsOfTheDocumentation(t *testing.T) {
+	const text = "# A\n\n## Before\n\n    no\n\n## Install\n\n    one a   # what\n    two \\\n        b\n\nProse, `no`.\n\n    three # c\n\n## After\n\n    no\n"
+	want := [][]string{{"one a", "two b"}, {"three"}}
+	if got := commands(text, "Install"); !slices.EqualFunc(got, want, slices.Equal[[]string]) {
+		t.Errorf("%q", got)
+	}
+}

@@ -29,21 +29,23 @@ var nodeFiles = map[string]string{
 	"etc/cni/net.d/10-test.conflist": "cni.conflist",
 	"etc/resolv.conf":                "resolv.conf",
 	"etc/hosts":                      "hosts",
+	// Of all registries.
+	"etc/containerd/certs.d/_default/hosts.toml": "registry.toml",
 }
 
 // node is what the files are made from.
 type node struct {
-	Name, Group, DNS, Bridge, KubeProxyMode, Kubeconfig string
-	Address                                             netip.Addr
-	Pods, AllPods                                       []netip.Prefix
-	Control                                             netip.Addr
-	Dual                                                bool
+	Name, Group, DNS, Bridge, KubeProxyMode, Kubeconfig, Authority string
+	Address                                                        netip.Addr
+	Pods, AllPods                                                  []netip.Prefix
+	Control                                                        netip.Addr
+	Dual                                                           bool
 }
 
 func (c *Cluster) writeNodeFiles(n int, mode string) error {
 	name := nodeName(n)
 	values := node{
-		Name: name, Group: "/" + cgroupTop + "/" + name, DNS: dnsService.String(), KubeProxyMode: mode, Kubeconfig: c.kubeconfig(),
+		Name: name, Group: "/" + cgroupTop + "/" + name, DNS: dnsService.String(), KubeProxyMode: mode, Kubeconfig: c.kubeconfig(), Authority: c.of("control", "pki", "ca.crt"),
 		Address: c.addresses(nodeHost(n))[0], Pods: c.families(podsOf(n)), AllPods: c.families(pods),
 		Control: c.addresses(controlHost)[0], Dual: c.Dual,
 	}
