@@ -9,9 +9,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::Array,
-    programs::{
-        CgroupAttachMode, Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp, links::FdLink,
-    },
+    programs::{CgroupAttachMode, Program, SchedClassifier, TestRun, TestRunOptions, Xdp, links::FdLink},
 };
 use lb_common::{
     abi::{MARK, Settings, limits, maps, programs},
@@ -317,30 +315,6 @@ impl Object {
     }
 }
 
-/// Has the kernel take a program, of whatever type. It gives up when a signal comes for the thread (EAGAIN of `do_check`,
-/// kernel/bpf/verifier.c), and is asked again then, as often as libbpf does.
-pub(super) fn load(program: &mut Program) -> Result<(), ProgramError> {
-    const ATTEMPTS: usize = 5;
-    let mut result = load_once(program);
-    for _ in 1..ATTEMPTS {
-        match &result {
-            Err(e) if links::errno(e) == Some(libc::EAGAIN) => result = load_once(program),
-            _ => break,
-        }
-    }
-    result
-}
-
-fn load_once(program: &mut Program) -> Result<(), ProgramError> {
-    match program {
-        Program::Xdp(program) => program.load(),
-        Program::SchedClassifier(program) => program.load(),
-        Program::CgroupSockAddr(program) => program.load(),
-        Program::CgroupSock(program) => program.load(),
-        _ => Err(ProgramError::UnexpectedProgramType),
-    }
-}
-
 /// A program, loaded now if it isn't yet.
 ///
 /// # Errors
@@ -352,7 +326,7 @@ pub(super) fn loaded<'a>(
 ) -> Result<&'a mut Program, DatapathError> {
     let program = ebpf.program_mut(name).ok_or(DatapathError::NoObject)?;
     if program.fd().is_err() {
-        refusals.attempt(name, || load(program))?;
+        refusals.attempt(name, || refusal::load(program))?;
     }
     Ok(program)
 }

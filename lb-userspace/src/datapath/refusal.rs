@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use aya::{VerifierLogLevel, programs::ProgramError};
+use aya::{
+    VerifierLogLevel,
+    programs::{Program, ProgramError},
+};
 use lb_common::abi::programs;
 
 use super::{DatapathError, links};
@@ -64,6 +67,30 @@ impl Refusals {
     /// Forgets them, so that each is tried once more.
     pub(super) fn clear(&mut self) {
         self.0.clear();
+    }
+}
+
+/// Has the kernel take a program, of whatever type. It gives up when a signal comes for the thread (EAGAIN of `do_check`,
+/// kernel/bpf/verifier.c), and is asked again then, as often as libbpf does.
+pub(super) fn load(program: &mut Program) -> Result<(), ProgramError> {
+    const ATTEMPTS: usize = 5;
+    let mut result = load_once(program);
+    for _ in 1..ATTEMPTS {
+        match &result {
+            Err(e) if links::errno(e) == Some(libc::EAGAIN) => result = load_once(program),
+            _ => break,
+        }
+    }
+    result
+}
+
+fn load_once(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
 

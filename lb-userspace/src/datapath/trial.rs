@@ -110,7 +110,7 @@ fn loader() -> EbpfLoader<'static> {
 fn load_all(ebpf: &mut Ebpf) -> BTreeMap<String, String> {
     ebpf.programs_mut()
         .filter_map(|(name, program)| {
-            Some((name.to_string(), refusal::reason(&object::load(program).err()?)))
+            Some((name.to_string(), refusal::reason(&refusal::load(program).err()?)))
         })
         .collect()
 }
