@@ -60,6 +60,23 @@ pub fn test(options: &Options) -> anyhow::Result<()> {
     Err(command.exec()).with_context(|| format!("{command:?}"))
 }
 
+/// Upstream's tests that take minutes together, with the binary that is in `target/release`, attached by TC.
+///
+/// # Errors
+/// As [`test`].
+pub fn default_part() -> anyhow::Result<()> {
+    let cluster = cluster()?;
+    chart(&cluster)?;
+    let out = root().join("target/kubernetes");
+    run(Command::new(&cluster)
+        .current_dir(module())
+        .arg("test")
+        .arg("--image")
+        .arg(image()?)
+        .arg("--out")
+        .arg(out))
+}
+
 /// Builds the cluster program, and with it all that it runs.
 fn cluster() -> anyhow::Result<PathBuf> {
     let program = cache()?.join("bin/cluster");

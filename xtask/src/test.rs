@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 
-use crate::{build, cargo, kernels, tidy};
+use crate::{build, cargo, kernels, kubernetes, tidy};
 
 /// How much is tested.
 #[derive(Args)]
@@ -22,6 +22,9 @@ pub struct Options {
     /// Only what needs no root: format, house rules, lints, unit and property tests
     #[arg(long)]
     no_root: bool,
+    /// All but the Kubernetes cluster, whose programs take a quarter of an hour to build for the first time
+    #[arg(long)]
+    no_cluster: bool,
 }
 
 /// What was done, and how long it took.
@@ -100,6 +103,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     traffic(&mut stages, packets, "packets and traffic", &[], &[])?;
     let fast = [("FLOWPIN_TEST_FAST", "1")];
     traffic(&mut stages, packets, "traffic past the IP stack", &FORWARDING, &fast)?;
+    if !options.no_cluster {
+        stages.run("upstream's tests on a cluster", kubernetes::default_part)?;
+    }
     stages.report();
     Ok(())
 }
