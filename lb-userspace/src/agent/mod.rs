@@ -32,6 +32,7 @@ mod state;
 mod sweeping;
 mod tasks;
 mod upkeep;
+mod watchdog;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -197,6 +198,8 @@ fn start(
         }
     });
     tasks.keep("deadlines", move |stopped| due::run(due.clone(), stopped));
+    let watched = of();
+    tasks.keep("watchdog", move |stopped| watchdog::run(watched.clone(), stopped));
     let shared = handle.shared.clone();
     tasks.keep("closer", move |stopped| closing::run(shared.clone(), stopped));
     let (told, pins) = (of(), pins.clone());

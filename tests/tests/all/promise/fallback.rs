@@ -128,3 +128,38 @@ fn systemd_is_told_and_flows_are_logged() {
     agent.end(Signal::SIGTERM);
     assert!(heard().contains("STOPPING=1"));
 }
+
+#[test]
+fn systemd_is_told_that_the_agent_goes_on() {
+    let net = Net::new(1);
+    let mut agent = Agent::prepare(&net.node, &interfaces(&[("c0", "tc")]));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let heard = || {
+        let mut buffer = [0; 256];
+        let n = socket.recv(&mut buffer).map_err(|e| e.kind())?;
+        Ok::<_, std::io::ErrorKind>(String::from_utf8_lossy(&buffer[..n]).into_owned())
+    };
+    agent.env =
+        vec![("NOTIFY_SOCKET".into(), path.display().to_string()), ("WATCHDOG_USEC".into(), "400000".into())];
+    agent.spawn(&[]);
+    assert!(heard().unwrap().contains("READY=1"));
+    for _ in 0..5 {
+        assert_eq!(heard().as_deref(), Ok("WATCHDOG=1"));
+    }
+    // It makes no progress: nothing is said.
+    agent.signal(Signal::SIGSTOP);
+    eventually("it is stopped", Duration::from_secs(30), || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+        if status.contains("T (stopped)") { Ok(()) } else { Err(status) }
+    });
+    socket.set_nonblocking(true).unwrap();
+    while heard().is_ok() {}
+    socket.set_nonblocking(false).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    assert_eq!(heard(), Err(std::io::ErrorKind::WouldBlock));
+    agent.signal(Signal::SIGCONT);
+    assert_eq!(heard().as_deref(), Ok("WATCHDOG=1"));
+}
