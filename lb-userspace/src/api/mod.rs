@@ -5,6 +5,7 @@
 //! ```
 
 pub mod client;
+pub mod connections;
 pub mod control;
 pub mod error;
 mod extract;

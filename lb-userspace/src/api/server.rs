@@ -1,25 +1,19 @@
 //! The routes, and the two places where they are served: everything on the Unix socket, the metrics page and the probes on TCP.
 //! Whoever binds the socket sets its mode and removes it.
 
-use std::{future::Future, time::Duration};
+use std::future::Future;
 
-use axum::{Json, Router, routing::get, serve::Listener};
+use axum::{Json, Router, routing::get};
 use serde_json::Value;
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::oneshot,
-};
+use tokio::net::{TcpListener, UnixListener};
 
 use super::{
+    connections,
     control::Control,
     openapi,
     route::Route,
     routes::{no_such_method, no_such_path, probes, routes},
 };
-
-/// How long requests that have begun may take once the server is to stop. A client that sends half a request and waits must
-/// not keep the agent from going.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// Serves the API until `shutdown` is done; requests that have begun are answered, for two seconds at most.
 pub async fn serve<C: Control>(
@@ -27,7 +21,7 @@ pub async fn serve<C: Control>(
     control: C,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    run("API", listener, api(control), shutdown).await;
+    connections::serve("API", listener, api(control), shutdown).await;
 }
 
 /// Serves `/metrics`, `/healthz` and `/readyz` until `shutdown` is done, as [`serve`] does.
@@ -36,7 +30,13 @@ pub async fn serve_metrics<C: Control>(
     control: C,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    run("metrics", listener, router(probes()).fallback(no_such_path).with_state(control), shutdown).await;
+    connections::serve(
+        "metrics",
+        listener,
+        router(probes()).fallback(no_such_path).with_state(control),
+        shutdown,
+    )
+    .await;
 }
 
 /// What kube-proxy serves to scrapers.
@@ -63,32 +63,4 @@ fn api<C: Control>(control: C) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(control)
-}
-
-async fn run<L>(what: &str, listener: L, router: Router, shutdown: impl Future<Output = ()> + Send + 'static)
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-{
-    let (stopping, stopped) = oneshot::channel();
-    let shutdown = async move {
-        shutdown.await;
-        // The receiver is gone only if the server ended by itself; then nobody waits.
-        let _ = stopping.send(());
-    };
-    let server = axum::serve(listener, router).with_graceful_shutdown(shutdown);
-    let limit = async move {
-        match stopped.await {
-            Ok(()) => tokio::time::sleep(GRACE).await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        result = server => {
-            if let Err(e) = result {
-                tracing::error!("{what}: {e}");
-            }
-        }
-        () = limit => tracing::warn!("{what}: a request took longer than the agent waits for when it ends"),
-    }
 }

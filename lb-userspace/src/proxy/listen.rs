@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{ClusterState, Occurrence, ProxyMetrics, events::Regarding, health, state::families};
-use crate::model::OwnAddresses;
+use crate::{api::connections, model::OwnAddresses};
 
 /// How often a port is tried that wasn't to be had.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -117,9 +117,7 @@ async fn serve(known: Known, port: u16, what: Port, page: Router, kept: watch::R
         tracing::info!(port, "listening now");
         hear(&known, port);
     }
-    if let Err(e) = axum::serve(listener, router).with_graceful_shutdown(unwanted(kept)).await {
-        tracing::error!(port, "no longer listening: {e}");
-    }
+    connections::serve(&port.to_string(), listener, router, unwanted(kept)).await;
 }
 
 /// Done when whoever keeps it doesn't any more.

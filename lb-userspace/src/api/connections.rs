@@ -1,0 +1,157 @@
+//! Connections to what the agent serves: HTTP/1.1 until they end. Whoever connects and asks nothing, or has asked and keeps the connection, can't
+//! keep others from being answered: where there are too many, the one that has been idle longest is closed.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{Router, body::Body, response::Response, serve::Listener};
+use hyper::{
+    body::{Body as HttpBody, Frame, Incoming, SizeHint},
+    server::conn::http1::Builder,
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
+use tower::{Service as _, service_fn};
+
+/// Connections of a listener at a time.
+const MOST: usize = 256;
+/// How long a request's head may take, and a connection may be idle.
+const HEAD: Duration = Duration::from_secs(30);
+/// How long requests that have begun may take once the server is to stop. A client that sends half a request and waits must
+/// not keep the agent from going.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// One of them.
+#[derive(Default)]
+struct Connection {
+    /// Requests that are being answered.
+    busy: AtomicUsize,
+    close: Notify,
+}
+
+/// A request that is being answered: until its answer has gone.
+struct Answering(Arc<Connection>);
+
+impl Answering {
+    fn new(connection: &Arc<Connection>) -> Self {
+        connection.busy.fetch_add(1, Ordering::Relaxed);
+        Self(connection.clone())
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer.
+struct Answer {
+    body: Body,
+    _answering: Answering,
+}
+
+impl HttpBody for Answer {
+    type Data = bytes::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Serves until `shutdown` is done; requests that have begun are answered, for two seconds at most. `what`: for messages.
+pub async fn serve<L: Listener>(
+    what: &str,
+    mut listener: L,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let (stop, stopped) = watch::channel(());
+    let mut tasks = JoinSet::new();
+    let mut open: VecDeque<Weak<Connection>> = VecDeque::new();
+    tokio::pin!(shutdown);
+    loop {
+        let (stream, _) = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = listener.accept() => accepted,
+        };
+        while tasks.try_join_next().is_some() {}
+        open.retain(|one| one.strong_count() > 0);
+        if open.len() >= MOST {
+            make_room(&mut open);
+        }
+        let connection = Arc::new(Connection::default());
+        open.push_back(Arc::downgrade(&connection));
+        tasks.spawn(converse(stream, router.clone(), connection, stopped.clone()));
+    }
+    drop(listener);
+    drop(stop);
+    if tokio::time::timeout(GRACE, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!("{what}: a request took longer than the agent waits for when it ends");
+    }
+}
+
+/// Has the oldest one closed that isn't being answered.
+fn make_room(open: &mut VecDeque<Weak<Connection>>) {
+    let idle = |one: &Weak<Connection>| one.upgrade().is_some_and(|c| c.busy.load(Ordering::Relaxed) == 0);
+    let oldest = open.iter().position(idle).unwrap_or(0);
+    if let Some(connection) = open.remove(oldest).and_then(|one| one.upgrade()) {
+        connection.close.notify_one();
+    }
+}
+
+/// Answers a connection's requests until it ends, is to be closed or nobody keeps `stopped`.
+async fn converse(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    connection: Arc<Connection>,
+    mut stopped: watch::Receiver<()>,
+) {
+    let known = connection.clone();
+    let answers = service_fn(move |request: http::Request<Incoming>| {
+        let (answering, mut router) = (Answering::new(&known), router.clone());
+        async move {
+            let response: Response = router.call(request.map(Body::new)).await?;
+            Ok::<_, std::convert::Infallible>(response.map(|body| Answer { body, _answering: answering }))
+        }
+    });
+    let mut builder = Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(answers));
+    tokio::pin!(served);
+    // How one ends is between it and its client.
+    tokio::select! {
+        _ = &mut served => {}
+        () = connection.close.notified() => {}
+        _ = stopped.changed() => {
+            served.as_mut().graceful_shutdown();
+            let _ = served.await;
+        }
+    }
+}
