@@ -84,6 +84,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     let hup = signal(SignalKind::hangup())?;
     end_in_time(options.detach_on_exit)?;
     log_panics();
+    take_files();
     let loaded = owner::load(options.config.as_deref())?;
     let config = loaded.config.clone();
     // Then the lock: whoever is refused here has touched nothing.
@@ -281,6 +282,16 @@ pub(crate) fn signals_apart() -> std::io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Takes as many open files as it may have: each check and each connection to the API is one.
+fn take_files() {
+    let limit = nix::sys::resource::Resource::RLIMIT_NOFILE;
+    let raised = nix::sys::resource::getrlimit(limit)
+        .and_then(|(_, most)| nix::sys::resource::setrlimit(limit, most, most));
+    if let Err(e) = raised {
+        tracing::warn!("the limit of open files stays as it is: {e}");
+    }
 }
 
 /// Gives memory back that a large change took for a while.

@@ -15,7 +15,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use self::passive::Signs;
+use self::{passive::Signs, probe::Failure};
 use crate::{
     agent::{
         down,
@@ -40,7 +40,7 @@ struct Target {
 /// How a check came out.
 struct Outcome {
     target: Target,
-    failure: Option<String>,
+    failure: Option<Failure>,
 }
 
 /// A backend that is being checked. The task ends with it.
@@ -157,14 +157,39 @@ async fn watch_one(
 /// Draws the conclusion.
 async fn judge(handle: &Handle, one: &mut Watched, outcome: Outcome) {
     let Target { service, backend } = &outcome.target;
-    let changed = one.health.observe(outcome.failure.is_none(), &one.spec);
-    if outcome.failure.is_some() {
+    let failure = match outcome.failure {
+        Some(Failure::Here(why)) => return note_lack(handle, Some(why)),
+        Some(Failure::There(why)) => Some(why),
+        None => None,
+    };
+    note_lack(handle, None);
+    let changed = one.health.observe(failure.is_none(), &one.spec);
+    if failure.is_some() {
         handle.shared.write().failed(service, backend);
     }
     if !changed {
         return;
     }
-    conclude(handle, &outcome.target, one.health.up, outcome.failure.as_deref().unwrap_or_default()).await;
+    conclude(handle, &outcome.target, one.health.up, failure.as_deref().unwrap_or_default()).await;
+}
+
+/// Notes in the status what the node lacks for checks, or that it lacks nothing any more.
+fn note_lack(handle: &Handle, why: Option<String>) {
+    const KEY: &str = "health checks";
+    let text = why.map(|why| {
+        format!("health checks can't be made, and backends keep the state that they have: {why}; raise the node's limits")
+    });
+    if handle.shared.read().problems.get(KEY) == text.as_ref() {
+        return;
+    }
+    let mut state = handle.shared.write();
+    match text {
+        Some(text) => {
+            tracing::error!("{text}");
+            state.problems.insert(KEY, text);
+        }
+        None => drop(state.problems.remove(KEY)),
+    }
 }
 
 async fn conclude(handle: &Handle, Target { service, backend }: &Target, healthy: bool, why: &str) {

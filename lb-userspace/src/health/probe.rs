@@ -18,18 +18,42 @@ use tonic_health::pb::{
 use super::tls;
 use crate::model::health::{HealthSpec, Probe};
 
-/// Checks it. `Err`: in a few words, why it failed.
-///
-/// # Errors
-/// The backend isn't well.
-pub async fn check(spec: &HealthSpec, to: SocketAddr) -> Result<(), String> {
-    match tokio::time::timeout(spec.timeout, ask(&spec.probe, to)).await {
-        Ok(answer) => answer,
-        Err(_) => Err(format!("no answer within {}", humantime::format_duration(spec.timeout))),
+/// Why a check failed, in a few words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The backend isn't well.
+    There(String),
+    /// The node lacks what a check takes, which says nothing of the backend.
+    Here(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self::There(why)
     }
 }
 
-async fn ask(probe: &Probe, to: SocketAddr) -> Result<(), String> {
+impl Failure {
+    /// Of a connection that couldn't be opened: whose fault is it? Files, memory and ports are the node's.
+    fn of(error: &std::io::Error) -> Self {
+        const OURS: [i32; 5] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL];
+        let here = error.raw_os_error().is_some_and(|code| OURS.contains(&code));
+        if here { Self::Here(error.to_string()) } else { Self::There(error.to_string()) }
+    }
+}
+
+/// Checks it.
+///
+/// # Errors
+/// The backend isn't well, or can't be checked.
+pub async fn check(spec: &HealthSpec, to: SocketAddr) -> Result<(), Failure> {
+    match tokio::time::timeout(spec.timeout, ask(&spec.probe, to)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(format!("no answer within {}", humantime::format_duration(spec.timeout)).into()),
+    }
+}
+
+async fn ask(probe: &Probe, to: SocketAddr) -> Result<(), Failure> {
     match probe {
         Probe::Tcp => {
             let stream = connect(to).await?;
@@ -41,19 +65,19 @@ async fn ask(probe: &Probe, to: SocketAddr) -> Result<(), String> {
             let stream = connect(to).await?;
             let authority = host.clone().unwrap_or_else(|| to.to_string());
             if !tls {
-                return get(stream, &authority, path, *expect).await;
+                return Ok(get(stream, &authority, path, *expect).await?);
             }
             let name = host.clone().unwrap_or_else(|| to.ip().to_string());
             let name = ServerName::try_from(name).map_err(|e| e.to_string())?;
             let stream = tls::connector()?.connect(name, stream).await.map_err(|e| format!("TLS: {e}"))?;
-            get(stream, &authority, path, *expect).await
+            Ok(get(stream, &authority, path, *expect).await?)
         }
         Probe::Grpc { service } => serving(to, service).await,
     }
 }
 
-async fn connect(to: SocketAddr) -> Result<TcpStream, String> {
-    TcpStream::connect(to).await.map_err(|e| e.to_string())
+async fn connect(to: SocketAddr) -> Result<TcpStream, Failure> {
+    TcpStream::connect(to).await.map_err(|e| Failure::of(&e))
 }
 
 async fn get(
@@ -85,7 +109,7 @@ async fn get(
 }
 
 /// The gRPC health checking protocol, `grpc.health.v1`.
-async fn serving(to: SocketAddr, service: &str) -> Result<(), String> {
+async fn serving(to: SocketAddr, service: &str) -> Result<(), Failure> {
     let endpoint = Endpoint::from_shared(format!("http://{to}")).map_err(|e| e.to_string())?;
     let channel = endpoint.connect().await.map_err(|e| innermost(&e))?;
     let asked = HealthCheckRequest { service: service.into() };
@@ -94,14 +118,14 @@ async fn serving(to: SocketAddr, service: &str) -> Result<(), String> {
     if status == ServingStatus::Serving {
         return Ok(());
     }
-    Err(format!("{} instead of SERVING", status.as_str_name()))
+    Err(format!("{} instead of SERVING", status.as_str_name()).into())
 }
 
 /// What an error comes from: its outer layers only name themselves.
-fn innermost(error: &dyn std::error::Error) -> String {
+fn innermost(error: &(dyn std::error::Error + 'static)) -> Failure {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    error.downcast_ref().map_or_else(|| error.to_string().into(), Failure::of)
 }

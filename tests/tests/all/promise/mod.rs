@@ -6,6 +6,7 @@ mod anywhere;
 mod attach;
 mod balance;
 mod close;
+mod crowded;
 mod deadlines;
 mod declared;
 mod devices;

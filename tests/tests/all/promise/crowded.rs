@@ -1,0 +1,122 @@
+//! Promise: whoever connects to the agent and asks nothing keeps nobody from an answer, and what the node lacks says nothing of
+//! a backend.
+
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Read},
+    net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    process::Stdio,
+    time::Duration,
+};
+
+use flowpin_tests::harness::{
+    Agent, Net,
+    agent::{interfaces, service},
+    eventually,
+    server::Server,
+    topology::Family::V4,
+};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// Connections that ask nothing, of each kind.
+const CROWD: usize = 1_200;
+/// Those of a listener that the agent keeps.
+const KEPT: usize = 256;
+
+fn prepare(net: &Net) -> Agent {
+    let checks = "health = { type = \"tcp\", interval = \"1s\", timeout = \"1s\", rise = 1, fall = 1 }";
+    let config = interfaces(&[("c0", "tc"), ("b0", "tc")])
+        + &service("app", &V4.vip(0), "\"80/tcp\"", &[V4.backend(0)], checks);
+    Agent::prepare(&net.node, &config)
+}
+
+/// Have so many been closed by the agent?
+fn closed<S: Read>(crowd: &mut [S]) -> usize {
+    let ended = |stream: &mut S| match stream.read(&mut [0; 16]) {
+        Ok(0) => true,
+        Err(e) => e.kind() != ErrorKind::WouldBlock,
+        Ok(_) => false,
+    };
+    crowd.iter_mut().map(ended).filter(|ended| *ended).count()
+}
+
+#[test]
+fn idle_connections_keep_nobody_from_an_answer() {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let net = Net::new(1);
+    let server = Server::start(&net.backends[0], "b0", [80]);
+    let mut agent = prepare(&net);
+    agent.up();
+    let mut follower = agent.spawn_cli(&["events", "-f", "-o", "json"], Stdio::piped());
+    let mut lines = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
+    let api = agent.config().with_file_name("api.sock");
+    let metrics = SocketAddr::from(([127, 0, 0, 1], 9479));
+    let mut unix: Vec<UnixStream> = (0..CROWD)
+        .map(|_| {
+            let stream = UnixStream::connect(&api).expect("the agent listens");
+            stream.set_nonblocking(true).unwrap();
+            stream
+        })
+        .collect();
+    let mut tcp: Vec<TcpStream> = net.node.run(|| {
+        (0..CROWD)
+            .map(|_| {
+                let stream = TcpStream::connect(metrics).expect("the agent listens");
+                stream.set_nonblocking(true).unwrap();
+                stream
+            })
+            .collect()
+    });
+    // Those that were first have gone, and whoever asks is answered.
+    eventually("those that are too many are closed", LIMIT, || match (closed(&mut unix), closed(&mut tcp)) {
+        (a, b) if a >= CROWD - KEPT && b >= CROWD - KEPT => Ok(()),
+        counts => Err(format!("{counts:?}")),
+    });
+    assert_eq!(agent.json(&["status"])["state"], "ok");
+    let page = net.node.must("curl -sf http://127.0.0.1:9479/metrics");
+    assert!(page.contains("flowpin_backend_healthy{service=\"app\",backend=\"10.2.0.2\"} 1"), "{page}");
+    // Who is being answered was not among them.
+    agent.done(&["backend", "drain", "app", &V4.backend(0)]);
+    let told = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("drain")));
+    assert!(told.is_some(), "the events went on");
+    // Checks are made.
+    drop(server);
+    eventually("the server is missed", LIMIT, || {
+        match agent.json(&["service", "show", "app"])["backends"][0]["healthy"] == false {
+            true => Ok(()),
+            false => Err("healthy".into()),
+        }
+    });
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+#[test]
+fn what_the_node_lacks_says_nothing_of_a_backend() {
+    let net = Net::new(1);
+    let _server = Server::start(&net.backends[0], "b0", [80]);
+    let mut agent = prepare(&net);
+    // As many files as it has open with its maps and programs, and a few more.
+    agent.up();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("its files").count();
+    let pid = nix::unistd::Pid::from_raw(agent.pid().cast_signed());
+    let limit = |files: usize| net.node.must(&format!("prlimit --pid {pid} --nofile={files}:4096"));
+    limit(open);
+    let api = agent.config().with_file_name("api.sock");
+    // So that no further file is to be had.
+    let held: Vec<UnixStream> = (0..8).map(|_| UnixStream::connect(&api).expect("it listens")).collect();
+    eventually("it is said", LIMIT, || match agent.log() {
+        log if log.contains("health checks can't be made") => Ok(()),
+        log => Err(log),
+    });
+    assert!(!agent.log().contains("unhealthy"), "{}", agent.log());
+    limit(4096);
+    drop(held);
+    eventually("checks are made again", LIMIT, || match agent.json(&["status"])["problems"].to_string() {
+        problems if problems.contains("health checks") => Err(problems),
+        _ => Ok(()),
+    });
+    assert_eq!(agent.json(&["service", "show", "app"])["backends"][0]["healthy"], true);
+}
