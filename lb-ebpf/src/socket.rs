@@ -146,21 +146,13 @@ fn connect(ctx: &SockAddrContext, cookie: u64, peer: &mut Peer) -> u32 {
     }
     match service {
         Some(service) => open_if_admitted(ctx, cookie, service, peer, true),
-        // By UDP nothing is sent yet: libraries connect sockets to learn which address they would have.
-        None if peer.proto == Proto::TCP => unserved(peer),
         None => NOT_OURS,
     }
 }
 
-/// To an address that is a VIP and nothing else, and a port that no service has there, nobody gets: as packets are refused that come in.
-#[inline(never)]
-fn unserved(peer: &Peer) -> u32 {
-    if peer.is_at_owned_vip() { REFUSED | Reason::NoService as u32 } else { NOT_OURS }
-}
-
 #[inline(always)]
 fn send(ctx: &SockAddrContext, cookie: u64, peer: &mut Peer) -> u32 {
-    let Some(service) = peer.service() else { return unserved(peer) };
+    let Some(service) = peer.service() else { return NOT_OURS };
     if turn(cookie, peer, true) {
         return LED;
     }

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::bpf_sock_addr;
 use lb_common::abi::{Addr as _, Addr4, Addr6, Backend, PortBe, Proto, Service, V4, V6};
 
-use crate::{maps::Maps, service};
+use crate::service;
 
 /// The first half of an IPv4-mapped address (RFC 4291, section 2.5.5.2), last word.
 const MAPPED: u32 = 0xffffu32.to_be();
@@ -91,16 +91,6 @@ impl Peer {
         }
     }
 
-    /// Is it an address that is a VIP and nothing else?
-    #[inline(always)]
-    pub fn is_at_owned_vip(&self) -> bool {
-        if self.family == Backend::V4 {
-            owned::<V4>(Addr4(self.addr[0]))
-        } else {
-            owned::<V6>(Addr6(self.addr))
-        }
-    }
-
     /// Word by word: the stack has no room for copies.
     ///
     /// # Safety
@@ -127,11 +117,6 @@ impl Peer {
             && self.addr[3] == addr[3]
             && self.port == port
     }
-}
-
-#[inline(always)]
-fn owned<V: Maps>(addr: V::Addr) -> bool {
-    service::may_be_destination(addr) && service::vip::<V>(addr).is_some_and(|vip| vip.is_owned())
 }
 
 /// Who the node is as a client of a family, as in [`Backend`]: it has no address yet when it connects.

@@ -7,7 +7,7 @@
 
 use std::{
     io::ErrorKind,
-    net::{SocketAddr, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -38,11 +38,6 @@ struct World {
 
 impl World {
     fn new(hook: &str, algorithm: &str) -> Self {
-        Self::with("", hook, algorithm)
-    }
-
-    /// With `[sockets]`.
-    fn with(sockets: &str, hook: &str, algorithm: &str) -> Self {
         let (net, far) = (Net::new(1), Ns::lenient("f"));
         let router = &net.client;
         router.must("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
@@ -62,7 +57,7 @@ impl World {
             let more = format!("algorithm = \"{algorithm}\"");
             service(&format!("{family:?}"), &family.vip(0), "\"80/tcp\"", &[family.backend(0)], &more)
         });
-        let config = sockets.to_string() + &interfaces(&[("c0", hook), ("b0", "tc")]) + &services.concat();
+        let config = interfaces(&[("c0", hook), ("b0", "tc")]) + &services.concat();
         let agent = Agent::start(&net.node, &config);
         Self { net, far, _server: server, agent }
     }
@@ -170,27 +165,5 @@ fn asked_by_a_process_of_the_node() {
         assert_eq!(asked, (false, false), "{family:?}: somebody answers");
         let came = world.received() - before;
         assert!(came <= 2 * FEW, "{family:?}: {came} packets came in");
-    }
-}
-
-/// Where they are led at their sockets, they are refused there, and no packet leaves.
-#[test]
-fn asked_by_a_process_that_is_led() {
-    let world = World::with("[sockets]\nscope = \"host\"\n", "tc", "least-connections");
-    for family in [V4, V6] {
-        let (before, counted) = (world.received(), world.counted());
-        let vip = |port| at(&family.vip(0), port);
-        world.net.node.run(|| {
-            Conn::open(vip(80)).expect("served").exchange(1_000).expect("its own bytes");
-            let refused = Some(ErrorKind::ConnectionRefused);
-            assert_eq!(TcpStream::connect(vip(81)).err().map(|e| e.kind()), refused, "{family:?}");
-            let local = if family == V4 { "0.0.0.0:0" } else { "[::]:0" };
-            let socket = UdpSocket::bind(local).expect("a port");
-            assert_eq!(socket.send_to(b"?", vip(80)).err().map(|e| e.kind()), refused, "{family:?}");
-            // So that libraries learn which address they would have.
-            socket.connect(vip(80)).expect("nothing is sent yet");
-        });
-        assert_eq!(world.counted() - counted, 2);
-        assert!(world.received() - before <= FEW, "{} packets came in", world.received() - before);
     }
 }
