@@ -115,9 +115,10 @@ pub fn address(words: [u32; 4], family: u8) -> IpAddr {
     }
 }
 
-/// Whose sockets are to be led. Where packets of pods are seen at their interfaces, some of theirs need not be.
+/// Whose sockets are to be led. Where it is said that there are interfaces of pods, their packets are seen, and some of their
+/// sockets need not be led.
 pub fn whose(config: &Config) -> u32 {
-    let pods_are_seen = config.interfaces.iter().any(|rule| rule.role() == Role::Pod);
+    let pods_are_seen = config.interfaces.iter().any(|rule| rule.role == Some(Role::Pod));
     match config.sockets.scope {
         SocketScope::Off | SocketScope::Host => led::OF_THE_NODE,
         SocketScope::All if pods_are_seen => led::ALL_BESIDE_PACKETS,

@@ -9,6 +9,7 @@ use std::{
 use super::{Owner, Stopped, places::has_direct};
 use crate::{
     agent::seen::{Hops, Seen},
+    datapath::sockets,
     model::ServiceSpec,
     reconcile::{Declared, Input, Refused},
     source::{Config, FileService, KubernetesSpec, SourceError, Sources},
@@ -153,6 +154,7 @@ impl Owner {
             ("agent.pin_dir", old.pin_dir != new.pin_dir),
             ("agent.state_file", old.state_file != new.state_file),
             ("sockets", old.sockets != new.sockets),
+            ("role = \"pod\" beside sockets.scope = \"all\"", sockets::whose(old) != sockets::whose(new)),
             ("conntrack.max_flows", old.max_flows != new.max_flows),
         ];
         for (key, _) in changed.into_iter().filter(|(_, changed)| *changed) {

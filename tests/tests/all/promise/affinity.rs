@@ -161,8 +161,8 @@ fn pods_whose_sockets_are_led_are_clients_of_their_own() {
         clients(&net, 8);
         let targets: Vec<String> = (0..4).map(|i| family.backend(i)).collect();
         let affinity = "affinity = { client_ip = true, timeout = \"3h\" }";
-        let config = interfaces(&[("c0", "tc"), ("b*", "tc")])
-            + &service("app", &family.vip(0), "\"8001-8002/tcp\"", &targets, affinity);
+        let pods = interfaces(&[("c0", "tc"), ("b*", "tc")]).replace("fast =", "role = \"pod\"\nfast =");
+        let config = pods + &service("app", &family.vip(0), "\"8001-8002/tcp\"", &targets, affinity);
         let agent = Agent::start(&net.node, &(sockets.clone() + &config));
         let vip = |port| at(&family.vip(0), port);
         let conns: Vec<(usize, Conn)> = (0..16)

@@ -32,7 +32,8 @@ fn setup(sockets: &str, more: &str) -> (Net, Vec<Server>, Agent) {
     let of = |name, family: Family| {
         service(name, &family.vip(0), "\"80/tcp\", \"53/udp\"", &[family.backend(0)], more)
     };
-    let config = [sockets, &interfaces(&[("c0", "tc"), ("b*", "tc")]), &of("v4", V4), &of("v6", V6)].concat();
+    let pods = interfaces(&[("c0", "tc"), ("b*", "tc")]).replace("fast =", "role = \"pod\"\nfast =");
+    let config = [sockets, &pods, &of("v4", V4), &of("v6", V6)].concat();
     let agent = Agent::start(&net.node, &config);
     agent.done(&["backend", "add", "v4", &V4.backend(1)]);
     agent.done(&["backend", "add", "v6", &V6.backend(1)]);
