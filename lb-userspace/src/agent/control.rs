@@ -1,8 +1,9 @@
 //! The API's questions, put to the handle.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::stream::BoxStream;
+use tokio::time::timeout;
 
 use super::{
     handle::{Handle, blocking},
@@ -21,6 +22,9 @@ use crate::{
     datapath::DatapathError,
     observe::metrics::Page,
 };
+
+/// How long somebody may wait for his turn before the agent is said not to go on. Shorter than kubelets wait for an answer.
+const TURN: Duration = Duration::from_secs(4);
 
 fn failed(error: DatapathError) -> ApiError {
     ApiError::Failed(error.to_string())
@@ -96,6 +100,9 @@ impl Control for Handle {
     }
     async fn metrics(&self) -> Result<Page, ApiError> {
         self.page().await
+    }
+    async fn alive(&self) -> bool {
+        timeout(TURN, self.owner().lock()).await.is_ok()
     }
     async fn ready(&self) -> bool {
         Self::ready(self)

@@ -218,11 +218,14 @@ impl Handle {
 
     /// Is the desired state known and in force, and everything attached?
     pub fn ready(&self) -> bool {
-        let told = self.shared.cluster.borrow().as_ref().is_none_or(|cluster| cluster.status.synced);
+        let followed = self.shared.kubernetes.borrow().is_some();
+        let told = self.shared.cluster.borrow().as_ref().is_some_and(|cluster| cluster.in_force);
         let state = self.shared.read();
-        told && state.generation > 0
-            && !state.problems.contains_key("reconcile")
+        (told || !followed)
+            && state.generation > 0
+            && !["reconcile", "Kubernetes change"].iter().any(|key| state.problems.contains_key(key))
             && !state.is_leaving()
-            && state.interfaces.iter().all(|i| i.error.is_none())
+            // Of a cluster's nodes not each has every interface that is named.
+            && state.interfaces.iter().all(|i| i.error.is_none() || (followed && i.index == 0))
     }
 }

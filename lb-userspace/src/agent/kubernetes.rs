@@ -161,7 +161,9 @@ async fn hear(handle: &Handle, mut feed: Feed, tasks: &mut JoinSet<()>, ended: w
                 again = note(shared, done);
                 shared.know(change);
                 if first {
-                    tracing::info!("all of the cluster is in force");
+                    let in_force = again.is_none();
+                    shared.cluster.send_modify(|c| c.iter_mut().for_each(|c| c.in_force = in_force));
+                    tracing::info!(in_force, "all of the cluster is known");
                     trim();
                 }
             }
@@ -177,6 +179,8 @@ async fn hear(handle: &Handle, mut feed: Feed, tasks: &mut JoinSet<()>, ended: w
             () = sleep_until(again.unwrap_or(never)) => {
                 let done = handle.owner().lock().await.settle_cluster();
                 again = note(shared, done);
+                let (synced, done) = (feed.status.borrow().synced, again.is_none());
+                shared.cluster.send_modify(|c| c.iter_mut().for_each(|c| c.in_force |= synced && done));
             }
         }
         if tasks.is_empty() {

@@ -90,6 +90,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn stats(&self) -> impl Future<Output = Result<StatsView, ApiError>> + Send;
     /// The metrics page.
     fn metrics(&self) -> impl Future<Output = Result<Page, ApiError>> + Send;
+    /// Does whoever wants to change something get his turn within a few seconds?
+    fn alive(&self) -> impl Future<Output = bool> + Send;
     /// Has the first reconcile succeeded, and is everything attached?
     fn ready(&self) -> impl Future<Output = bool> + Send;
 }

@@ -37,7 +37,7 @@ type Answer<T> = Result<Json<T>, Refusal>;
 pub fn probes<C: Control>() -> Vec<Route<C>> {
     vec![
         Route::get("/metrics", "The metrics page.", metrics::<C>).answers_as::<String>(OPENMETRICS),
-        Route::get("/healthz", "Alive?", healthz).answers_as::<String>("text/plain"),
+        Route::get("/healthz", "Alive?", healthz::<C>).answers_as::<String>("text/plain"),
         Route::get("/readyz", "Balancing? If not (503), why.", readyz::<C>)
             .answers_as::<String>("text/plain"),
     ]
@@ -253,9 +253,9 @@ async fn metrics<C: Control>(State(control): State<C>) -> Result<Response, Refus
     Ok(([(header::CONTENT_TYPE, OPENMETRICS)], Stream::from_stream(pieces)).into_response())
 }
 
-/// Alive: it answers.
-async fn healthz() -> &'static str {
-    "ok\n"
+/// Alive: it answers, and whoever wants to change something gets his turn.
+async fn healthz<C: Control>(State(control): State<C>) -> (StatusCode, &'static str) {
+    if control.alive().await { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "busy\n") }
 }
 
 /// Balancing: the desired state is in force and everything is attached. If not, why.

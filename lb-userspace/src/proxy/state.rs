@@ -37,6 +37,8 @@ pub struct ClusterState {
     pub waits_since: Option<Instant>,
     /// When a change came into force last.
     pub updated: SystemTime,
+    /// Has all that the API server told of been in force once?
+    pub in_force: bool,
 }
 
 impl ClusterState {
@@ -52,6 +54,7 @@ impl ClusterState {
             node_stays: None,
             waits_since: None,
             updated: SystemTime::now(),
+            in_force: false,
         }
     }
 

@@ -379,6 +379,9 @@ impl Control for Fake {
         let node = Node { kernel: "6.1".into(), ..Node::default() };
         Ok(Page::new(Figures { node, ..Figures::default() }, Clock::at(250)))
     }
+    async fn alive(&self) -> bool {
+        true
+    }
     async fn ready(&self) -> bool {
         self.world().problems.is_empty()
     }

@@ -148,6 +148,12 @@ impl Cache {
         self.known.clone()
     }
 
+    /// For the last list: the own Node, also if it is gone; none, if nothing was ever known of it.
+    pub fn known_nodes(&self) -> Vec<(Arc<str>, Node)> {
+        let known = Some(&self.known).filter(|known| **known != Node::default());
+        known.map(|known| (self.me.as_str().into(), known.clone())).into_iter().collect()
+    }
+
     /// Slices of a Service, sorted by name.
     pub fn slices_of(&self, service: &str) -> Vec<&Slice> {
         let keys = self.of.get(service).into_iter().flatten();

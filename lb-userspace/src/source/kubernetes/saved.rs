@@ -107,7 +107,7 @@ impl Saved {
             zones: cache.zones.lists().to_vec(),
             services: all(&cache.services),
             slices: all(&cache.slices),
-            nodes: all(&cache.nodes),
+            nodes: cache.known_nodes(),
             cidrs: all(&cache.cidrs),
             namespaces: all(&cache.namespaces),
         }

@@ -127,7 +127,10 @@ fn what_is_asked_of_the_api_server_is_counted_and_the_agent_shows_itself() {
         line.map_or(0, |line| line.split(' ').next_back().unwrap().parse::<u64>().expect("a count"))
     };
     // A list and a watch of each of five kinds.
-    assert!(count("200", "GET") >= 10, "{}", page("/metrics"));
+    eventually("lists and watches are counted", LIMIT, || match count("200", "GET") {
+        10.. => Ok(()),
+        n => Err(n.to_string()),
+    });
     let durations = page("/metrics");
     let wanted =
         "rest_client_request_duration_seconds_bucket{le=\"60.0\",verb=\"GET\",host=\"127.0.0.1:6443\"}";
