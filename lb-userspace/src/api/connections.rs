@@ -1,15 +1,12 @@
 //! Connections to what the agent serves: HTTP/1.1 until they end. Whoever connects and asks nothing, or has asked and keeps the connection, can't
-//! keep others from being answered: where there are too many, the one that has been idle longest is closed.
+//! keep others from being answered: where there are too many, the one that has been idle longest is closed for the next.
 
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body, response::Response, serve::Listener};
@@ -24,6 +21,7 @@ use hyper_util::{
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
+    time::timeout,
 };
 use tower::{Service as _, service_fn};
 
@@ -35,12 +33,25 @@ const HEAD: Duration = Duration::from_secs(30);
 /// not keep the agent from going.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How long one has to be idle before it is closed for another: what has just come is about to ask, and the end of an answer may
+/// still be on its way.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// One of them.
-#[derive(Default)]
 struct Connection {
-    /// Requests that are being answered.
-    busy: AtomicUsize,
+    /// Since when it is idle; `None`: it is being answered.
+    idle: Mutex<Option<Instant>>,
     close: Notify,
+}
+
+impl Connection {
+    fn set(&self, idle: Option<Instant>) {
+        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = idle;
+    }
+
+    fn idle_since(&self) -> Option<Instant> {
+        *self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A request that is being answered: until its answer has gone.
@@ -48,14 +59,14 @@ struct Answering(Arc<Connection>);
 
 impl Answering {
     fn new(connection: &Arc<Connection>) -> Self {
-        connection.busy.fetch_add(1, Ordering::Relaxed);
+        connection.set(None);
         Self(connection.clone())
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+        self.0.set(Some(Instant::now()));
     }
 }
 
@@ -96,34 +107,41 @@ pub async fn serve<L: Listener>(
     let mut tasks = JoinSet::new();
     let mut open: VecDeque<Weak<Connection>> = VecDeque::new();
     tokio::pin!(shutdown);
-    loop {
+    'listening: loop {
         let (stream, _) = tokio::select! {
-            () = &mut shutdown => break,
+            () = &mut shutdown => break 'listening,
             accepted = listener.accept() => accepted,
         };
         while tasks.try_join_next().is_some() {}
         open.retain(|one| one.strong_count() > 0);
-        if open.len() >= MOST {
-            make_room(&mut open);
+        while open.len() >= MOST && !make_room(&mut open) {
+            // All are being answered, or have just come.
+            tokio::select! {
+                () = &mut shutdown => break 'listening,
+                _ = timeout(IDLE, tasks.join_next()) => open.retain(|one| one.strong_count() > 0),
+            }
         }
-        let connection = Arc::new(Connection::default());
+        let connection =
+            Arc::new(Connection { idle: Mutex::new(Some(Instant::now())), close: Notify::new() });
         open.push_back(Arc::downgrade(&connection));
         tasks.spawn(converse(stream, router.clone(), connection, stopped.clone()));
     }
     drop(listener);
     drop(stop);
-    if tokio::time::timeout(GRACE, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+    if timeout(GRACE, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!("{what}: a request took longer than the agent waits for when it ends");
     }
 }
 
-/// Has the oldest one closed that isn't being answered.
-fn make_room(open: &mut VecDeque<Weak<Connection>>) {
-    let idle = |one: &Weak<Connection>| one.upgrade().is_some_and(|c| c.busy.load(Ordering::Relaxed) == 0);
-    let oldest = open.iter().position(idle).unwrap_or(0);
-    if let Some(connection) = open.remove(oldest).and_then(|one| one.upgrade()) {
+/// Has the one closed that has been idle longest, if any has for long enough.
+fn make_room(open: &mut VecDeque<Weak<Connection>>) -> bool {
+    let since = |one: &Weak<Connection>| one.upgrade().and_then(|connection| connection.idle_since());
+    let idle = open.iter().enumerate().filter_map(|(i, one)| Some((since(one)?, i)));
+    let Some((_, i)) = idle.min().filter(|(since, _)| since.elapsed() >= IDLE) else { return false };
+    if let Some(connection) = open.remove(i).and_then(|one| one.upgrade()) {
         connection.close.notify_one();
     }
+    true
 }
 
 /// Answers a connection's requests until it ends, is to be closed or nobody keeps `stopped`.

@@ -68,6 +68,7 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = None;
     let mut signs = Signs::default();
+    let mut lacking = Lacking::default();
     let stop = down(stopped);
     tokio::pin!(stop);
     loop {
@@ -77,6 +78,7 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
                 let generation = handle.shared.read().generation;
                 if seen.replace(generation) != Some(generation) {
                     follow(&handle.shared.read(), &mut watched, &report, &slots);
+                    lacking.keep(&handle, |target| watched.contains_key(target));
                 }
                 for target in refusing(&handle.shared, &watched, &mut signs) {
                     if let Some(one) = watched.get_mut(&target) {
@@ -87,7 +89,7 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
             }
             Some(outcome) = outcomes.recv() => {
                 if let Some(one) = watched.get_mut(&outcome.target) {
-                    judge(&handle, one, outcome).await;
+                    judge(&handle, one, &mut lacking, outcome).await;
                 }
             }
         }
@@ -155,14 +157,14 @@ async fn watch_one(
 }
 
 /// Draws the conclusion.
-async fn judge(handle: &Handle, one: &mut Watched, outcome: Outcome) {
+async fn judge(handle: &Handle, one: &mut Watched, lacking: &mut Lacking, outcome: Outcome) {
     let Target { service, backend } = &outcome.target;
     let failure = match outcome.failure {
-        Some(Failure::Here(why)) => return note_lack(handle, Some(why)),
+        Some(Failure::Here(why)) => return lacking.note(handle, &outcome.target, Some(why)),
         Some(Failure::There(why)) => Some(why),
         None => None,
     };
-    note_lack(handle, None);
+    lacking.note(handle, &outcome.target, None);
     let changed = one.health.observe(failure.is_none(), &one.spec);
     if failure.is_some() {
         handle.shared.write().failed(service, backend);
@@ -173,22 +175,42 @@ async fn judge(handle: &Handle, one: &mut Watched, outcome: Outcome) {
     conclude(handle, &outcome.target, one.health.up, failure.as_deref().unwrap_or_default()).await;
 }
 
-/// Notes in the status what the node lacks for checks, or that it lacks nothing any more.
-fn note_lack(handle: &Handle, why: Option<String>) {
-    const KEY: &str = "health checks";
-    let text = why.map(|why| {
-        format!("health checks can't be made, and backends keep the state that they have: {why}; raise the node's limits")
-    });
-    if handle.shared.read().problems.get(KEY) == text.as_ref() {
-        return;
-    }
-    let mut state = handle.shared.write();
-    match text {
-        Some(text) => {
-            tracing::error!("{text}");
-            state.problems.insert(KEY, text);
+/// Backends that can't be checked for want of something that the node lacks, and of what; it is in the status.
+#[derive(Default)]
+struct Lacking(HashMap<Target, String>);
+
+impl Lacking {
+    /// What was found about one; `None`: it was checked.
+    fn note(&mut self, handle: &Handle, target: &Target, why: Option<String>) {
+        match why {
+            Some(why) => drop(self.0.insert(target.clone(), why)),
+            None if self.0.remove(target).is_none() => return,
+            None => {}
         }
-        None => drop(state.problems.remove(KEY)),
+        self.tell(handle);
+    }
+
+    /// Forgets those that aren't checked any more.
+    fn keep(&mut self, handle: &Handle, is_checked: impl Fn(&Target) -> bool) {
+        let before = self.0.len();
+        self.0.retain(|target, _| is_checked(target));
+        if self.0.len() != before {
+            self.tell(handle);
+        }
+    }
+
+    fn tell(&self, handle: &Handle) {
+        const KEY: &str = "health checks";
+        let Some(why) = self.0.values().next() else {
+            handle.shared.write().problems.remove(KEY);
+            return;
+        };
+        let text = format!(
+            "health checks can't be made, and backends keep the state that they have: {why}; raise the node's limits"
+        );
+        if handle.shared.write().problems.insert(KEY, text.clone()).is_none() {
+            tracing::error!("{text}");
+        }
     }
 }
 

@@ -34,9 +34,10 @@ impl From<String> for Failure {
 }
 
 impl Failure {
-    /// Of a connection that couldn't be opened: whose fault is it? Files, memory and ports are the node's.
+    /// Of a connection that couldn't be opened: whose fault is it? Files and memory are the node's. Ports run out towards one
+    /// backend, which doesn't answer or is asked too often.
     fn of(error: &std::io::Error) -> Self {
-        const OURS: [i32; 5] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL];
+        const OURS: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
         let here = error.raw_os_error().is_some_and(|code| OURS.contains(&code));
         if here { Self::Here(error.to_string()) } else { Self::There(error.to_string()) }
     }

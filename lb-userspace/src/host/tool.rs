@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
+use nix::sys::signal::SigSet;
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 /// How long one may take.
@@ -26,6 +27,8 @@ pub async fn run(tool: &str, args: &[&str], input: &str) -> Result<String, Strin
     let mut command = Command::new(tool);
     command.args(args).env("PATH", paths()).kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // SAFETY: pthread_sigmask(3) may be called between fork and exec.
+    unsafe { command.pre_exec(|| Ok(SigSet::all().thread_unblock()?)) };
     let mut child = command.spawn().map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => format!("{tool} isn't installed"),
         _ => format!("{tool}: {e}"),

@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     process::Stdio,
+    sync::mpsc,
     time::Duration,
 };
 
@@ -25,7 +26,7 @@ const CROWD: usize = 1_200;
 const KEPT: usize = 256;
 
 fn prepare(net: &Net) -> Agent {
-    let checks = "health = { type = \"tcp\", interval = \"1s\", timeout = \"1s\", rise = 1, fall = 1 }";
+    let checks = "health = { type = \"tcp\", interval = \"1s\", timeout = \"1s\", rise = 1, fall = 4 }";
     let config = interfaces(&[("c0", "tc"), ("b0", "tc")])
         + &service("app", &V4.vip(0), "\"80/tcp\"", &[V4.backend(0)], checks);
     Agent::prepare(&net.node, &config)
@@ -50,7 +51,24 @@ fn idle_connections_keep_nobody_from_an_answer() {
     let mut agent = prepare(&net);
     agent.up();
     let mut follower = agent.spawn_cli(&["events", "-f", "-o", "json"], Stdio::piped());
-    let mut lines = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
+    let lines = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        lines
+            .map_while(Result::ok)
+            .filter(|line| line.contains("\"drain\""))
+            .all(|line| tell.send(line).is_ok())
+    });
+    // Drains the backend until that is told, and takes it back.
+    let hears = |what: &str| {
+        eventually(what, LIMIT, || {
+            agent.done(&["backend", "drain", "app", &V4.backend(0)]);
+            agent.done(&["backend", "undrain", "app", &V4.backend(0)]);
+            told.recv_timeout(Duration::from_millis(500)).map(drop).map_err(|e| e.to_string())
+        });
+        while told.try_recv().is_ok() {}
+    };
+    hears("it follows before the others come");
     let api = agent.config().with_file_name("api.sock");
     let metrics = SocketAddr::from(([127, 0, 0, 1], 9479));
     let mut unix: Vec<UnixStream> = (0..CROWD)
@@ -78,9 +96,7 @@ fn idle_connections_keep_nobody_from_an_answer() {
     let page = net.node.must("curl -sf http://127.0.0.1:9479/metrics");
     assert!(page.contains("flowpin_backend_healthy{service=\"app\",backend=\"10.2.0.2\"} 1"), "{page}");
     // Who is being answered was not among them.
-    agent.done(&["backend", "drain", "app", &V4.backend(0)]);
-    let told = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("drain")));
-    assert!(told.is_some(), "the events went on");
+    hears("the events go on");
     // Checks are made.
     drop(server);
     eventually("the server is missed", LIMIT, || {
@@ -98,15 +114,18 @@ fn what_the_node_lacks_says_nothing_of_a_backend() {
     let net = Net::new(1);
     let _server = Server::start(&net.backends[0], "b0", [80]);
     let mut agent = prepare(&net);
-    // As many files as it has open with its maps and programs, and a few more.
     agent.up();
-    let open = std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("its files").count();
+    // No more files than it has open with its maps and programs.
+    let files = std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("its files");
+    let number =
+        |file: std::io::Result<std::fs::DirEntry>| file.ok()?.file_name().to_str()?.parse::<usize>().ok();
+    let open = files.filter_map(number).max().expect("a file") + 1;
     let pid = nix::unistd::Pid::from_raw(agent.pid().cast_signed());
     let limit = |files: usize| net.node.must(&format!("prlimit --pid {pid} --nofile={files}:4096"));
     limit(open);
     let api = agent.config().with_file_name("api.sock");
-    // So that no further file is to be had.
-    let held: Vec<UnixStream> = (0..8).map(|_| UnixStream::connect(&api).expect("it listens")).collect();
+    // So that no further file is to be had, also where there are gaps.
+    let held: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(&api).expect("it listens")).collect();
     eventually("it is said", LIMIT, || match agent.log() {
         log if log.contains("health checks can't be made") => Ok(()),
         log => Err(log),

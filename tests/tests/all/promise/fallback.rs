@@ -160,6 +160,7 @@ fn systemd_is_told_that_the_agent_goes_on() {
     socket.set_nonblocking(false).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     assert_eq!(heard(), Err(std::io::ErrorKind::WouldBlock));
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     agent.signal(Signal::SIGCONT);
     assert_eq!(heard().as_deref(), Ok("WATCHDOG=1"));
 }

@@ -119,7 +119,7 @@ fn signals_while_programs_are_loaded() {
         }
         Ok(())
     });
-    assert!(sent > 10, "{sent} signals");
+    assert!(sent > 3, "{sent} signals");
     let log = agent.log();
     assert!(!log.contains("refused by this kernel") && !log.contains("not attached"), "{log}");
 }
