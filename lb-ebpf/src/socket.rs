@@ -254,6 +254,9 @@ fn open(cookie: u64, service: &Service, peer: &mut Peer, connected: bool) -> u32
         return chosen;
     }
     let port = peer.port;
+    if !connected {
+        flowpin_make_room(cookie);
+    }
     if !pin(cookie, peer, &Opening { target: service.target, chosen, chance, connected }) {
         give_back(chosen, peer.family, port, peer.proto);
         return REFUSED | Reason::TableFull as u32;
@@ -303,9 +306,6 @@ fn pin(cookie: u64, peer: &mut Peer, opening: &Opening) -> bool {
     let Opening { target, chosen, chance, connected } = *opening;
     let backend = BackendId(chosen & !affinity::BOUND);
     let Some(record) = BACKENDS.get(backend.0) else { return false };
-    if !connected {
-        flowpin_make_room(cookie);
-    }
     let at = socket_table::claim(&Sockets, cookie);
     let Some(pin) = SOCKET_PINS.get_ptr_mut(at) else { return false };
     let port = backend_port(record, target, peer.port);

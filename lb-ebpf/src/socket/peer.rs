@@ -81,8 +81,8 @@ impl Peer {
         }
     }
 
-    /// The service that is reached there.
-    #[inline(always)]
+    /// The service that is reached there. By itself, for the sake of the stack.
+    #[inline(never)]
     pub fn service(&self) -> Option<&'static Service> {
         if self.family == Backend::V4 {
             service::at::<V4>(Addr4(self.addr[0]), self.port, self.proto)
