@@ -147,7 +147,7 @@ fn systemd_is_told_that_the_agent_goes_on() {
     agent.spawn(&[]);
     assert!(heard().unwrap().contains("READY=1"));
     for _ in 0..5 {
-        assert_eq!(heard().as_deref(), Ok("WATCHDOG=1"));
+        assert_eq!(heard().as_deref(), Ok("WATCHDOG=1\n"));
     }
     // It makes no progress: nothing is said.
     agent.signal(Signal::SIGSTOP);
@@ -162,5 +162,5 @@ fn systemd_is_told_that_the_agent_goes_on() {
     assert_eq!(heard(), Err(std::io::ErrorKind::WouldBlock));
     socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     agent.signal(Signal::SIGCONT);
-    assert_eq!(heard().as_deref(), Ok("WATCHDOG=1"));
+    assert_eq!(heard().as_deref(), Ok("WATCHDOG=1\n"));
 }
