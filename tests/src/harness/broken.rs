@@ -22,10 +22,14 @@ pub fn binary(binary: &Path, dir: &Path, programs: &[&str]) -> PathBuf {
         let at = object + entry(&bytes[object..], program);
         bytes[at..at + READS_R9.len()].copy_from_slice(&READS_R9);
     }
-    let copy = dir.join("flowpin");
-    std::fs::write(&copy, bytes).expect("a copy");
+    let (written, copy) = (dir.join("written"), dir.join("flowpin"));
+    std::fs::write(&written, bytes).expect("a copy");
     let mode = std::fs::metadata(binary).expect("the binary").permissions();
-    std::fs::set_permissions(&copy, mode).expect("executable");
+    std::fs::set_permissions(&written, mode).expect("executable");
+    // By another process: a child of another thread of this one may have what is written here open for a moment, and what
+    // somebody may write to can't be run.
+    let copied = std::process::Command::new("cp").arg("--preserve=mode").arg(&written).arg(&copy).status();
+    assert!(copied.expect("cp").success());
     copy
 }
 

@@ -38,6 +38,32 @@ fn a_glob_follows_interfaces_as_they_come_and_go() {
     soon("pod1", "none");
 }
 
+/// Pods end: an interface that is gone before it is attached to is nothing to be told of.
+#[test]
+fn interfaces_that_go_at_once_are_no_news() {
+    let net = Net::new(1);
+    // With source NAT each is given `accept_local`, too.
+    let app = service("app", &V4.vip(0), "\"80/tcp\"", &[V4.backend(0)], "forward = \"snat\"");
+    let rules = interfaces(&[("c0", "tc"), ("b0", "tc"), ("pod*", "tc")]);
+    let agent = Agent::start(&net.node, &(rules + &app));
+    let script = "link add pod0 type veth peer name p0\nlink set pod0 up\nlink del pod0\n";
+    let dir = tempfile::tempdir().unwrap();
+    let batch = dir.path().join("batch");
+    std::fs::write(&batch, script).unwrap();
+    for _ in 0..200 {
+        net.node.ip(&format!("-batch {}", batch.display()));
+    }
+    net.node.ip("link add podlast type veth peer name plast");
+    eventually("the one that stays", Duration::from_secs(60), || match mode(&agent, "podlast").as_str() {
+        "tcx" => Ok(()),
+        other => Err(other.into()),
+    });
+    let log = agent.log();
+    let news: Vec<&str> =
+        log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
+    assert!(news.is_empty(), "{news:?}");
+}
+
 #[test]
 fn generic_xdp_where_the_driver_has_none() {
     let net = Net::new(1);
