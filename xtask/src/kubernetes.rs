@@ -40,11 +40,7 @@ pub struct Options {
 pub fn test(options: &Options) -> anyhow::Result<()> {
     let cluster = cluster()?;
     chart(&cluster)?;
-    let mut command = Command::new(&cluster);
-    command.current_dir(module()).arg(if options.promises { "promises" } else { "test" });
-    if !options.promises {
-        command.arg("--out").arg(root().join("target/kubernetes"));
-    }
+    let mut command = if options.promises { call(&cluster, "promises") } else { upstreams(&cluster) };
     if options.record {
         command.arg("--record").arg(root().join("docs/kubernetes.md"));
     }
@@ -67,14 +63,21 @@ pub fn test(options: &Options) -> anyhow::Result<()> {
 pub fn default_part() -> anyhow::Result<()> {
     let cluster = cluster()?;
     chart(&cluster)?;
-    let out = root().join("target/kubernetes");
-    run(Command::new(&cluster)
-        .current_dir(module())
-        .arg("test")
-        .arg("--image")
-        .arg(image()?)
-        .arg("--out")
-        .arg(out))
+    run(upstreams(&cluster).arg("--image").arg(image()?))
+}
+
+/// Upstream's tests, whose results are kept.
+fn upstreams(cluster: &Path) -> Command {
+    let mut command = call(cluster, "test");
+    command.arg("--out").arg(root().join("target/kubernetes"));
+    command
+}
+
+/// The cluster program, where its module is.
+fn call(cluster: &Path, verb: &str) -> Command {
+    let mut command = Command::new(cluster);
+    command.current_dir(module()).arg(verb);
+    command
 }
 
 /// Builds the cluster program, and with it all that it runs.
@@ -83,7 +86,7 @@ fn cluster() -> anyhow::Result<PathBuf> {
     // As it builds the rest: what both depend on is compiled once.
     let flags = ["build", "-trimpath", "-ldflags=-s -w", "-o"];
     run(go().args(flags).arg(&program).arg("./cluster"))?;
-    run(Command::new(&program).arg("build").current_dir(module()))?;
+    run(&mut call(&program, "build"))?;
     Ok(program)
 }
 

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // docs is what users read.
@@ -73,7 +71,7 @@ func documented(c *Cluster, _ trial) error {
 	if err := b.follow(root, byChart, verify[0]); err != nil {
 		return err
 	}
-	if err := c.outside(c.bin("helm"), "uninstall", flowpin, "--namespace", metav1.NamespaceSystem, "--kubeconfig", c.kubeconfig(), "--wait"); err != nil {
+	if err := c.uninstall(); err != nil {
 		return err
 	}
 	overlay, err := c.overlay(root)

@@ -64,6 +64,11 @@ func (c *Cluster) install(chart, image, mode string, more ...string) error {
 	return err
 }
 
+// uninstall removes the release and waits until its pods are gone.
+func (c *Cluster) uninstall() error {
+	return c.outside(c.bin("helm"), "uninstall", flowpin, "--namespace", "kube-system", "--kubeconfig", c.kubeconfig(), "--wait")
+}
+
 // explain prints what there is to know of agents that don't get ready.
 func (c *Cluster) explain() {
 	for _, args := range [][]string{

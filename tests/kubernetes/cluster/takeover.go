@@ -76,7 +76,7 @@ func takeOver(c *Cluster, t trial) error {
 	if err := b.everywhere("detach", "--hand-over", "--wait"); err != nil {
 		return err
 	}
-	if err := c.outside(c.bin("helm"), "uninstall", flowpin, "--namespace", metav1.NamespaceSystem, "--kubeconfig", c.kubeconfig(), "--wait"); err != nil {
+	if err := c.uninstall(); err != nil {
 		return err
 	}
 	return unharmed("Flowpin was uninstalled", before, after)

@@ -36,7 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{/* Where the kubelet asks: at Flowpin's own port, since that of a node's health may still be kube-proxy's. */}}
 {{- define "flowpin.probe" -}}
 {{- $listen := include "flowpin.metricsListen" . }}
-{{- $host := regexReplaceAll ":[0-9]+$" $listen "" | trimAll "[]" }}
+{{- $host := regexReplaceAll ":[0-9]+$" $listen "" | trimAll "[]" -}}
 host: {{ ternary "127.0.0.1" $host (has $host (list "0.0.0.0" "::")) | quote }}
 port: {{ regexFind "[0-9]+$" $listen }}
 {{- end }}
