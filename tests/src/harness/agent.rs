@@ -88,6 +88,11 @@ pub fn interfaces(rules: &[(&str, &str)]) -> String {
     rules.iter().map(rule).collect()
 }
 
+/// The same, where pods are said to be behind each.
+pub fn interfaces_of_pods(rules: &[(&str, &str)]) -> String {
+    interfaces(rules).replace("[[interface]]\n", "[[interface]]\nrole = \"pod\"\n")
+}
+
 /// A `[[service]]` table with backends.
 pub fn service(name: &str, vip: &str, ports: &str, backends: &[String], more: &str) -> String {
     let backends: String =

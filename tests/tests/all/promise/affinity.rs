@@ -8,7 +8,7 @@ use std::{
 
 use flowpin_tests::harness::{
     Agent, Cgroup, Net,
-    agent::{interfaces, service},
+    agent::{interfaces, interfaces_of_pods, service},
     client::{Conn, at},
     eventually,
     server::Server,
@@ -161,7 +161,7 @@ fn pods_whose_sockets_are_led_are_clients_of_their_own() {
         clients(&net, 8);
         let targets: Vec<String> = (0..4).map(|i| family.backend(i)).collect();
         let affinity = "affinity = { client_ip = true, timeout = \"3h\" }";
-        let pods = interfaces(&[("c0", "tc"), ("b*", "tc")]).replace("fast =", "role = \"pod\"\nfast =");
+        let pods = interfaces_of_pods(&[("c0", "tc"), ("b*", "tc")]);
         let config = pods + &service("app", &family.vip(0), "\"8001-8002/tcp\"", &targets, affinity);
         let agent = Agent::start(&net.node, &(sockets.clone() + &config));
         let vip = |port| at(&family.vip(0), port);

@@ -21,6 +21,7 @@ use flowpin_tests::harness::{
     topology::Family::{V4, V6},
 };
 use nix::sys::signal::Signal;
+use tempfile::TempDir;
 
 #[test]
 fn clsact_where_there_is_no_tcx() {
@@ -95,6 +96,33 @@ fn jumbo_frames_through_xdp() {
     }
 }
 
+/// What systemd hears of a service.
+struct Systemd {
+    dir: TempDir,
+    socket: UnixDatagram,
+}
+
+impl Systemd {
+    /// Whoever hears waits for half a minute.
+    fn listen() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        Self { dir, socket }
+    }
+
+    /// Where it listens, for the environment.
+    fn address(&self) -> (String, String) {
+        ("NOTIFY_SOCKET".into(), self.dir.path().join("notify").display().to_string())
+    }
+
+    fn hear(&self) -> std::io::Result<String> {
+        let mut buffer = [0; 256];
+        let n = self.socket.recv(&mut buffer)?;
+        Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
+    }
+}
+
 #[test]
 fn systemd_is_told_and_flows_are_logged() {
     let net = Net::new(1);
@@ -102,19 +130,9 @@ fn systemd_is_told_and_flows_are_logged() {
     let config = interfaces(&[("c0", "tc"), ("b0", "tc")])
         + &service("app", &V4.vip(0), "\"80/tcp\"", &[V4.backend(0)], "");
     let mut agent = Agent::prepare(&net.node, &config);
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let heard = || {
-        let mut buffer = [0; 256];
-        let n = socket.recv(&mut buffer).expect("a word from the agent");
-        String::from_utf8_lossy(&buffer[..n]).into_owned()
-    };
-    agent.env = vec![
-        ("NOTIFY_SOCKET".into(), path.display().to_string()),
-        ("RUST_LOG".into(), "info,flowpin::flows=debug".into()),
-    ];
+    let systemd = Systemd::listen();
+    let heard = || systemd.hear().expect("a word from the agent");
+    agent.env = vec![systemd.address(), ("RUST_LOG".into(), "info,flowpin::flows=debug".into())];
     agent.spawn(&[]);
     assert!(heard().contains("READY=1"));
     net.client.run(|| Conn::open(at(&V4.vip(0), 80)).unwrap());
@@ -133,17 +151,9 @@ fn systemd_is_told_and_flows_are_logged() {
 fn systemd_is_told_that_the_agent_goes_on() {
     let net = Net::new(1);
     let mut agent = Agent::prepare(&net.node, &interfaces(&[("c0", "tc")]));
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let heard = || {
-        let mut buffer = [0; 256];
-        let n = socket.recv(&mut buffer).map_err(|e| e.kind())?;
-        Ok::<_, std::io::ErrorKind>(String::from_utf8_lossy(&buffer[..n]).into_owned())
-    };
-    agent.env =
-        vec![("NOTIFY_SOCKET".into(), path.display().to_string()), ("WATCHDOG_USEC".into(), "400000".into())];
+    let systemd = Systemd::listen();
+    let heard = || systemd.hear().map_err(|e| e.kind());
+    agent.env = vec![systemd.address(), ("WATCHDOG_USEC".into(), "400000".into())];
     agent.spawn(&[]);
     assert!(heard().unwrap().contains("READY=1"));
     for _ in 0..5 {
@@ -155,12 +165,12 @@ fn systemd_is_told_that_the_agent_goes_on() {
         let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
         if status.contains("T (stopped)") { Ok(()) } else { Err(status) }
     });
-    socket.set_nonblocking(true).unwrap();
+    systemd.socket.set_nonblocking(true).unwrap();
     while heard().is_ok() {}
-    socket.set_nonblocking(false).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    systemd.socket.set_nonblocking(false).unwrap();
+    systemd.socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     assert_eq!(heard(), Err(std::io::ErrorKind::WouldBlock));
-    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    systemd.socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     agent.signal(Signal::SIGCONT);
     assert_eq!(heard().as_deref(), Ok("WATCHDOG=1\n"));
 }

@@ -9,7 +9,7 @@ use std::{
 
 use flowpin_tests::harness::{
     Agent, Cgroup, Net,
-    agent::{interfaces, service},
+    agent::{interfaces_of_pods, service},
     client::{Conn, at},
     eventually,
     server::Server,
@@ -32,7 +32,7 @@ fn setup(sockets: &str, more: &str) -> (Net, Vec<Server>, Agent) {
     let of = |name, family: Family| {
         service(name, &family.vip(0), "\"80/tcp\", \"53/udp\"", &[family.backend(0)], more)
     };
-    let pods = interfaces(&[("c0", "tc"), ("b*", "tc")]).replace("fast =", "role = \"pod\"\nfast =");
+    let pods = interfaces_of_pods(&[("c0", "tc"), ("b*", "tc")]);
     let config = [sockets, &pods, &of("v4", V4), &of("v6", V6)].concat();
     let agent = Agent::start(&net.node, &config);
     agent.done(&["backend", "add", "v4", &V4.backend(1)]);
