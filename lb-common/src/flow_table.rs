@@ -100,6 +100,12 @@ pub const fn rest(set: u64) -> u64 {
     set & set.wrapping_sub(1)
 }
 
+/// A set without this lane.
+#[inline(always)]
+pub const fn leaving_out(set: u64, lane: usize) -> u64 {
+    set & without(lane)
+}
+
 /// Lanes in a set.
 #[inline(always)]
 pub const fn count(set: u64) -> u64 {

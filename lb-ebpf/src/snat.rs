@@ -61,9 +61,9 @@ global_functions! {
 }
 
 /// Claims a lane for the reply entry of a flow, which is complete but for where replies go to: that is an address and port of ours, chosen here.
-/// As [`table::claim`], or [`NONE_LEFT`].
+/// As [`table::claim`], or [`NONE_LEFT`]. `forward`: where the forward entry will be.
 #[inline(always)]
-pub fn claim<V: Ports + Claim>(lot: u32) -> u32 {
+pub fn claim<V: Ports + Claim>(lot: u32, forward: u32) -> u32 {
     let (mut lot, mut address, mut tries) = (lot, 0, 0);
     for _ in 0..opaque(MAX_SOURCES + TRIES) {
         if address >= MAX_SOURCES as u32 {
@@ -73,7 +73,7 @@ pub fn claim<V: Ports + Claim>(lot: u32) -> u32 {
             address += 1;
             continue;
         }
-        let place = table::claim::<V>(REPLY);
+        let place = table::claim::<V>(REPLY, forward);
         if place != EXISTS {
             if place & table::NOWHERE != 0
                 && let Some(scratch) = table::scratch::<V>(REPLY)
@@ -100,7 +100,7 @@ const OTHER_PORT_TRIES: usize = 16;
 
 /// The same, but the address is the client's own, and only the port is another.
 #[inline(always)]
-pub fn claim_another_port<V: Claim>(lot: u32) -> u32 {
+pub fn claim_another_port<V: Claim>(lot: u32, forward: u32) -> u32 {
     let mut lot = lot;
     for _ in 0..opaque(OTHER_PORT_TRIES) {
         let Some(scratch) = table::scratch::<V>(REPLY) else { return table::BUSY };
@@ -108,7 +108,7 @@ pub fn claim_another_port<V: Claim>(lot: u32) -> u32 {
         let port = OTHER_PORTS.0.wrapping_add(hash::reduce(lot, OTHER_PORTS.1) as u16);
         // SAFETY: this CPU's own entry; programs on it don't preempt each other in softirq.
         unsafe { (*scratch).dport = PortBe::new(port) };
-        let place = table::claim::<V>(REPLY);
+        let place = table::claim::<V>(REPLY, forward);
         if place != EXISTS {
             return place;
         }

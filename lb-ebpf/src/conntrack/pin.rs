@@ -71,7 +71,7 @@ fn make<V: Tracked>() -> u32 {
         back_out::<V>(key, opening);
         return REFUSED | Reason::Internal as u32;
     }
-    let forward = table::claim::<V>(table::FORWARD);
+    let forward = table::claim::<V>(table::FORWARD, table::NOWHERE);
     if forward & REFUSED != 0 {
         back_out::<V>(key, opening);
         // Another CPU was first: its choice stands.
@@ -79,7 +79,7 @@ fn make<V: Tracked>() -> u32 {
         return if found & REFUSED == 0 { found } else { refusal(found) };
     }
     // Who answers past the node has no other entry.
-    let reply = if opening.way.is_direct() { forward } else { claim_reply::<V>(opening) };
+    let reply = if opening.way.is_direct() { forward } else { claim_reply::<V>(opening, forward) };
     if reply & REFUSED != 0 {
         table::give_back::<V>(forward);
         back_out::<V>(key, opening);
@@ -144,15 +144,15 @@ fn put_together<V: Tracked>(key: &FlowKey<V::Addr>, acked: u32, opening: &Openin
     true
 }
 
-/// Claims a lane for the reply entry. As [`table::claim`], or [`snat::NONE_LEFT`].
+/// Claims a lane for the reply entry. As [`table::claim`], or [`snat::NONE_LEFT`]. `forward`: where the forward entry will be.
 #[inline(always)]
-fn claim_reply<V: Tracked>(opening: &Opening) -> u32 {
+fn claim_reply<V: Tracked>(opening: &Opening, forward: u32) -> u32 {
     if opening.way.is_full() && !opening.way.is_ported() {
         // By lot the second time, so that it isn't the same.
-        return snat::claim::<V>(if opening.again { opening.chance } else { opening.hash });
+        return snat::claim::<V>(if opening.again { opening.chance } else { opening.hash }, forward);
     }
     if !opening.way.is_ported() {
-        let place = table::claim::<V>(table::REPLY);
+        let place = table::claim::<V>(table::REPLY, forward);
         if place != table::EXISTS || !opening.again {
             return place;
         }
@@ -164,7 +164,7 @@ fn claim_reply<V: Tracked>(opening: &Opening) -> u32 {
     };
     // SAFETY: this CPU's own entries; programs on it don't preempt each other in softirq.
     unsafe { ((*to).direction, (*back).direction) = (opening.way.ported(), Direction::REPLY.ported()) };
-    snat::claim_another_port::<V>(opening.chance)
+    snat::claim_another_port::<V>(opening.chance, forward)
 }
 
 /// Gives back what was taken for a flow that isn't pinned.

@@ -3,7 +3,7 @@
 use lb_common::{
     abi::{Addr, Flow, FlowKey},
     flow_state::Word,
-    flow_table::{LANES, claimed, free, lowest, prefers_second, rest, with_tag},
+    flow_table::{LANES, claimed, free, leaving_out, lowest, prefers_second, rest, with_tag},
 };
 
 use super::{
@@ -35,9 +35,10 @@ enum Lanes {
     Unknown = 2,
 }
 
+/// `own`: where the entry lies, or [`NOWHERE`], that this run has claimed already. It isn't readable yet, and has another key.
 #[inline(never)]
-fn look<V: Maps>(key: &FlowKey<V::Addr>, bucket: u32, set: u64) -> Lanes {
-    let mut set = set;
+fn look<V: Maps>(key: &FlowKey<V::Addr>, bucket: u32, set: u64, own: u32) -> Lanes {
+    let mut set = if own >> 3 == bucket { leaving_out(set, own as usize & 7) } else { set };
     // Not unrolled, for the sake of the stack.
     for _ in 0..opaque(LANES) {
         if set == 0 {
@@ -59,7 +60,7 @@ global_functions! {
     /// Claiming, as a global function.
     pub trait Claim: Maps {
         /// One try at claiming a lane for a scratch entry.
-        fn try_claim(; which: u32) = attempt;
+        fn try_claim(; which: u32, own: u32) = attempt;
     }
 }
 
@@ -72,10 +73,12 @@ pub fn scratch<V: Maps>(which: u32) -> Option<*mut Flow<V::Addr>> {
 /// Claims a lane for a scratch entry, if there is no entry with its key. Where it is, or [`EXISTS`], [`FULL`] or [`BUSY`].
 ///
 /// Until it is [published](publish) nobody sees the entry. Who tries to make another one with this key is told `BUSY`.
+///
+/// `own`: what this run has claimed already, or [`NOWHERE`]. A flow's two keys may have the same tag and a bucket in common.
 #[inline(always)]
-pub fn claim<V: Claim>(which: u32) -> u32 {
+pub fn claim<V: Claim>(which: u32, own: u32) -> u32 {
     for _ in 0..opaque(TRIES as usize) {
-        let outcome = V::try_claim(which);
+        let outcome = V::try_claim(which, own);
         if outcome != AGAIN {
             return outcome;
         }
@@ -84,7 +87,7 @@ pub fn claim<V: Claim>(which: u32) -> u32 {
 }
 
 #[inline(always)]
-fn attempt<V: Maps>(which: u32) -> u32 {
+fn attempt<V: Maps>(which: u32, mine: u32) -> u32 {
     let Some(scratch) = scratch::<V>(which) else { return BUSY };
     // SAFETY: this CPU's own entry; programs on it don't preempt each other in softirq.
     let key = unsafe { &*Flow::key_in_place(scratch) };
@@ -93,9 +96,9 @@ fn attempt<V: Maps>(which: u32) -> u32 {
         return BUSY;
     };
     let (here, there) = (read(first), read(second));
-    let mut seen = look::<V>(key, place.first, with_tag(here, place.tag));
+    let mut seen = look::<V>(key, place.first, with_tag(here, place.tag), mine);
     if seen == Lanes::Others {
-        seen = look::<V>(key, place.second, with_tag(there, place.tag));
+        seen = look::<V>(key, place.second, with_tag(there, place.tag), mine);
     }
     match seen {
         Lanes::Unknown => return AGAIN,
@@ -117,7 +120,7 @@ fn attempt<V: Maps>(which: u32) -> u32 {
     }
     if let Some(other) = head::<V>(besides)
         && bucket != besides
-        && look::<V>(key, besides, with_tag(read(other), place.tag)) != Lanes::Others
+        && look::<V>(key, besides, with_tag(read(other), place.tag), mine) != Lanes::Others
     {
         free_lane(own, number);
         return BUSY;

@@ -121,8 +121,8 @@ pub struct World {
 
 /// The flow tables' capacity unless a test wants another, in entries (two a flow).
 const FLOW_ENTRIES: u32 = 4096;
-/// Of the flow tables' hash.
-const SEED: u32 = 0x5eed_5eed;
+/// The seed of its flow tables.
+pub const SEED: u32 = 0x5eed_5eed;
 /// Clients that the affinity table has room for.
 pub const CLIENTS: u32 = 8;
 /// Ids that the tables here have room for: more than any test uses, and quickly made.

@@ -1,13 +1,19 @@
-//! A full flow table: new flows are refused, open ones go on, nothing is evicted.
+//! A full flow table: new flows are refused, open ones go on, nothing is evicted. And one with a single bucket, where a flow
+//! meets itself.
 
-use lb_common::abi::Reason;
+use std::net::IpAddr;
+
+use lb_common::{
+    abi::{Addr4, Addr6, FlowKey, PortBe, Proto, Reason},
+    flow_table::place,
+};
 
 use super::{
     build::{ACK, RST, SYN, eth},
     run::Hook,
-    stage::{Expect::*, NET4, NET6, Stage, TCP, UDP},
+    stage::{Expect::*, NET4, NET6, Net, Stage, TCP, UDP},
     tcp::{Talk, request},
-    world::World,
+    world::{SEED, World},
 };
 
 #[test]
@@ -68,6 +74,50 @@ fn room_for_one_entry_is_not_room_for_a_flow() {
             s.world.unstuff().unwrap();
             s.forwarded("with two free, it fits", &request(net, SYN));
             assert_eq!(s.world.entries(), before - 2);
+        }
+    }
+}
+
+/// A client's port for which the two entries of its flow to the first backend bear the same tag.
+fn port_of_one_tag(net: &Net, proto: Proto, vip_port: u16) -> u16 {
+    let tag = |src, dst, sport, dport| {
+        let (sport, dport) = (PortBe::new(sport), PortBe::new(dport));
+        match (src, dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                place::<Addr4>(&FlowKey::new(src.into(), dst.into(), sport, dport, proto), SEED, 1).tag
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                place::<Addr6>(&FlowKey::new(src.into(), dst.into(), sport, dport, proto), SEED, 1).tag
+            }
+            _ => unreachable!("addresses of one version"),
+        }
+    };
+    (1024..=u16::MAX)
+        .find(|&port| {
+            tag(net.client, net.vip, port, vip_port) == tag(net.backends[0], net.client, 8080, port)
+        })
+        .expect("one in 127 has")
+}
+
+#[test]
+fn a_flows_two_entries_meet() {
+    for hook in Hook::ALL {
+        for net in [&NET4, &NET6] {
+            // Both lie in the one bucket.
+            let mut world = World::with_flows(hook, 2).unwrap();
+            let s = &mut Stage { world: &mut world, net };
+            let added = s.service(TCP, 80, 1);
+            let udp = s.service(UDP, 53, 1);
+            let port = port_of_one_tag(net, TCP, 80);
+            s.forwarded("SYN", &eth().ip(net.client, net.vip).tcp(port, 80, SYN));
+            let back = eth().ip(net.backends[0], net.client).tcp(8080, port, SYN | ACK).numbers(5000, 1001);
+            s.step("SYN-ACK", &back, Becomes(back.clone().from(net.vip, 80)));
+            s.active("it is open", &added, &[1]);
+            let port = port_of_one_tag(net, UDP, 53);
+            s.forwarded("query", &eth().ip(net.client, net.vip).udp(port, 53));
+            let back = eth().ip(net.backends[0], net.client).udp(8080, port);
+            s.step("answer", &back, Becomes(back.clone().from(net.vip, 53)));
+            s.active("one pin", &udp, &[1]);
         }
     }
 }
