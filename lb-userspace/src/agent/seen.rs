@@ -50,13 +50,17 @@ impl Seen {
         self.addresses.iter().flatten().map(|(_, address)| *address).collect()
     }
 
-    /// Interfaces and the rules for them.
+    /// Interfaces and the rules for them: those first by which the node is reached, which most clients wait for.
     pub fn ruled<'a>(
         &'a self,
         config: &'a Config,
     ) -> impl Iterator<Item = (&'a Interface, &'a InterfaceRule)> {
         let rule = |i: &'a Interface| Some((i, config.rule(&i.name, found(i, &self.uplinks))?));
-        self.interfaces.iter().flatten().filter_map(rule)
+        let of = move |uplink: bool| {
+            let all = self.interfaces.iter().flatten();
+            all.filter(move |i| self.uplinks.contains(&i.index) == uplink)
+        };
+        of(true).chain(of(false)).filter_map(rule)
     }
 
     /// Addresses for source NAT: those that are given, and for an IP version of which none is, one of the node's own: the source address of
@@ -171,6 +175,20 @@ mod tests {
 
     fn veth(index: u32) -> Interface {
         Interface { leads_out: true, ..interface(index) }
+    }
+
+    #[test]
+    fn the_uplink_comes_first() {
+        let seen = Seen {
+            addresses: Ok(Vec::new()),
+            interfaces: Ok([4, 7, 2, 5].map(interface).into()),
+            defaults: [None; 2],
+            uplinks: BTreeSet::from([2]),
+        };
+        let config = crate::source::config::parse("[[interface]]\nname = \"i*\"\nattach = \"tc\"\n", "test")
+            .expect("a config");
+        let order: Vec<u32> = seen.ruled(&config).map(|(interface, _)| interface.index).collect();
+        assert_eq!(order, [2, 4, 7, 5]);
     }
 
     #[test]

@@ -105,9 +105,9 @@ impl Owner {
         if self.is_off() {
             return;
         }
-        self.hook_sockets();
         let direct = has_direct(&self.shared.read().desired);
         self.attach_for(seen, direct);
+        self.hook_sockets();
         let refused = self.shared.object().refusals().clone();
         self.shared.write().refused = refused;
     }
