@@ -40,7 +40,9 @@ pub async fn run(handle: Handle, mut stopped: watch::Receiver<bool>) {
             let before = shared.maps.all_active(by.blocks())?;
             let Passed { mut census, found, handed: open, took } =
                 Pass { object, tables, sockets, clock, directory: &by }.run()?;
-            census.drift = recount.drift(&before, &shared.maps.all_active(by.blocks())?, &census.counted);
+            let after = shared.maps.all_active(by.blocks())?;
+            let total = |id| shared.maps.counters(id).connections;
+            census.drift = recount.drift(&before, &after, &census.counted, total);
             census.generation = shared.census().generation + 1;
             shared.closer.replace(found);
             shared.set_census(census, &by);

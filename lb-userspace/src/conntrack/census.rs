@@ -47,15 +47,37 @@ impl Census {
 /// Compares counters with what walks find.
 ///
 /// A walk takes a while and connections come and go meanwhile; so a difference counts as drift only if the counter read the
-/// same before and after the walk, and the same difference was there at the walk before. It is reported, never repaired.
+/// same before and after the walk, and the same difference was there at the walk before. The counter may have moved there and
+/// back, as it does where connections open and close one at a time: the total says whether one was opened, and where some
+/// were, the difference has to last. It is reported, never repaired.
 #[derive(Debug, Default)]
 pub struct Recount {
-    suspects: HashMap<BackendId, i64>,
+    suspects: HashMap<BackendId, Suspect>,
 }
 
+/// A difference that was seen.
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    difference: i64,
+    /// Connections of the backend so far, when it was seen last.
+    total: u64,
+    /// In how many walks, one after another.
+    walks: u32,
+}
+
+/// Walks that have to see a difference where connections are opened meanwhile.
+const LASTING: u32 = 8;
+
 impl Recount {
-    /// The drift after a walk. `before`, `after`: the counters of all backends at its begin and end.
-    pub fn drift(&mut self, before: &AllCounts, after: &AllCounts, counted: &HashMap<BackendId, u32>) -> i64 {
+    /// The drift after a walk. `before`, `after`: the counters of all backends at its begin and end. `total`: connections of a
+    /// backend so far.
+    pub fn drift(
+        &mut self,
+        before: &AllCounts,
+        after: &AllCounts,
+        counted: &HashMap<BackendId, u32>,
+        total: impl Fn(BackendId) -> u64,
+    ) -> i64 {
         let mut suspects = HashMap::new();
         let mut drift = 0;
         // Of all others both are 0.
@@ -65,12 +87,17 @@ impl Recount {
                 continue;
             }
             let difference = i64::from(value) - i64::from(counted.get(&id).copied().unwrap_or(0));
-            if difference != 0 {
-                if self.suspects.get(&id) == Some(&difference) {
+            if difference == 0 {
+                continue;
+            }
+            let mut suspect = Suspect { difference, total: total(id), walks: 1 };
+            if let Some(last) = self.suspects.get(&id).filter(|last| last.difference == difference) {
+                suspect.walks += last.walks;
+                if last.total == suspect.total || suspect.walks >= LASTING {
                     drift += difference;
                 }
-                suspects.insert(id, difference);
             }
+            suspects.insert(id, suspect);
         }
         self.suspects = suspects;
         drift
@@ -81,17 +108,40 @@ impl Recount {
 mod tests {
     use super::*;
 
+    const ID: BackendId = BackendId(16);
+
+    fn counted(n: u32) -> HashMap<BackendId, u32> {
+        HashMap::from([(ID, n)])
+    }
+
+    fn counts(n: u32) -> AllCounts {
+        AllCounts::from_iter([(ID, n)])
+    }
+
     #[test]
     fn drift_needs_two_walks_and_a_quiet_counter() {
-        let counted = |n| HashMap::from([(BackendId(16), n)]);
-        let counts = |n| AllCounts::from_iter([(BackendId(16), n)]);
         let mut recount = Recount::default();
-        assert_eq!(recount.drift(&counts(5), &counts(6), &counted(5)), 0, "the counter moved");
-        assert_eq!(recount.drift(&counts(6), &counts(6), &counted(5)), 0, "seen once");
-        assert_eq!(recount.drift(&counts(6), &counts(6), &counted(5)), 1);
-        assert_eq!(recount.drift(&counts(6), &counts(6), &HashMap::new()), 0, "another difference");
-        assert_eq!(recount.drift(&counts(6), &counts(6), &counted(6)), 0);
-        assert_eq!(recount.drift(&counts(0), &counts(0), &counted(2)), 0, "seen once");
-        assert_eq!(recount.drift(&counts(0), &counts(0), &counted(2)), -2, "a flow that isn't counted");
+        let mut drift = |before, after, counted: &HashMap<BackendId, u32>| {
+            recount.drift(&counts(before), &counts(after), counted, |_| 9)
+        };
+        assert_eq!(drift(5, 6, &counted(5)), 0, "the counter moved");
+        assert_eq!(drift(6, 6, &counted(5)), 0, "seen once");
+        assert_eq!(drift(6, 6, &counted(5)), 1);
+        assert_eq!(drift(6, 6, &HashMap::new()), 0, "another difference");
+        assert_eq!(drift(6, 6, &counted(6)), 0);
+        assert_eq!(drift(0, 0, &counted(2)), 0, "seen once");
+        assert_eq!(drift(0, 0, &counted(2)), -2, "a flow that isn't counted");
+    }
+
+    #[test]
+    fn drift_under_traffic_has_to_last() {
+        let mut recount = Recount::default();
+        // One connection after another: the counter is 1 at both ends of a walk that met none, or two.
+        for total in 1..u64::from(LASTING) {
+            assert_eq!(recount.drift(&counts(1), &counts(1), &counted(0), |_| total), 0, "at {total}");
+        }
+        assert_eq!(recount.drift(&counts(1), &counts(1), &counted(0), |_| 99), 1);
+        assert_eq!(recount.drift(&counts(1), &counts(1), &counted(1), |_| 100), 0);
+        assert_eq!(recount.drift(&counts(1), &counts(1), &counted(0), |_| 101), 0, "from the first again");
     }
 }
