@@ -9,7 +9,8 @@ use crate::{
 /// How long a flow may go on, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// A SYN that wasn't answered or whose answer wasn't acknowledged. Seconds, so that a SYN flood drains by itself.
+    /// A SYN that wasn't answered or whose answer wasn't acknowledged, since the client's last segment. Seconds, so that a SYN flood
+    /// drains by itself.
     pub half_open: u64,
     /// Open and silent in both directions.
     pub idle: u64,
@@ -34,11 +35,11 @@ pub struct Observed {
     pub word: Word,
     /// Since it was pinned.
     pub age: u64,
-    /// Since the last packet of either direction.
+    /// Since the last packet of either direction; half-open, of the client's.
     pub idle: u64,
     /// `mark` of the forward entry.
     pub asked: u32,
-    /// `mark` of the reply entry.
+    /// `mark` of the reply entry, or the number after the backend's SYN if there is none.
     pub said: u32,
     /// Since the client last sent data; only of meaning if it has.
     pub asked_for: u64,

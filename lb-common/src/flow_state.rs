@@ -126,10 +126,20 @@ impl Word {
     pub const fn counted(self) -> bool {
         matches!(self.phase(), Phase::SYN_SENT | Phase::ESTABLISHED | Phase::CLOSING | Phase::UDP)
     }
-    /// Does a SYN belong to this flow (a retransmission) rather than open a new one over it?
+    /// Does a SYN belong to this flow rather than open a new one over it: may one of the two ends still want it?
     #[inline(always)]
     pub const fn alive(self) -> bool {
-        matches!(self.phase(), Phase::SYN_SENT | Phase::ESTABLISHED)
+        match self.phase() {
+            Phase::SYN_SENT | Phase::ESTABLISHED => true,
+            Phase::CLOSING => !(self.finished(true) && self.finished(false)),
+            _ => false,
+        }
+    }
+    /// The same flow, begun anew with the same backend, which has just answered the SYN.
+    #[inline(always)]
+    pub const fn begun_anew(self) -> Self {
+        const OVER: u64 = FIN_CLIENT | FIN_BACKEND | ACKED_CLIENT | ACKED_BACKEND;
+        Self(self.with(Phase::SYN_SENT).0 & !OVER | SYNACK)
     }
     /// The same flow in another phase.
     #[inline(always)]
@@ -145,6 +155,11 @@ impl Word {
     #[inline(always)]
     pub const fn answered(self) -> bool {
         self.0 & SYNACK != 0
+    }
+    /// Has the client, or the backend, sent its FIN?
+    #[inline(always)]
+    pub const fn finished(self, client: bool) -> bool {
+        self.0 & if client { FIN_CLIENT } else { FIN_BACKEND } != 0
     }
     /// Has one side sent FIN and the other not?
     pub const fn half_closed(self) -> bool {
@@ -171,6 +186,11 @@ impl Segment {
     pub const fn opens(&self) -> bool {
         self.flags & (flags::SYN | flags::ACK) == flags::SYN
     }
+    /// Sequence number after this segment's SYN.
+    #[inline(always)]
+    pub const fn after_syn(&self) -> u32 {
+        self.seq.wrapping_add(1)
+    }
     /// Sequence number after this segment's FIN.
     #[inline(always)]
     pub const fn end(&self) -> u32 {
@@ -193,8 +213,8 @@ const fn reached(a: u32, b: u32) -> bool {
 /// The word after a segment, sent by the client (towards the backend) or by the backend. `fin_client` and `fin_backend` are the entry's fields, already updated by this segment's own FIN.
 /// Returns the same word if nothing changes. UDP, closed and gone flows don't change.
 ///
-/// Sequence numbers are checked only where closing depends on them: a FIN is done when the other side has acknowledged it.
-/// A RST is believed, as IPVS does: whoever can forge the 5-tuple of a packet that routes here can do worse.
+/// Whether a segment can be of this connection is decided before, by [`believable`](crate::window::believable). Here numbers
+/// count only where closing depends on them: a FIN is done when the other side has acknowledged it.
 #[inline(always)]
 pub const fn next(
     word: Word,
@@ -258,14 +278,18 @@ pub const fn next_one_sided(word: Word, segment: &Segment) -> Word {
 }
 
 /// Has the client sent data that the backend has not answered with any? `asked`: the acknowledgement number with which the client last
-/// sent data, `said`: the sequence number after the backend's last data; 0: there was none.
+/// sent data, `said`: the sequence number after the backend's last data, or after its SYN; 0: nobody knows.
 ///
 /// An answer is data beyond what the client had when it asked. A client that asks while an earlier answer is still on its way has
-/// acknowledged less than that: then the earlier answer passes for this one, and nothing is noticed.
+/// acknowledged less than that: then the earlier answer passes for this one, and nothing is noticed. Nobody acknowledges what wasn't
+/// sent: that is none of this client's.
 #[inline(always)]
 pub const fn unanswered(asked: u32, said: u32) -> bool {
-    asked != 0 && (said == 0 || said.wrapping_sub(asked) as i32 <= 0)
+    asked != 0 && (said == 0 || asked.wrapping_sub(said) < AHEAD)
 }
+
+/// How much further than what was seen of a backend's data an acknowledgement may be: what came by at the same instant.
+const AHEAD: u32 = 1 << 16;
 
 /// The higher of two [marks](crate::abi::Flow::mark) of the backend, `said` the one there was: data that is sent again moves nothing.
 #[inline(always)]

@@ -16,3 +16,4 @@ pub mod hash;
 pub mod maglev;
 pub mod pick;
 pub mod socket_table;
+pub mod window;

@@ -7,16 +7,21 @@
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
     abi::{Addr, Direction, FlowKey, Proto, What},
-    flow_state::{Phase, Segment, Word, flags, moves_open, next, next_one_sided},
+    flow_state::{Phase, Segment, Word, flags, moves_open},
 };
 
+mod moves;
+mod numbers;
 mod pin;
 
 pub use self::pin::{Opening, Pin, chance, pin, tell_opened};
+use self::{
+    moves::{advance, one_sided},
+    numbers::{Believe, is_deserted},
+};
 pub use crate::table::{Entry, entry, entry_of, find, same, visit, visit_twin};
 use crate::{
-    account::{self, Sign},
-    affinity,
+    account, affinity,
     events::{self, Tell},
     family::global_functions,
     packet::copy,
@@ -25,8 +30,8 @@ use crate::{
 };
 
 /// What following flows stands on, of an IP version.
-pub trait Tracked: Locate + Claim + Ports + Reuse + Tell + Unlink {}
-impl<V: Locate + Claim + Ports + Reuse + Tell + Unlink> Tracked for V {}
+pub trait Tracked: Locate + Claim + Ports + Reuse + Tell + Unlink + Believe {}
+impl<V: Locate + Claim + Ports + Reuse + Tell + Unlink + Believe> Tracked for V {}
 
 global_functions! {
     /// Removing flows, as a global function.
@@ -141,6 +146,13 @@ pub fn track<V: Tracked>(
         }
     }
     let from_client = direction.is_forward();
+    if from_client
+        && segment.opens()
+        && flow.seen.phase() != Phase::SYN_SENT
+        && is_deserted(flow, other, segment)
+    {
+        return Step::Anew;
+    }
     let (forward, reply) = if from_client { (flow, other) } else { (other, flow) };
     if advance::<V>(forward, reply, segment, from_client, ending) {
         // From now on replies visit the forward entry: their acknowledgements matter.
@@ -209,72 +221,6 @@ pub fn close<V: Tracked>(
         }
     }
     false
-}
-
-/// Moves a forward entry's state on. True if the connection has just begun to close.
-#[inline(always)]
-fn advance<V: Tracked>(
-    forward: Entry<V::Addr>,
-    reply: Entry<V::Addr>,
-    segment: &Segment,
-    from_client: bool,
-    ending: &mut Ending,
-) -> bool {
-    if segment.flags & flags::FIN != 0 {
-        let from = if from_client { forward } else { reply };
-        // Written before the state says that it is valid. Two FINs of one side carry the same number, or the later one counts.
-        // SAFETY: the pointer comes from a lookup in this run; a whole word.
-        unsafe { (*from.at()).fin = segment.end() };
-    }
-    let mut old = forward.seen;
-    for _ in 0..MOVES {
-        // SAFETY: as above.
-        let new = unsafe { next(old, from_client, segment, (*forward.at()).fin, (*reply.at()).fin) };
-        if new == old {
-            return false;
-        }
-        match exchange(forward, old, new) {
-            Ok(()) => {
-                let reset = segment.flags & flags::RST != 0;
-                if old.phase() == Phase::SYN_SENT && new.phase() != Phase::SYN_SENT && reset != from_client {
-                    let sign = if reset { Sign::Refused } else { Sign::Accepted };
-                    // SAFETY: as above.
-                    account::sign(unsafe { (*forward.at()).backend }, sign);
-                }
-                if old.counted() && !new.counted() {
-                    let what = match (reset, from_client) {
-                        (false, _) => What::FINISHED,
-                        (true, true) => What::CLIENT_RESET,
-                        (true, false) => What::BACKEND_RESET,
-                    };
-                    *ending = ended(forward, old.0, what);
-                }
-                return new.phase() == Phase::CLOSING && old.phase() != Phase::CLOSING;
-            }
-            Err(now) if now.tag() == old.tag() => old = now,
-            Err(_) => return false,
-        }
-    }
-    false
-}
-
-/// Moves the state on of a flow whose backend answers past the node.
-#[inline(always)]
-fn one_sided<V: Tracked>(forward: Entry<V::Addr>, segment: &Segment, ending: &mut Ending) {
-    let old = forward.seen;
-    let new = next_one_sided(old, segment);
-    // Should another packet be at it at this instant: it is the same client's, who says it again if it matters.
-    if new == old || exchange(forward, old, new).is_err() {
-        return;
-    }
-    if new.phase() == Phase::ESTABLISHED {
-        // SAFETY: the pointer comes from a search in this run.
-        account::sign(unsafe { (*forward.at()).backend }, Sign::Accepted);
-    }
-    if old.counted() && !new.counted() {
-        let reset = segment.flags & flags::RST != 0;
-        *ending = ended(forward, old.0, if reset { What::CLIENT_RESET } else { What::FINISHED });
-    }
 }
 
 /// A flow has stopped counting: its place, and what its client's binding counts, are given back. Called by whoever moved the state, once. `word`: its state

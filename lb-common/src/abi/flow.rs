@@ -208,7 +208,8 @@ pub struct Flow<A: Addr> {
     pub created: u32,
     /// The backend.
     pub backend: BackendId,
-    /// Sequence number after the FIN of this direction's sender. Valid when the state says that it was seen.
+    /// Sequence number after the FIN of this direction's sender if the state says that it was seen, otherwise after its SYN; 0: nobody
+    /// knows. See [`window`](crate::window).
     pub fin: u32,
     /// For the tests of upgrades: what a later version may keep of a flow.
     #[cfg(feature = "next")]

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use lb_common::{
     abi::{Addr as _, BackendId, CREATED_SHIFT, Direction, FlowKey, PortBe, Reason, What},
-    flow_state::{Phase, Word, further},
+    flow_state::{Phase, Segment, Word, further},
 };
 
 use super::{REFUSED, Tracked};
@@ -67,7 +67,7 @@ fn make<V: Tracked>() -> u32 {
     // SAFETY: this CPU's own slots; programs on it don't preempt each other in softirq.
     let (parsed, opening) = unsafe { (&mut *parsed, &*opening) };
     let key = &parsed.key;
-    if !put_together::<V>(key, parsed.segment.ack, opening) {
+    if !put_together::<V>(key, &parsed.segment, opening) {
         back_out::<V>(key, opening);
         return REFUSED | Reason::Internal as u32;
     }
@@ -104,9 +104,9 @@ pub fn tell_opened<V: Tracked>(place: u32, spare: &mut FlowKey<V::Addr>) {
     }
 }
 
-/// Puts a flow's entries together in the scratch entries. `acked`: the acknowledgement number of the packet that opens it. False: there are none.
+/// Puts a flow's entries together in the scratch entries. `segment`: what the packet that opens it says, if it is TCP. False: there are none.
 #[inline(never)]
-fn put_together<V: Tracked>(key: &FlowKey<V::Addr>, acked: u32, opening: &Opening) -> bool {
+fn put_together<V: Tracked>(key: &FlowKey<V::Addr>, segment: &Segment, opening: &Opening) -> bool {
     let (Some(to), Some(back)) = (table::scratch::<V>(table::FORWARD), table::scratch::<V>(table::REPLY))
     else {
         return false;
@@ -134,9 +134,12 @@ fn put_together<V: Tracked>(key: &FlowKey<V::Addr>, acked: u32, opening: &Openin
     (back.proto, back.direction) = (key.proto, opening.way.reversed());
     back.nat_port = key.dport;
     // Pinned in the middle of a connection: it has been asked and answered, as far as anybody knows.
-    let asked = if opening.phase == Phase::ESTABLISHED { acked } else { 0 };
+    let asked = if opening.phase == Phase::ESTABLISHED { segment.ack } else { 0 };
     to.mark = asked;
     back.mark = if asked == 0 { 0 } else { further(asked, asked.wrapping_add(1)) };
+    // Of a connection whose begin wasn't seen nobody knows how far its numbers have got.
+    to.fin = if opening.phase == Phase::SYN_SENT { segment.after_syn() } else { 0 };
+    back.fin = 0;
     for flow in [to, back] {
         (flow.last_seen, flow.created) = (now as u32, (now >> CREATED_SHIFT) as u32);
         flow.backend = opening.backend;

@@ -32,6 +32,8 @@ pub fn flow<V: Family, P: Packet>(packet: P) -> P::Verdict {
         let step = conntrack::track::<V>(flow, &parsed.segment, &mut parsed.spare, &mut parsed.ending);
         conntrack::tell::<V>(&parsed.ending, &mut parsed.spare);
         match step {
+            // What a SYN brings along is no question on the connection that it comes over.
+            Track::Belongs if parsed.segment.opens() => parsed.segment.len = 0,
             Track::Belongs => {}
             Track::Anew | Track::AnotherPort
                 if conntrack::remove::<V>(flow, flow.seen, &mut parsed.spare) =>

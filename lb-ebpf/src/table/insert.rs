@@ -179,7 +179,7 @@ fn fill<A: Addr>(entry: *mut Flow<A>, scratch: *const Flow<A>) -> Word {
         (*entry).last_seen = flow.last_seen;
         (*entry).created = flow.created;
         (*entry).backend = flow.backend;
-        (*entry).fin = 0;
+        (*entry).fin = flow.fin;
         Word(flow.state)
     }
 }

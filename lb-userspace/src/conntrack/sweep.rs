@@ -204,8 +204,12 @@ impl<A: Sweep> Walk<'_, A> {
         }
         let reply = self.table.reply(flow);
         if let Some(reply) = reply {
-            seen.idle = seen.idle.min(millis(idle(now as u32, reply.last_seen).into()));
-            seen.said = reply.mark;
+            // A backend says its SYN-ACK again for a minute, whether anybody wants it or not.
+            if word.phase() != Phase::SYN_SENT {
+                seen.idle = seen.idle.min(millis(idle(now as u32, reply.last_seen).into()));
+            }
+            // Who has said nothing yet is at the number after its SYN.
+            seen.said = if reply.mark == 0 { reply.fin } else { reply.mark };
         }
         let verdict = timeouts.verdict(&seen);
         if let Some((how, timeout)) = How::expire(verdict) {

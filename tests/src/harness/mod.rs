@@ -7,6 +7,7 @@ pub mod client;
 pub mod decap;
 pub mod devices;
 pub mod eventually;
+pub mod forge;
 pub mod netfilter;
 pub mod netns;
 pub mod paths;

@@ -121,6 +121,8 @@ pub struct World {
 
 /// The flow tables' capacity unless a test wants another, in entries (two a flow).
 const FLOW_ENTRIES: u32 = 4096;
+/// The tick rate that programs go by, unless a test wants another.
+pub const HZ: u32 = 250;
 /// The seed of its flow tables.
 pub const SEED: u32 = 0x5eed_5eed;
 /// Clients that the affinity table has room for.
@@ -148,20 +150,21 @@ impl World {
     /// # Errors
     /// As for [`World::new`].
     pub fn with_flows(hook: Hook, entries: u32) -> Result<Self> {
-        Self::with_sizes(hook, entries, BLOCKS * BLOCK_SLOTS as u32)
+        Self::with_sizes(hook, entries, BLOCKS * BLOCK_SLOTS as u32, HZ)
     }
 
-    /// The same, with room for this many backends in `BACKENDS`.
+    /// The same, with room for this many backends in `BACKENDS`, on a kernel that ticks `hz` times a second.
     ///
     /// # Errors
     /// As for [`World::new`].
-    pub fn with_sizes(hook: Hook, entries: u32, backends: u32) -> Result<Self> {
+    pub fn with_sizes(hook: Hook, entries: u32, backends: u32, hz: u32) -> Result<Self> {
         paths::need_root();
         let path: PathBuf = paths::object();
         let buckets = flow_table::buckets(entries / 2);
         let mut ebpf = EbpfLoader::new()
             .override_global("FLOW_BUCKETS", &buckets, true)
             .override_global("FLOW_SEED", &SEED, true)
+            .override_global("TICK_HZ", &hz, true)
             .map_max_entries(maps::FLOWS4, buckets)
             .map_max_entries(maps::FLOWS6, buckets)
             .map_max_entries(maps::FLOW_HEADS4, buckets)

@@ -90,9 +90,15 @@ fn half_closed_goes_on_in_the_other_direction() {
 #[test]
 fn sequence_numbers_wrap() {
     everywhere(|s| {
-        let (added, talk) = opened(s);
-        let net = s.net;
-        talk.request(s, "FIN at the end of the space", request(net, FIN | ACK).numbers(u32::MAX, 5001));
+        let added = s.service(TCP, 80, 1);
+        let (net, talk) = (s.net, Talk { backend: 0 });
+        talk.request(s, "SYN", request(net, SYN).numbers(u32::MAX - 1, 0));
+        talk.reply(s, "SYN-ACK", reply(net, 0, SYN | ACK).numbers(0xffff_ffef, u32::MAX));
+        talk.request(
+            s,
+            "FIN at the end of the space",
+            request(net, FIN | ACK).numbers(u32::MAX, 0xffff_fff0),
+        );
         talk.reply(s, "an ACK from before", reply(net, 0, FIN | ACK).numbers(0xffff_fff0, u32::MAX));
         s.active("not acknowledged yet", &added, &[1]);
         talk.reply(s, "ACK 0", reply(net, 0, ACK).numbers(0xffff_fff1, 0));

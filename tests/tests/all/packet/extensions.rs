@@ -27,7 +27,11 @@ fn ipv4_options_of_every_length() {
             }
             let talk = Talk { backend: 0 };
             talk.request(s, "SYN", request(net, SYN).options(&options));
-            talk.reply(s, "SYN-ACK", reply(net, 0, SYN | ACK).options(&options).fill(100));
+            talk.reply(
+                s,
+                "SYN-ACK",
+                reply(net, 0, SYN | ACK).numbers(5000, 1001).options(&options).fill(100),
+            );
             let q = eth().ip(net.client, net.vip).options(&options).udp(50_000 + words as u16, 53).fill(9);
             s.step("UDP", &q, Becomes(q.clone().to(net.backends[0], 8080)));
         }
@@ -78,7 +82,7 @@ fn ipv6_headers_of_every_kind() {
         for (i, (scene, add)) in kinds.iter().enumerate() {
             let talk = Talk { backend: 0 };
             talk.request(s, scene, add(request(net, SYN)));
-            talk.reply(s, scene, add(reply(net, 0, SYN | ACK)).fill(100));
+            talk.reply(s, scene, add(reply(net, 0, SYN | ACK).numbers(5000, 1001)).fill(100));
             let q = add(eth().ip(net.client, net.vip)).udp(50_000 + i as u16, 53).fill(9);
             s.step(scene, &q, Becomes(q.clone().to(net.backends[0], 8080)));
         }

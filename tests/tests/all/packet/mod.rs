@@ -12,6 +12,7 @@ mod choose;
 mod close;
 mod counters;
 mod extensions;
+mod forged;
 mod fragments;
 mod frontends;
 mod full;

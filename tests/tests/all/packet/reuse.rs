@@ -31,12 +31,13 @@ fn a_syn_over_a_closed_connection_chooses_anew() {
 }
 
 #[test]
-fn a_syn_over_a_closing_connection_chooses_anew() {
+fn a_syn_over_a_connection_that_both_have_finished_chooses_anew() {
     everywhere(|s| {
         let added = s.service(TCP, 80, 2);
         let net = s.net;
         let talk = Talk::open(s);
         talk.request(s, "FIN", request(net, FIN | ACK).numbers(1001, 5001));
+        talk.reply(s, "FIN", reply(net, talk.backend, FIN | ACK).numbers(5001, 1002));
         s.world.set_backend(added.backends[talk.backend], 0, u32::MAX).unwrap();
         let again = s.forwarded("SYN from the same port", &request(net, SYN).numbers(77_000, 0));
         assert_eq!(again, 1 - talk.backend);
@@ -250,8 +251,8 @@ fn an_earlier_connection_from_an_address_of_ours_is_ended_by_the_client() {
             }
         }
         assert_eq!(ours(s, &request(net, RST).numbers(80, 0), &[net.other], to), near);
-        s.active("over", &added, &[0]);
-        ours(s, &syn, &[net.other], to);
-        s.active("anew", &added, &[1]);
+        s.active("the client still wants to connect", &added, &[1]);
+        assert_eq!(ours(s, &syn, &[net.other], to), near, "where nothing is in the way any more");
+        s.active("one", &added, &[1]);
     });
 }

@@ -43,7 +43,10 @@ fn there_and_back() {
         let added = service(s, &[net.other], 100);
         let to = (net.backends[0], 8080);
         for (sent, answer) in [
-            (syn(net, 40000).fill(30), eth().ip(net.backends[0], net.other).tcp(8080, 0, SYN | ACK).fill(70)),
+            (
+                syn(net, 40000).fill(30),
+                eth().ip(net.backends[0], net.other).tcp(8080, 0, SYN | ACK).numbers(5000, 1001).fill(70),
+            ),
             (query(net), eth().ip(net.backends[0], net.other).udp(8080, 0).fill(90)),
         ] {
             let near = ours(s, &sent, &[net.other], to);

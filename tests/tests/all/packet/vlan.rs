@@ -21,7 +21,7 @@ fn one_and_two_tags() {
         for tag in tags {
             let talk = Talk { backend: 0 };
             talk.request(s, "SYN", tag(request(net, SYN)));
-            talk.reply(s, "SYN-ACK", tag(reply(net, 0, SYN | ACK)).fill(11));
+            talk.reply(s, "SYN-ACK", tag(reply(net, 0, SYN | ACK).numbers(5000, 1001)).fill(11));
             talk.request(s, "padded", tag(request(net, ACK).numbers(1001, 5001).minimum()));
         }
     });

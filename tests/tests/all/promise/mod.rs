@@ -13,6 +13,7 @@ mod devices;
 mod errors;
 mod fallback;
 mod firewall;
+mod forged;
 mod frontends;
 mod handover;
 mod health;

@@ -3,7 +3,10 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use lb_common::abi::{BackendCounters, Reason};
+use lb_common::{
+    abi::{BackendCounters, Reason},
+    window::Side,
+};
 
 use super::read::{Datagram, Key, Read, Whole};
 
@@ -50,7 +53,11 @@ struct Flow {
     answered: bool,
     /// The backend has said something.
     spoken: bool,
-    /// Sequence number after each side's FIN: client, backend.
+    /// What is known of the two sides' numbers: client, backend.
+    sides: [Side; 2],
+    /// What the client was answered last when it sent data, or from where it would count since it has said a SYN over it.
+    mark: u32,
+    /// Sequence number after each side's FIN.
     fin: [Option<u32>; 2],
     acked: [bool; 2],
 }
@@ -147,7 +154,8 @@ impl Model {
         let mut another = false;
         if let Some((id, forward)) = self.entries.get(&whole.key).copied() {
             let flow = &self.flows[&id];
-            let over = matches!(flow.state, State::Closing | State::Closed);
+            let over = flow.state == State::Closed
+                || flow.state == State::Closing && flow.fin.iter().all(Option::is_some);
             // What the backend said before it answered was about another connection.
             another = forward && flow.state == State::SynSent && !flow.answered && flow.spoken;
             if another && whole.flags & 0x04 != 0 {
@@ -194,6 +202,12 @@ impl Model {
     fn along(&mut self, id: u64, whole: &Whole, forward: bool) -> Fate {
         let flow = self.flows.get_mut(&id).expect("a flow that is there");
         flow.spoken |= !forward;
+        // A SYN's data is no question on the connection that it comes over.
+        if forward && whole.key.proto == 6 && whole.len != 0 && whole.flags & 0x12 != 0x02 {
+            flow.mark = whole.ack.max(1);
+        }
+        let side = &mut flow.sides[usize::from(!forward)];
+        side.bytes += whole.bytes as u64;
         let counters = &mut self.backends[flow.backend].counters;
         if forward {
             counters.packets_in += 1;
@@ -246,9 +260,21 @@ impl Model {
             state,
             answered: false,
             spoken: false,
+            sides: [Side::default(); 2],
+            mark: match state {
+                State::Udp => 0,
+                _ if whole.len != 0 => whole.ack.max(1),
+                State::Open => whole.ack,
+                _ => 0,
+            },
             fin: [None; 2],
             acked: [false; 2],
         };
+        let mut flow = flow;
+        flow.sides[0] = Side { bytes: whole.bytes as u64, ..Side::default() };
+        if state == State::SynSent {
+            flow.sides[0].number = whole.seq.wrapping_add(1);
+        }
         self.flows.insert(self.next, flow);
         self.entries.insert(key, (self.next, true));
         self.entries.insert(beyond.reversed(), (self.next, false));
@@ -281,8 +307,44 @@ impl Model {
         if matches!(flow.state, State::Closed | State::Udp) {
             return;
         }
+        let (me, you) = if from_client { (0, 1) } else { (1, 0) };
+        let shaking = flow.state == State::SynSent;
+        let offered = (!shaking || flow.answered)
+            && !from_client
+            && ack
+            && (syn || rst)
+            && ![0, flow.sides[0].number].contains(&flow.mark)
+            && whole.ack.wrapping_sub(flow.mark) < 1 << 14;
+        if offered && !rst {
+            flow.state = State::SynSent;
+            (flow.answered, flow.fin, flow.acked) = (true, [None; 2], [false; 2]);
+            for (side, number) in flow.sides.iter_mut().zip([flow.mark, whole.seq.wrapping_add(1)]) {
+                (side.number, side.finished) = (number, false);
+            }
+            return;
+        }
+        // Whose numbers can't be the connection's moves nothing.
+        let believed = if offered || syn && !ack {
+            true
+        } else if shaking && !from_client && ack && (syn || rst) {
+            flow.sides[you].admits(whole.ack)
+        } else {
+            flow.sides[me].admits(whole.seq) && (!ack || flow.sides[you].admits(whole.ack))
+        };
+        if !believed {
+            return;
+        }
+        let begin = whole.seq.wrapping_add(1);
+        match (from_client, syn, ack) {
+            (true, true, false) if flow.sides[0].number == begin => {}
+            (true, true, false) if !shaking || flow.answered => flow.mark = begin.max(1),
+            (true, true, false) => flow.sides[0].number = 0,
+            (false, true, true) if shaking && !flow.answered => flow.sides[1].number = begin,
+            (false, true, true) if shaking && flow.sides[1].number != begin => flow.sides[1].number = 0,
+            _ => {}
+        }
         if rst {
-            if flow.state == State::SynSent && !from_client {
+            if shaking && !from_client && !flow.answered {
                 self.backends[flow.backend].counters.refused += 1;
             }
             flow.state = State::Closed;
@@ -299,9 +361,10 @@ impl Model {
             flow.state = State::Open;
             self.backends[flow.backend].counters.accepted += 1;
         }
-        let (me, you) = if from_client { (0, 1) } else { (1, 0) };
         if fin {
-            flow.fin[me] = Some(whole.seq.wrapping_add(whole.len).wrapping_add(1));
+            let end = whole.seq.wrapping_add(whole.len).wrapping_add(1);
+            flow.fin[me] = Some(end);
+            (flow.sides[me].number, flow.sides[me].finished) = (end, true);
             flow.state = State::Closing;
         }
         if ack && flow.fin[you].is_some_and(|end| (whole.ack.wrapping_sub(end) as i32) >= 0) {
