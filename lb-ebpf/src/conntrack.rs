@@ -13,11 +13,13 @@ use lb_common::{
 mod moves;
 mod numbers;
 mod pin;
+pub mod room;
 
 pub use self::pin::{Opening, Pin, chance, pin, tell_opened};
 use self::{
     moves::{advance, one_sided},
     numbers::{Believe, is_deserted},
+    room::Room,
 };
 pub use crate::table::{Entry, entry, entry_of, find, same, visit, visit_twin};
 use crate::{
@@ -30,8 +32,8 @@ use crate::{
 };
 
 /// What following flows stands on, of an IP version.
-pub trait Tracked: Locate + Claim + Ports + Reuse + Tell + Unlink + Believe {}
-impl<V: Locate + Claim + Ports + Reuse + Tell + Unlink + Believe> Tracked for V {}
+pub trait Tracked: Locate + Claim + Ports + Reuse + Tell + Unlink + Believe + Room {}
+impl<V: Locate + Claim + Ports + Reuse + Tell + Unlink + Believe + Room> Tracked for V {}
 
 global_functions! {
     /// Removing flows, as a global function.
@@ -160,6 +162,12 @@ pub fn track<V: Tracked>(
         unsafe { (*reply.at()).direction = (*reply.at()).direction.tracked() };
     }
     Step::Belongs
+}
+
+/// Does a flow with this word only linger?
+#[inline(always)]
+pub fn is_over(word: Word) -> bool {
+    word.phase() == Phase::CLOSED || word.phase() == Phase::RESET
 }
 
 /// Has the backend said anything on a flow? Before it has answered the SYN, that is about another connection, which it knows by the same 5-tuple: it

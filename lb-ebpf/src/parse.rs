@@ -60,6 +60,9 @@ pub fn ethernet<P: Packet>(packet: &P) -> Layer3 {
 /// were tried.
 pub const ANOTHER_PORT: u32 = 1 << 16;
 
+/// Added in [`Parsed::again`] when room was made in the table.
+pub const ROOM: u32 = 1 << 24;
+
 /// What a packet is. What isn't known (yet) is as it was before.
 #[derive(Default)]
 #[repr(C)]
@@ -84,7 +87,8 @@ pub struct Parsed<A> {
     pub quoted: FlowKey<A>,
     /// For further steps: where it was met, a [`Hook`](crate::packet::Hook).
     pub hook: u32,
-    /// For the step that opens a flow: how often it was at it already; or [`ANOTHER_PORT`] and what goes with it.
+    /// For the step that opens a flow: how often it was at it already; or [`ANOTHER_PORT`] and what goes with it. Above [`ROOM`], how often
+    /// room was made for it.
     pub again: u32,
     /// For the steps of a flow: where its entry lies.
     pub place: u32,
@@ -95,6 +99,11 @@ pub struct Parsed<A> {
 }
 
 impl<A> Parsed<A> {
+    /// [`again`](Self::again) without what was done for room.
+    #[inline(always)]
+    pub const fn tried(&self) -> u32 {
+        self.again & (ROOM - 1)
+    }
     /// Offset of the IP header. The masks, here and below, cover all that parsing lets through; they tell the verifier so again
     /// where it has lost sight of it.
     #[inline(always)]

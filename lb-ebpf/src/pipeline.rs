@@ -6,7 +6,7 @@
 //!   ├─▶ flow     it may change its flow's state
 //!   ├─▶ open     it belongs to no flow: chooses and pins
 //!   ├─▶ past     it belongs to no flow, and is for no service
-//!   ├─▶ reuse    a closed flow may have the port that its own was to have
+//!   ├─▶ reuse    a flow that gives way may have the port, or the place, that its own was to have
 //!   ├─▶ carry    it goes on, but not simply, or was seen to change its flow
 //!   └─▶ answer   it goes no further: counted, and answered if its sender waits for an answer
 //! ```

@@ -9,13 +9,13 @@ use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_jiffies64};
 use lb_common::{
     abi::{Flow, FlowKey, MAX_SOURCES, PortBe, SourceKey, SourcePorts},
     expiry::idle,
-    flow_state::{Phase, Word},
+    flow_state::Phase,
     hash,
 };
 
 use crate::{
     atomic::{add_u64, fetch_and_u64, fetch_or_u64},
-    conntrack::Unlink,
+    conntrack::{Unlink, is_over},
     family::global_functions,
     maps::{Maps, NO_PORTS},
     packet::{copy, opaque},
@@ -120,11 +120,6 @@ pub fn claim_another_port<V: Claim>(lot: u32, forward: u32) -> u32 {
 #[inline(always)]
 pub fn give_back<V: Ports>(reply: &mut FlowKey<V::Addr>) {
     V::free_port(reply);
-}
-
-#[inline(always)]
-fn is_over(word: Word) -> bool {
-    word.phase() == Phase::CLOSED || word.phase() == Phase::RESET
 }
 
 /// The forward entry of the flow whose reply entry has this key, if it is over and only lingers.

@@ -101,8 +101,9 @@ fn swap<A: Addr>(flow: *mut Flow<A>, old: Word, new: Word) -> Result<(), Word> {
     }
 }
 
+/// Where a key belongs.
 #[inline(always)]
-fn places<V: Maps>(key: &FlowKey<V::Addr>) -> Place {
+pub fn places<V: Maps>(key: &FlowKey<V::Addr>) -> Place {
     place(key, FLOW_SEED.load(), FLOW_BUCKETS.load())
 }
 
@@ -133,6 +134,12 @@ fn head<V: Maps>(bucket: u32) -> Option<*mut u64> {
 fn read(head: *mut u64) -> u64 {
     // SAFETY: a word of an array map, which lives as long as the map. Volatile: other CPUs write meanwhile.
     unsafe { head.read_volatile() }
+}
+
+/// A bucket's head as it is now. `None`: there is no such bucket.
+#[inline(always)]
+pub fn head_of<V: Maps>(bucket: u32) -> Option<u64> {
+    head::<V>(bucket).map(read)
 }
 
 /// An entry of a bucket. `None`: there is no such lane.

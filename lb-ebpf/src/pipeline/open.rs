@@ -17,12 +17,14 @@ use crate::{
     conntrack::{self, Opening, REFUSED},
     maps::{BACKENDS, CHOOSING, INTERFACES},
     packet::{Hook, Packet, Step, opaque},
-    parse::{ANOTHER_PORT, Parsed},
+    parse::{ANOTHER_PORT, Parsed, ROOM},
     service,
 };
 
 /// How often a port of a closed flow is looked for, among other ports each time.
 const REUSES: u32 = 4;
+/// How often room is made in a full table: the next try may have another backend or port, and so belong elsewhere.
+const ROOMS: u32 = 4;
 
 /// See the module.
 #[inline(always)]
@@ -55,8 +57,9 @@ pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
     if opened & REFUSED != 0 {
         let reason = opened & !REFUSED;
         let retry = match reason {
-            _ if reason == Reason::PortConflict as u32 => parsed.again == 0,
-            _ if reason == Reason::NoSourcePort as u32 => parsed.again < REUSES,
+            _ if reason == Reason::PortConflict as u32 => parsed.tried() == 0,
+            _ if reason == Reason::NoSourcePort as u32 => parsed.tried() < REUSES,
+            _ if reason == Reason::TableFull as u32 => parsed.again < ROOMS * ROOM,
             _ => false,
         };
         if retry {
@@ -128,13 +131,13 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, service: &Service, source: Sourc
         let mut way = way::<V>(service.forward(source), record, parsed);
         if parsed.again & ANOTHER_PORT != 0 && !way.is_direct() {
             way = way.with_another_port((parsed.again & Direction::TRIED_MAX as u32) as u8);
-        } else if parsed.again != 0 && way.is_full() {
+        } else if parsed.tried() != 0 && way.is_full() {
             // All are taken, and one is used again that was ours a moment ago: whatever the backend knows by it is ours.
             way = way.with_another_port(Direction::TRIED_MAX);
         }
         let port = backend_port(record, service.target, parsed.key.dport);
         let chance = choosing.pick.chance;
-        let again = parsed.again != 0;
+        let again = parsed.tried() != 0;
         let opening = Opening { addr: record.addr, phase, backend, chance, hash, bound, port, again, way };
         pinned = conntrack::pin::<V>(opening);
         let unfit = pinned == REFUSED | Reason::PortConflict as u32

@@ -1,4 +1,4 @@
-//! A full flow table: new flows are refused, open ones go on, nothing is evicted. And one with a single bucket, where a flow
+//! A full flow table: what is over or has only begun gives way, open flows go on, and new ones are refused. And one with a single bucket, where a flow
 //! meets itself.
 
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use lb_common::{
 };
 
 use super::{
-    build::{ACK, RST, SYN, eth},
+    build::{ACK, Frame, RST, SYN, eth},
     run::Hook,
     stage::{Expect::*, NET4, NET6, Net, Stage, TCP, UDP},
     tcp::{Talk, request},
@@ -118,6 +118,84 @@ fn a_flows_two_entries_meet() {
             let back = eth().ip(net.backends[0], net.client).udp(8080, port);
             s.step("answer", &back, Becomes(back.clone().from(net.vip, 53)));
             s.active("one pin", &udp, &[1]);
+        }
+    }
+}
+
+/// A TCP segment of a client's, or of the backend's to it, by the client's port.
+fn there(net: &Net, port: u16, flags: u8) -> Frame {
+    eth().ip(net.client, net.vip).tcp(port, 80, flags)
+}
+
+fn back(net: &Net, port: u16, flags: u8) -> Frame {
+    eth().ip(net.backends[0], net.client).tcp(8080, port, flags)
+}
+
+/// Opens a connection from a port.
+fn open(s: &mut Stage<'_>, port: u16) {
+    let net = s.net;
+    s.forwarded("SYN", &there(net, port, SYN).numbers(1000, 0));
+    let answer = back(net, port, SYN | ACK).numbers(5000, 1001);
+    s.step("SYN-ACK", &answer, Becomes(answer.clone().from(net.vip, 80)));
+    s.forwarded("ACK", &there(net, port, ACK).numbers(1001, 5001));
+}
+
+#[test]
+fn who_is_over_or_has_only_begun_gives_way() {
+    for hook in Hook::ALL {
+        for net in [&NET4, &NET6] {
+            // Room for three flows.
+            let mut world = World::with_flows(hook, 2).unwrap();
+            let s = &mut Stage { world: &mut world, net };
+            let added = s.service(TCP, 80, 1);
+            (1..=3).for_each(|port| open(s, port));
+            let refused = |s: &mut Stage<'_>| {
+                let rst = eth().reversed().ip(net.vip, net.client).fresh().tcp(80, 9, RST | ACK);
+                let rst = rst.numbers(0, 1001).window(0);
+                s.step("all are open", there(net, 9, SYN), Back(rst, Reason::TableFull));
+            };
+            refused(s);
+            s.forwarded("the second ends", &there(net, 2, RST).numbers(1001, 0));
+            s.active("two", &added, &[2]);
+            s.forwarded("a new one in its place", &there(net, 4, SYN).numbers(1000, 0));
+            s.active("three", &added, &[3]);
+            s.forwarded("another, in the place of who has only begun", &there(net, 5, SYN).numbers(1000, 0));
+            s.active("three", &added, &[3]);
+            let late = back(net, 4, SYN | ACK).numbers(5000, 1001);
+            s.step("the answer to that one", &late, Pass);
+            let answer = back(net, 5, SYN | ACK).numbers(5000, 1001);
+            s.step("SYN-ACK", &answer, Becomes(answer.clone().from(net.vip, 80)));
+            s.forwarded("ACK", &there(net, 5, ACK).numbers(1001, 5001));
+            refused(s);
+            for port in [1, 3, 5] {
+                s.forwarded("the open ones go on", &there(net, port, ACK).numbers(1001, 5001).fill(10));
+            }
+            s.active("three", &added, &[3]);
+            assert_eq!(s.world.entries(), 6);
+        }
+    }
+}
+
+#[test]
+fn questions_that_nobody_answers_give_way() {
+    for hook in Hook::ALL {
+        for net in [&NET4, &NET6] {
+            let mut world = World::with_flows(hook, 2).unwrap();
+            let s = &mut Stage { world: &mut world, net };
+            let added = s.service(UDP, 53, 1);
+            let query = |port| eth().ip(net.client, net.vip).udp(port, 53);
+            for port in 1..=3 {
+                s.forwarded("query", &query(port));
+            }
+            let answer = |port| eth().ip(net.backends[0], net.client).udp(8080, port);
+            for port in [1, 3] {
+                s.step("answer", answer(port), Becomes(answer(port).from(net.vip, 53)));
+            }
+            s.forwarded("another", &query(4));
+            s.step("too late", answer(2), Pass);
+            s.step("answer", answer(4), Becomes(answer(4).from(net.vip, 53)));
+            s.step("all are answered", query(5), Drop(Reason::TableFull));
+            s.active("three", &added, &[3]);
         }
     }
 }

@@ -41,6 +41,7 @@ mod snat;
 mod sockets;
 mod stick;
 mod timeouts;
+mod unattended;
 mod unmatched;
 mod unserved;
 mod upgrade;
