@@ -103,13 +103,8 @@ fn rank<V: Locate>(spare: *mut FlowKey<V::Addr>, place: u32, now: u32) -> u32 {
     let age = silent & (OVER - 1) | 1;
     match forward.seen.phase() {
         // Its client may have closed its own side only, and go on listening.
-        Phase::CLOSED if direct => {
-            if silent >= TICK_HZ.load() * LISTENING {
-                age
-            } else {
-                0
-            }
-        }
+        Phase::CLOSED if direct && silent < TICK_HZ.load() * LISTENING => 0,
+        Phase::CLOSED if direct => age,
         _ if is_over(forward.seen) => OVER | age,
         Phase::SYN_SENT => age,
         Phase::UDP if unanswered(reply) => age,
