@@ -185,7 +185,7 @@ mod tests {
             defaults: [None; 2],
             uplinks: BTreeSet::from([2]),
         };
-        let config = crate::source::config::parse("[[interface]]\nname = \"i*\"\nattach = \"tc\"\n", "test")
+        let config = crate::source::config::parse("[[interface]]\nmatch = \"i*\"\nattach = \"tc\"\n", "test")
             .expect("a config");
         let order: Vec<u32> = seen.ruled(&config).map(|(interface, _)| interface.index).collect();
         assert_eq!(order, [2, 4, 7, 5]);
