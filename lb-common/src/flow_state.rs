@@ -163,7 +163,7 @@ impl Word {
     }
     /// Has one side sent FIN and the other not?
     pub const fn half_closed(self) -> bool {
-        (self.0 & FIN_CLIENT != 0) != (self.0 & FIN_BACKEND != 0)
+        self.finished(true) != self.finished(false)
     }
 }
 

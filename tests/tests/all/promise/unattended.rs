@@ -29,9 +29,9 @@ fn ended_connections_make_room(family: Family, attach: &str) {
             let mut conn = open().unwrap_or_else(|e| panic!("connection {i}: {e}"));
             if i % 10 == 0 {
                 conn.exchange(64).unwrap_or_else(|e| panic!("connection {i}: {e}"));
-                // The client's ports would be used up by those that wait.
                 continue;
             }
+            // Those that wait would use the client's ports up.
             conn.reset().expect("it is reset");
         }
     });
