@@ -87,6 +87,13 @@ func (c *Cluster) helper(args ...string) error {
 	return cmd.Run()
 }
 
+// kubeProxyRules tells, by mode, whether kube-proxy has written its first rules of both IP versions. Its health port doesn't: where Flowpin is,
+// Flowpin may answer there.
+var kubeProxyRules = map[string]string{
+	"iptables": "iptables-save --table nat | grep -q default/kubernetes:https && ip6tables-save --table nat | grep -q KUBE-NODEPORTS",
+	"nftables": "nft list table ip kube-proxy | grep -q default/kubernetes/tcp/https && nft list table ip6 kube-proxy >/dev/null",
+}
+
 // kubeProxyUp starts kube-proxy on every node, in this mode.
 func (c *Cluster) kubeProxyUp(mode string) error {
 	for n := 1; n <= c.Nodes; n++ {
@@ -105,14 +112,14 @@ func (c *Cluster) kubeProxyUp(mode string) error {
 	}
 	for n := 1; n <= c.Nodes; n++ {
 		err := eventually(asked, patience, func() error {
-			cmd, err := c.on(nodeName(n), "curl", "-sf", "http://127.0.0.1:10256/healthz")
+			cmd, err := c.on(nodeName(n), "sh", "-c", kubeProxyRules[mode])
 			if err != nil {
 				return err
 			}
 			return cmd.Run()
 		})
 		if err != nil {
-			return fmt.Errorf("kube-proxy on %s isn't healthy: %w", nodeName(n), err)
+			return fmt.Errorf("kube-proxy on %s has no rules: %w", nodeName(n), err)
 		}
 	}
 	return nil
