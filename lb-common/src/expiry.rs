@@ -9,8 +9,8 @@ use crate::{
 /// How long a flow may go on, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// A SYN that wasn't answered or whose answer wasn't acknowledged, since the client's last segment. Seconds, so that a SYN flood
-    /// drains by itself.
+    /// A SYN that wasn't answered or whose answer wasn't acknowledged, or a segment in the middle of a connection that its backend hasn't
+    /// acknowledged; since the client's last segment. Seconds, so that a flood drains by itself.
     pub half_open: u64,
     /// Open and silent in both directions.
     pub idle: u64,
@@ -130,7 +130,7 @@ impl Timeouts {
     pub fn verdict(&self, flow: &Observed) -> Verdict {
         let over = |limit: u64| flow.idle >= limit;
         match flow.word.phase() {
-            Phase::SYN_SENT if over(self.half_open) => Verdict::Remove(Timeout::HalfOpen),
+            phase if phase.is_unconfirmed() && over(self.half_open) => Verdict::Remove(Timeout::HalfOpen),
             Phase::CLOSED if flow.one_sided && !over(Self::ONE_SIDED_CLOSED) => Verdict::Keep,
             Phase::CLOSED | Phase::RESET if over(self.closed) => Verdict::Remove(Timeout::Closed),
             Phase::UDP if over(self.udp) => Verdict::Remove(Timeout::Udp),
@@ -220,6 +220,7 @@ mod tests {
         use Timeout::*;
         for (phase, limit, verdict) in [
             (Phase::SYN_SENT, 10, Verdict::Remove(HalfOpen)),
+            (Phase::PROVISIONAL, 10, Verdict::Remove(HalfOpen)),
             (Phase::ESTABLISHED, 200, Verdict::Expire(Idle)),
             (Phase::CLOSING, 30, Verdict::Expire(HalfClosed)),
             (Phase::CLOSED, 40, Verdict::Remove(Closed)),

@@ -4,8 +4,9 @@
 //!            SYN-ACK, ACK          first FIN             both FINs acknowledged
 //! SYN_SENT ───────────────▶ ESTABLISHED ───────▶ CLOSING ───────────────▶ CLOSED
 //!    └───────────────────────────┴────────── RST ───────────────────────────┘
+//! PROVISIONAL ── the backend acknowledges ──▶ ESTABLISHED, or CLOSING;  ── RST ──▶ CLOSED
 //! any TCP that counts ── closed by the operator ──▶ RESET
-//! any of them, and UDP ── expiry, removal, a SYN over CLOSING, CLOSED or RESET ──▶ GONE
+//! any of them, and UDP ── expiry, removal, a SYN over CLOSING, CLOSED, RESET or PROVISIONAL ──▶ GONE
 //! ```
 //!
 //! **Why one word.** A flow is counted while its phase is [`counted`](Word::counted). Whoever moves the word from a counted
@@ -40,6 +41,15 @@ impl Phase {
     /// Closed by the operator or the agent: whatever either side says is answered with a RST. Not counted; kept for as long as
     /// closed flows are.
     pub const RESET: Self = Self(7);
+    /// A segment in the middle of a connection was carried to the backend that it hashes to, which hasn't acknowledged anything yet: anybody can
+    /// send one segment.
+    pub const PROVISIONAL: Self = Self(8);
+
+    /// Has nobody but the client said yet that there is a connection? Such a flow lives for seconds, and gives way to others.
+    #[inline(always)]
+    pub const fn is_unconfirmed(self) -> bool {
+        matches!(self, Self::SYN_SENT | Self::PROVISIONAL)
+    }
 }
 
 /// TCP flag bits, as in byte 13 of the header.
@@ -69,7 +79,7 @@ const TOLD_CLIENT: u64 = 1 << 14;
 const TOLD_BACKEND: u64 = 1 << 15;
 
 /// How words are written, phase by phase and flag by flag: agents take flows over from others only if they write them alike.
-pub const ENCODING: [u64; 17] = [
+pub const ENCODING: [u64; 18] = [
     Phase::SYN_SENT.0 as u64,
     Phase::ESTABLISHED.0 as u64,
     Phase::CLOSING.0 as u64,
@@ -77,6 +87,7 @@ pub const ENCODING: [u64; 17] = [
     Phase::UDP.0 as u64,
     Phase::GONE.0 as u64,
     Phase::RESET.0 as u64,
+    Phase::PROVISIONAL.0 as u64,
     SYNACK,
     FIN_CLIENT,
     FIN_BACKEND,
@@ -101,6 +112,11 @@ impl Word {
     pub const fn bound_if(self, bound: bool) -> Self {
         if bound { Self(self.0 | BOUND) } else { self }
     }
+    /// The same, of a flow whose client has sent its FIN if `finished`.
+    #[inline(always)]
+    pub const fn finished_if(self, finished: bool) -> Self {
+        if finished { Self(self.0 | FIN_CLIENT) } else { self }
+    }
     /// Does it count in its client's binding?
     #[inline(always)]
     pub const fn bound(self) -> bool {
@@ -124,7 +140,10 @@ impl Word {
     /// Does a flow with this word count as active?
     #[inline(always)]
     pub const fn counted(self) -> bool {
-        matches!(self.phase(), Phase::SYN_SENT | Phase::ESTABLISHED | Phase::CLOSING | Phase::UDP)
+        matches!(
+            self.phase(),
+            Phase::SYN_SENT | Phase::ESTABLISHED | Phase::CLOSING | Phase::UDP | Phase::PROVISIONAL
+        )
     }
     /// Does a SYN belong to this flow rather than open a new one over it: may one of the two ends still want it?
     #[inline(always)]
@@ -210,7 +229,8 @@ const fn reached(a: u32, b: u32) -> bool {
     a.wrapping_sub(b) as i32 >= 0
 }
 
-/// The word after a segment, sent by the client (towards the backend) or by the backend. `fin_client` and `fin_backend` are the entry's fields, already updated by this segment's own FIN.
+/// The word after a segment, sent by the client (towards the backend) or by the backend. `fin_client` and `fin_backend` are the entry's
+/// fields, already updated by this segment's own FIN.
 /// Returns the same word if nothing changes. UDP, closed and gone flows don't change.
 ///
 /// Whether a segment can be of this connection is decided before, by [`believable`](crate::window::believable). Here numbers
@@ -243,6 +263,19 @@ pub const fn next(
         }
         w = Word(w).with(Phase::ESTABLISHED).0;
     }
+    if phase.0 == Phase::PROVISIONAL.0 {
+        let fin = segment.flags & flags::FIN != 0;
+        if from_client {
+            return word.finished_if(fin);
+        }
+        if syn || !ack {
+            return word;
+        }
+        // A FIN that the backend doesn't acknowledge may be anybody's.
+        let finished = word.finished(true) && segment.ack == fin_client;
+        w = w & !FIN_CLIENT | if finished { FIN_CLIENT } else { 0 };
+        w = Word(w).with(if finished { Phase::CLOSING } else { Phase::ESTABLISHED }).0;
+    }
     if segment.flags & flags::FIN != 0 {
         w |= if from_client { FIN_CLIENT } else { FIN_BACKEND };
         w = Word(w).with(Phase::CLOSING).0;
@@ -271,7 +304,7 @@ pub const fn next_one_sided(word: Word, segment: &Segment) -> Word {
     if segment.flags & (flags::RST | flags::FIN) != 0 {
         return word.with(Phase::CLOSED);
     }
-    if phase.0 == Phase::SYN_SENT.0 && segment.flags & (flags::SYN | flags::ACK) == flags::ACK {
+    if phase.is_unconfirmed() && segment.flags & (flags::SYN | flags::ACK) == flags::ACK {
         return word.with(Phase::ESTABLISHED);
     }
     word

@@ -64,6 +64,10 @@ pub const fn believable(
         // Its number is anything, and it moves nothing.
         return true;
     }
+    if word.phase().0 == Phase::PROVISIONAL.0 && !from_client {
+        // What the client is known by is what anybody may have said. The backend knows.
+        return true;
+    }
     let (own, other) = if from_client { (client, backend) } else { (backend, client) };
     if word.phase().0 == Phase::SYN_SENT.0 && !from_client && ack && (syn || rst) {
         return other.admits(segment.ack);

@@ -17,7 +17,7 @@ pub mod room;
 
 pub use self::pin::{Opening, Pin, chance, pin, tell_opened};
 use self::{
-    moves::{advance, one_sided},
+    moves::{advance, follow, one_sided},
     numbers::{Believe, is_deserted},
     room::Room,
 };
@@ -157,9 +157,7 @@ pub fn track<V: Tracked>(
     }
     let (forward, reply) = if from_client { (flow, other) } else { (other, flow) };
     if advance::<V>(forward, reply, segment, from_client, ending) {
-        // From now on replies visit the forward entry: their acknowledgements matter.
-        // SAFETY: the pointer comes from a search in this run; one byte, only ever set.
-        unsafe { (*reply.at()).direction = (*reply.at()).direction.tracked() };
+        follow(reply, true);
     }
     Step::Belongs
 }
@@ -212,8 +210,7 @@ pub fn close<V: Tracked>(
     if let Some(reply) = visit_twin::<V>(forward.at(), spare)
         && reply.seen.tag() == forward.seen.tag()
     {
-        // SAFETY: the pointer comes from a search in this run; one byte, only ever set.
-        unsafe { (*reply.at()).direction = (*reply.at()).direction.tracked() };
+        follow(reply, true);
     }
     let mut old = forward.seen;
     for _ in 0..MOVES {

@@ -58,7 +58,7 @@ impl Direction {
     pub const FORWARD: Self = Self(0);
     /// Backend to client.
     pub const REPLY: Self = Self(1);
-    /// The same, and a packet without SYN, FIN and RST must visit the forward entry all the same: the connection is closing.
+    /// The same, and a packet without SYN, FIN and RST must visit the forward entry all the same: the connection is closing, or provisional.
     pub const REPLY_TRACKED: Self = Self(3);
 
     /// A bit: source NAT. Both addresses and ports are replaced, and where the other entry lies is in the place of the address to put in.
@@ -93,6 +93,16 @@ impl Direction {
     #[inline(always)]
     pub const fn tracked(self) -> Self {
         Self(self.0 | Self::REPLY_TRACKED.0)
+    }
+    /// The same, and it need not.
+    #[inline(always)]
+    pub const fn untracked(self) -> Self {
+        Self(self.0 & !(Self::REPLY_TRACKED.0 ^ Self::REPLY.0))
+    }
+    /// The same; it must if `tracked`.
+    #[inline(always)]
+    pub const fn tracked_if(self, tracked: bool) -> Self {
+        if tracked { self.tracked() } else { self }
     }
     /// Are both addresses replaced?
     #[inline(always)]

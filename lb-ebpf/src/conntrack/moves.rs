@@ -1,13 +1,13 @@
 //! Moving a connection's state on, as its segments say.
 
 use lb_common::{
-    abi::What,
+    abi::{Addr, What},
     flow_state::{Phase, Segment, flags, next, next_one_sided},
 };
 
 use super::{
     Ending, MOVES, Tracked, ended,
-    numbers::{FROM_CLIENT, begin_anew, is_offered, learn},
+    numbers::{FROM_CLIENT, begin_anew, confirmed, is_offered, learn},
 };
 use crate::{
     account::{self, Sign},
@@ -55,8 +55,16 @@ pub fn advance<V: Tracked>(
         if new == old {
             return false;
         }
+        let confirms = old.phase() == Phase::PROVISIONAL && new.counted() && !from_client;
+        if confirms && new.phase() == Phase::ESTABLISHED {
+            // Before the state says so: who begins to close then wants them tracked again.
+            follow(reply, false);
+        }
         match exchange(forward, old, new) {
             Ok(()) => {
+                if confirms {
+                    confirmed(forward, reply, segment);
+                }
                 let reset = segment.flags & flags::RST != 0;
                 // Who has accepted and resets then has been told something that the client never said.
                 let refused = reset && !old.answered();
@@ -78,11 +86,27 @@ pub fn advance<V: Tracked>(
                 }
                 return new.phase() == Phase::CLOSING && old.phase() != Phase::CLOSING;
             }
-            Err(now) if now.tag() == old.tag() => old = now,
+            Err(now) if now.tag() == old.tag() => {
+                if confirms {
+                    // Somebody else was faster, and may have begun to close since.
+                    follow(reply, true);
+                }
+                old = now;
+            }
             Err(_) => return false,
         }
     }
     false
+}
+
+/// From now on replies visit the forward entry, since their acknowledgements matter; or no longer.
+#[inline(always)]
+pub fn follow<A: Addr>(reply: Entry<A>, tracked: bool) {
+    // SAFETY: the pointer comes from a search in this run; one byte.
+    unsafe {
+        let direction = (*reply.at()).direction;
+        (*reply.at()).direction = if tracked { direction.tracked() } else { direction.untracked() };
+    }
 }
 
 /// Moves the state on of a flow whose backend answers past the node.
@@ -105,7 +129,7 @@ pub fn one_sided<V: Tracked>(forward: Entry<V::Addr>, segment: &Segment, ending:
     if new == old || exchange(forward, old, new).is_err() {
         return;
     }
-    if new.phase() == Phase::ESTABLISHED {
+    if new.phase() == Phase::ESTABLISHED && old.phase() == Phase::SYN_SENT {
         // SAFETY: the pointer comes from a search in this run.
         account::sign(unsafe { (*forward.at()).backend }, Sign::Accepted);
     }

@@ -76,6 +76,18 @@ pub fn learn<A: Addr>(forward: Entry<A>, reply: Entry<A>, segment: &Segment, fro
     }
 }
 
+/// A backend has acknowledged a segment of a connection of which nothing else is known: from now on both count from there.
+#[inline(always)]
+pub fn confirmed<A: Addr>(forward: Entry<A>, reply: Entry<A>, segment: &Segment) {
+    // SAFETY: the pointers come from searches in this run; whole words.
+    unsafe {
+        (*forward.at()).fin = segment.ack;
+        if segment.flags & flags::FIN == 0 {
+            (*reply.at()).fin = segment.seq;
+        }
+    }
+}
+
 /// Notes from where a client would count that says a SYN over its connection: in place of what it was answered last, which nobody asks for
 /// while it wants another connection.
 #[inline(always)]
@@ -96,7 +108,7 @@ const WITH_SYN: u32 = 1 << 14;
 #[inline(always)]
 pub fn is_offered<A: Addr>(forward: Entry<A>, number: u32) -> bool {
     let word = forward.seen;
-    if !word.counted() || word.phase() == Phase::SYN_SENT && !word.answered() {
+    if !word.counted() || word.phase().is_unconfirmed() && !word.answered() {
         return false;
     }
     // SAFETY: the pointer comes from a search in this run; whole words.

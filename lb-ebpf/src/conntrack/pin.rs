@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use lb_common::{
     abi::{Addr as _, BackendId, CREATED_SHIFT, Direction, FlowKey, PortBe, Reason, What},
-    flow_state::{Phase, Segment, Word, further},
+    flow_state::{Phase, Segment, Word, flags, further},
 };
 
 use super::{REFUSED, Tracked};
@@ -114,8 +114,10 @@ fn put_together<V: Tracked>(key: &FlowKey<V::Addr>, segment: &Segment, opening: 
     // SAFETY: this CPU's own entries; programs on it don't preempt each other in softirq.
     let (to, back) = unsafe { (&mut *to, &mut *back) };
     let (addr, port) = (V::Addr::from_words(opening.addr), opening.port);
+    let provisional = opening.phase == Phase::PROVISIONAL;
     let word = Word::new(opening.phase, (opening.chance as u64) << 16 | (opening.hash & 0xffff) as u64)
-        .bound_if(opening.bound);
+        .bound_if(opening.bound)
+        .finished_if(provisional && segment.flags & flags::FIN != 0);
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_jiffies64() };
     to.state = word.0;
@@ -131,14 +133,19 @@ fn put_together<V: Tracked>(key: &FlowKey<V::Addr>, segment: &Segment, opening: 
     (to.nat_addr, to.nat_port) = (addr, port);
     back.state = Word::new(Phase(0), word.tag()).0;
     (back.src, back.sport, back.dport) = (addr, port, key.sport);
-    (back.proto, back.direction) = (key.proto, opening.way.reversed());
+    (back.proto, back.direction) = (key.proto, opening.way.reversed().tracked_if(provisional));
     back.nat_port = key.dport;
     // Pinned in the middle of a connection: it has been asked and answered, as far as anybody knows.
-    let asked = if opening.phase == Phase::ESTABLISHED { segment.ack } else { 0 };
+    let asked = if provisional { segment.ack } else { 0 };
     to.mark = asked;
     back.mark = if asked == 0 { 0 } else { further(asked, asked.wrapping_add(1)) };
-    // Of a connection whose begin wasn't seen nobody knows how far its numbers have got.
-    to.fin = if opening.phase == Phase::SYN_SENT { segment.after_syn() } else { 0 };
+    // Of a connection whose begin wasn't seen the backend will say how far its numbers have got.
+    to.fin = match opening.phase {
+        Phase::SYN_SENT => segment.after_syn(),
+        Phase::PROVISIONAL if word.finished(true) => segment.end(),
+        Phase::PROVISIONAL => segment.seq,
+        _ => 0,
+    };
     back.fin = 0;
     for flow in [to, back] {
         (flow.last_seen, flow.created) = (now as u32, (now >> CREATED_SHIFT) as u32);
@@ -166,7 +173,10 @@ fn claim_reply<V: Tracked>(opening: &Opening, forward: u32) -> u32 {
         return table::BUSY;
     };
     // SAFETY: this CPU's own entries; programs on it don't preempt each other in softirq.
-    unsafe { ((*to).direction, (*back).direction) = (opening.way.ported(), Direction::REPLY.ported()) };
+    unsafe {
+        (*to).direction = opening.way.ported();
+        (*back).direction = Direction::REPLY.ported().tracked_if(opening.phase == Phase::PROVISIONAL);
+    }
     snat::claim_another_port::<V>(opening.chance, forward)
 }
 

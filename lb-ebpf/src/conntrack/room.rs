@@ -106,7 +106,7 @@ fn rank<V: Locate>(spare: *mut FlowKey<V::Addr>, place: u32, now: u32) -> u32 {
         Phase::CLOSED if direct && silent < TICK_HZ.load() * LISTENING => 0,
         Phase::CLOSED if direct => age,
         _ if is_over(forward.seen) => OVER | age,
-        Phase::SYN_SENT => age,
+        phase if phase.is_unconfirmed() => age,
         Phase::UDP if unanswered(reply) => age,
         _ => 0,
     }

@@ -89,7 +89,7 @@ pub(super) fn phase<A>(parsed: &Parsed<A>, stray: Stray) -> Result<Phase, u32> {
         Proto::UDP => Ok(Phase::UDP),
         _ if parsed.segment.opens() => Ok(Phase::SYN_SENT),
         _ if bits & flags::RST != 0 => Err(REFUSED | Reason::StrayReset as u32),
-        _ if stray == Stray::FORWARD && bits & flags::SYN == 0 => Ok(Phase::ESTABLISHED),
+        _ if stray == Stray::FORWARD && bits & flags::SYN == 0 => Ok(Phase::PROVISIONAL),
         _ => Err(REFUSED | Reason::Stray as u32),
     }
 }

@@ -133,7 +133,8 @@ pub struct ConnectionView {
     pub backend: String,
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// `syn-sent`, `established`, `closing`, `closed`; UDP: `active`.
+    /// `syn-sent`, `established`, `closing`, `closed`; `unconfirmed`: of a connection whose begin wasn't seen, and which
+    /// its backend hasn't acknowledged yet; UDP: `active`.
     pub state: String,
     /// Since the pin was made.
     pub age_seconds: f64,

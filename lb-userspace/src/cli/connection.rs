@@ -48,7 +48,7 @@ pub struct Which {
     #[arg(long, value_name = "ADDRESS")]
     client: Option<String>,
     /// In this state
-    #[arg(long, value_parser = ["syn-sent", "established", "closing", "closed", "active"])]
+    #[arg(long, value_parser = ["syn-sent", "established", "closing", "closed", "active", "unconfirmed"])]
     state: Option<String>,
 }
 

@@ -61,7 +61,7 @@ impl Endpoint {
 }
 
 /// States by name.
-const STATES: [&str; 5] = ["syn-sent", "established", "closing", "closed", "active"];
+const STATES: [&str; 6] = ["syn-sent", "established", "closing", "closed", "active", "unconfirmed"];
 
 /// What a flow's state is called.
 pub fn state(word: Word) -> &'static str {
@@ -70,6 +70,7 @@ pub fn state(word: Word) -> &'static str {
         Phase::ESTABLISHED => STATES[1],
         Phase::CLOSING => STATES[2],
         Phase::UDP => STATES[4],
+        Phase::PROVISIONAL => STATES[5],
         _ => STATES[3],
     }
 }

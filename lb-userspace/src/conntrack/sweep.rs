@@ -205,7 +205,7 @@ impl<A: Sweep> Walk<'_, A> {
         let reply = self.table.reply(flow);
         if let Some(reply) = reply {
             // A backend says its SYN-ACK again for a minute, whether anybody wants it or not.
-            if word.phase() != Phase::SYN_SENT {
+            if !word.phase().is_unconfirmed() {
                 seen.idle = seen.idle.min(millis(idle(now as u32, reply.last_seen).into()));
             }
             // Who has said nothing yet is at the number after its SYN.

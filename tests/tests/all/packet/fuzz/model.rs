@@ -41,6 +41,8 @@ enum State {
     Closing,
     Closed,
     Udp,
+    /// Of a connection whose begin wasn't seen, and which the backend hasn't acknowledged.
+    Provisional,
 }
 
 #[derive(Clone, Debug)]
@@ -60,6 +62,15 @@ struct Flow {
     /// Sequence number after each side's FIN.
     fin: [Option<u32>; 2],
     acked: [bool; 2],
+}
+
+impl Flow {
+    /// A side says its FIN.
+    fn finishes(&mut self, side: usize, whole: &Whole) {
+        let end = whole.seq.wrapping_add(whole.len).wrapping_add(1);
+        self.fin[side] = Some(end);
+        (self.sides[side].number, self.sides[side].finished) = (end, true);
+    }
 }
 
 /// The model's verdict.
@@ -154,7 +165,7 @@ impl Model {
         let mut another = false;
         if let Some((id, forward)) = self.entries.get(&whole.key).copied() {
             let flow = &self.flows[&id];
-            let over = flow.state == State::Closed
+            let over = matches!(flow.state, State::Closed | State::Provisional)
                 || flow.state == State::Closing && flow.fin.iter().all(Option::is_some);
             // What the backend said before it answered was about another connection.
             another = forward && flow.state == State::SynSent && !flow.answered && flow.spoken;
@@ -250,7 +261,7 @@ impl Model {
         let state = match key.proto {
             17 => State::Udp,
             _ if whole.flags & 0x12 == 0x02 => State::SynSent,
-            _ => State::Open,
+            _ => State::Provisional,
         };
         self.next += 1;
         let flow = Flow {
@@ -264,7 +275,7 @@ impl Model {
             mark: match state {
                 State::Udp => 0,
                 _ if whole.len != 0 => whole.ack.max(1),
-                State::Open => whole.ack,
+                State::Provisional => whole.ack,
                 _ => 0,
             },
             fin: [None; 2],
@@ -274,6 +285,12 @@ impl Model {
         flow.sides[0] = Side { bytes: whole.bytes as u64, ..Side::default() };
         if state == State::SynSent {
             flow.sides[0].number = whole.seq.wrapping_add(1);
+        }
+        if state == State::Provisional {
+            flow.sides[0].number = whole.seq;
+            if whole.flags & 1 != 0 {
+                flow.finishes(0, whole);
+            }
         }
         self.flows.insert(self.next, flow);
         self.entries.insert(key, (self.next, true));
@@ -309,7 +326,8 @@ impl Model {
         }
         let (me, you) = if from_client { (0, 1) } else { (1, 0) };
         let shaking = flow.state == State::SynSent;
-        let offered = (!shaking || flow.answered)
+        let unconfirmed = shaking || flow.state == State::Provisional;
+        let offered = (!unconfirmed || flow.answered)
             && !from_client
             && ack
             && (syn || rst)
@@ -324,7 +342,7 @@ impl Model {
             return;
         }
         // Whose numbers can't be the connection's moves nothing.
-        let believed = if offered || syn && !ack {
+        let believed = if offered || syn && !ack || flow.state == State::Provisional && !from_client {
             true
         } else if shaking && !from_client && ack && (syn || rst) {
             flow.sides[you].admits(whole.ack)
@@ -361,10 +379,23 @@ impl Model {
             flow.state = State::Open;
             self.backends[flow.backend].counters.accepted += 1;
         }
+        if flow.state == State::Provisional {
+            if from_client && fin {
+                flow.finishes(0, whole);
+            }
+            if from_client || syn || !ack {
+                return;
+            }
+            let finished = flow.fin[0] == Some(whole.ack);
+            flow.state = if finished { State::Closing } else { State::Open };
+            if !finished {
+                flow.fin[0] = None;
+            }
+            (flow.sides[0].number, flow.sides[0].finished) = (whole.ack, finished);
+            flow.sides[1].number = whole.seq;
+        }
         if fin {
-            let end = whole.seq.wrapping_add(whole.len).wrapping_add(1);
-            flow.fin[me] = Some(end);
-            (flow.sides[me].number, flow.sides[me].finished) = (end, true);
+            flow.finishes(me, whole);
             flow.state = State::Closing;
         }
         if ack && flow.fin[you].is_some_and(|end| (whole.ack.wrapping_sub(end) as i32) >= 0) {
