@@ -1,8 +1,11 @@
 //! A client's binding with a backend, as one 64-bit word that moves by compare-and-swap. Bits 0..18 the backend, 18..40 open flows of the
-//! client, 40..64 a tag that is drawn when the binding is made.
+//! client, 40 whether one of them was ever confirmed, 41..64 a tag that is drawn when the binding is made.
 //!
 //! **Counting clients.** A backend's count of clients is the number of bindings with it that have an open flow. Whoever moves a word from
 //! no open flow to one adds one, whoever moves it back, or to another backend, subtracts: exactly once, as with flows.
+//!
+//! **Who is remembered.** A client of whom a flow was open, so that it is there and has heard of its backend. Who has only said that he wants
+//! to connect is forgotten with his last flow: anybody can say so in anybody's name.
 //!
 //! **Removal.** Only a binding without open flows is removed, by whoever moved it to [`Binding::gone`]. The memory may be another client's a
 //! moment later; who still holds a pointer to it finds another key or, at the latest, fails its compare-and-swap by the tag.
@@ -14,6 +17,8 @@ const OPEN_BITS: u32 = 22;
 const HOME: u64 = (1 << HOME_BITS) - 1;
 const OPEN_ONE: u64 = 1 << HOME_BITS;
 const OPEN: u64 = ((1 << OPEN_BITS) - 1) << HOME_BITS;
+const CONFIRMED: u64 = 1 << (HOME_BITS + OPEN_BITS);
+const TAG_SHIFT: u32 = HOME_BITS + OPEN_BITS + 1;
 
 /// Every backend id fits.
 const _: () = assert!(crate::abi::limits::MAX_BACKEND_IDS <= 1 << HOME_BITS);
@@ -24,10 +29,10 @@ const _: () = assert!(crate::abi::limits::MAX_BACKEND_IDS <= 1 << HOME_BITS);
 pub struct Binding(pub u64);
 
 impl Binding {
-    /// With one open flow. `chance`: random bits, 24 used.
+    /// With one open flow. `chance`: random bits, 23 used.
     #[inline(always)]
     pub const fn new(home: BackendId, chance: u32) -> Self {
-        Self((chance as u64) << (HOME_BITS + OPEN_BITS) | OPEN_ONE | home.0 as u64 & HOME)
+        Self((chance as u64) << TAG_SHIFT | OPEN_ONE | home.0 as u64 & HOME)
     }
     /// Whom the client is bound to. Id 0: to nobody any more, the entry is being removed.
     #[inline(always)]
@@ -51,6 +56,16 @@ impl Binding {
     #[inline(always)]
     pub const fn less(self) -> Self {
         if self.0 & OPEN == 0 { self } else { Self(self.0 - OPEN_ONE) }
+    }
+    /// The same, of a client of whom a flow was open.
+    #[inline(always)]
+    pub const fn confirmed(self) -> Self {
+        Self(self.0 | CONFIRMED)
+    }
+    /// Is there nothing to be remembered of the client?
+    #[inline(always)]
+    pub const fn is_void(self) -> bool {
+        self.0 & (OPEN | CONFIRMED) == 0
     }
     /// Being removed.
     #[inline(always)]
@@ -124,16 +139,18 @@ mod tests {
             home in 16u32..1 << 18, chance: u32, steps in prop::collection::vec((any::<bool>(), 16u32..1 << 18), 0..100),
         ) {
             let mut binding = Binding::new(BackendId(home), chance);
-            let (tag, mut open, mut at) = (binding.0 >> 40, 1u32, home);
+            let (tag, mut open, mut at) = (binding.0 >> 41, 1u32, home);
             for (more, to) in steps {
                 if more {
                     (binding, at, open) = (binding.more(BackendId(to)).unwrap(), to, open + 1);
                 } else {
                     (binding, open) = (binding.less(), open.saturating_sub(1));
                 }
-                prop_assert_eq!((binding.open(), binding.home(), binding.0 >> 40), (open, BackendId(at), tag));
+                prop_assert_eq!((binding.open(), binding.home(), binding.0 >> 41), (open, BackendId(at), tag));
+                prop_assert_eq!(binding.is_void(), open == 0);
+                prop_assert!(!binding.confirmed().is_void());
             }
-            prop_assert_eq!((binding.gone().home(), binding.gone().0 >> 40), (BackendId(0), tag));
+            prop_assert_eq!((binding.gone().home(), binding.gone().0 >> 41), (BackendId(0), tag));
         }
     }
 }

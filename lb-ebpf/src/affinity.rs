@@ -57,7 +57,8 @@ impl Client {
     }
 }
 
-/// A backend with a place taken on it, for a flow of this client. As [`choose::backend`], but [`BOUND`].
+/// A backend with a place taken on it, for a flow of this client. As [`choose::backend`], but [`BOUND`]; or [`Reason::AffinityFull`]: there is no
+/// room for another client.
 #[inline(always)]
 pub fn choose(algorithm: Algorithm, client: &mut Client, pick: &mut Pick, flow_hash: u32) -> u32 {
     for _ in 0..opaque(TRIES) {
@@ -88,11 +89,15 @@ pub fn choose(algorithm: Algorithm, client: &mut Client, pick: &mut Pick, flow_h
     choose::backend(algorithm, pick, flow_hash)
 }
 
-/// A flow of this client, at this backend, counts no longer. `port`, `proto`: where it knocked.
+/// A flow of this client, at this backend, counts no longer. `port`, `proto`: where it knocked. `confirmed`: it was open.
 #[inline(always)]
-pub fn left((high, low): (u64, u64), port: PortBe, proto: Proto, backend: BackendId) {
-    flowpin_left(backend.0, (proto.0 as u32) << 16 | port.0 as u32, high, low);
+pub fn left((high, low): (u64, u64), port: PortBe, proto: Proto, backend: BackendId, confirmed: bool) {
+    let at = (proto.0 as u32) << 16 | port.0 as u32;
+    flowpin_left(backend.0, if confirmed { at | CONFIRMED } else { at }, high, low);
 }
+
+/// Beside protocol and port: the flow was open.
+const CONFIRMED: u32 = 1 << 24;
 
 /// The group in which a pool's clients are bound at a port.
 #[inline(always)]
@@ -246,8 +251,8 @@ fn first_flow(own: &mut AffinityEntry, home: BackendId, chance: u32) -> u32 {
             AGAIN
         }
         Err(_) => {
-            account::reason(Reason::AffinityFull as u32);
-            home.0
+            account::release(home);
+            REFUSED | Reason::AffinityFull as u32
         }
     }
 }
@@ -255,7 +260,7 @@ fn first_flow(own: &mut AffinityEntry, home: BackendId, chance: u32) -> u32 {
 /// There is one already (include/uapi/asm-generic/errno-base.h).
 const EEXIST: i32 = -17;
 
-/// [`left`], as a global function. `at`: protocol and port.
+/// [`left`], as a global function. `at`: protocol and port, and [`CONFIRMED`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn flowpin_left(backend: u32, at: u32, high: u64, low: u64) -> u32 {
@@ -267,10 +272,16 @@ extern "C" fn flowpin_left(backend: u32, at: u32, high: u64, low: u64) -> u32 {
         if new == seen {
             return 0;
         }
-        if exchange(entry, seen, new) {
-            stamp(entry);
+        let new = if at & CONFIRMED != 0 { new.confirmed() } else { new };
+        if exchange(entry, seen, if new.is_void() { new.gone() } else { new }) {
             if new.open() == 0 {
                 account::client_went(seen.home());
+            }
+            if new.is_void() {
+                // Ours to remove now, as in `forget`.
+                let _ = AFFINITY.remove(own);
+            } else {
+                stamp(entry);
             }
             return 1;
         }

@@ -14,12 +14,14 @@ mod moves;
 mod numbers;
 mod pin;
 pub mod room;
+pub mod waiting;
 
 pub use self::pin::{Opening, Pin, chance, pin, tell_opened};
 use self::{
     moves::{advance, follow, one_sided},
     numbers::{Believe, is_deserted},
     room::Room,
+    waiting::Overdue,
 };
 pub use crate::table::{Entry, entry, entry_of, find, same, visit, visit_twin};
 use crate::{
@@ -32,8 +34,8 @@ use crate::{
 };
 
 /// What following flows stands on, of an IP version.
-pub trait Tracked: Locate + Claim + Ports + Reuse + Tell + Unlink + Believe + Room {}
-impl<V: Locate + Claim + Ports + Reuse + Tell + Unlink + Believe + Room> Tracked for V {}
+pub trait Tracked: Locate + Claim + Ports + Reuse + Tell + Unlink + Believe + Room + Overdue {}
+impl<V: Locate + Claim + Ports + Reuse + Tell + Unlink + Believe + Room + Overdue> Tracked for V {}
 
 global_functions! {
     /// Removing flows, as a global function.
@@ -218,7 +220,7 @@ pub fn close<V: Tracked>(
             Ok(()) => {
                 // SAFETY: as above; the stamp is a whole word: it lingers from now on. The helper has no preconditions.
                 unsafe { (*forward.at()).last_seen = bpf_jiffies64() as u32 };
-                *ending = ended(forward, old.0, What::CLOSED);
+                *ending = ended(forward, old.0, What::CLOSED, !old.phase().is_unconfirmed());
                 return true;
             }
             Err(now) if now.tag() == old.tag() && now.counted() => old = now,
@@ -229,15 +231,15 @@ pub fn close<V: Tracked>(
 }
 
 /// A flow has stopped counting: its place, and what its client's binding counts, are given back. Called by whoever moved the state, once. `word`: its state
-/// until then.
+/// until then; `confirmed`: somebody else than its client has said that it is there.
 #[inline(always)]
-fn ended<A: Addr>(forward: Entry<A>, word: u64, what: What) -> Ending {
+fn ended<A: Addr>(forward: Entry<A>, word: u64, what: What, confirmed: bool) -> Ending {
     // SAFETY: the pointer comes from a search in this run; these are written before the entry is made and never after.
     unsafe {
         let flow = forward.at();
         account::ended((*flow).backend, (*flow).created);
         if Word(word).bound() {
-            affinity::left((*flow).src.wide(), (*flow).dport, (*flow).proto, (*flow).backend);
+            affinity::left((*flow).src.wide(), (*flow).dport, (*flow).proto, (*flow).backend, confirmed);
         }
     }
     Ending { word, place: forward.place, what: what.0 as u32 }
@@ -254,11 +256,16 @@ pub fn tell<V: Tracked>(ending: &Ending, spare: &mut FlowKey<V::Addr>) {
 /// Moves the state to `GONE` if it is still `old`, and if so removes both entries. True if this call removed the flow.
 #[inline(always)]
 pub fn remove<V: Tracked>(forward: Entry<V::Addr>, old: Word, spare: &mut FlowKey<V::Addr>) -> bool {
+    // Only asked where it matters.
+    let confirmed = match old.phase() {
+        Phase::UDP => !old.bound() || V::rank(spare, forward.place, 0) == 0,
+        phase => !phase.is_unconfirmed(),
+    };
     if exchange(forward, old, old.with(Phase::GONE)).is_err() {
         return false;
     }
     if old.counted() {
-        tell::<V>(&ended(forward, old.0, What::REMOVED), spare);
+        tell::<V>(&ended(forward, old.0, What::REMOVED, confirmed), spare);
     }
     V::unlink(spare, forward.place, old.0);
     true

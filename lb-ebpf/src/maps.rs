@@ -12,7 +12,15 @@ use lb_common::{
     flow_table::buckets,
 };
 
-use crate::{conntrack::Opening, family::maps_of_family, parse::Parsed, pipeline::Choosing};
+use crate::{
+    conntrack::{
+        Opening,
+        waiting::{RINGS, Ring},
+    },
+    family::maps_of_family,
+    parse::Parsed,
+    pipeline::Choosing,
+};
 
 /// Length of a flow table's maps unless the agent sets another.
 const BUCKETS: usize = buckets(MOST_DEFAULT_FLOWS) as usize;
@@ -148,6 +156,10 @@ pub static ANSWERS: PerCpuArray<u64, 1> = PerCpuArray::new();
 /// A choice that is being made, per CPU; not pinned, private to `pipeline::open`.
 #[btf_map]
 pub static CHOOSING: PerCpuArray<Choosing, 1> = PerCpuArray::new();
+
+/// Flows that wait for their handshake's end, of services whose places are numbered; not pinned, private to `conntrack`.
+#[btf_map]
+pub static WAITING: Array<Ring, RINGS> = Array::new();
 
 /// What a flow that is being pinned is to be, per CPU; not pinned, private to `conntrack`.
 #[btf_map]

@@ -60,7 +60,7 @@ pub fn ethernet<P: Packet>(packet: &P) -> Layer3 {
 /// were tried.
 pub const ANOTHER_PORT: u32 = 1 << 16;
 
-/// Added in [`Parsed::again`] when room was made in the table.
+/// Added in [`Parsed::again`] when room was made: in the table, on a backend, or for a binding.
 pub const ROOM: u32 = 1 << 24;
 
 /// What a packet is. What isn't known (yet) is as it was before.

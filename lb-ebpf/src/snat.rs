@@ -3,21 +3,21 @@
 //!
 //! What decides is the reply entry: it is made under (backend, ours), and there is one entry a key. So two flows can't have the same port
 //! whatever happens here. That a free one is found at once, also when few are left, is for a bitmap per backend and address of ours. When none is, the
-//! port of a flow is used again that is closed and lingers, the one that has been silent for longest among some.
+//! port of a flow is used again, among some that of the one that gives way first: that is closed and only lingers, or else has waited for
+//! its handshake for longest.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_jiffies64};
 use lb_common::{
     abi::{Flow, FlowKey, MAX_SOURCES, PortBe, SourceKey, SourcePorts},
-    expiry::idle,
     flow_state::Phase,
     hash,
 };
 
 use crate::{
     atomic::{add_u64, fetch_and_u64, fetch_or_u64},
-    conntrack::{Unlink, is_over},
+    conntrack::{Unlink, is_over, room::Rank},
     family::global_functions,
-    maps::{Maps, NO_PORTS},
+    maps::{Maps, NO_PORTS, TICK_HZ},
     packet::{copy, opaque},
     table::{self, Claim, EXISTS, Entry, Locate, REPLY, exchange, visit, visit_twin},
 };
@@ -51,10 +51,10 @@ global_functions! {
 
 global_functions! {
     /// Using ports again, as global functions.
-    pub trait Reuse: Ports, Lingering, Unlink {
-        /// Where the forward entry lies of a flow that is closed and lingers, of those that have a port of the second scratch entry's address: the one
-        /// that has been silent for longest among some. [`table::NOWHERE`]: there is none.
-        fn closed_port(spare: FlowKey;) = closed;
+    pub trait Reuse: Ports, Lingering, Rank, Unlink {
+        /// Where an entry lies of the flow that gives way first, among some that have a port of the second scratch entry's address.
+        /// [`table::NOWHERE`]: there is none.
+        fn yielding_port(spare: FlowKey;) = yielding;
         /// Removes the flow whose forward entry lies there, if it is over and only lingers. 0: it isn't.
         fn dismiss_at(spare: FlowKey; forward: u32) = dismiss_at;
     }
@@ -152,15 +152,6 @@ pub fn dismiss_lingering<V: Reuse>(spare: &mut FlowKey<V::Addr>) {
     }
 }
 
-/// Removes a flow that is over and only lingers, of those that have a port of the second scratch entry's address.
-#[inline(always)]
-pub fn dismiss_any<V: Reuse>(spare: &mut FlowKey<V::Addr>) {
-    let place = V::closed_port(spare);
-    if place & table::NOWHERE == 0 {
-        V::dismiss_at(spare, place);
-    }
-}
-
 /// See [`Reuse`].
 #[inline(always)]
 fn lingering_at<V: Locate>(spare: *mut FlowKey<V::Addr>) -> u32 {
@@ -183,7 +174,7 @@ fn dismiss_at<V: Unlink>(spare: *mut FlowKey<V::Addr>, place: u32) -> u32 {
 
 /// See [`Reuse`].
 #[inline(always)]
-fn closed<V: Ports + Lingering>(spare: *mut FlowKey<V::Addr>) -> u32 {
+fn yielding<V: Ports + Rank>(spare: *mut FlowKey<V::Addr>) -> u32 {
     // SAFETY: the kernel's verifier vouches for memory of that size, or null.
     let Some(spare) = (unsafe { spare.as_mut() }) else { return table::NOWHERE };
     let (Some(scratch), Some(sources), Some(taken)) =
@@ -200,20 +191,20 @@ fn closed<V: Ports + Lingering>(spare: *mut FlowKey<V::Addr>) -> u32 {
     unsafe { add_u64(next, LOOKED_AT as u64) };
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_jiffies64() } as u32;
-    let (mut oldest, mut longest) = (table::NOWHERE, 0);
+    let (mut victim, mut best) = (table::NOWHERE, 0);
     for i in 0..opaque(LOOKED_AT as usize) as u32 {
         let at = if from + i < ports { from + i } else { (from + i).wrapping_sub(ports) };
         // SAFETY: this CPU's own entry; programs on it don't preempt each other in softirq.
         unsafe { (*scratch).dport = PortBe::new(first.wrapping_add(at as u16)) };
-        if let Some(forward) = table::entry_at::<V>(V::lingering_at(spare)) {
-            // SAFETY: the pointer comes from a search in this run.
-            let silent = idle(now, unsafe { (*forward.at()).last_seen });
-            if oldest == table::NOWHERE || silent > longest {
-                (oldest, longest) = (forward.place, silent);
-            }
+        // SAFETY: as above.
+        let Some(reply) = visit::<V>(unsafe { &*Flow::key_in_place(scratch) }) else { continue };
+        let rank = V::rank(spare, reply.place, now);
+        // Handshakes take a moment, and may finish theirs.
+        if rank > best && rank >= TICK_HZ.load() / 4 {
+            (victim, best) = (reply.place, rank);
         }
     }
-    oldest
+    victim
 }
 
 /// Whose bitmap it is that ports for the second scratch entry are in. Its key lies in this CPU's slot, since the stack has no room for it.

@@ -275,7 +275,13 @@ fn choose(cookie: u64, service: &Service, peer: &Peer, chance: u32) -> u32 {
         return choose::backend(service.algorithm, &mut pick, flow);
     }
     let mut client = affinity::Client::new(node(peer.family), peer.port, peer.proto);
-    affinity::choose(service.algorithm, &mut client, &mut pick, flow)
+    let chosen = affinity::choose(service.algorithm, &mut client, &mut pick, flow);
+    if chosen != REFUSED | Reason::AffinityFull as u32 {
+        return chosen;
+    }
+    // Rather without a binding than not at all.
+    account::reason(Reason::AffinityFull as u32);
+    choose::backend(service.algorithm, &mut pick, flow)
 }
 
 /// Gives that back.
@@ -284,7 +290,7 @@ fn give_back(chosen: u32, family: u8, port: PortBe, proto: Proto) {
     let backend = BackendId(chosen & !affinity::BOUND);
     account::release(backend);
     if chosen & affinity::BOUND != 0 {
-        affinity::left(node(family), port, proto, backend);
+        affinity::left(node(family), port, proto, backend, false);
     }
 }
 

@@ -76,7 +76,7 @@ records! {
     }
     @A ServiceKey<A> { vip, port, proto, _pad }
     Service {
-        id, first_block, ranges, target, algorithm, stray, affine, source_ranges, forward, local, _pad, #[cfg(feature = "next")] next,
+        id, first_block, ranges, target, algorithm, stray, affine, source_ranges, forward, local, scarce, _pad, #[cfg(feature = "next")] next,
     }
     @A Client<A> { service, addr }
     PoolBlock {

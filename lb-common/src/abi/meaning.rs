@@ -56,8 +56,12 @@ pub fn affinity() -> u64 {
     let keys = [affinity::key(9, v4.wide(), 64), affinity::key(9, v6.wide(), 64)];
     let keys = keys.into_iter().flat_map(|key| [key.group, key.high, key.low]);
     let binding = Binding::new(BackendId(0x155), 0x12_3456);
-    let bindings =
-        [binding.0, binding.more(BackendId(0x2aa)).map_or(0, |binding| binding.0), binding.gone().0];
+    let bindings = [
+        binding.0,
+        binding.more(BackendId(0x2aa)).map_or(0, |binding| binding.0),
+        binding.gone().0,
+        binding.confirmed().0,
+    ];
     of(keys.chain(bindings).chain([affinity::group_at(9, PortBe::new(443), Proto::TCP)]))
 }
 

@@ -141,8 +141,10 @@ pub struct Service {
     pub forward: [Forward; 2],
     /// Which flows go to backends of this node only. 0: none; 1: those from elsewhere; 2: all.
     pub local: u8,
+    /// 1: its backends have a limit, or its clients bindings, of which there may be too few. Flows that may give theirs back are noted.
+    pub scarce: u8,
     /// Zero.
-    pub _pad: [u8; 3],
+    pub _pad: [u8; 2],
     /// For the tests of upgrades: what a later version may say of a service.
     #[cfg(feature = "next")]
     pub next: u32,

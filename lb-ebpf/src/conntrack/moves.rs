@@ -82,7 +82,7 @@ pub fn advance<V: Tracked>(
                         (true, true) => What::CLIENT_RESET,
                         (true, false) => What::BACKEND_RESET,
                     };
-                    *ending = ended(forward, old.0, what);
+                    *ending = ended(forward, old.0, what, !old.phase().is_unconfirmed());
                 }
                 return new.phase() == Phase::CLOSING && old.phase() != Phase::CLOSING;
             }
@@ -135,6 +135,7 @@ pub fn one_sided<V: Tracked>(forward: Entry<V::Addr>, segment: &Segment, ending:
     }
     if old.counted() && !new.counted() {
         let reset = segment.flags & flags::RST != 0;
-        *ending = ended(forward, old.0, if reset { What::CLIENT_RESET } else { What::FINISHED });
+        let what = if reset { What::CLIENT_RESET } else { What::FINISHED };
+        *ending = ended(forward, old.0, what, !old.phase().is_unconfirmed());
     }
 }

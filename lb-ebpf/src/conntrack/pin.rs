@@ -185,7 +185,7 @@ fn claim_reply<V: Tracked>(opening: &Opening, forward: u32) -> u32 {
 fn back_out<V: Tracked>(key: &FlowKey<V::Addr>, opening: &Opening) {
     account::release(opening.backend);
     if opening.bound {
-        affinity::left(key.src.wide(), key.dport, key.proto, opening.backend);
+        affinity::left(key.src.wide(), key.dport, key.proto, opening.backend, false);
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What goes first, whatever its age.
-const OVER: u32 = 1 << 31;
+pub const OVER: u32 = 1 << 31;
 /// Seconds after which a client is taken to be gone that has closed its side of a connection whose other side isn't seen.
 const LISTENING: u32 = 10;
 
@@ -119,19 +119,27 @@ fn unanswered<A: Addr>(reply: Option<Entry<A>>) -> bool {
     reply.is_some_and(|reply| unsafe { (*reply.at()).packets_low } == 0)
 }
 
+/// Removes the flow that an entry there is of, if it gives way. True if this call did.
+#[inline(always)]
+pub fn dismiss<V: Tracked>(place: u32, spare: &mut FlowKey<V::Addr>) -> bool {
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_jiffies64() } as u32;
+    let found = entry_at::<V>(place).and_then(|entry| both::<V>(entry, spare));
+    // Once more: it may have been answered meanwhile. Asked of a function by itself, where older verifiers keep sight of the pointers.
+    if let Some(Entries { forward, .. }) = found
+        && V::rank(spare, forward.place, now) != 0
+    {
+        return remove::<V>(forward, forward.seen, spare);
+    }
+    false
+}
+
 /// Makes room for the two scratch entries.
 #[inline(always)]
 pub fn make<V: Tracked>(spare: &mut FlowKey<V::Addr>) {
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_jiffies64() } as u32;
     for which in 0..opaque(2) as u32 {
-        let found = entry_at::<V>(V::giving_way(spare, which)).and_then(|entry| both::<V>(entry, spare));
-        // Once more: it may have been answered meanwhile. Asked of a function by itself, where older verifiers keep sight of the pointers.
-        if let Some(Entries { forward, .. }) = found
-            && V::rank(spare, forward.place, now) != 0
-        {
-            remove::<V>(forward, forward.seen, spare);
-        }
+        let place = V::giving_way(spare, which);
+        dismiss::<V>(place, spare);
         // SAFETY: this CPU's own entry; programs on it don't preempt each other in softirq.
         if table::scratch::<V>(table::FORWARD).is_none_or(|flow| unsafe { (*flow).direction }.is_direct()) {
             return;

@@ -14,7 +14,7 @@ use super::{Family, carry, go_on, parsed, refuse};
 use crate::{
     affinity,
     choose::{self, Pick, SKIPS},
-    conntrack::{self, Opening, REFUSED},
+    conntrack::{self, Opening, REFUSED, waiting},
     maps::{BACKENDS, CHOOSING, INTERFACES},
     packet::{Hook, Packet, Step, opaque},
     parse::{ANOTHER_PORT, Parsed, ROOM},
@@ -23,8 +23,9 @@ use crate::{
 
 /// How often a port of a closed flow is looked for, among other ports each time.
 const REUSES: u32 = 4;
-/// How often room is made in a full table: the next try may have another backend or port, and so belong elsewhere.
-const ROOMS: u32 = 4;
+/// How often room is made, in a full table, on a backend or for a binding: the next try may have another backend or port, and so belong
+/// elsewhere, and others open flows meanwhile.
+pub(super) const ROOMS: u32 = 4;
 
 /// See the module.
 #[inline(always)]
@@ -60,6 +61,8 @@ pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
             _ if reason == Reason::PortConflict as u32 => parsed.tried() == 0,
             _ if reason == Reason::NoSourcePort as u32 => parsed.tried() < REUSES,
             _ if reason == Reason::TableFull as u32 => parsed.again < ROOMS * ROOM,
+            _ if reason == Reason::AffinityFull as u32 => true,
+            _ if reason == Reason::BackendsFull as u32 => service.scarce != 0 && parsed.again < ROOMS * ROOM,
             _ => false,
         };
         if retry {
@@ -69,6 +72,9 @@ pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
         return refuse::<V, P>(packet, parsed, reason);
     }
     log_open(packet.context(), parsed.key.sport, service.id);
+    if service.scarce != 0 {
+        waiting::note(service.id, V::IS_V6, opened);
+    }
     conntrack::tell_opened::<V>(opened, &mut parsed.spare);
     carry::first::<V, P>(packet, parsed, opened)
 }
@@ -153,7 +159,8 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, service: &Service, source: Sourc
 /// A backend with a place taken on it: the outcome of `choose` or `affinity`.
 #[inline(never)]
 fn choose<V: Family>(parsed: &Parsed<V::Addr>, service: &Service, choosing: &mut Choosing, hash: u32) -> u32 {
-    if service.affine == 0 {
+    // Rather without a binding than not at all.
+    if service.affine == 0 || parsed.again >= ROOMS * ROOM {
         return choose::backend(service.algorithm, &mut choosing.pick, hash);
     }
     let key = &parsed.key;

@@ -84,7 +84,7 @@ pub extern "C" fn flowpin_release(at: u32, state: u64) -> u32 {
     }
     account::ended(backend, created);
     if bound != 0 {
-        affinity::left(node(family), port, proto, backend);
+        affinity::left(node(family), port, proto, backend, true);
     }
     1
 }

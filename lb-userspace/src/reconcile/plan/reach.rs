@@ -113,6 +113,8 @@ impl Planner<'_> {
             AlgorithmKind::LeastConnections => Algorithm::LEAST_CONNECTIONS,
             AlgorithmKind::ConsistentHash => Algorithm::CONSISTENT_HASH,
         };
+        let limited = spec.backends.values().any(|backend| backend.max_connections.is_some());
+        let scarce = limited || spec.affinity.is_some();
         let value = |(frontend, ranges): (&Frontend, u32)| Service {
             id,
             first_block,
@@ -123,6 +125,7 @@ impl Planner<'_> {
             source_ranges: self.source_ranges(frontend),
             forward: frontend.forward.code(),
             local: frontend.scope.code(),
+            scarce: scarce.into(),
             #[cfg(feature = "next")]
             next: 7,
             ..Service::default()
