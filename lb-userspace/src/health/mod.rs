@@ -41,6 +41,8 @@ struct Target {
 struct Outcome {
     target: Target,
     failure: Option<Failure>,
+    /// It was made since clients weren't accepted.
+    for_clients: bool,
 }
 
 /// A backend that is being checked. The task ends with it.
@@ -81,15 +83,15 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
                     lacking.keep(&handle, |target| watched.contains_key(target));
                 }
                 for target in refusing(&handle.shared, &watched, &mut signs) {
-                    if let Some(one) = watched.get_mut(&target) {
-                        one.health = Health::new(false);
-                        conclude(&handle, &target, false, "clients' connections aren't accepted").await;
+                    if let Some(one) = watched.get(&target) {
+                        check_at_once(target, one, &report, &slots);
                     }
                 }
             }
             Some(outcome) = outcomes.recv() => {
+                let others = has_others(&watched, &outcome.target);
                 if let Some(one) = watched.get_mut(&outcome.target) {
-                    judge(&handle, one, &mut lacking, outcome).await;
+                    judge(&handle, one, &mut lacking, outcome, others).await;
                 }
             }
         }
@@ -149,15 +151,33 @@ async fn watch_one(
         let Ok(slot) = slots.acquire().await else { return };
         let failure = probe::check(&spec, to).await.err();
         drop(slot);
-        if report.send(Outcome { target: target.clone(), failure }).await.is_err() {
+        if report.send(Outcome { target: target.clone(), failure, for_clients: false }).await.is_err() {
             return;
         }
         wait = spec.interval.mul_f64(rand::rng().random_range(0.9..1.1));
     }
 }
 
+/// Checks a backend by which clients weren't accepted. What clients see can be forged by some, what a check sees can't.
+fn check_at_once(target: Target, one: &Watched, report: &mpsc::Sender<Outcome>, slots: &Arc<Semaphore>) {
+    let (spec, to, report, slots) = (one.spec.clone(), one.to, report.clone(), slots.clone());
+    tokio::spawn(async move {
+        let Ok(slot) = slots.acquire().await else { return };
+        let failure = probe::check(&spec, to).await.err();
+        drop(slot);
+        // Who judges has ended: so does the agent.
+        let _ = report.send(Outcome { target, failure, for_clients: true }).await;
+    });
+}
+
+/// Has the service of this one another backend whose checks are good?
+fn has_others(watched: &HashMap<Target, Watched>, target: &Target) -> bool {
+    watched.iter().any(|(other, one)| one.health.up && other.service == target.service && other != target)
+}
+
 /// Draws the conclusion.
-async fn judge(handle: &Handle, one: &mut Watched, lacking: &mut Lacking, outcome: Outcome) {
+/// `others`: the service has another backend that is well. The last one isn't taken out before its checks say so themselves.
+async fn judge(handle: &Handle, one: &mut Watched, lacking: &mut Lacking, outcome: Outcome, others: bool) {
     let Target { service, backend } = &outcome.target;
     let failure = match outcome.failure {
         Some(Failure::Here(why)) => return lacking.note(handle, &outcome.target, Some(why)),
@@ -165,14 +185,29 @@ async fn judge(handle: &Handle, one: &mut Watched, lacking: &mut Lacking, outcom
         None => None,
     };
     lacking.note(handle, &outcome.target, None);
-    let changed = one.health.observe(failure.is_none(), &one.spec);
+    let refusing = outcome.for_clients && failure.is_some() && one.health.up;
+    let changed = if refusing && others {
+        one.health = Health::new(false);
+        true
+    } else if outcome.for_clients && failure.is_none() {
+        tracing::debug!(service, backend, "clients weren't accepted, but a check is good");
+        false
+    } else {
+        one.health.observe(failure.is_none(), &one.spec)
+    };
     if failure.is_some() {
         handle.shared.write().failed(service, backend);
     }
     if !changed {
         return;
     }
-    conclude(handle, &outcome.target, one.health.up, failure.as_deref().unwrap_or_default()).await;
+    let why = failure.as_deref().unwrap_or_default();
+    let why = if refusing {
+        format!("clients' connections aren't accepted, and the check fails: {why}")
+    } else {
+        why.into()
+    };
+    conclude(handle, &outcome.target, one.health.up, &why).await;
 }
 
 /// Backends that can't be checked for want of something that the node lacks, and of what; it is in the status.

@@ -135,3 +135,51 @@ fn half_handshakes_count_for_seconds() {
     assert_eq!(agent.active("app"), [100, 100]);
     drop(honest);
 }
+
+/// Clients that don't exist provoke refusals, or say themselves what a backend would say if it refused them.
+#[test]
+fn no_backend_is_taken_out_by_what_others_say() {
+    let net = Net::new(2);
+    let _servers: Vec<Server> = net.backends.iter().map(|ns| Server::start(ns, "b", [80])).collect();
+    let more = "on_unhealthy = \"reset\"\nhealth = { type = \"tcp\", interval = \"1s\", fall = 3 }";
+    let config = interfaces(&[("c0", "tc"), ("b*", "tc")])
+        + &service("app", &V4.vip(0), "\"80/tcp\"", &[V4.backend(0), V4.backend(1)], more);
+    let agent = Agent::start(&net.node, &config);
+    net.node.must("ip route add 172.16.0.0/12 via 10.1.0.2");
+    let (forger, vip) = (Forger::new(&net.client), ip(&V4.vip(0)));
+    let open = || Conn::open(at(&V4.vip(0), 80)).expect("answered");
+    let mut conns: Vec<Conn> = net.client.run(|| (0..CONNECTIONS).map(|_| open()).collect());
+    let spoofed = |i: u32| IpAddr::from((0xac10_0000 + i).to_be_bytes());
+    let syn = |i: u32| eth().ip(spoofed(i), vip).tcp(40_000, 80, SYN).numbers(i, 0);
+    let mut next = 0;
+    for second in 0..10 {
+        for _ in 0..100 {
+            // It answers an acknowledgement of what it never said with a RST.
+            forger.send(&syn(next), vip);
+            forger.send(&eth().ip(spoofed(next), vip).tcp(40_000, 80, ACK).numbers(next + 1, 7), vip);
+            // What it would say if it refused: by the client's side, in the name of each.
+            forger.send(&syn(next + 1), vip);
+            for backend in (0..2).map(|b| ip(&V4.backend(b))) {
+                let refusal = eth().ip(backend, spoofed(next + 1)).tcp(80, 40_000, RST | ACK);
+                forger.send(&refusal.numbers(0, next + 2), spoofed(next + 1));
+            }
+            next += 2;
+            if second % 2 == 0 {
+                // In the other seconds all at once.
+                pass(Duration::from_millis(10));
+            }
+        }
+        // Those who asked a second ago ask again, as if nobody had answered.
+        (next - 200..next).step_by(2).for_each(|i| forger.send(&syn(i), vip));
+        pass(Duration::from_millis(if second % 2 == 0 { 100 } else { 1_100 }));
+    }
+    for conn in &mut conns {
+        conn.exchange(100).expect("it is open");
+    }
+    let list = agent.json(&["backend", "list", "app"]);
+    for backend in list.as_array().expect("a list") {
+        assert_eq!(backend["healthy"], true, "{list}");
+    }
+    let told = agent.log();
+    assert!(!told.contains("unhealthy"), "{told}");
+}
