@@ -13,6 +13,7 @@ use crate::{
     conntrack,
     packet::{L4Fix, Packet, get, put},
     parse::Parsed,
+    quota::Quota,
     reset::{Answer, TTL, turn_ethernet},
     rewrite::{TCP_CHECK, UDP_CHECK, addr_delta, port_delta},
     service,
@@ -100,6 +101,8 @@ pub enum Meant {
     Answer = 1,
     /// It was being translated when something was missing: it can't go on.
     Spoilt = 2,
+    /// It would be answered, but too many were.
+    Withheld = 3,
 }
 
 /// An ICMP packet. `echo`: pings are answered.
@@ -122,6 +125,9 @@ pub fn meet<V: Icmp, P: Packet>(packet: &mut P, parsed: &mut Parsed<V::Addr>, ec
     }
     if !echo || kind != V::ECHO || service::vip::<V>(parsed.key.dst).is_none() {
         return Meant::Onward;
+    }
+    if !Quota::REPLIES.permits() {
+        return Meant::Withheld;
     }
     if answer::<V, P>(packet, parsed).is_some() { Meant::Answer } else { Meant::Spoilt }
 }

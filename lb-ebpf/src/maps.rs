@@ -20,6 +20,7 @@ use crate::{
     family::maps_of_family,
     parse::Parsed,
     pipeline::Choosing,
+    quota::Quota,
 };
 
 /// Length of a flow table's maps unless the agent sets another.
@@ -106,6 +107,8 @@ pub static SOCKET_PINS: Array<SocketPin, { SOCKET_PLACES as usize }, MAPPED> = A
 #[btf_map]
 pub static INTERFACES: HashMap<u32, Interface, { MAX_INTERFACES as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
+pub static MACS: HashMap<Mac, u32, { MAX_MACS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
 pub static FILTER: Array<u64, WORDS> = Array::new();
 #[btf_map]
 pub static POOLS: Array<PoolBlock, { MAX_BLOCKS as usize }> = Array::new();
@@ -148,10 +151,10 @@ pub static PAST: Array<u32, 1> = Array::new();
 #[cfg(feature = "next")]
 #[btf_map]
 pub static NEXT: Array<u64, 16> = Array::new();
-/// Answers that may still be given, per CPU; not pinned, private to `unreachable`. Low half: tick of the last one, high half: how
+/// Answers that may still be given, per CPU and kind; not pinned, private to `quota`. Low half: tick of the last one, high half: how
 /// many were left then.
 #[btf_map]
-pub static ANSWERS: PerCpuArray<u64, 1> = PerCpuArray::new();
+pub static ANSWERS: PerCpuArray<u64, { Quota::KINDS }> = PerCpuArray::new();
 
 /// A choice that is being made, per CPU; not pinned, private to `pipeline::open`.
 #[btf_map]

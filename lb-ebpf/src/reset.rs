@@ -1,4 +1,4 @@
-//! Turns a TCP packet into the RST that answers it, in place. No maps.
+//! Turns a TCP packet into the RST that answers it, in place.
 
 use lb_common::{
     abi::{Addr4, Addr6, Proto, V4, V6},
@@ -9,6 +9,7 @@ use lb_common::{
 use crate::{
     packet::{Packet, get, put},
     parse::Parsed,
+    quota::Quota,
     rewrite::{Rewrite, TCP_CHECK, pseudo_sum},
 };
 
@@ -88,10 +89,10 @@ pub fn turn_ethernet<P: Packet>(packet: &P) -> Option<()> {
     Some(())
 }
 
-/// Makes the packet the RST that its sender expects of a closed port (RFC 9293, section 3.10.7.1). False: it couldn't be made.
+/// Makes the packet the RST that its sender expects of a closed port (RFC 9293, section 3.10.7.1). False: it couldn't be made, or one too many.
 #[inline(never)]
 pub fn make<V: Answer, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>) -> bool {
-    build::<V, P>(packet, parsed).is_some()
+    Quota::REPLIES.permits() && build::<V, P>(packet, parsed).is_some()
 }
 
 #[inline(always)]

@@ -2,13 +2,12 @@
 //! 4.1.3.1, RFC 4443 section 3.1), quoting the packet's headers; or one of either protocol into the word that it is too big (RFC 1191 section 4, RFC
 //! 4443 section 3.2). At most a thousand or so a second per CPU, and fifty at once, as hosts do.
 
-use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{abi::Proto, checksum};
 
 use crate::{
-    maps::ANSWERS,
     packet::{Packet, get, put},
     parse::{Header, Parsed},
+    quota::Quota,
     reset::{Answer, turn_ethernet},
     rewrite::{TCP_CHECK, UDP_CHECK, pseudo_sum},
 };
@@ -16,27 +15,8 @@ use crate::{
 const UDP_LEN: usize = 8;
 const TCP_LEN: usize = 20;
 const ICMP_LEN: usize = 8;
-/// Answers per tick and CPU: 1,000 a second at 250 Hz, as Linux's `icmp_msgs_per_sec`.
-const PER_TICK: u32 = 4;
-/// Answers at once after a quiet time, as Linux's `icmp_msgs_burst`.
-const BURST: u32 = 50;
 /// Words quoted at most: an IPv4 header with 48 bytes of options, or an IPv6 header with 28 bytes of extensions, and the TCP header.
 const MAX_WORDS: usize = 22;
-
-/// May another answer be sent in this tick?
-#[inline(always)]
-fn permitted() -> bool {
-    let Some(state) = ANSWERS.get_ptr_mut(0) else { return false };
-    // SAFETY: this CPU's own slot; programs on it don't preempt each other in softirq.
-    unsafe {
-        let tick = bpf_jiffies64() as u32;
-        let passed = tick.wrapping_sub(*state as u32);
-        let left = if passed >= BURST { BURST } else { (*state >> 32) as u32 + passed * PER_TICK };
-        let left = if left > BURST { BURST } else { left };
-        *state = (left.saturating_sub(1) as u64) << 32 | tick as u64;
-        left > 0
-    }
-}
 
 /// Makes the packet the answer to itself. False: it couldn't be made, or one too many.
 #[inline(never)]
@@ -60,7 +40,7 @@ fn build<V: Answer + Header, P: Packet>(
     kind: u16,
     rest: u32,
 ) -> Option<()> {
-    if !permitted() {
+    if !Quota::ERRORS.permits() {
         return None;
     }
     let (l3, key) = (parsed.l3(), &parsed.key);

@@ -81,6 +81,8 @@ pub trait Addr: Copy + Eq + Default + core::fmt::Debug {
     fn from_place(place: u32) -> Self;
     /// Where an entry lies.
     fn place(self) -> u32;
+    /// Can nobody have it, so that a packet from it is a mistake or a forgery (RFC 1812, section 5.3.7; RFC 4291, sections 2.5 and 2.7)?
+    fn is_martian(self) -> bool;
     /// As the standard library's type.
     fn to_ip(self) -> IpAddr;
 }
@@ -118,6 +120,12 @@ impl Addr for Addr4 {
     #[inline(always)]
     fn place(self) -> u32 {
         self.0
+    }
+    #[inline(always)]
+    fn is_martian(self) -> bool {
+        let first = u32::from_be(self.0) >> 24;
+        // "This network", loopback, multicast, broadcast.
+        first == 0 || first == 127 || first & 0xf0 == 224 || self.0 == u32::MAX
     }
     fn to_ip(self) -> IpAddr {
         IpAddr::V4(self.into())
@@ -167,6 +175,12 @@ impl Addr for Addr6 {
     #[inline(always)]
     fn place(self) -> u32 {
         self.0[0]
+    }
+    #[inline(always)]
+    fn is_martian(self) -> bool {
+        // Multicast; unspecified and loopback.
+        u32::from_be(self.0[0]) >> 24 == 0xff
+            || (self.0[0] | self.0[1] | self.0[2]) == 0 && u32::from_be(self.0[3]) <= 1
     }
     fn to_ip(self) -> IpAddr {
         IpAddr::V6(self.into())

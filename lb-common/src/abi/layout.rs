@@ -104,6 +104,7 @@ impl Record for Addr6 {}
 impl Record for BackendId {}
 impl Record for Vip {}
 impl Record for Interface {}
+impl Record for Mac {}
 impl Record for ServiceName {}
 impl Record for Chunk {}
 impl Record for Event {}
@@ -203,6 +204,7 @@ pub fn all() -> [MapLayout; maps::ALL.len()] {
         of::<Client<Addr4>, u32>(maps::SOURCE_RANGES4, Derived, 0, MAX_SOURCE_RANGES),
         of::<Client<Addr6>, u32>(maps::SOURCE_RANGES6, Derived, 0, MAX_SOURCE_RANGES),
         of::<u32, Interface>(maps::INTERFACES, Derived, 0, MAX_INTERFACES),
+        of::<Mac, u32>(maps::MACS, Derived, 0, MAX_MACS),
         of::<u32, [BlockId; pool::STARTS]>(maps::STARTS, Derived, 0, MAX_LONG_POOLS),
         of::<u32, u32>(maps::PAST, Packets, 0, 1),
         of::<u32, Settings>(maps::SETTINGS, Agent, 0, 1),

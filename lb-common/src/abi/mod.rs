@@ -12,6 +12,7 @@ pub mod flow;
 pub mod fragment;
 pub mod interface;
 pub mod layout;
+pub mod mac;
 mod meaning;
 mod pod;
 pub mod pool;
@@ -33,9 +34,12 @@ pub use event::{Event, What};
 pub use flow::{ASKED_SHIFT, Bucket, CREATED_SHIFT, Direction, Flow, FlowKey};
 pub use fragment::{FirstFragment, FragmentKey};
 pub use interface::Interface;
+pub use mac::Mac;
 pub use pool::{Active, BLOCK_SLOTS, BlockId, PoolBlock};
 pub use reason::{Answer, Reason};
-pub use service::{Algorithm, Forward, List, Service, ServiceId, ServiceKey, ServiceName, Source, Stray};
+pub use service::{
+    Algorithm, Forward, List, Scarce, Service, ServiceId, ServiceKey, ServiceName, Source, Stray,
+};
 pub use settings::{MARK, Settings};
 pub use snat::{MAX_SOURCE_PORTS, MAX_SOURCES, SourceKey, SourcePorts, Sources};
 pub use socket::{SocketPin, SocketPlace};
@@ -125,6 +129,8 @@ pub mod maps {
     pub const SOURCE_RANGES6: &str = "SOURCE_RANGES6";
     /// What is known of interfaces: index → [`super::Interface`]. Hash, not preallocated. Written by the agent only.
     pub const INTERFACES: &str = "INTERFACES";
+    /// The node's MAC addresses: [`super::Mac`] → `u32`, and [`super::Mac::COMPLETE`]. Hash, not preallocated. Written by the agent only.
+    pub const MACS: &str = "MACS";
     /// Entry points of pools that are too long to be walked whole: first block → [`super::pool::STARTS`] blocks. Hash, not preallocated. Written by the
     /// agent only.
     pub const STARTS: &str = "STARTS";
@@ -138,7 +144,7 @@ pub mod maps {
     #[cfg(feature = "next")]
     pub const NEXT: &str = "NEXT";
     /// All that are pinned.
-    pub const ALL: [&str; 34 + cfg!(feature = "next") as usize] = [
+    pub const ALL: [&str; 35 + cfg!(feature = "next") as usize] = [
         FLOWS4,
         FLOWS6,
         FLOW_HEADS4,
@@ -170,6 +176,7 @@ pub mod maps {
         SOURCE_RANGES4,
         SOURCE_RANGES6,
         INTERFACES,
+        MACS,
         STARTS,
         PAST,
         SETTINGS,
@@ -320,6 +327,8 @@ pub mod limits {
     pub const SOCKET_PLACES: u32 = 262_144;
     /// Interfaces of which something is known.
     pub const MAX_INTERFACES: u32 = 16_384;
+    /// MAC addresses: one for each interface, and what says that they are complete.
+    pub const MAX_MACS: u32 = MAX_INTERFACES + 1;
     /// Prefixes of clients over all services of one family.
     pub const MAX_SOURCE_RANGES: u32 = 65_536;
     /// Bytes of the ring buffer of events.

@@ -39,6 +39,7 @@ const _: () = {
     exact::<AffinityEntry>(24 + 8 + 4 + 4, 8);
     exact::<affinity::ForgetRequest>(24 + 8, 8);
     exact::<HostKey>(4 + 16, 4);
+    exact::<Mac>(8, 8);
     exact::<Event>(16 + 48 + 8 + 6 + 2 + 8, 8);
     exact::<Active>(64, 8);
     exact::<Backend>(24, 4);
@@ -83,6 +84,7 @@ pod!(
     ServiceKey<Addr6>,
     Service,
     Interface,
+    Mac,
     Vip,
     Client<Addr4>,
     Client<Addr6>,

@@ -119,9 +119,9 @@ fn unanswered<A: Addr>(reply: Option<Entry<A>>) -> bool {
     reply.is_some_and(|reply| unsafe { (*reply.at()).packets_low } == 0)
 }
 
-/// Removes the flow that an entry there is of, if it gives way. True if this call did.
+/// Removes the flow that an entry there is of, if it gives way.
 #[inline(always)]
-pub fn dismiss<V: Tracked>(place: u32, spare: &mut FlowKey<V::Addr>) -> bool {
+pub fn dismiss<V: Tracked>(place: u32, spare: &mut FlowKey<V::Addr>) {
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_jiffies64() } as u32;
     let found = entry_at::<V>(place).and_then(|entry| both::<V>(entry, spare));
@@ -129,9 +129,8 @@ pub fn dismiss<V: Tracked>(place: u32, spare: &mut FlowKey<V::Addr>) -> bool {
     if let Some(Entries { forward, .. }) = found
         && V::rank(spare, forward.place, now) != 0
     {
-        return remove::<V>(forward, forward.seen, spare);
+        remove::<V>(forward, forward.seen, spare);
     }
-    false
 }
 
 /// Makes room for the two scratch entries.

@@ -95,6 +95,8 @@ pub trait Packet: Sized {
 
     /// Where it is met.
     fn hook(&self) -> Hook;
+    /// Was its frame addressed to the interface that it came in by? `None`: that isn't known, or it was to another machine, or another interface.
+    fn is_addressed(&self) -> Option<bool>;
     /// Index of the interface.
     fn interface(&self) -> u32;
     /// Goes on with the program of a further step. Comes back only if there is none, which is a bug.

@@ -39,6 +39,9 @@ impl Packet for SlicePacket<'_> {
     fn hook(&self) -> Hook {
         Hook::ARRIVAL
     }
+    fn is_addressed(&self) -> Option<bool> {
+        None
+    }
     fn interface(&self) -> u32 {
         0
     }

@@ -30,6 +30,11 @@ const BPF_F_IPV6: u64 = 1 << 7;
 /// IPv6 with extensions.
 const HEADERS: u32 = 192;
 
+/// Whom a frame was addressed to (include/uapi/linux/if_packet.h): the interface, all, or some.
+const PACKET_HOST: u32 = 0;
+const PACKET_BROADCAST: u32 = 1;
+const PACKET_MULTICAST: u32 = 2;
+
 /// A TC packet.
 pub struct TcPacket {
     ctx: TcContext,
@@ -72,6 +77,17 @@ impl Packet for TcPacket {
     #[inline(always)]
     fn hook(&self) -> Hook {
         self.hook
+    }
+
+    #[inline(always)]
+    fn is_addressed(&self) -> Option<bool> {
+        // SAFETY: the context is the one the kernel gave this program; the field may be read by this program type.
+        match unsafe { (*self.ctx.skb.skb).pkt_type } {
+            PACKET_HOST => Some(true),
+            PACKET_BROADCAST | PACKET_MULTICAST => Some(false),
+            // A port of a bridge is shown what is for the bridge.
+            _ => None,
+        }
     }
 
     #[inline(always)]

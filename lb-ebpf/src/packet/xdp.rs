@@ -51,6 +51,11 @@ impl<const VIRTUAL: bool> Packet for XdpPacket<VIRTUAL> {
     }
 
     #[inline(always)]
+    fn is_addressed(&self) -> Option<bool> {
+        None
+    }
+
+    #[inline(always)]
     fn interface(&self) -> u32 {
         // SAFETY: the context is the one the kernel gave this program.
         unsafe { (*self.ctx.ctx).ingress_ifindex }

@@ -4,7 +4,7 @@ use lb_common::abi::Reason;
 
 use super::{Family, go_on, parsed, refuse};
 use crate::{
-    account, fragment,
+    account, foreign, fragment,
     icmp::{self, Meant},
     packet::{Hook, Packet, Step},
     parse::{ParseError, Parsed},
@@ -15,6 +15,9 @@ use crate::{
 #[inline(always)]
 pub fn aside<V: Family, P: Packet>(mut packet: P) -> P::Verdict {
     let Some(parsed) = parsed::<V>() else { return packet.drop() };
+    if foreign::is_foreign(&packet, parsed.key.src) {
+        return packet.pass();
+    }
     let why = ParseError::of(parsed.because);
     let known = match why {
         ParseError::Icmp => {
@@ -22,6 +25,7 @@ pub fn aside<V: Family, P: Packet>(mut packet: P) -> P::Verdict {
             return match icmp::meet::<V, P>(&mut packet, parsed, comes_in) {
                 Meant::Onward => packet.pass(),
                 Meant::Answer => packet.send_back(),
+                Meant::Withheld => refuse::<V, P>(packet, parsed, Reason::Unanswered as u32),
                 Meant::Spoilt => refuse::<V, P>(packet, parsed, Reason::Internal as u32),
             };
         }

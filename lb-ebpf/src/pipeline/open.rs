@@ -3,7 +3,7 @@
 use aya_log_ebpf::debug;
 use lb_common::{
     abi::{
-        Addr as _, Backend, BackendId, Direction, Forward, Interface, PortBe, Proto, Reason, Service,
+        Addr as _, Backend, BackendId, Direction, Forward, Interface, PortBe, Proto, Reason, Scarce, Service,
         ServiceId, Source, Stray,
     },
     flow_state::{Phase, flags},
@@ -15,6 +15,7 @@ use crate::{
     affinity,
     choose::{self, Pick, SKIPS},
     conntrack::{self, Opening, REFUSED, waiting},
+    foreign,
     maps::{BACKENDS, CHOOSING, INTERFACES},
     packet::{Hook, Packet, Step, opaque},
     parse::{ANOTHER_PORT, Parsed, ROOM},
@@ -34,6 +35,9 @@ pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
     if parsed.l4() == 0 {
         // The flow is gone that its first fragment was of.
         return refuse::<V, P>(packet, parsed, Reason::Fragment as u32);
+    }
+    if foreign::is_foreign(&packet, parsed.key.src) {
+        return packet.pass();
     }
     let Some(service) = service::lookup::<V>(&parsed.key) else {
         return go_on::<V, P>(packet, Step::Past);
@@ -62,7 +66,9 @@ pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
             _ if reason == Reason::NoSourcePort as u32 => parsed.tried() < REUSES,
             _ if reason == Reason::TableFull as u32 => parsed.again < ROOMS * ROOM,
             _ if reason == Reason::AffinityFull as u32 => true,
-            _ if reason == Reason::BackendsFull as u32 => service.scarce != 0 && parsed.again < ROOMS * ROOM,
+            _ if reason == Reason::BackendsFull as u32 => {
+                service.scarce & Scarce::Places.bit() != 0 && parsed.again < ROOMS * ROOM
+            }
             _ => false,
         };
         if retry {
@@ -73,7 +79,7 @@ pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
     }
     log_open(packet.context(), parsed.key.sport, service.id);
     if service.scarce != 0 {
-        waiting::note(service.id, V::IS_V6, opened);
+        waiting::note::<V>(service, opened);
     }
     conntrack::tell_opened::<V>(opened, &mut parsed.spare);
     carry::first::<V, P>(packet, parsed, opened)

@@ -10,6 +10,7 @@ use super::{Family, go_on, open::phase, parsed, refuse};
 use crate::{
     account,
     conntrack::{self, Opening, REFUSED},
+    foreign,
     maps::PAST,
     packet::{Hook, Packet, Step},
     parse::Parsed,
@@ -20,6 +21,9 @@ use crate::{
 #[inline(always)]
 pub fn past<V: Family, P: Packet>(packet: P) -> P::Verdict {
     let Some(parsed) = parsed::<V>() else { return packet.drop() };
+    if foreign::is_foreign(&packet, parsed.key.src) {
+        return packet.pass();
+    }
     if service::vip::<V>(parsed.key.dst).is_some_and(|vip| vip.is_owned()) {
         return refuse::<V, P>(packet, parsed, Reason::NoService as u32);
     }

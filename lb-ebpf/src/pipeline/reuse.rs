@@ -1,7 +1,7 @@
 //! A flow couldn't be pinned: another has the port, the place or the binding that it was to have, or the table is full. If one that gives way is
 //! there, it goes; then the packet tries once more.
 
-use lb_common::abi::{FlowKey, Reason, ServiceId};
+use lb_common::abi::{FlowKey, Reason, Scarce, ServiceId};
 
 use super::{Family, go_on, open::ROOMS, parsed, refuse};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     packet::{Packet, Step},
     parse::ROOM,
     service, snat,
+    table::NOWHERE,
 };
 
 /// See the module.
@@ -30,12 +31,15 @@ pub fn reuse<V: Family, P: Packet>(packet: P) -> P::Verdict {
     let place = if reason == Reason::NoSourcePort as u32 {
         V::yielding_port(&mut parsed.spare)
     } else {
-        V::overdue(&mut parsed.spare, service::<V>(&parsed.key))
+        let what = if reason == Reason::AffinityFull as u32 { Scarce::Bindings } else { Scarce::Places };
+        V::overdue(&mut parsed.spare, service::<V>(&parsed.key), what as u32)
     };
-    let gone = room::dismiss::<V>(place, &mut parsed.spare);
+    // If it has gone of itself, or another CPU was faster, there may be another.
+    let found = place != NOWHERE;
+    room::dismiss::<V>(place, &mut parsed.spare);
     match reason {
         _ if reason == Reason::NoSourcePort as u32 => parsed.again += 1,
-        _ if gone => parsed.again += ROOM,
+        _ if found => parsed.again += ROOM,
         _ if reason == Reason::AffinityFull as u32 => {
             account::reason(reason);
             parsed.again += ROOMS * ROOM;

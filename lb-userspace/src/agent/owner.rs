@@ -26,7 +26,7 @@ pub use self::start::{Loaded, load};
 use self::{field::Field, kubernetes::ClusterSource};
 use super::shared::Shared;
 use crate::{
-    datapath::{DatapathError, Maps, attach::Attachments, roles::Roles, sockets::Hooks},
+    datapath::{DatapathError, Maps, attach::Attachments, macs::Macs, roles::Roles, sockets::Hooks},
     model::{Origin, ServiceSpec},
     reconcile::{
         Declared, Failure, Ground as _, Input, Known, Refused, collect, converge, enact, transition,
@@ -54,6 +54,7 @@ pub struct Owner {
     leaving: Option<detach::Leaving>,
     maps: Maps,
     roles: Roles,
+    macs: Macs,
     attachments: Attachments,
     hooks: Hooks,
     config_path: Option<PathBuf>,

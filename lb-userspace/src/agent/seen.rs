@@ -162,6 +162,7 @@ mod tests {
 
     fn interface(index: u32) -> Interface {
         Interface {
+            mac: None,
             index,
             name: format!("i{index}"),
             unfit: None,

@@ -1,6 +1,7 @@
 //! Which interfaces there are, and word of each change of them and of their addresses, by netlink.
 
 use futures::{StreamExt, TryStreamExt};
+use lb_common::abi::Mac;
 use rtnetlink::{
     Handle, MulticastGroup, new_connection, new_multicast_connection,
     packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp},
@@ -16,6 +17,8 @@ pub struct Interface {
     pub index: u32,
     /// Name.
     pub name: String,
+    /// Its MAC address, if it has one.
+    pub mac: Option<Mac>,
     /// Why no program can balance what comes by it, and what to do; `None`: one can.
     pub unfit: Option<&'static str>,
     /// May its packets come with partial checksums (veth, tun, tap: the sender is a stack on this machine)?
@@ -51,6 +54,12 @@ impl Interface {
             LinkAttribute::Controller(index) => Some(*index),
             _ => None,
         });
+        let mac = message.attributes.iter().find_map(|a| match a {
+            LinkAttribute::Address(bytes) => {
+                bytes.as_slice().try_into().ok().map(Mac::new).filter(|mac| *mac != Mac::default())
+            }
+            _ => None,
+        });
         let tunnel = kinds.iter().any(|i| matches!(i, LinkInfo::Kind(InfoKind::Vxlan | InfoKind::Geneve)));
         let veth = kinds.iter().any(|i| matches!(i, LinkInfo::Kind(InfoKind::Veth)));
         let software = veth
@@ -67,6 +76,7 @@ impl Interface {
         Some(Self {
             index: message.header.index,
             name,
+            mac,
             unfit: unfit(message.header.link_layer_type, &kinds),
             partial_checksums: software || message.header.link_layer_type == LinkLayerType::Loopback,
             leads_out: veth && elsewhere,

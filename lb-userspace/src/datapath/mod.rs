@@ -18,6 +18,7 @@ mod hold;
 pub mod interfaces;
 mod layout;
 mod links;
+pub mod macs;
 mod mapping;
 pub mod maps;
 pub mod object;

@@ -19,7 +19,7 @@ use flowpin::datapath::filter::Filter;
 use lb_common::{
     abi::{
         Active, Addr4, Addr6, AffinityEntry, AffinityKey, BLOCK_SLOTS, Backend, BackendCounters, BackendId,
-        Client, FirstFragment, Forward, FragmentKey, HostKey, Interface, PoolBlock, Reason, Service,
+        Client, FirstFragment, Forward, FragmentKey, HostKey, Interface, Mac, PoolBlock, Reason, Service,
         ServiceId, ServiceKey, SourceKey, SourcePorts, SourceRanges, Sources, Vip, maps, table,
     },
     flow_table,
@@ -93,6 +93,7 @@ pub struct World {
     ports4: HashMap<MapData, SourceKey<Addr4>, SourcePorts>,
     ports6: HashMap<MapData, SourceKey<Addr6>, SourcePorts>,
     interfaces: HashMap<MapData, u32, Interface>,
+    macs: HashMap<MapData, Mac, u32>,
     fragments4: HashMap<MapData, FragmentKey<Addr4>, FirstFragment>,
     fragments6: HashMap<MapData, FragmentKey<Addr6>, FirstFragment>,
     filter: Filter,
@@ -115,6 +116,8 @@ pub struct World {
     pub forward: Forward,
     /// The same of packets that come from a pod.
     pub forward_of_pods: Forward,
+    /// Whether flows of services that are added from now on may give their places back.
+    pub scarce: bool,
     /// Whether services that are added from now on ask who their clients are.
     pub source_ranges: SourceRanges,
 }
@@ -198,6 +201,7 @@ impl World {
             ports4: take(maps::SOURCE_PORTS4)?.try_into()?,
             ports6: take(maps::SOURCE_PORTS6)?.try_into()?,
             interfaces: take(maps::INTERFACES)?.try_into()?,
+            macs: take(maps::MACS)?.try_into()?,
             fragments4: take(maps::FRAGMENTS4)?.try_into()?,
             fragments6: take(maps::FRAGMENTS6)?.try_into()?,
             filter: Filter::over(take(maps::FILTER)?.try_into()?),
@@ -214,6 +218,7 @@ impl World {
             next_block: 1,
             next_service: 0,
             vip: Vip::SHARED,
+            scarce: false,
             local: false,
             forward: Forward::NAT,
             forward_of_pods: Forward::NAT,
@@ -263,7 +268,18 @@ impl World {
         (self.forward, self.source_ranges) = (Forward::NAT, SourceRanges::OPEN);
         (self.vip, self.local, self.forward_of_pods) = (Vip::SHARED, false, Forward::NAT);
         empty(&mut self.interfaces)?;
+        empty(&mut self.macs)?;
+        self.scarce = false;
         Ok(())
+    }
+
+    /// Says that these are the MAC addresses of the node.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn addressed_by(&mut self, macs: &[[u8; 6]]) -> Result<()> {
+        let all = macs.iter().copied().map(Mac::new).chain([Mac::COMPLETE]);
+        Ok(all.into_iter().try_for_each(|mac| self.macs.insert(mac, 1, 0))?)
     }
 
     /// Says that a pod of this node is behind an interface.

@@ -159,6 +159,10 @@ impl Owner {
             let state = self.shared.read();
             (state.interfaces.clone(), self.sends_as_the_node(&state))
         };
+        // Before an interface has a program that asks for them.
+        if let Err(e) = self.macs.set(found.iter().filter_map(|interface| interface.mac).collect()) {
+            tracing::warn!("which MAC addresses are the node's: {e}");
+        }
         let mut object = self.shared.object();
         for (interface, rule) in wanted {
             let fast = rule.fast;

@@ -10,7 +10,9 @@ use std::{
 use super::{Field, Owner, TABLES};
 use crate::{
     agent::{seen::Seen, shared::Shared},
-    datapath::{DatapathError, Maps, attach::Attachments, pin::PinDir, roles::Roles, sockets::Hooks},
+    datapath::{
+        DatapathError, Maps, attach::Attachments, macs::Macs, pin::PinDir, roles::Roles, sockets::Hooks,
+    },
     model::ServiceSpec,
     reconcile::{Ground as _, Input, transition},
     source::{
@@ -122,6 +124,7 @@ impl Owner {
             leaving: None,
             maps,
             roles: Roles::open(pins)?,
+            macs: Macs::open(pins)?,
             attachments: Attachments::new(pins),
             hooks: Hooks::new(pins),
             config_path: shared.config_path.clone(),

@@ -40,6 +40,7 @@ fn clsact_where_there_is_no_tcx() {
         for name in ["c0", "b0", "c0", "b0"] {
             let index = nix::net::if_::if_nametoindex(name).unwrap();
             let interface = Interface {
+                mac: None,
                 index,
                 name: name.into(),
                 unfit: None,
