@@ -39,8 +39,13 @@ fn syn(s: &Stage<'_>, who: u8, sport: u16, dport: u16) -> Frame {
 
 /// A flow of a client; the backend that it goes to.
 fn open(s: &mut Stage<'_>, who: u8, sport: u16, dport: u16) -> usize {
-    let syn = syn(s, who, sport, dport);
-    s.forwarded("SYN", &syn)
+    let backend = s.forwarded("SYN", &syn(s, who, sport, dport));
+    let answer =
+        eth().ip(s.net.backends[backend], client(s, who)).tcp(8080, sport, SYN | ACK).numbers(5000, 1001);
+    s.step("SYN-ACK", &answer, Becomes(answer.clone().from(s.net.vip, dport)));
+    let ack = eth().ip(client(s, who), s.net.vip).tcp(sport, dport, ACK).numbers(1001, 5001);
+    assert_eq!(s.forwarded("ACK", &ack), backend);
+    backend
 }
 
 fn end(s: &mut Stage<'_>, who: u8, sport: u16, dport: u16, backend: usize) {

@@ -8,6 +8,7 @@
 use flowpin_tests::packet::{build, run, stage, sum, world};
 
 mod affinity;
+mod astray;
 mod choose;
 mod close;
 mod counters;
@@ -24,8 +25,10 @@ mod leaving;
 mod malformed;
 mod not_ours;
 mod offload;
+mod provisional;
 mod reset;
 mod reuse;
+mod scarce;
 mod sizes;
 mod snat;
 mod source_ranges;

@@ -3,6 +3,7 @@
 mod accounting;
 mod affinity;
 mod anywhere;
+mod astray;
 mod attach;
 mod balance;
 mod close;
@@ -13,6 +14,7 @@ mod devices;
 mod errors;
 mod fallback;
 mod firewall;
+mod flood;
 mod forged;
 mod frontends;
 mod handover;

@@ -3,6 +3,7 @@
 //!
 //! The seed is fixed, and printed; `FLOWPIN_FUZZ_SEED` and `FLOWPIN_FUZZ_PACKETS` set others.
 
+mod flow;
 mod generate;
 mod model;
 mod read;
@@ -137,7 +138,7 @@ impl Fuzz {
     fn packet(&mut self, i: u64, frame: &[u8]) {
         let hook = self.world.hook;
         let read = read(frame, hook == Hook::Tc);
-        let fate = self.model.judge(&read);
+        let fate = self.model.judge(&read, read.is_astray(frame));
         let (verdict, out) = self.world.run(frame).unwrap_or_else(|e| panic!("packet {i}: {e:#}"));
         let out = out.to_vec();
         let place = || format!("packet {i}: {read:?}, {fate:?}, verdict {verdict:?}, in {frame:02x?}");

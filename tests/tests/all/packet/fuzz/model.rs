@@ -8,7 +8,10 @@ use lb_common::{
     window::Side,
 };
 
-use super::read::{Datagram, Key, Read, Whole};
+use super::{
+    flow::{Flow, State},
+    read::{Datagram, Key, Read, Whole},
+};
 
 /// A backend as the model knows it.
 #[derive(Clone, Debug)]
@@ -32,45 +35,6 @@ pub struct Service {
     pub backends: Vec<usize>,
     /// Consistent hashing, which forwards strays.
     pub hashed: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    SynSent,
-    Open,
-    Closing,
-    Closed,
-    Udp,
-    /// Of a connection whose begin wasn't seen, and which the backend hasn't acknowledged.
-    Provisional,
-}
-
-#[derive(Clone, Debug)]
-struct Flow {
-    forward: Key,
-    backend: usize,
-    /// With which 5-tuple the client's packets leave.
-    beyond: Key,
-    state: State,
-    answered: bool,
-    /// The backend has said something.
-    spoken: bool,
-    /// What is known of the two sides' numbers: client, backend.
-    sides: [Side; 2],
-    /// What the client was answered last when it sent data, or from where it would count since it has said a SYN over it.
-    mark: u32,
-    /// Sequence number after each side's FIN.
-    fin: [Option<u32>; 2],
-    acked: [bool; 2],
-}
-
-impl Flow {
-    /// A side says its FIN.
-    fn finishes(&mut self, side: usize, whole: &Whole) {
-        let end = whole.seq.wrapping_add(whole.len).wrapping_add(1);
-        self.fin[side] = Some(end);
-        (self.sides[side].number, self.sides[side].finished) = (end, true);
-    }
 }
 
 /// The model's verdict.
@@ -133,13 +97,15 @@ impl Model {
         if ours { Fate::Dropped(reason) } else { Fate::Untouched }
     }
 
-    /// A packet comes in: what should become of it. Flows that end by it end here; one that opens must be [`opened`](Self::opened).
-    pub fn judge(&mut self, read: &Read) -> Fate {
+    /// A packet comes in: what should become of it. `astray`: it opens nothing, and is answered by nobody. Flows that end by it end here; one that opens must be [`opened`](Self::opened).
+    pub fn judge(&mut self, read: &Read, astray: bool) -> Fate {
         let whole = match read {
             Read::Foreign => return Fate::Untouched,
-            Read::Broken(dst) => return self.odd(self.is_vip(*dst), Reason::Malformed),
-            Read::Echo(dst) if self.is_vip(*dst) => return Fate::Echoed,
-            Read::Echo(_) => return Fate::Untouched,
+            Read::Whole(whole) => whole,
+            _ if astray => return Fate::Untouched,
+            Read::Broken(_, dst) => return self.odd(self.is_vip(*dst), Reason::Malformed),
+            Read::Echo(_, dst) if self.is_vip(*dst) => return Fate::Echoed,
+            Read::Echo(..) => return Fate::Untouched,
             Read::Fragment(part, datagram) => {
                 let Some(key) = self.datagrams.get(datagram).copied() else {
                     // VIPs are addresses of the node's, which may be meant itself.
@@ -160,7 +126,6 @@ impl Model {
                 self.datagrams.insert(*datagram, key);
                 whole
             }
-            Read::Whole(whole) => whole,
         };
         let mut another = false;
         if let Some((id, forward)) = self.entries.get(&whole.key).copied() {
@@ -178,6 +143,9 @@ impl Model {
                 return self.along(id, whole, forward);
             }
             self.remove(id);
+        }
+        if astray {
+            return Fate::Untouched;
         }
         let Some(service) = self.services.get(&(whole.key.dst.0, whole.key.dst.1, whole.key.proto)) else {
             let begins = whole.key.proto == 17 || whole.flags & 0x12 == 0x02;
@@ -319,91 +287,10 @@ impl Model {
 
     fn advance(&mut self, id: u64, whole: &Whole, from_client: bool) {
         let flow = self.flows.get_mut(&id).expect("a flow that is there");
-        let (fin, syn, rst, ack) =
-            (whole.flags & 1 != 0, whole.flags & 2 != 0, whole.flags & 4 != 0, whole.flags & 16 != 0);
-        if matches!(flow.state, State::Closed | State::Udp) {
-            return;
-        }
-        let (me, you) = if from_client { (0, 1) } else { (1, 0) };
-        let shaking = flow.state == State::SynSent;
-        let unconfirmed = shaking || flow.state == State::Provisional;
-        let offered = (!unconfirmed || flow.answered)
-            && !from_client
-            && ack
-            && (syn || rst)
-            && ![0, flow.sides[0].number].contains(&flow.mark)
-            && whole.ack.wrapping_sub(flow.mark) < 1 << 14;
-        if offered && !rst {
-            flow.state = State::SynSent;
-            (flow.answered, flow.fin, flow.acked) = (true, [None; 2], [false; 2]);
-            for (side, number) in flow.sides.iter_mut().zip([flow.mark, whole.seq.wrapping_add(1)]) {
-                (side.number, side.finished) = (number, false);
-            }
-            return;
-        }
-        // Whose numbers can't be the connection's moves nothing.
-        let believed = if offered || syn && !ack || flow.state == State::Provisional && !from_client {
-            true
-        } else if shaking && !from_client && ack && (syn || rst) {
-            flow.sides[you].admits(whole.ack)
-        } else {
-            flow.sides[me].admits(whole.seq) && (!ack || flow.sides[you].admits(whole.ack))
-        };
-        if !believed {
-            return;
-        }
-        let begin = whole.seq.wrapping_add(1);
-        match (from_client, syn, ack) {
-            (true, true, false) if flow.sides[0].number == begin => {}
-            (true, true, false) if !shaking || flow.answered => flow.mark = begin.max(1),
-            (true, true, false) => flow.sides[0].number = 0,
-            (false, true, true) if shaking && !flow.answered => flow.sides[1].number = begin,
-            (false, true, true) if shaking && flow.sides[1].number != begin => flow.sides[1].number = 0,
-            _ => {}
-        }
-        if rst {
-            if shaking && !from_client && !flow.answered {
-                self.backends[flow.backend].counters.refused += 1;
-            }
-            flow.state = State::Closed;
-            self.backends[flow.backend].active -= 1;
-            return;
-        }
-        if flow.state == State::SynSent {
-            if !from_client && syn && ack {
-                flow.answered = true;
-            }
-            if !(from_client && ack && !syn && flow.answered) {
-                return;
-            }
-            flow.state = State::Open;
-            self.backends[flow.backend].counters.accepted += 1;
-        }
-        if flow.state == State::Provisional {
-            if from_client && fin {
-                flow.finishes(0, whole);
-            }
-            if from_client || syn || !ack {
-                return;
-            }
-            let finished = flow.fin[0] == Some(whole.ack);
-            flow.state = if finished { State::Closing } else { State::Open };
-            if !finished {
-                flow.fin[0] = None;
-            }
-            (flow.sides[0].number, flow.sides[0].finished) = (whole.ack, finished);
-            flow.sides[1].number = whole.seq;
-        }
-        if fin {
-            flow.finishes(me, whole);
-            flow.state = State::Closing;
-        }
-        if ack && flow.fin[you].is_some_and(|end| (whole.ack.wrapping_sub(end) as i32) >= 0) {
-            flow.acked[you] = true;
-        }
-        if flow.acked == [true; 2] {
-            flow.state = State::Closed;
-            self.backends[flow.backend].active -= 1;
-        }
+        let backend = &mut self.backends[flow.backend];
+        let moved = flow.advance(whole, from_client);
+        backend.counters.refused += u64::from(moved.refused);
+        backend.counters.accepted += u64::from(moved.accepted);
+        backend.active -= u32::from(moved.ended);
     }
 }

@@ -25,10 +25,10 @@ impl Key {
 pub enum Read {
     /// Nothing for us whatever the addresses.
     Foreign,
-    /// Broken, addressed to this.
-    Broken(IpAddr),
-    /// An echo request, addressed to this.
-    Echo(IpAddr),
+    /// Broken, from there, addressed to this.
+    Broken(IpAddr, IpAddr),
+    /// An echo request, from there, addressed to this.
+    Echo(IpAddr, IpAddr),
     /// A fragment without ports; there is no layer 4 in it, and ports are 0.
     Fragment(Whole, Datagram),
     /// A first fragment.
@@ -61,6 +61,22 @@ pub struct Whole {
     pub len: u32,
     /// A first fragment.
     pub first: bool,
+}
+
+impl Read {
+    /// Is its frame to many, or from an address that is nobody's: nothing is opened or answered by it.
+    pub fn is_astray(&self, frame: &[u8]) -> bool {
+        let src = match self {
+            Self::Foreign => return true,
+            Self::Broken(src, _) | Self::Echo(src, _) => *src,
+            Self::Fragment(whole, _) | Self::First(whole, _) | Self::Whole(whole) => whole.key.src.0,
+        };
+        let nobody = match src {
+            IpAddr::V4(a) => a.octets()[0] == 0 || a.is_loopback() || a.is_multicast() || a.is_broadcast(),
+            IpAddr::V6(a) => a.is_unspecified() || a.is_loopback() || a.is_multicast(),
+        };
+        nobody || frame[0] & 1 != 0
+    }
 }
 
 fn u16_at(f: &[u8], at: usize) -> usize {
@@ -101,7 +117,7 @@ fn ipv4(f: &[u8], l3: usize, big: bool) -> Read {
         n => n,
     };
     if f[l3] >> 4 != 4 || header < 20 || total < header || l3 + total > f.len() {
-        return Read::Broken(dst);
+        return Read::Broken(src, dst);
     }
     let word = u16_at(f, l3 + 6);
     let datagram = (src, dst, u16_at(f, l3 + 4) as u32, f[l3 + 9]);
@@ -123,17 +139,17 @@ fn ipv6(f: &[u8], l3: usize, big: bool) -> Read {
         n => n + 40,
     };
     if f[l3] >> 4 != 6 || l3 + total > f.len() {
-        return Read::Broken(dst);
+        return Read::Broken(src, dst);
     }
     let (mut next, mut header, mut more, mut id, mut seen) = (f[l3 + 6], 40, false, 0, 0);
     while [0, 43, 44, 51, 60].contains(&next) {
         let at = l3 + header;
         if seen == 8 || f.len() < at + 8 {
-            return Read::Broken(dst);
+            return Read::Broken(src, dst);
         }
         seen += 1;
         header += match next {
-            43 if f[at + 3] != 0 => return Read::Broken(dst),
+            43 if f[at + 3] != 0 => return Read::Broken(src, dst),
             44 if u16_at(f, at + 2) >> 3 != 0 => return later((src, dst, u32_at(f, at + 4), 0), l3, total),
             44 => {
                 id = u32_at(f, at + 4);
@@ -144,12 +160,12 @@ fn ipv6(f: &[u8], l3: usize, big: bool) -> Read {
             _ => (usize::from(f[at + 1]) + 1) * 8,
         };
         if header > 40 + 512 {
-            return Read::Broken(dst);
+            return Read::Broken(src, dst);
         }
         next = f[at];
     }
     if header > total {
-        return Read::Broken(dst);
+        return Read::Broken(src, dst);
     }
     layer4(f, (src, dst), next, l3, header, total, more.then_some((src, dst, id, 0)), big)
 }
@@ -177,12 +193,12 @@ fn layer4(
         17 => 8,
         1 | 58 if (proto == 1) == src.is_ipv4() && more.is_none() && room >= 8 && f.len() >= l4 + 8 => {
             let echo = f[l4] == if proto == 1 { 8 } else { 128 };
-            return if echo { Read::Echo(dst) } else { Read::Foreign };
+            return if echo { Read::Echo(src, dst) } else { Read::Foreign };
         }
         _ => return Read::Foreign,
     };
     if room < least {
-        return Read::Broken(dst);
+        return Read::Broken(src, dst);
     }
     let key = Key { src: (src, u16_at(f, l4) as u16), dst: (dst, u16_at(f, l4 + 2) as u16), proto };
     let mut whole =
@@ -192,7 +208,7 @@ fn layer4(
         let flags = f[l4 + 13];
         let (fin, syn, rst, ack) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, flags & 16 != 0);
         if offset < 20 || offset > room || !(syn || rst || ack) || (syn && (fin || rst)) {
-            return Read::Broken(dst);
+            return Read::Broken(src, dst);
         }
         whole.flags = flags;
         (whole.seq, whole.ack, whole.len) = (u32_at(f, l4 + 4), u32_at(f, l4 + 8), (room - offset) as u32);
@@ -201,7 +217,7 @@ fn layer4(
         let unsized_gso = big && len == 0;
         let most = if more.is_some() { usize::MAX } else { room };
         if !(unsized_gso || (8..=most).contains(&len)) {
-            return Read::Broken(dst);
+            return Read::Broken(src, dst);
         }
     }
     more.map_or(Read::Whole(whole), |datagram| Read::First(whole, datagram))
