@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::error::Refusal;
+use crate::source::decl::read;
 
 /// Names from the path, percent-decoded.
 pub struct Named<T>(pub T);
@@ -47,10 +48,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             .await
             .map_err(|e| Refusal { status: e.status(), error: format!("body: {}", e.body_text()) })?;
         let text: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
-        let value = serde_json::from_slice(text).map_err(|e| Refusal {
-            status: StatusCode::BAD_REQUEST,
-            error: format!("the body is not the JSON asked for: {e}"),
-        })?;
-        Ok(Self(value))
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let value = read(&mut json).and_then(|value| json.end().map(|()| value).map_err(|e| e.to_string()));
+        let error =
+            |e| format!("the body is not the JSON asked for: {e}; GET /v1/openapi.json says what it may be");
+        let refusal = |e| Refusal { status: StatusCode::BAD_REQUEST, error: error(e) };
+        value.map(Self).map_err(refusal)
     }
 }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 mod affinity;
 mod backend;
@@ -91,6 +91,21 @@ pub struct ServiceDecl {
     /// Backends. In the config file: `[[service.backend]]`; the state file has them beside the services.
     #[serde(default, alias = "backend", skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendDecl>,
+}
+
+/// Reads what is written in JSON.
+///
+/// # Errors
+/// It isn't one of those; the sentence says which part of it, and why.
+pub fn read<'de, T, D>(json: D) -> Result<T, String>
+where
+    T: DeserializeOwned,
+    D: Deserializer<'de, Error = serde_json::Error>,
+{
+    serde_path_to_error::deserialize(json).map_err(|e| match e.path().iter().next() {
+        Some(_) => e.to_string(),
+        None => e.into_inner().to_string(),
+    })
 }
 
 /// A number in its range; `known` says so.

@@ -1,6 +1,7 @@
 //! Real namespaces, real programs.
 
 pub mod agent;
+pub mod api;
 pub mod broken;
 pub mod cgroup;
 pub mod client;

@@ -4,7 +4,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{BackendDecl, ForwardDecl, ServiceDecl};
+use super::{BackendDecl, ForwardDecl, ServiceDecl, read};
 
 /// A patch: an object.
 pub type Patch = Map<String, Value>;
@@ -31,7 +31,7 @@ pub fn merge(target: &mut Value, patch: &Value) {
 fn merged<T: Serialize + DeserializeOwned>(decl: &T, patch: &Patch) -> Result<T, String> {
     let mut value = serde_json::to_value(decl).map_err(|e| e.to_string())?;
     merge(&mut value, &Value::Object(patch.clone()));
-    serde_json::from_value(value).map_err(|e| format!("the change is not one of a declaration: {e}"))
+    read(value).map_err(|e| format!("the change is not one of a declaration: {e}"))
 }
 
 /// A name that a patch repeats may only be the one that is there.
