@@ -16,6 +16,19 @@ use crate::{
     },
 };
 
+/// A deadline that a sum of times can take.
+///
+/// # Errors
+/// It is too long.
+pub(super) fn check_deadline(seconds: Option<u64>) -> Result<(), ApiError> {
+    match seconds.filter(|seconds| *seconds > LONGEST) {
+        None => Ok(()),
+        Some(seconds) => Err(ApiError::Invalid(format!(
+            "deadline_seconds: {seconds} is too long; use {LONGEST} (365 days) or less, or none"
+        ))),
+    }
+}
+
 /// A declaration, valid by itself.
 fn valid(name: &str, decl: &ServiceDecl) -> Result<ServiceSpec, ApiError> {
     let spec = decl.spec(name, Origin::Cli).map_err(invalid)?;
@@ -199,11 +212,7 @@ impl Handle {
     /// # Errors
     /// There is none.
     pub async fn drain(&self, service: &str, backend: &str, drain: Drain) -> Result<BackendView, ApiError> {
-        if let Some(seconds) = drain.deadline_seconds.filter(|seconds| *seconds > LONGEST) {
-            return Err(ApiError::Invalid(format!(
-                "a deadline of {seconds} s is too long; use {LONGEST} s (365 days) or less, or none"
-            )));
-        }
+        check_deadline(drain.deadline_seconds)?;
         let mut owner = self.owner().lock().await;
         let (view, _) = self.backend(service, backend)?;
         let mut runtime = owner.runtime.clone();

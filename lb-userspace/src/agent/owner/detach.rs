@@ -8,13 +8,13 @@ use std::{mem, time::Duration};
 
 use super::Owner;
 use crate::{
-    agent::seen::Seen,
+    agent::{changes::check_deadline, seen::Seen},
     api::{
         error::ApiError,
         types::{Detach, DetachedView},
     },
     model::uptime,
-    source::runtime::{LONGEST, RuntimeDrain},
+    source::runtime::RuntimeDrain,
 };
 
 /// About what the status complains meanwhile.
@@ -58,9 +58,7 @@ impl Owner {
     /// Disk or kernel refuse; all is as it was.
     pub fn detach_by(&mut self, detach: Detach) -> Result<DetachedView, ApiError> {
         let deadline = if detach.hand_over { detach.deadline_seconds } else { Some(0) };
-        if deadline.is_some_and(|seconds| seconds > LONGEST) {
-            return Err(ApiError::Invalid(format!("deadline_seconds is {LONGEST} (a year) at most")));
-        }
+        check_deadline(deadline)?;
         self.set_detached(Some(RuntimeDrain::begin(deadline)))?;
         tracing::info!(deadline, "handing over: new connections aren't balanced any more");
         self.begin_leaving();

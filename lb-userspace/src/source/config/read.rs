@@ -1,6 +1,7 @@
 //! From text to a [`Config`]: services one by one, all else as a whole.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -169,9 +170,11 @@ pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, So
     let value = |message: String| SourceError::Value { path: path.into(), message };
     let (head, parts) = split(text);
     let raw: Raw = toml::from_str(&head).map_err(|e| syntax(&head, path, 0, &e))?;
-    let metrics_listen = raw.agent.metrics_listen.parse().map_err(|_| {
+    let listen: Option<SocketAddr> = raw.agent.metrics_listen.parse().ok();
+    // At port 0 nobody would find it.
+    let metrics_listen = listen.filter(|listen| listen.port() != 0).ok_or_else(|| {
         value(format!(
-            "metrics_listen \"{}\" is not ADDRESS:PORT; write 127.0.0.1:9479",
+            "metrics_listen \"{}\" is not ADDRESS:PORT with a port from 1 to 65535; write 127.0.0.1:9479",
             raw.agent.metrics_listen
         ))
     })?;

@@ -164,6 +164,45 @@ fn bad_values_are_named() {
 }
 
 #[test]
+fn numbers_at_their_ends() {
+    // What TOML has and JSON hasn't, and what no number of ours is.
+    let odd = ["nan", "-nan", "inf", "-inf", "1e308", "-1e308", "5e-324", "-1", "9223372036854775808"];
+    let ends = ["9223372036854775807", "-9223372036854775808", "0x7fffffffffffffff", "18446744073709551616"];
+    for (from, key) in [
+        ("timeout = \"3h\"", "timeout"),
+        ("idle = \"15h\"", "idle"),
+        ("client_request = \"60s\"", "client_request"),
+        ("backend_response = \"60s\"", "backend_response"),
+        ("interval = \"2s\"", "interval"),
+        ("timeout = \"1s\"", "timeout"),
+        ("slow_start = \"30s\"", "slow_start"),
+        ("rise = 2", "rise"),
+        ("fall = 3", "fall"),
+        ("weight = 1", "weight"),
+        ("max_connections = 300", "max_connections"),
+        ("max_flows = 1048576", "max_flows"),
+    ] {
+        for value in odd.into_iter().chain(ends) {
+            let text = refusal(&with(from, &format!("{key} = {value}")));
+            assert!(!text.contains('\n') && !text.is_empty(), "{key} = {value}: {text}");
+        }
+        // Nor what would be one if it were added up.
+        if from.contains('"') {
+            for value in
+                ["584942417355years", "18446744073709551615s", "99999999999999999999s", "1e308s", "", "-1s"]
+            {
+                let text = refusal(&with(from, &format!("{key} = \"{value}\"")));
+                assert!(text.contains(&format!("\"{value}\"")), "{key} = {value}: {text}");
+            }
+        }
+    }
+    for listen in ["127.0.0.1:0", "127.0.0.1:65536", "[::1]:0", "127.0.0.1:-1", "127.0.0.1"] {
+        let text = refusal(&with("127.0.0.1:9479", listen));
+        assert!(text.contains(&format!("\"{listen}\"")) && text.contains("from 1 to 65535"), "{text}");
+    }
+}
+
+#[test]
 fn one_service_more_than_the_maps_hold() {
     let text: String = (0..16_001)
         .map(|i| {

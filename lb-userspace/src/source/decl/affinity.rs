@@ -50,7 +50,9 @@ impl AffinityDecl {
         let prefix = number("affinity.ipv6_prefix", self.ipv6_prefix, 1..=128, "1 to 128")?.unwrap_or(128);
         let bound = number("affinity.bound", self.bound, 1..=1_000_000, "1 to 1000000, or leave it out")?;
         if let Some(group) = &self.group {
-            check_name(group)?;
+            let known = "1 to 253 of a-z A-Z 0-9 . _ - with / or : between parts";
+            let text = group.clone();
+            check_name(group).map_err(|_| ModelError::NotKnown { what: "affinity.group", text, known })?;
         }
         let by_port = match self.by.as_deref() {
             None | Some("service") => false,

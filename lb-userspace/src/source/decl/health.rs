@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use http::uri::{Authority, PathAndQuery};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{
     number,
@@ -91,9 +93,15 @@ impl HealthDecl {
 
     fn http(&self, tls: bool) -> Result<Probe, ModelError> {
         let path = self.path.clone().unwrap_or_else(|| "/".into());
-        if !path.starts_with('/') || path.contains(char::is_whitespace) {
-            let known = "a path like /healthz, without spaces";
+        if !path.starts_with('/') || path.parse::<PathAndQuery>().is_err() {
+            let known = "a path like /healthz, without spaces and other characters that URLs don't have";
             return Err(ModelError::NotKnown { what: "health.path", text: path, known });
+        }
+        let named =
+            |host: &str| host.parse::<Authority>().is_ok() && (!tls || ServerName::try_from(host).is_ok());
+        if let Some(host) = self.host.as_deref().filter(|host| !named(host)) {
+            let known = "a name like app.example; a port may follow, but not with https";
+            return Err(ModelError::NotKnown { what: "health.host", text: host.into(), known });
         }
         let expect = number("health.expect", self.expect, 100..=599, "a status from 100 to 599")?;
         Ok(Probe::Http { tls, path, host: self.host.clone(), expect: expect.unwrap_or(200) })
