@@ -52,8 +52,8 @@ impl Handle {
     pub async fn add_service(&self, decl: ServiceDecl) -> Result<ServiceView, ApiError> {
         let name = decl.name.clone();
         let spec = valid(&name, &decl)?;
-        let seen = Seen::look(self.netlink()).await;
-        let hops = Hops::of(self.netlink(), Hops::wanted([&spec])).await;
+        let seen = Seen::look(&self.netlink()).await;
+        let hops = Hops::of(&self.netlink(), Hops::wanted([&spec])).await;
         hops.check(&spec).map_err(invalid)?;
         let mut owner = self.owner().lock().await;
         if self.shared.read().desired.services().contains_key(&name) {
@@ -74,8 +74,8 @@ impl Handle {
     pub async fn set_service(&self, name: &str, change: Patch) -> Result<ServiceView, ApiError> {
         // What takes a while is done first, for what it is likely to become.
         let (_, likely) = patched(&self.changeable(name).await?, name, &change)?;
-        let seen = Seen::look(self.netlink()).await;
-        let hops = Hops::of(self.netlink(), Hops::wanted([&likely])).await;
+        let seen = Seen::look(&self.netlink()).await;
+        let hops = Hops::of(&self.netlink(), Hops::wanted([&likely])).await;
         let mut owner = self.owner().lock().await;
         let (decl, spec) = patched(&owner.runtime, name, &change)?;
         hops.check(&spec).map_err(invalid)?;
@@ -183,7 +183,7 @@ impl Handle {
             return Ok(());
         };
         spec.backends = [(backend.name(), backend.clone())].into();
-        Hops::of(self.netlink(), Hops::wanted([&spec])).await.check(&spec).map_err(invalid)
+        Hops::of(&self.netlink(), Hops::wanted([&spec])).await.check(&spec).map_err(invalid)
     }
 
     /// Removes a backend. Pinned flows stay until they end.

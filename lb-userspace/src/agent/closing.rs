@@ -1,6 +1,7 @@
 //! The closer's working day: so many connections a second, for as long as any wait.
 
 use std::{
+    panic,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -50,8 +51,9 @@ pub async fn run(shared: Arc<Shared>, stopped: watch::Receiver<bool>) {
             match work.await {
                 Ok(done) if done < count => break,
                 Ok(done) => paid += Duration::from_secs_f64(done as f64 / f64::from(PER_SECOND)),
-                // It panicked: whoever asked was told when it let go of what it had.
-                Err(e) => tracing::error!("closing connections: {e}"),
+                // Whoever asked was told when it let go of what it had.
+                Err(e) if e.is_panic() => panic::resume_unwind(e.into_panic()),
+                Err(_) => return,
             }
             tokio::select! {
                 () = &mut stop => return shared.closer.end(),

@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use rtnetlink::Handle as Netlink;
+use rtnetlink::Handle;
 use tokio::{
     sync::{Notify, watch},
     time::MissedTickBehavior,
 };
 
-use super::shared::Shared;
+use super::{netlink::Netlink, shared::Shared};
 use crate::{
     api::types::{InterfaceView, WarningView},
     datapath::{DatapathError, diag, interfaces, routes},
@@ -33,11 +33,12 @@ const ELSEWHERE: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 
 /// Looks now, whenever `again` says so, and every so often, until told to stop.
-pub async fn run(shared: Arc<Shared>, again: Arc<Notify>, mut stopped: watch::Receiver<bool>) {
-    let netlink = match interfaces::connect() {
-        Ok(netlink) => netlink,
-        Err(e) => return tracing::warn!("rules of the host aren't looked at: {e}"),
-    };
+pub async fn run(
+    shared: Arc<Shared>,
+    netlink: Netlink,
+    again: Arc<Notify>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -46,13 +47,13 @@ pub async fn run(shared: Arc<Shared>, again: Arc<Notify>, mut stopped: watch::Re
             () = again.notified() => {}
             _ = tick.tick() => {}
         }
-        if let Err(e) = look(&shared, &netlink).await {
+        if let Err(e) = look(&shared, &netlink.get()).await {
             tracing::debug!("rules of the host aren't known: {e}");
         }
     }
 }
 
-async fn look(shared: &Shared, netlink: &Netlink) -> Result<(), DatapathError> {
+async fn look(shared: &Shared, netlink: &Handle) -> Result<(), DatapathError> {
     let setup = setup(shared, netlink).await?;
     // What they list matters only there.
     let concerned = !setup.arrival.is_empty() || !setup.by_xdp.is_empty();
@@ -83,7 +84,7 @@ struct Backend {
     snat: bool,
 }
 
-async fn setup(shared: &Shared, netlink: &Netlink) -> Result<Setup, DatapathError> {
+async fn setup(shared: &Shared, netlink: &Handle) -> Result<Setup, DatapathError> {
     // It asks the kernel: before anybody has to wait for the state.
     let not_ended = shared.led.then(diag::can_end).and_then(Result::err);
     let (mut setup, families, backends) = {

@@ -131,7 +131,7 @@ async fn follow(handle: &Handle, followed: Option<&KubernetesSpec>, ended: watch
     *shared.feed.lock().unwrap_or_else(PoisonError::into_inner) = Some(feed.asks.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(task);
-    hear(handle, feed, &mut tasks, ended).await;
+    hear(handle, feed, &mut tasks, &mut writing, ended).await;
     // It saves the list when nobody listens any more.
     match timeout(SAVE, tasks.join_next()).await {
         Ok(Some(Err(error))) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -140,7 +140,14 @@ async fn follow(handle: &Handle, followed: Option<&KubernetesSpec>, ended: watch
     }
 }
 
-async fn hear(handle: &Handle, mut feed: Feed, tasks: &mut JoinSet<()>, ended: watch::Receiver<bool>) {
+/// Takes what the feed tells, for as long as it does. `writing`: who writes Events.
+async fn hear(
+    handle: &Handle,
+    mut feed: Feed,
+    tasks: &mut JoinSet<()>,
+    writing: &mut JoinSet<()>,
+    ended: watch::Receiver<bool>,
+) {
     let shared = &handle.shared;
     let never = Instant::now() + Duration::from_secs(365 * 24 * 3600);
     let mut again: Option<Instant> = None;
@@ -175,6 +182,13 @@ async fn hear(handle: &Handle, mut feed: Feed, tasks: &mut JoinSet<()>, ended: w
                 shared.cluster.send_modify(|cluster| {
                     cluster.iter_mut().for_each(|cluster| cluster.status.clone_from(&status));
                 });
+            }
+            Some(written) = writing.join_next() => {
+                if let Err(error) = written
+                    && error.is_panic()
+                {
+                    std::panic::resume_unwind(error.into_panic());
+                }
             }
             () = sleep_until(again.unwrap_or(never)) => {
                 let done = handle.owner().lock().await.settle_cluster();
@@ -268,7 +282,7 @@ impl Handle {
     /// The kernel refuses.
     async fn follow_cluster(&self, change: &Change) -> Result<(), String> {
         let direct = change.delta.changed.iter().any(|spec| spec.is_direct());
-        let seen = if direct { Some(Seen::look(self.netlink()).await) } else { None };
+        let seen = if direct { Some(Seen::look(&self.netlink()).await) } else { None };
         let look = self.owner().lock().await.follow_cluster(change, seen.as_ref())?;
         if look {
             self.look().await;

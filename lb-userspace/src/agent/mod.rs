@@ -22,6 +22,7 @@ mod explain;
 pub mod handle;
 mod hints;
 pub mod kubernetes;
+mod netlink;
 pub mod owner;
 mod reading;
 mod scrape;
@@ -30,7 +31,7 @@ pub mod shared;
 mod socket;
 mod state;
 mod sweeping;
-mod tasks;
+pub(crate) mod tasks;
 mod upkeep;
 mod watchdog;
 
@@ -38,18 +39,21 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
+    io::unix::AsyncFd,
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
-    sync::{Mutex, Notify, watch},
+    sync::{Mutex, Notify, mpsc, watch},
 };
 
-use self::{handle::Handle, owner::Owner, seen::Seen, shared::Shared, tasks::Tasks, upkeep::Signs};
+use self::{
+    handle::Handle, netlink::Netlink, owner::Owner, seen::Seen, shared::Shared, tasks::Tasks, upkeep::Signs,
+};
 use crate::{
     api::server,
     datapath::{
         events::Events,
         interfaces,
-        object::{Object, Wanted},
+        object::{FlowLog, Object, Wanted, flow_log},
         pin::PinDir,
         repin::Repin,
         sockets,
@@ -127,22 +131,26 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     }
     tracing::info!(adopted = object.adopted, hz = object.clock.hz, "programs loaded");
     let shared = Arc::new(Shared::new(object, &pins, led, options.config)?);
-    if log {
-        log_flows(&shared)?;
-    }
-    let (netlink, changes) = interfaces::watch()?;
+    let first = interfaces::connect()?;
     let mut owner = Owner::new(shared.clone(), loaded, &pins)?;
-    let seen = Seen::look(&netlink).await;
+    let seen = Seen::look(&first).await;
     owner.start(&seen, &pins)?;
     shared.note_own(&seen);
     shared.kubernetes.send_replace(config.kubernetes.clone());
-    let handle = Handle::new(owner, netlink);
+    let netlink = Netlink::new(first);
+    let handle = Handle::new(owner, netlink.clone());
     handle.note_ways().await;
 
     let (stop, stopped) = watch::channel(false);
     let report = handle.shared.clone();
     let mut tasks = Tasks::new(Arc::new(move |name, said| report.note_task(name, said)), stopped);
     let listeners = (api.into_std()?, metrics.into_std()?);
+    let (change, changes) = mpsc::channel(1);
+    tasks.keep("netlink", move |stopped| netlink::run(netlink.clone(), change.clone(), stopped));
+    if log {
+        let logger = Arc::new(Mutex::new(flow_logger(&handle.shared)?));
+        tasks.keep("flow log", move |stopped| log_flows(logger.clone(), stopped));
+    }
     start(&mut tasks, &handle, &pins, listeners, Signs { hup, changes, repin: Repin::new(pins.clone())? });
     notify(&[sd_notify::NotifyState::Ready]);
     trim();
@@ -216,8 +224,10 @@ fn start(
     let checks = of();
     tasks.keep("health checks", move |stopped| health::run(checks.clone(), stopped));
     let host = Arc::new(Notify::new());
-    let (shared, again) = (handle.shared.clone(), host.clone());
-    tasks.keep("host's rules", move |stopped| hints::run(shared.clone(), again.clone(), stopped));
+    let (shared, netlink, again) = (handle.shared.clone(), handle.netlink.clone(), host.clone());
+    tasks.keep("host's rules", move |stopped| {
+        hints::run(shared.clone(), netlink.clone(), again.clone(), stopped)
+    });
     let sweeper = of();
     tasks.keep("sweeper", move |stopped| sweeping::run(sweeper.clone(), stopped));
     let follower = of();
@@ -320,18 +330,28 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// Records of new flows, from the programs to the log.
-fn log_flows(shared: &Shared) -> anyhow::Result<()> {
-    let mut object = shared.object();
-    let logger = crate::datapath::object::flow_log(&mut object)?;
+/// Records of new flows, from the programs.
+type FlowLogger = AsyncFd<aya_log::EbpfLogger<FlowLog>>;
+
+fn flow_logger(shared: &Shared) -> anyhow::Result<FlowLogger> {
+    let logger = flow_log(&mut shared.object())?;
     // SAFETY: the logger owns its descriptor, always the same one, for as long as it lives.
-    let mut logger = unsafe { tokio::io::unix::AsyncFd::register(logger) }?;
-    drop(object);
-    tokio::spawn(async move {
-        while let Ok(mut guard) = logger.readable_mut().await {
-            guard.get_inner_mut().flush();
-            guard.clear_ready();
+    Ok(unsafe { AsyncFd::register(logger) }?)
+}
+
+/// Writes them to the log until told to stop.
+async fn log_flows(logger: Arc<Mutex<FlowLogger>>, stopped: watch::Receiver<bool>) {
+    let mut logger = logger.lock().await;
+    let stop = down(stopped);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            ready = logger.readable_mut() => {
+                let Ok(mut ready) = ready else { return };
+                ready.get_inner_mut().flush();
+                ready.clear_ready();
+            }
         }
-    });
-    Ok(())
+    }
 }

@@ -113,6 +113,7 @@ impl Shared {
                 drift: census.drift,
                 reconcile: Some(self.reconcile.clone()),
                 kernel: self.kernel.clone(),
+                restarts: self.read().restarts.clone(),
                 rejected: self.read().rejected.iter().map(views::rejected).collect(),
                 cluster: self.cluster.borrow().clone().map(|state| Cluster {
                     state,

@@ -21,6 +21,7 @@ impl Handle {
     ///
     /// # Errors
     /// The kernel refuses.
+    #[expect(clippy::disallowed_methods, reason = "it waits for a second and is over")]
     pub async fn page(&self) -> Result<Page, ApiError> {
         let mut recent = self.recent.lock().await;
         let figures = match &*recent {

@@ -34,7 +34,7 @@ impl Seen {
     pub async fn look(netlink: &Netlink) -> Self {
         let mut uplinks = routes::default_interfaces(netlink, false).await;
         uplinks.extend(routes::default_interfaces(netlink, true).await);
-        Self {
+        let mut seen = Self {
             uplinks,
             addresses: addresses::list(netlink).await,
             interfaces: interfaces::list(netlink).await,
@@ -42,7 +42,13 @@ impl Seen {
                 routes::default_source(netlink, false).await,
                 routes::default_source(netlink, true).await,
             ],
+        };
+        // What isn't the whole of it must not be taken for all there is.
+        if let Err(e) = interfaces::answers(netlink).await {
+            seen.addresses = seen.addresses.and_then(|_| Err(interfaces::failed(&e)));
+            seen.interfaces = Err(e);
         }
+        seen
     }
 
     /// The node's own addresses.

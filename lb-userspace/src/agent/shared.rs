@@ -19,7 +19,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::{broadcast, mpsc, watch};
 
 pub use super::state::State;
-use super::tasks::TaskReport;
+use super::tasks::{TaskEnd, TaskReport};
 use super::{events::Log, seen::Seen};
 use crate::{
     api::types::{StatusView, WarningView},
@@ -160,16 +160,18 @@ impl Shared {
         }
     }
 
-    /// Notes what became of a task: in the log, in the status and among the events.
+    /// Notes what became of a task: in the log, in the status, in the metrics and among the events.
     pub fn note_task(&self, name: &'static str, said: TaskReport) {
         let mut state = self.write();
         match said {
-            TaskReport::Panicked(why, count) => {
-                tracing::error!("task \"{name}\" panicked and is started again: {why}");
-                self.log.note("panic", "", "", format!("{name}: {why}"));
+            TaskReport::Kept => drop(state.restarts.entry(name).or_default()),
+            TaskReport::Ended(TaskEnd { why, count, rest }) => {
+                tracing::error!("task \"{name}\" {why}; it is started again in {rest:?}");
+                self.log.note("panic", "", "", format!("{name} {why}"));
+                *state.restarts.entry(name).or_default() = count;
                 let times = if count == 1 { "once".into() } else { format!("{count} times") };
                 let problem = format!(
-                    "task \"{name}\" has panicked {times} and was started again: {why}; report it, with the log"
+                    "task \"{name}\" has been started again {times}, since it {why}; report it, with the log"
                 );
                 state.tasks.insert(name, problem);
             }

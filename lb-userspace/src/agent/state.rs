@@ -32,7 +32,9 @@ pub struct State {
     pub interfaces: Vec<InterfaceView>,
     /// What is wrong, by what it is about.
     pub problems: HashMap<&'static str, String>,
-    /// Tasks of the agent that have panicked of late, in words.
+    /// How often each task of the agent was started again.
+    pub restarts: BTreeMap<&'static str, u64>,
+    /// Tasks that were of late, in words.
     pub tasks: BTreeMap<&'static str, String>,
     /// Tables that the kernel refused, and why: by service.
     pub tables: BTreeMap<String, String>,

@@ -332,6 +332,7 @@ impl Client {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // Ends with the exchange; its errors come back through `sender` as well.
+        #[expect(clippy::disallowed_methods, reason = "of the command line, which ends first")]
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)

@@ -3,13 +3,15 @@
 
 use std::{
     collections::VecDeque,
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use axum::{Router, body::Body, response::Response, serve::Listener};
+use axum::{Router, body::Body, response::IntoResponse as _, serve::Listener};
+use futures::FutureExt as _;
 use hyper::{
     body::{Body as HttpBody, Frame, Incoming, SizeHint},
     server::conn::http1::Builder,
@@ -24,6 +26,8 @@ use tokio::{
     time::timeout,
 };
 use tower::{Service as _, service_fn};
+
+use super::error::{ApiError, Refusal};
 
 /// Connections of a listener at a time.
 const MOST: usize = 256;
@@ -155,7 +159,15 @@ async fn converse(
     let answers = service_fn(move |request: http::Request<Incoming>| {
         let (answering, mut router) = (Answering::new(&known), router.clone());
         async move {
-            let response: Response = router.call(request.map(Body::new)).await?;
+            let answered = AssertUnwindSafe(router.call(request.map(Body::new))).catch_unwind().await;
+            let response = match answered {
+                Ok(response) => response?,
+                // Why is in the log.
+                Err(_) => {
+                    let said = "the agent failed at this; report it, with the log";
+                    Refusal::from(ApiError::Failed(said.into())).into_response()
+                }
+            };
             Ok::<_, std::convert::Infallible>(response.map(|body| Answer { body, _answering: answering }))
         }
     });

@@ -334,6 +334,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "the test hears of a panic")]
     async fn who_asks_hears_how_many_there_were_when_all_are_closed() {
         let closer = Arc::new(Closer::default());
         let (a, b) = (closer.clone(), closer.clone());
@@ -350,6 +351,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "the test hears of a panic")]
     async fn who_still_waits_when_the_agent_ends_is_told() {
         let closer = Arc::new(Closer::default());
         let asked = closer.clone();

@@ -98,7 +98,7 @@ fn unfit(layer: LinkLayerType, kinds: &[&LinkInfo]) -> Option<&'static str> {
     )
 }
 
-pub(super) fn failed(error: impl std::fmt::Display) -> DatapathError {
+pub(crate) fn failed(error: impl std::fmt::Display) -> DatapathError {
     DatapathError::Kernel { what: "netlink".into(), error: error.to_string() }
 }
 
@@ -115,37 +115,55 @@ pub async fn list(handle: &Handle) -> Result<Vec<Interface>, DatapathError> {
     Ok(found)
 }
 
-/// A connection for [`list`] and for questions about routes.
+/// Does the connection still answer? A list that was asked for by one that has ended meanwhile is a short one.
+///
+/// # Errors
+/// It doesn't.
+pub async fn answers(handle: &Handle) -> Result<(), DatapathError> {
+    // Loopback is the first in every network namespace.
+    let mut links = handle.link().get().match_index(1).execute();
+    match links.try_next().await.map_err(failed)? {
+        Some(_) => Ok(()),
+        None => Err(failed("the connection has ended")),
+    }
+}
+
+/// A connection for [`list`] and for questions about routes, for a while: nobody looks after it.
 ///
 /// # Errors
 /// Netlink refuses.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it ends when its handle is dropped; the agent's own is `watch`'s"
+)]
 pub fn connect() -> Result<Handle, DatapathError> {
     let (connection, handle, _) = new_connection().map_err(failed)?;
     tokio::spawn(connection);
     Ok(handle)
 }
 
-/// The same, and a channel that gets a word whenever an interface or an address may have come, gone or changed.
+/// The same, and work that is to be done for as long as it is used. `changes` gets a word whenever an interface or an address may
+/// have come, gone or changed; one word waits at most, and means "look again", however many changes there were.
 ///
 /// # Errors
 /// Netlink refuses.
-pub fn watch() -> Result<(Handle, mpsc::Receiver<()>), DatapathError> {
-    let handle = connect()?;
-    let (connection, _, mut messages) = new_multicast_connection(&[
-        MulticastGroup::Link,
-        MulticastGroup::Ipv4Ifaddr,
-        MulticastGroup::Ipv6Ifaddr,
-    ])
-    .map_err(failed)?;
-    tokio::spawn(connection);
-    // One word waits at most: it means "look again", however many changes there were.
-    let (send, receive) = mpsc::channel(1);
-    tokio::spawn(async move {
+pub fn watch(changes: mpsc::Sender<()>) -> Result<(Handle, impl Future<Output = ()> + Send), DatapathError> {
+    let (questions, handle, _) = new_connection().map_err(failed)?;
+    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    let (words, _, mut messages) = new_multicast_connection(&groups).map_err(failed)?;
+    let tell = async move {
         while messages.next().await.is_some() {
-            if let Err(mpsc::error::TrySendError::Closed(())) = send.try_send(()) {
+            if let Err(mpsc::error::TrySendError::Closed(())) = changes.try_send(()) {
                 return;
             }
         }
-    });
-    Ok((handle, receive))
+    };
+    let work = async move {
+        tokio::select! {
+            () = questions => {}
+            () = words => {}
+            () = tell => {}
+        }
+    };
+    Ok((handle, work))
 }

@@ -101,6 +101,7 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
 /// Starts checking whom the state has and stops checking whom it hasn't.
 fn follow(
     state: &State,
+#[expect(clippy::disallowed_methods, reason = "panics of checks are caught where they are made")]
     watched: &mut HashMap<Target, Watched>,
     report: &mpsc::Sender<Outcome>,
     slots: &Arc<Semaphore>,

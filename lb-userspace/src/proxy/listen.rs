@@ -78,9 +78,13 @@ pub async fn run(known: Known, node: Option<u16>, scraped: Option<u16>, page: Ro
                 (what, keep)
             });
         }
-        while tasks.try_join_next().is_some() {}
-        if cluster.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = cluster.changed() => if changed.is_err() { return },
+            Some(Err(error)) = tasks.join_next() => {
+                if error.is_panic() {
+                    std::panic::resume_unwind(error.into_panic());
+                }
+            }
         }
     }
 }

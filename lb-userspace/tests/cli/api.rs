@@ -150,6 +150,7 @@ fn metrics_and_probes_on_their_own_listener() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the test hears of a panic")]
 fn half_a_request_does_not_hold_up_the_end() {
     let agent = Agent::new();
     let (stop, stopped) = oneshot::channel::<()>();

@@ -38,6 +38,8 @@ pub struct Node {
     pub reconcile: Option<Histogram>,
     /// `uname -r`.
     pub kernel: String,
+    /// How often each task of the agent was started again.
+    pub restarts: BTreeMap<&'static str, u64>,
     /// What is declared and not in force.
     pub rejected: Vec<RejectedView>,
     /// The cluster that is followed, if any.
@@ -153,6 +155,10 @@ impl Collector for Node {
         let help =
             "Active connections by the counters less those in the flow tables; 0 unless there is a bug";
         family(e, "flowpin_accounting_drift", help, Gauge, |m| gauge(m, &[], self.drift))?;
+        let help = "How often a task of the agent ended before it was told to, and was started again";
+        family(e, "flowpin_task_restarts", help, Counter, |m| {
+            self.restarts.iter().try_for_each(|(task, count)| counter(m, &[("task", task)], *count))
+        })?;
         let help = "1 for a service whose declaration, or that of some of its backends, is refused; see flowpin status";
         family(e, "flowpin_service_rejected", help, Gauge, |m| {
             let names: BTreeSet<(&str, &str)> =

@@ -43,6 +43,7 @@ mod sight;
 mod snat;
 mod sockets;
 mod stick;
+mod tasks;
 mod timeouts;
 mod unattended;
 mod unmatched;

@@ -41,6 +41,7 @@ impl View {
         Self::with(servers, None, tempfile::tempdir().unwrap(), Wanted::PATIENCE)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the test hears of a panic")]
     fn with(servers: Servers, proxy_name: Option<&str>, dir: tempfile::TempDir, patience: Duration) -> Self {
         let (to, addresses) = watch::channel(own());
         let selection = Selection { node: "me".into(), proxy_name: proxy_name.map(Into::into) };
