@@ -5,8 +5,9 @@ mod passive;
 mod probe;
 mod tls;
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures::FutureExt as _;
 use lb_common::abi::BackendId;
 use rand::RngExt as _;
 use tokio::{
@@ -21,6 +22,7 @@ use crate::{
         down,
         handle::Handle,
         shared::{Shared, State},
+        tasks::words,
     },
     model::health::{Health, HealthSpec},
 };
@@ -99,9 +101,9 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
 }
 
 /// Starts checking whom the state has and stops checking whom it hasn't.
+#[expect(clippy::disallowed_methods, reason = "panics of checks are caught where they are made")]
 fn follow(
     state: &State,
-#[expect(clippy::disallowed_methods, reason = "panics of checks are caught where they are made")]
     watched: &mut HashMap<Target, Watched>,
     report: &mpsc::Sender<Outcome>,
     slots: &Arc<Semaphore>,
@@ -150,7 +152,12 @@ async fn watch_one(
     loop {
         tokio::time::sleep(wait).await;
         let Ok(slot) = slots.acquire().await else { return };
-        let failure = probe::check(&spec, to).await.err();
+        // What is wrong with one check must not be the end of all of them.
+        let checked = AssertUnwindSafe(probe::check(&spec, to)).catch_unwind().await;
+        let failure = match checked {
+            Ok(outcome) => outcome.err(),
+            Err(panic) => Some(Failure::panicked(&words(panic.as_ref()))),
+        };
         drop(slot);
         if report.send(Outcome { target: target.clone(), failure, for_clients: false }).await.is_err() {
             return;
@@ -241,9 +248,7 @@ impl Lacking {
             handle.shared.write().problems.remove(KEY);
             return;
         };
-        let text = format!(
-            "health checks can't be made, and backends keep the state that they have: {why}; raise the node's limits"
-        );
+        let text = format!("health checks can't be made, and backends keep the state that they have: {why}");
         if handle.shared.write().problems.insert(KEY, text.clone()).is_none() {
             tracing::error!("{text}");
         }

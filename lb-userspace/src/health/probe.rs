@@ -34,12 +34,23 @@ impl From<String> for Failure {
 }
 
 impl Failure {
-    /// Of a connection that couldn't be opened: whose fault is it? Files and memory are the node's. Ports run out towards one
-    /// backend, which doesn't answer or is asked too often.
+    /// Of a connection that couldn't be opened: whose fault is it? Files, memory and ports are the node's. A check keeps none of
+    /// them when it is over, so that it is others that have taken them.
     fn of(error: &std::io::Error) -> Self {
-        const OURS: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-        let here = error.raw_os_error().is_some_and(|code| OURS.contains(&code));
-        if here { Self::Here(error.to_string()) } else { Self::There(error.to_string()) }
+        let remedy = match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => "raise the node's limits of open files",
+            Some(libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC) => "give the node memory",
+            Some(libc::EADDRNOTAVAIL) => {
+                "see with ss -tan who has the local ports towards it, or widen net.ipv4.ip_local_port_range"
+            }
+            _ => return Self::There(error.to_string()),
+        };
+        Self::Here(format!("{error}; {remedy}"))
+    }
+
+    /// Of a check that panicked.
+    pub fn panicked(words: &str) -> Self {
+        Self::Here(format!("a check panicked: {words}; report it, with the log"))
     }
 }
 

@@ -14,6 +14,7 @@ use flowpin_tests::harness::{
     Agent, Net,
     agent::{interfaces, service},
     eventually,
+    program::finish,
     server::Server,
     topology::Family::V4,
 };
@@ -114,7 +115,12 @@ fn what_the_node_lacks_says_nothing_of_a_backend() {
     let net = Net::new(1);
     let _server = Server::start(&net.backends[0], "b0", [80]);
     let mut agent = prepare(&net);
+    // It takes as many as it may have.
+    agent.under = ["prlimit", "--nofile=64:4096"].map(Into::into).into();
     agent.up();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", agent.pid())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");
+    assert_eq!(files.split_whitespace().nth(3), Some("4096"), "{files}");
     let pid = nix::unistd::Pid::from_raw(agent.pid().cast_signed());
     let limit = |files: u32| net.node.must(&format!("prlimit --pid {pid} --nofile={files}:4096"));
     // Below the number that the next file would get. Some are open for a moment only, so that it may be lower the next time.
@@ -138,4 +144,54 @@ fn what_the_node_lacks_says_nothing_of_a_backend() {
         _ => Ok(()),
     });
     assert_eq!(agent.json(&["service", "show", "app"])["backends"][0]["healthy"], true);
+}
+
+#[test]
+fn local_ports_that_are_gone_say_nothing_of_a_backend() {
+    let net = Net::new(1);
+    let _server = Server::start(&net.backends[0], "b0", [80]);
+    let mut agent = prepare(&net);
+    agent.up();
+    let ports = |range: &str| {
+        let set = format!("net.ipv4.ip_local_port_range={range}");
+        finish(net.node.command("sysctl").args(["-qw", &set]));
+    };
+    ports("60000 60003");
+    // Somebody else has all of them, towards the backend.
+    let mut taken = Vec::new();
+    eventually("no port is left", LIMIT, || {
+        let to = SocketAddr::from((V4.backend(0).parse::<std::net::IpAddr>().unwrap(), 80));
+        match net.node.run(|| TcpStream::connect(to)) {
+            Ok(stream) => taken.push(stream),
+            Err(e) if e.kind() == ErrorKind::AddrNotAvailable => return Ok(()),
+            Err(e) => panic!("{e}"),
+        }
+        Err(format!("{} are taken", taken.len()))
+    });
+    let problems = || agent.json(&["status"])["problems"].to_string();
+    eventually("it is said", LIMIT, || match problems() {
+        text if text.contains("health checks can't be made") && text.contains("ip_local_port_range") => {
+            Ok(())
+        }
+        text => Err(text),
+    });
+    // For longer than four bad checks take.
+    let before = agent.json(&["status"])["uptime_seconds"].as_f64().unwrap();
+    eventually("time goes by", LIMIT, || {
+        let now = agent.json(&["status"])["uptime_seconds"].as_f64().unwrap();
+        if now > before + 6.0 { Ok(()) } else { Err(format!("{now}")) }
+    });
+    assert!(!agent.log().contains("unhealthy"), "{}", agent.log());
+    let backend = agent.json(&["service", "show", "app"])["backends"][0].clone();
+    assert_eq!(
+        (&backend["healthy"], &backend["health_check_failures"]),
+        (&true.into(), &0.into()),
+        "{backend}"
+    );
+    drop(taken);
+    ports("32768 60999");
+    eventually("checks are made again", LIMIT, || match problems() {
+        text if text.contains("health checks") => Err(text),
+        _ => Ok(()),
+    });
 }
