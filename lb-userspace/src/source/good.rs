@@ -11,6 +11,9 @@ use std::{
 use super::{Config, FileService, SourceError, config, runtime::replace};
 use crate::model::ServiceSpec;
 
+/// The last line. Without it some of the services may be missing, and nothing else would show it.
+const END: &str = "# This is all of it.\n";
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Good {
@@ -26,7 +29,7 @@ impl Good {
 
     /// Reads it, as a whole config. `None`: there is none, or none that can be read.
     pub fn load(path: &Path) -> Option<Config> {
-        let text = std::fs::read_to_string(path).ok()?;
+        let text = std::fs::read_to_string(path).ok().filter(|text| text.ends_with(END))?;
         config::read(&text, &path.display().to_string(), &[]).ok().filter(|config| config.broken.is_none())
     }
 
@@ -74,6 +77,7 @@ impl Good {
         for service in self.services.values().filter(|service| !service.text.is_empty()) {
             let _ = writeln!(text, "{}", service.text.trim_end());
         }
+        text.push_str(END);
         replace(path, text.as_bytes())
             .map_err(|error| SourceError::SaveGood { path: path.display().to_string(), error })
     }

@@ -62,10 +62,14 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)?;
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");
-    let mut file = std::fs::File::create(&aside)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    std::fs::rename(&aside, path)?;
+    let written = || {
+        let mut file = std::fs::File::create(&aside)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        std::fs::rename(&aside, path)
+    };
+    // Half of one would take room that a full disk hasn't.
+    written().inspect_err(|_| drop(std::fs::remove_file(&aside)))?;
     std::fs::File::open(dir)?.sync_all()
 }
 

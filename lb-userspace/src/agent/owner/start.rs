@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Instant,
 };
 
@@ -232,7 +232,9 @@ impl Owner {
         // Nobody waits for the disk.
         let shared = self.shared.clone();
         tokio::task::spawn_blocking(move || {
-            let saved = shared.saving.lock().map_or(Ok(()), |_one| good.save(&path));
+            let one = shared.saving.lock().unwrap_or_else(PoisonError::into_inner);
+            let saved = good.save(&path);
+            drop(one);
             if let Err(e) = &saved {
                 tracing::error!("{e}");
             }

@@ -34,6 +34,11 @@ fn each_service_is_kept_as_it_was_when_it_was_good() {
         .collect();
     assert_eq!(shown, ["a 10.96.0.1", "b 10.96.0.2", "c 10.96.0.3"]);
     assert_eq!((kept.max_flows, kept.interfaces.len()), (4096, 1));
+    let whole = std::fs::read_to_string(&path).unwrap();
+    for at in 0..whole.len() {
+        std::fs::write(&path, &whole[..at]).unwrap();
+        assert!(Good::load(&path).is_none(), "cut at {at}");
+    }
     let gone = parse(HEAD, "f").unwrap();
     good.follow(&gone, |_| true);
     assert!(good.spec("a").is_none());

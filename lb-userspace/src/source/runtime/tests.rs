@@ -66,6 +66,39 @@ fn half_a_file_is_kept_aside_and_replaced() {
 }
 
 #[test]
+fn a_file_that_is_torn_anywhere_is_not_taken_for_a_whole_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.json");
+    let sample = sample();
+    sample.save(&path).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    // The last byte only ends the line.
+    for at in 0..whole.len() - 1 {
+        let mut torn = whole[..at].to_vec();
+        std::fs::write(&path, &torn).unwrap();
+        assert!(Runtime::load(&path).is_err(), "cut at {at}");
+        // As some file systems leave what was not yet written.
+        torn.resize(whole.len(), 0);
+        std::fs::write(&path, &torn).unwrap();
+        assert!(Runtime::load(&path).is_err(), "zeros from {at}");
+    }
+    std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert_eq!(Runtime::load(&path).unwrap(), sample);
+}
+
+#[test]
+fn what_cannot_be_written_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.json");
+    // Nothing that can be renamed to.
+    std::fs::create_dir(&path).unwrap();
+    let error = sample().save(&path).unwrap_err().to_string();
+    assert!(error.contains("state.json") && error.contains("directory"), "{error}");
+    assert!(Runtime::load(&path).unwrap_err().contains("directory"));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn another_version_is_not_guessed_at() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.json");

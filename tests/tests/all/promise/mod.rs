@@ -11,6 +11,7 @@ mod crowded;
 mod deadlines;
 mod declared;
 mod devices;
+mod disk;
 mod ends;
 mod errors;
 mod fallback;
