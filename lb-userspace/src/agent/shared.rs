@@ -179,16 +179,18 @@ impl Shared {
         }
     }
 
-    /// Puts pins back that have vanished. What can't be put back is in the status.
-    pub fn keep_pins(&self, repin: &mut Repin) {
+    /// Puts pins back that have vanished. What can't be put back is in the status. True: what is attached may have gone with them.
+    pub fn keep_pins(&self, repin: &mut Repin) -> bool {
         let kept = repin.keep(&self.object());
-        if let Ok(back) = &kept
-            && !back.is_empty()
-        {
-            tracing::warn!("pins had vanished and were put back: {}", back.join(", "));
+        let back = kept.as_ref().map_or(&[][..], |kept| &kept.back);
+        if !back.is_empty() {
+            let detail = format!("pins had vanished and were put back: {}", back.join(", "));
+            tracing::warn!("{detail}");
+            self.log.note("pins", "", "", detail);
         }
+        let look = !back.is_empty() || kept.as_ref().is_ok_and(|kept| kept.links);
         if kept.is_ok() && !self.read().problems.contains_key("pins") {
-            return;
+            return look;
         }
         let kept = kept.map(drop).map_err(|e| {
             format!(
@@ -196,6 +198,7 @@ impl Shared {
             )
         });
         self.write().note("pins", kept);
+        look
     }
 
     /// The programs, for one at a time.

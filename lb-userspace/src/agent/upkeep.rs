@@ -11,9 +11,12 @@ use tokio::{
 use super::{down, handle::Handle, notify, trim};
 use crate::datapath::repin::Repin;
 
-/// How often interfaces and pins are looked at without a word from netlink: nobody says when a program was taken off, when
-/// another that was in the way has gone, or when a pin was removed.
+/// How often interfaces are looked at without a word from netlink: nobody says when a program was taken off, or when another
+/// that was in the way has gone.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// How often pins are: nobody says when one was removed, either.
+const PINS: Duration = Duration::from_secs(1);
 
 /// How often backends in their slow start are given more.
 const RAMP: Duration = Duration::from_secs(1);
@@ -46,7 +49,7 @@ pub async fn run(
 ) {
     let mut signs = signs.lock().await;
     let Signs { hup, changes, repin } = &mut *signs;
-    let (mut look, mut ramp, mut ports) = (every(LOOK), every(RAMP), every(PORTS));
+    let (mut look, mut pins, mut ramp, mut ports) = (every(LOOK), every(PINS), every(RAMP), every(PORTS));
     let stop = down(stopped);
     tokio::pin!(stop);
     loop {
@@ -61,10 +64,10 @@ pub async fn run(
                 notify(&[sd_notify::NotifyState::Ready]);
             }
             Some(()) = changes.recv() => handle.look().await,
-            _ = look.tick() => {
-                handle.shared.keep_pins(repin);
+            _ = look.tick() => handle.look().await,
+            _ = pins.tick() => if handle.shared.keep_pins(repin) {
                 handle.look().await;
-            }
+            },
             _ = ramp.tick() => {
                 let leaves = handle.shared.read().is_leaving();
                 if leaves {

@@ -73,7 +73,7 @@ fn text(bytes: &[u8]) -> String {
     str::from_utf8(&bytes[..end]).unwrap_or_default().into()
 }
 
-/// Says beside the maps what lies in them.
+/// Says beside the maps what lies in them: whole, or not at all.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -87,14 +87,12 @@ pub fn describe(pins: &PinDir) -> Result<(), DatapathError> {
         0,
     );
     let data = MapData::create(shape, LAYOUTS, None).map_err(failed())?;
-    let path = pins.map(LAYOUTS);
-    data.pin(&path).map_err(DatapathError::kernel(LAYOUTS))?;
     let mut texts: Texts = Map::HashMap(data).try_into().map_err(failed())?;
     let all = layout::all().into_iter().map(|map| (map.name, map.to_string()));
     for (name, value) in all.chain([(VERSION, OWN_VERSION.to_string())]) {
         texts.insert(padded::<NAME_BYTES>(name), padded::<LAYOUT_BYTES>(&value), 0).map_err(failed())?;
     }
-    Ok(())
+    texts.pin(pins.map(LAYOUTS)).map_err(DatapathError::kernel(LAYOUTS))
 }
 
 /// The texts by name.

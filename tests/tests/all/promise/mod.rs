@@ -36,6 +36,7 @@ mod passed_over;
 mod paths;
 mod persistent;
 mod pinning;
+mod pins;
 mod programs;
 mod refusal;
 mod refused;
