@@ -241,9 +241,11 @@ const LANES: [&[&str]; 3] = [
 ];
 
 /// Tests that run alone: those that count rates, or fill the machine.
-const ALONE: [&str; 6] = [
+const ALONE: [&str; 8] = [
     "promise::accounting",
     "promise::deadlines",
+    "promise::ends",
+    "promise::followed",
     "promise::lifecycle::ten_thousand_services",
     "promise::million",
     "promise::sight::durations",

@@ -24,7 +24,7 @@ use tokio::{
     },
 };
 
-use super::{handle::Handle, shared::Shared};
+use super::{down, handle::Handle, shared::Shared};
 use crate::{
     api::{
         error::ApiError,
@@ -37,6 +37,8 @@ use crate::{
 const BEHIND: usize = 16_384;
 /// The agent's own events that are kept for who comes later.
 const KEPT: usize = 200;
+/// Records that are taken at a time.
+const BATCH: usize = 256;
 /// How often is looked whether anybody follows.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -120,7 +122,7 @@ fn now() -> f64 {
 }
 
 /// Hands on what the datapath tells, until told to stop.
-pub async fn run(handle: Handle, events: Events, mut stopped: watch::Receiver<bool>) {
+pub async fn run(handle: Handle, events: Events, stopped: watch::Receiver<bool>) {
     // SAFETY: the reader owns its descriptor, always the same one, for as long as it lives.
     let mut events = match unsafe { AsyncFd::register(events) } {
         Ok(events) => events,
@@ -128,9 +130,11 @@ pub async fn run(handle: Handle, events: Events, mut stopped: watch::Receiver<bo
     };
     let mut listening = false;
     let mut look = tokio::time::interval(LOOK);
+    let stop = down(stopped);
+    tokio::pin!(stop);
     loop {
-        tokio::select! {
-            _ = stopped.wait_for(|s| *s) => break,
+        let more = tokio::select! {
+            () = &mut stop => break,
             _ = look.tick() => {
                 let followed = handle.shared.log.followed();
                 if followed != listening {
@@ -139,19 +143,35 @@ pub async fn run(handle: Handle, events: Events, mut stopped: watch::Receiver<bo
                         tracing::error!("events: {e}");
                     }
                 }
+                false
             }
             ready = events.readable_mut() => {
                 let Ok(mut ready) = ready else { break };
-                let directory = handle.shared.directory();
-                while let Some(event) = ready.get_inner_mut().take() {
-                    let service = directory.name(event.backend).to_string();
-                    let _ = handle.shared.log.followers.send(view(&handle.shared, &event, service));
+                let more = hand_on(&handle.shared, ready.get_inner_mut());
+                if !more {
+                    ready.clear_ready();
                 }
-                ready.clear_ready();
+                more
             }
+        };
+        if more {
+            // Under a flood there always are, and others have their turn all the same.
+            tokio::task::yield_now().await;
         }
     }
     let _ = events.get_mut().listen(false);
+}
+
+/// Hands on some of what there is. True: there may be more.
+fn hand_on(shared: &Shared, events: &mut Events) -> bool {
+    let directory = shared.directory();
+    for _ in 0..BATCH {
+        let Some(event) = events.take() else { return false };
+        let service = directory.name(event.backend).to_string();
+        // Nobody follows: nobody hears.
+        let _ = shared.log.followers.send(view(shared, &event, service));
+    }
+    true
 }
 
 fn view(shared: &Shared, event: &Event, service: String) -> EventView {

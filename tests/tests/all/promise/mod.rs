@@ -17,6 +17,7 @@ mod errors;
 mod fallback;
 mod firewall;
 mod flood;
+mod followed;
 mod forged;
 mod frontends;
 mod handover;
