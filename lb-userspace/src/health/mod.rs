@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use lb_common::abi::BackendId;
 use rand::RngExt as _;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::JoinHandle,
     time::MissedTickBehavior,
 };
@@ -54,6 +54,8 @@ struct Watched {
     health: Health,
     /// Where its counters are; `None`: it has none yet.
     id: Option<BackendId>,
+    /// Has it checked at once.
+    at_once: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -86,7 +88,8 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
                 }
                 for target in refusing(&handle.shared, &watched, &mut signs) {
                     if let Some(one) = watched.get(&target) {
-                        check_at_once(target, one, &report, &slots);
+                        // What clients meet can be forged by some; what a check meets can't.
+                        one.at_once.notify_one();
                     }
                 }
             }
@@ -123,12 +126,14 @@ fn follow(
     for (target, (spec, to)) in wanted {
         watched.entry(target.clone()).or_insert_with(|| {
             let known = state.health.of(&target.service, &target.backend);
-            let task = watch_one(target, spec.clone(), to, report.clone(), slots.clone());
+            let at_once = Arc::new(Notify::new());
+            let task = watch_one(target, spec.clone(), to, at_once.clone(), report.clone(), slots.clone());
             Watched {
                 spec: spec.clone(),
                 to,
                 health: Health::new(known.healthy),
                 id: None,
+                at_once,
                 task: tokio::spawn(task),
             }
         });
@@ -144,13 +149,14 @@ async fn watch_one(
     target: Target,
     spec: HealthSpec,
     to: SocketAddr,
+    at_once: Arc<Notify>,
     report: mpsc::Sender<Outcome>,
     slots: Arc<Semaphore>,
 ) {
     // Not all at the same moment.
     let mut wait = spec.interval.mul_f64(rand::rng().random_range(0.0..0.5));
     loop {
-        tokio::time::sleep(wait).await;
+        let for_clients = tokio::time::timeout(wait, at_once.notified()).await.is_ok();
         let Ok(slot) = slots.acquire().await else { return };
         // What is wrong with one check must not be the end of all of them.
         let checked = AssertUnwindSafe(probe::check(&spec, to)).catch_unwind().await;
@@ -159,23 +165,11 @@ async fn watch_one(
             Err(panic) => Some(Failure::panicked(&words(panic.as_ref()))),
         };
         drop(slot);
-        if report.send(Outcome { target: target.clone(), failure, for_clients: false }).await.is_err() {
+        if report.send(Outcome { target: target.clone(), failure, for_clients }).await.is_err() {
             return;
         }
         wait = spec.interval.mul_f64(rand::rng().random_range(0.9..1.1));
     }
-}
-
-/// Checks a backend by which clients weren't accepted. What clients see can be forged by some, what a check sees can't.
-fn check_at_once(target: Target, one: &Watched, report: &mpsc::Sender<Outcome>, slots: &Arc<Semaphore>) {
-    let (spec, to, report, slots) = (one.spec.clone(), one.to, report.clone(), slots.clone());
-    tokio::spawn(async move {
-        let Ok(slot) = slots.acquire().await else { return };
-        let failure = probe::check(&spec, to).await.err();
-        drop(slot);
-        // Who judges has ended: so does the agent.
-        let _ = report.send(Outcome { target, failure, for_clients: true }).await;
-    });
 }
 
 /// Has the service of this one another backend whose checks are good?
@@ -183,8 +177,7 @@ fn has_others(watched: &HashMap<Target, Watched>, target: &Target) -> bool {
     watched.iter().any(|(other, one)| one.health.up && other.service == target.service && other != target)
 }
 
-/// Draws the conclusion.
-/// `others`: the service has another backend that is well. The last one isn't taken out before its checks say so themselves.
+/// Draws the conclusion. `others`: the service has another backend that is well. The last one isn't taken out before its checks say so themselves.
 async fn judge(handle: &Handle, one: &mut Watched, lacking: &mut Lacking, outcome: Outcome, others: bool) {
     let Target { service, backend } = &outcome.target;
     let failure = match outcome.failure {
