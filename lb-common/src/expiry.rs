@@ -9,8 +9,8 @@ use crate::{
 /// How long a flow may go on, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// A SYN that wasn't answered or whose answer wasn't acknowledged, or a segment in the middle of a connection that its backend hasn't
-    /// acknowledged; since the client's last segment. Seconds, so that a flood drains by itself.
+    /// A SYN that wasn't answered or whose answer wasn't acknowledged, since the client's last segment. Seconds, so that a SYN flood
+    /// drains by itself.
     pub half_open: u64,
     /// Open and silent in both directions.
     pub idle: u64,
@@ -120,6 +120,11 @@ impl Timeouts {
     /// Longest timeout that [`asked_at`](crate::abi::Flow::asked_at) can measure at any tick rate, with a margin: 30 minutes.
     pub const MAX_RESPONSE_MS: u64 = 30 * 60_000;
 
+    /// How long a segment in the middle of a connection is waited for to be acknowledged, since the client's last one. Longer than most
+    /// streams are silent: to a bare acknowledgement nobody answers, so it is the backend's next word that counts. A backend that knows
+    /// nothing of it says so at once, and meanwhile it gives way to others.
+    pub const UNCONFIRMED: u64 = 300_000;
+
     /// How long a connection lingers whose backend answers past the node, after the client's last packet, instead of
     /// [`closed`](Self::closed): the client may have closed its side only, and wait for an answer. IPVS keeps such ones for two minutes.
     pub const ONE_SIDED_CLOSED: u64 = 120_000;
@@ -130,7 +135,8 @@ impl Timeouts {
     pub fn verdict(&self, flow: &Observed) -> Verdict {
         let over = |limit: u64| flow.idle >= limit;
         match flow.word.phase() {
-            phase if phase.is_unconfirmed() && over(self.half_open) => Verdict::Remove(Timeout::HalfOpen),
+            Phase::SYN_SENT if over(self.half_open) => Verdict::Remove(Timeout::HalfOpen),
+            Phase::PROVISIONAL if over(Self::UNCONFIRMED) => Verdict::Remove(Timeout::HalfOpen),
             Phase::CLOSED if flow.one_sided && !over(Self::ONE_SIDED_CLOSED) => Verdict::Keep,
             Phase::CLOSED | Phase::RESET if over(self.closed) => Verdict::Remove(Timeout::Closed),
             Phase::UDP if over(self.udp) => Verdict::Remove(Timeout::Udp),
@@ -220,7 +226,7 @@ mod tests {
         use Timeout::*;
         for (phase, limit, verdict) in [
             (Phase::SYN_SENT, 10, Verdict::Remove(HalfOpen)),
-            (Phase::PROVISIONAL, 10, Verdict::Remove(HalfOpen)),
+            (Phase::PROVISIONAL, Timeouts::UNCONFIRMED, Verdict::Remove(HalfOpen)),
             (Phase::ESTABLISHED, 200, Verdict::Expire(Idle)),
             (Phase::CLOSING, 30, Verdict::Expire(HalfClosed)),
             (Phase::CLOSED, 40, Verdict::Remove(Closed)),

@@ -271,8 +271,8 @@ pub const fn next(
         if syn || !ack {
             return word;
         }
-        // A FIN that the backend doesn't acknowledge may be anybody's.
-        let finished = word.finished(true) && segment.ack == fin_client;
+        // A FIN that is far from what the backend acknowledges is nobody's here.
+        let finished = word.finished(true) && fin_client.wrapping_sub(segment.ack) < AHEAD;
         w = w & !FIN_CLIENT | if finished { FIN_CLIENT } else { 0 };
         w = Word(w).with(if finished { Phase::CLOSING } else { Phase::ESTABLISHED }).0;
     }

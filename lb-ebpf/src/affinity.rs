@@ -26,6 +26,14 @@ use crate::{
 
 /// Set in what [`choose`] returns if the flow counts in its client's binding.
 pub const BOUND: u32 = 1 << 30;
+/// Set besides if the binding was made for it.
+pub const FRESH: u32 = 1 << 29;
+
+/// The backend in what [`choose`] returns.
+#[inline(always)]
+pub const fn chosen(outcome: u32) -> BackendId {
+    BackendId(outcome & (FRESH - 1))
+}
 
 /// Tries at moving a binding, or at making one. Each failure means that another CPU was at the same client at the same instant.
 const TRIES: usize = 4;
@@ -244,7 +252,7 @@ fn first_flow(own: &mut AffinityEntry, home: BackendId, chance: u32) -> u32 {
     match AFFINITY.insert(entry.key, entry, BPF_NOEXIST as u64) {
         Ok(()) => {
             account::client_came(home);
-            home.0 | BOUND
+            home.0 | BOUND | FRESH
         }
         Err(EEXIST) => {
             account::release(home);

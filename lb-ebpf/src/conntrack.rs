@@ -6,7 +6,7 @@
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
-    abi::{Addr, Direction, FlowKey, Proto, What},
+    abi::{Addr, CREATED_SHIFT, Direction, FlowKey, Proto, What},
     flow_state::{Phase, Segment, Word, flags, moves_open},
 };
 
@@ -28,6 +28,7 @@ use crate::{
     account, affinity,
     events::{self, Tell},
     family::global_functions,
+    maps::TICK_HZ,
     packet::copy,
     snat::{self, Ports, Reuse},
     table::{self, Claim, Locate, exchange},
@@ -253,12 +254,22 @@ pub fn tell<V: Tracked>(ending: &Ending, spare: &mut FlowKey<V::Addr>) {
     }
 }
 
+/// Has a client of a UDP flow said several things over more than a second? Many a server answers none of them.
+#[inline(always)]
+fn has_stayed<A: Addr>(forward: Entry<A>) -> bool {
+    // SAFETY: the pointer comes from a search in this run; whole words.
+    let (packets, last, created) =
+        unsafe { ((*forward.at()).packets_low, (*forward.at()).last_seen, (*forward.at()).created) };
+    let lasted = (last >> CREATED_SHIFT).wrapping_sub(created) & u32::MAX >> CREATED_SHIFT;
+    packets > 2 && lasted > TICK_HZ.load() >> CREATED_SHIFT
+}
+
 /// Moves the state to `GONE` if it is still `old`, and if so removes both entries. True if this call removed the flow.
 #[inline(always)]
 pub fn remove<V: Tracked>(forward: Entry<V::Addr>, old: Word, spare: &mut FlowKey<V::Addr>) -> bool {
     // Only asked where it matters.
     let confirmed = match old.phase() {
-        Phase::UDP => !old.bound() || V::rank(spare, forward.place, 0) == 0,
+        Phase::UDP => !old.bound() || V::rank(spare, forward.place, 0) == 0 || has_stayed(forward),
         phase => !phase.is_unconfirmed(),
     };
     if exchange(forward, old, old.with(Phase::GONE)).is_err() {

@@ -1,7 +1,7 @@
 //! Turns a TCP packet into the RST that answers it, in place.
 
 use lb_common::{
-    abi::{Addr4, Addr6, Proto, V4, V6},
+    abi::{Addr4, Addr6, Proto, Reason, V4, V6},
     checksum,
     flow_state::flags,
 };
@@ -92,7 +92,9 @@ pub fn turn_ethernet<P: Packet>(packet: &P) -> Option<()> {
 /// Makes the packet the RST that its sender expects of a closed port (RFC 9293, section 3.10.7.1). False: it couldn't be made, or one too many.
 #[inline(never)]
 pub fn make<V: Answer, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>) -> bool {
-    Quota::REPLIES.permits() && build::<V, P>(packet, parsed).is_some()
+    // Who is told that the operator has closed its connection is in no flood.
+    let due = parsed.because == Reason::ConnectionClosed as u32;
+    (due || Quota::REPLIES.permits()) && build::<V, P>(packet, parsed).is_some()
 }
 
 #[inline(always)]

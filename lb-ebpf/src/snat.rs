@@ -15,9 +15,13 @@ use lb_common::{
 
 use crate::{
     atomic::{add_u64, fetch_and_u64, fetch_or_u64},
-    conntrack::{Unlink, is_over, room::Rank},
+    conntrack::{
+        Unlink, is_over,
+        room::{OVER, Rank},
+        waiting::is_overdue,
+    },
     family::global_functions,
-    maps::{Maps, NO_PORTS, TICK_HZ},
+    maps::{Maps, NO_PORTS},
     packet::{copy, opaque},
     table::{self, Claim, EXISTS, Entry, Locate, REPLY, exchange, visit, visit_twin},
 };
@@ -190,7 +194,7 @@ fn yielding<V: Ports + Rank>(spare: *mut FlowKey<V::Addr>) -> u32 {
     // SAFETY: as above.
     unsafe { add_u64(next, LOOKED_AT as u64) };
     // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_jiffies64() } as u32;
+    let now = unsafe { bpf_jiffies64() };
     let (mut victim, mut best) = (table::NOWHERE, 0);
     for i in 0..opaque(LOOKED_AT as usize) as u32 {
         let at = if from + i < ports { from + i } else { (from + i).wrapping_sub(ports) };
@@ -198,9 +202,11 @@ fn yielding<V: Ports + Rank>(spare: *mut FlowKey<V::Addr>) -> u32 {
         unsafe { (*scratch).dport = PortBe::new(first.wrapping_add(at as u16)) };
         // SAFETY: as above.
         let Some(reply) = visit::<V>(unsafe { &*Flow::key_in_place(scratch) }) else { continue };
-        let rank = V::rank(spare, reply.place, now);
+        let rank = V::rank(spare, reply.place, now as u32);
+        // SAFETY: the pointer comes from a search in this run.
+        let (created, proto) = unsafe { ((*reply.at()).created, (*reply.at()).proto) };
         // Handshakes take a moment, and may finish theirs.
-        if rank > best && rank >= TICK_HZ.load() / 4 {
+        if rank > best && (rank & OVER != 0 || is_overdue(now, created, rank, proto)) {
             (victim, best) = (reply.place, rank);
         }
     }

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Backend, BackendId, CREATED_SHIFT, List, PortBe, Proto, Reason, Service, SocketPin, SourceRanges,
+        Backend, CREATED_SHIFT, List, PortBe, Proto, Reason, Service, SocketPin, SourceRanges,
         socket::{SocketRequest, led},
         sweep::{BATCH, HEADER, RESET},
     },
@@ -261,7 +261,7 @@ fn open(cookie: u64, service: &Service, peer: &mut Peer, connected: bool) -> u32
         give_back(chosen, peer.family, port, peer.proto);
         return REFUSED | Reason::TableFull as u32;
     }
-    account::pinned(BackendId(chosen & !affinity::BOUND));
+    account::pinned(affinity::chosen(chosen));
     LED
 }
 
@@ -287,7 +287,7 @@ fn choose(cookie: u64, service: &Service, peer: &Peer, chance: u32) -> u32 {
 /// Gives that back.
 #[inline(never)]
 fn give_back(chosen: u32, family: u8, port: PortBe, proto: Proto) {
-    let backend = BackendId(chosen & !affinity::BOUND);
+    let backend = affinity::chosen(chosen);
     account::release(backend);
     if chosen & affinity::BOUND != 0 {
         affinity::left(node(family), port, proto, backend, false);
@@ -310,7 +310,7 @@ struct Opening {
 #[inline(never)]
 fn pin(cookie: u64, peer: &mut Peer, opening: &Opening) -> bool {
     let Opening { target, chosen, chance, connected } = *opening;
-    let backend = BackendId(chosen & !affinity::BOUND);
+    let backend = affinity::chosen(chosen);
     let Some(record) = BACKENDS.get(backend.0) else { return false };
     let at = socket_table::claim(&Sockets, cookie);
     let Some(pin) = SOCKET_PINS.get_ptr_mut(at) else { return false };

@@ -37,9 +37,7 @@ pub use interface::Interface;
 pub use mac::Mac;
 pub use pool::{Active, BLOCK_SLOTS, BlockId, PoolBlock};
 pub use reason::{Answer, Reason};
-pub use service::{
-    Algorithm, Forward, List, Scarce, Service, ServiceId, ServiceKey, ServiceName, Source, Stray,
-};
+pub use service::{Algorithm, Forward, List, Service, ServiceId, ServiceKey, ServiceName, Source, Stray};
 pub use settings::{MARK, Settings};
 pub use snat::{MAX_SOURCE_PORTS, MAX_SOURCES, SourceKey, SourcePorts, Sources};
 pub use socket::{SocketPin, SocketPlace};

@@ -141,7 +141,7 @@ pub struct Service {
     pub forward: [Forward; 2],
     /// Which flows go to backends of this node only. 0: none; 1: those from elsewhere; 2: all.
     pub local: u8,
-    /// Of what there may be too little: [`Scarce`], a bit each. Flows that may give theirs back are noted.
+    /// 1: its backends have limits, so that places may run out. Flows that may give theirs back are noted.
     pub scarce: u8,
     /// Zero.
     pub _pad: [u8; 2],
@@ -165,24 +165,6 @@ impl Service {
     #[inline(always)]
     pub const fn list(&self, source: Source, v6: bool) -> List {
         List::new(v6, self.local > source.0)
-    }
-}
-
-/// What a service may have too little of for its flows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum Scarce {
-    /// Places on its backends, which have limits.
-    Places = 0,
-    /// Bindings for its clients.
-    Bindings = 1,
-}
-
-impl Scarce {
-    /// Its bit in [`Service::scarce`].
-    #[inline(always)]
-    pub const fn bit(self) -> u8 {
-        1 << self as u8
     }
 }
 

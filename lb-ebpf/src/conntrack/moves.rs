@@ -63,7 +63,7 @@ pub fn advance<V: Tracked>(
         match exchange(forward, old, new) {
             Ok(()) => {
                 if confirms {
-                    confirmed(forward, reply, segment);
+                    confirmed(forward, reply, segment, new.finished(true));
                 }
                 let reset = segment.flags & flags::RST != 0;
                 // Who has accepted and resets then has been told something that the client never said.

@@ -77,11 +77,14 @@ pub fn learn<A: Addr>(forward: Entry<A>, reply: Entry<A>, segment: &Segment, fro
 }
 
 /// A backend has acknowledged a segment of a connection of which nothing else is known: from now on both count from there.
+/// `finished`: the client has said its FIN, whose number is known.
 #[inline(always)]
-pub fn confirmed<A: Addr>(forward: Entry<A>, reply: Entry<A>, segment: &Segment) {
+pub fn confirmed<A: Addr>(forward: Entry<A>, reply: Entry<A>, segment: &Segment, finished: bool) {
     // SAFETY: the pointers come from searches in this run; whole words.
     unsafe {
-        (*forward.at()).fin = segment.ack;
+        if !finished {
+            (*forward.at()).fin = segment.ack;
+        }
         if segment.flags & flags::FIN == 0 {
             (*reply.at()).fin = segment.seq;
         }

@@ -107,16 +107,16 @@ fn rank<V: Locate>(spare: *mut FlowKey<V::Addr>, place: u32, now: u32) -> u32 {
         Phase::CLOSED if direct => age,
         _ if is_over(forward.seen) => OVER | age,
         phase if phase.is_unconfirmed() => age,
-        Phase::UDP if unanswered(reply) => age,
+        Phase::UDP if unanswered(forward, reply) => age,
         _ => 0,
     }
 }
 
-/// Has a UDP flow no answer yet? Where answers go past the node nobody knows.
+/// Has a UDP flow no answer yet? Where answers go past the node, who says a second thing is taken to have had one.
 #[inline(always)]
-fn unanswered<A: Addr>(reply: Option<Entry<A>>) -> bool {
-    // SAFETY: the pointer comes from a search in this run; a whole word.
-    reply.is_some_and(|reply| unsafe { (*reply.at()).packets_low } == 0)
+fn unanswered<A: Addr>(forward: Entry<A>, reply: Option<Entry<A>>) -> bool {
+    // SAFETY: the pointers come from searches in this run; whole words.
+    unsafe { reply.map_or((*forward.at()).packets_low <= 1, |reply| (*reply.at()).packets_low == 0) }
 }
 
 /// Removes the flow that an entry there is of, if it gives way.

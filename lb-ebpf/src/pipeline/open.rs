@@ -3,8 +3,8 @@
 use aya_log_ebpf::debug;
 use lb_common::{
     abi::{
-        Addr as _, Backend, BackendId, Direction, Forward, Interface, PortBe, Proto, Reason, Scarce, Service,
-        ServiceId, Source, Stray,
+        Addr as _, Backend, Direction, Forward, Interface, PortBe, Proto, Reason, Service, ServiceId, Source,
+        Stray,
     },
     flow_state::{Phase, flags},
     hash,
@@ -14,7 +14,10 @@ use super::{Family, carry, go_on, parsed, refuse};
 use crate::{
     affinity,
     choose::{self, Pick, SKIPS},
-    conntrack::{self, Opening, REFUSED, waiting},
+    conntrack::{
+        self, Opening, REFUSED,
+        waiting::{self, Scarce},
+    },
     foreign,
     maps::{BACKENDS, CHOOSING, INTERFACES},
     packet::{Hook, Packet, Step, opaque},
@@ -66,9 +69,7 @@ pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
             _ if reason == Reason::NoSourcePort as u32 => parsed.tried() < REUSES,
             _ if reason == Reason::TableFull as u32 => parsed.again < ROOMS * ROOM,
             _ if reason == Reason::AffinityFull as u32 => true,
-            _ if reason == Reason::BackendsFull as u32 => {
-                service.scarce & Scarce::Places.bit() != 0 && parsed.again < ROOMS * ROOM
-            }
+            _ if reason == Reason::BackendsFull as u32 => service.scarce != 0 && parsed.again < ROOMS * ROOM,
             _ => false,
         };
         if retry {
@@ -79,7 +80,7 @@ pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
     }
     log_open(packet.context(), parsed.key.sport, service.id);
     if service.scarce != 0 {
-        waiting::note::<V>(service, opened);
+        waiting::note::<V>(service.id, Scarce::Places, opened);
     }
     conntrack::tell_opened::<V>(opened, &mut parsed.spare);
     carry::first::<V, P>(packet, parsed, opened)
@@ -137,7 +138,7 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, service: &Service, source: Sourc
             // Of those that were passed over, the last says why.
             return if attempt == 0 { chosen } else { pinned };
         }
-        let backend = BackendId(chosen & !affinity::BOUND);
+        let backend = affinity::chosen(chosen);
         let bound = chosen & affinity::BOUND != 0;
         let Some(record) = BACKENDS.get(backend.0) else { return REFUSED | Reason::Internal as u32 };
         let mut way = way::<V>(service.forward(source), record, parsed);
@@ -152,6 +153,9 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, service: &Service, source: Sourc
         let again = parsed.tried() != 0;
         let opening = Opening { addr: record.addr, phase, backend, chance, hash, bound, port, again, way };
         pinned = conntrack::pin::<V>(opening);
+        if chosen & affinity::FRESH != 0 && pinned & REFUSED == 0 {
+            waiting::note::<V>(service.id, Scarce::Bindings, pinned);
+        }
         let unfit = pinned == REFUSED | Reason::PortConflict as u32
             || pinned == REFUSED | Reason::NoSourcePort as u32;
         // What is in the way may only linger.

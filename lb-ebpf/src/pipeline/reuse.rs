@@ -1,12 +1,15 @@
 //! A flow couldn't be pinned: another has the port, the place or the binding that it was to have, or the table is full. If one that gives way is
 //! there, it goes; then the packet tries once more.
 
-use lb_common::abi::{FlowKey, Reason, Scarce, ServiceId};
+use lb_common::abi::{FlowKey, Reason, ServiceId};
 
 use super::{Family, go_on, open::ROOMS, parsed, refuse};
 use crate::{
     account,
-    conntrack::room,
+    conntrack::{
+        room,
+        waiting::{MORE, Scarce},
+    },
     packet::{Packet, Step},
     parse::ROOM,
     service, snat,
@@ -36,7 +39,9 @@ pub fn reuse<V: Family, P: Packet>(packet: P) -> P::Verdict {
     };
     // If it has gone of itself, or another CPU was faster, there may be another.
     let found = place != NOWHERE;
-    room::dismiss::<V>(place, &mut parsed.spare);
+    if found && place != MORE {
+        room::dismiss::<V>(place, &mut parsed.spare);
+    }
     match reason {
         _ if reason == Reason::NoSourcePort as u32 => parsed.again += 1,
         _ if found => parsed.again += ROOM,

@@ -38,9 +38,12 @@ impl Macs {
             Some(there) => there,
             None => self.map.keys().collect::<Result<_, _>>().map_err(failed())?,
         };
-        // What says that they are complete comes last.
+        // What says that they are complete comes last, and goes if they aren't: then nobody is foreign.
         for mac in wanted.difference(&there) {
-            self.map.insert(mac, 1, 0).map_err(failed())?;
+            if let Err(e) = self.map.insert(mac, 1, 0) {
+                let _ = self.map.remove(&Mac::COMPLETE);
+                return Err(failed()(e));
+            }
         }
         if !there.contains(&Mac::COMPLETE) {
             self.map.insert(Mac::COMPLETE, 1, 0).map_err(failed())?;

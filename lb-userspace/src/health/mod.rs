@@ -172,9 +172,12 @@ async fn watch_one(
     }
 }
 
-/// Has the service of this one another backend whose checks are good?
+/// Has the service of this one another backend of its IP version whose checks are good?
 fn has_others(watched: &HashMap<Target, Watched>, target: &Target) -> bool {
-    watched.iter().any(|(other, one)| one.health.up && other.service == target.service && other != target)
+    let v4 = watched.get(target).is_some_and(|one| one.to.is_ipv4());
+    watched.iter().any(|(other, one)| {
+        one.health.up && one.to.is_ipv4() == v4 && other.service == target.service && other != target
+    })
 }
 
 /// Draws the conclusion. `others`: the service has another backend that is well. The last one isn't taken out before its checks say so themselves.
@@ -187,15 +190,18 @@ async fn judge(handle: &Handle, one: &mut Watched, lacking: &mut Lacking, outcom
     };
     lacking.note(handle, &outcome.target, None);
     let refusing = outcome.for_clients && failure.is_some() && one.health.up;
-    let changed = if refusing && others {
-        one.health = Health::new(false);
-        true
-    } else if outcome.for_clients && failure.is_none() {
-        tracing::debug!(service, backend, "clients weren't accepted, but a check is good");
-        false
-    } else {
-        one.health.observe(failure.is_none(), &one.spec)
+    let changed = match refusing {
+        true if others => {
+            one.health = Health::new(false);
+            true
+        }
+        // The last one's checks come at their own pace.
+        true => false,
+        false => one.health.observe(failure.is_none(), &one.spec),
     };
+    if outcome.for_clients && failure.is_none() {
+        tracing::warn!(service, backend, "clients aren't accepted, but the check is good: it stays in use");
+    }
     if failure.is_some() {
         handle.shared.write().failed(service, backend);
     }

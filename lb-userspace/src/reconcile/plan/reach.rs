@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use lb_common::abi::{Algorithm, BlockId, PortBe, Proto, Scarce, Service, ServiceId, SourceRanges, Vip};
+use lb_common::abi::{Algorithm, BlockId, PortBe, Proto, Service, ServiceId, SourceRanges, Vip};
 
 use super::{Planner, Scope, Stage, source_ranges::NOBODY};
 use crate::{
@@ -114,8 +114,6 @@ impl Planner<'_> {
             AlgorithmKind::ConsistentHash => Algorithm::CONSISTENT_HASH,
         };
         let limited = spec.backends.values().any(|backend| backend.max_connections.is_some());
-        let if_so = |so: bool, what: Scarce| if so { what.bit() } else { 0 };
-        let scarce = if_so(limited, Scarce::Places) | if_so(spec.affinity.is_some(), Scarce::Bindings);
         let value = |(frontend, ranges): (&Frontend, u32)| Service {
             id,
             first_block,
@@ -126,7 +124,7 @@ impl Planner<'_> {
             source_ranges: self.source_ranges(frontend),
             forward: frontend.forward.code(),
             local: frontend.scope.code(),
-            scarce,
+            scarce: limited.into(),
             #[cfg(feature = "next")]
             next: 7,
             ..Service::default()

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use aya::programs::Program;
 use lb_common::{
     abi::{
-        AffinityKey, Algorithm, BackendId, HostKey, Proto, Scarce, Service, Stray, affinity::ForgetRequest,
-        programs, sweep::HEADER,
+        AffinityKey, Algorithm, BackendId, HostKey, Proto, Service, Stray, affinity::ForgetRequest, programs,
+        sweep::HEADER,
     },
     affinity::Binding,
 };
@@ -64,15 +64,7 @@ impl World {
         self.declare(
             vip,
             ports,
-            Service {
-                id: added.id,
-                first_block: first,
-                algorithm,
-                stray,
-                affine: 1,
-                scarce: if self.scarce { Scarce::Bindings.bit() } else { 0 },
-                ..Service::default()
-            },
+            Service { id: added.id, first_block: first, algorithm, stray, affine: 1, ..Service::default() },
         )?;
         Ok(added)
     }

@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use aya::maps::{Array, MapData};
 use lb_common::{
     abi::{
-        Addr4, Addr6, Algorithm, BLOCK_SLOTS, Backend, BackendId, List, PoolBlock, PortBe, Proto, Scarce,
-        Service, ServiceId, ServiceKey, Stray, table,
+        Addr4, Addr6, Algorithm, BLOCK_SLOTS, Backend, BackendId, List, PoolBlock, PortBe, Proto, Service,
+        ServiceId, ServiceKey, Stray, table,
     },
     maglev,
 };
@@ -77,7 +77,7 @@ impl World {
                 ranges: id,
                 forward: [self.forward, self.forward_of_pods],
                 local: self.local.into(),
-                scarce: if self.scarce { Scarce::Places.bit() } else { 0 },
+                scarce: self.scarce.into(),
                 source_ranges: self.source_ranges,
                 ..Service::default()
             },

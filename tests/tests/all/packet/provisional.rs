@@ -96,16 +96,29 @@ fn a_fin_promotes_nothing_and_isnt_forgotten() {
 }
 
 #[test]
-fn a_forged_fin_before_it_is_open_closes_nothing() {
+fn a_fin_ahead_of_lost_data_is_kept() {
     everywhere(|s| {
         let (added, talk) = stray(s, ACK);
         let net = s.net;
-        talk.request(s, "forged", request(net, FIN | ACK).numbers(3100, 1));
-        talk.request(s, "forged, far off", request(net, FIN | ACK).numbers(0x9000_0000, 1));
+        talk.request(s, "data and FIN", request(net, FIN | ACK).numbers(3010, 7000).fill(100));
         talk.reply(s, "ACK of what came before", reply(net, 0, ACK).numbers(7000, 3010));
+        assert_eq!(phase(s), Phase::CLOSING);
+        talk.reply(s, "ACK of it", reply(net, 0, ACK).numbers(7000, 3111));
+        talk.reply(s, "FIN", reply(net, 0, FIN | ACK).numbers(7000, 3111));
+        talk.request(s, "ACK", request(net, ACK).numbers(3111, 7001));
+        s.active("closed", &added, &[0]);
+    });
+}
+
+#[test]
+fn a_forged_fin_before_it_is_open_closes_nothing() {
+    everywhere(|s| {
+        let (added, talk) = stray(s, FIN | ACK);
+        let net = s.net;
+        talk.reply(s, "ACK of the true client's", reply(net, 0, ACK).numbers(7000, 0x5000_0000));
         assert_eq!(phase(s), Phase::ESTABLISHED);
-        talk.reply(s, "FIN", reply(net, 0, FIN | ACK).numbers(7000, 3010));
-        talk.request(s, "ACK", request(net, ACK).numbers(3010, 7001));
+        talk.reply(s, "FIN", reply(net, 0, FIN | ACK).numbers(7000, 0x5000_0000));
+        talk.request(s, "ACK", request(net, ACK).numbers(0x5000_0000, 7001));
         s.active("it may go on sending", &added, &[1]);
     });
 }

@@ -244,14 +244,23 @@ fn strays_of_nobodys_leave_room() {
             + &service("other", &V4.vip(1), "\"81/tcp\"", targets, "")
     };
     let siege = Siege::new(V4, "tc", 2, "[conntrack]\nmax_flows = 20_000", services);
+    let mut conns = siege.open(OPEN);
+    let forger = Forger::new(&siege.net.client);
+    let stray = |i: u32| eth().ip(nobody(V4, i), siege.vip(0)).tcp(40_000, 80, ACK).numbers(i, i);
+    for i in 0..4_000 {
+        forger.send(&stray(i), siege.vip(0));
+    }
+    eventually("the backends know nothing of them", LIMIT, || {
+        match siege.agent.active("app").iter().sum::<u64>() {
+            count if count == OPEN as u64 => Ok(()),
+            other => Err(format!("{other} count")),
+        }
+    });
     // Backends that say nothing of what they don't know, as behind many a firewall.
     for ns in &siege.net.backends {
         ns.must("iptables -A OUTPUT -p tcp --tcp-flags RST RST -j DROP");
     }
-    let conns = siege.open(OPEN);
-    let forger = Forger::new(&siege.net.client);
-    let stray = |i: u32| eth().ip(nobody(V4, i), siege.vip(0)).tcp(40_000, 80, ACK).numbers(i, i);
-    for i in 0..48_000 {
+    for i in 4_000..52_000 {
         forger.send(&stray(i), siege.vip(0));
     }
     for to in [at(&V4.vip(0), 80), at(&V4.vip(1), 81)] {
@@ -262,7 +271,9 @@ fn strays_of_nobodys_leave_room() {
             }
         });
     }
-    siege.survived(conns);
+    for conn in &mut conns {
+        conn.exchange(100).expect("it is open");
+    }
 }
 
 /// A hundred clients by addresses of their own connect again and again, to the backend that they had.

@@ -123,12 +123,14 @@ impl Flow {
             if from_client || syn || !ack {
                 return moved;
             }
-            let finished = self.fin[0] == Some(whole.ack);
+            let finished = self.fin[0].is_some_and(|fin| fin.wrapping_sub(whole.ack) < 1 << 16);
             self.state = if finished { State::Closing } else { State::Open };
             if !finished {
                 self.fin[0] = None;
             }
-            (self.sides[0].number, self.sides[0].finished) = (whole.ack, finished);
+            if !finished {
+                (self.sides[0].number, self.sides[0].finished) = (whole.ack, false);
+            }
             self.sides[1].number = whole.seq;
         }
         if fin {
