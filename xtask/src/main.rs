@@ -2,6 +2,7 @@
 
 mod build;
 mod demo;
+mod deny;
 mod kernels;
 mod kubernetes;
 mod test;

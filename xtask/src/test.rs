@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 
-use crate::{build, cargo, kernels, kubernetes, tidy};
+use crate::{build, cargo, deny, kernels, kubernetes, tidy};
 
 /// How much is tested.
 #[derive(Args)]
@@ -71,15 +71,14 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let profile: &[&str] = if options.no_root { &[] } else { &["--release"] };
     let clippy = ["--workspace", "--all-targets", "--", "--deny", "warnings"];
     stages.cargo("lints", &[&["clippy"], profile, &clippy].concat())?;
-    if Command::new("cargo-deny").arg("--version").output().is_ok_and(|o| o.status.success()) {
-        stages.run("licences and sources", || {
-            crate::run(Command::new("cargo-deny").args(["check", "licenses", "bans", "sources"]))
-        })?;
-    } else {
-        println!(
-            "\n== licences and sources: not checked, cargo-deny is not installed (cargo install cargo-deny)"
-        );
-    }
+    let mut unchecked = None;
+    stages.run("licences, sources and advisories of crates", || {
+        if let deny::Advisories::Unchecked(why) = deny::run()? {
+            unchecked = Some(why);
+        }
+        Ok(())
+    })?;
+    stages.0.extend(unchecked.map(|why| (format!("advisories were NOT checked: {why}"), Duration::ZERO)));
     if options.no_root {
         let host = ["lb-common", "lb-ebpf", "flowpin", "xtask"].iter().flat_map(|name| ["--package", *name]);
         let test: Vec<&str> = ["test"].into_iter().chain(host).collect();
