@@ -15,6 +15,7 @@ pub mod paths;
 pub mod program;
 pub mod rulesets;
 pub mod server;
+pub mod systemd;
 pub mod topology;
 pub mod udp;
 
@@ -22,4 +23,5 @@ pub use agent::Agent;
 pub use cgroup::Cgroup;
 pub use eventually::eventually;
 pub use netns::Ns;
+pub use systemd::Systemd;
 pub use topology::Net;

@@ -49,6 +49,7 @@ mod stick;
 mod tasks;
 mod timeouts;
 mod unattended;
+mod unit;
 mod unmatched;
 mod unserved;
 mod upgrade;
