@@ -47,12 +47,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let bytes = Bytes::from_request(request, state)
             .await
             .map_err(|e| Refusal { status: e.status(), error: format!("body: {}", e.body_text()) })?;
-        let text: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
-        let mut json = serde_json::Deserializer::from_slice(text);
-        let value = read(&mut json).and_then(|value| json.end().map(|()| value).map_err(|e| e.to_string()));
-        let error =
-            |e| format!("the body is not the JSON asked for: {e}; GET /v1/openapi.json says what it may be");
-        let refusal = |e| Refusal { status: StatusCode::BAD_REQUEST, error: error(e) };
-        value.map(Self).map_err(refusal)
+        body(&bytes).map(Self)
     }
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// It isn't what is asked for.
+pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    let text: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let value = read(&mut json).and_then(|value| json.end().map(|()| value).map_err(|e| e.to_string()));
+    value.map_err(|e| Refusal {
+        status: StatusCode::BAD_REQUEST,
+        error: format!("the body is not the JSON asked for: {e}; GET /v1/openapi.json says what it may be"),
+    })
 }

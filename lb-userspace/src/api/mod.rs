@@ -8,7 +8,7 @@ pub mod client;
 pub mod connections;
 pub mod control;
 pub mod error;
-mod extract;
+pub mod extract;
 mod openapi;
 mod route;
 mod routes;

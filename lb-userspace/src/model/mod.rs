@@ -11,6 +11,7 @@ pub mod health;
 pub mod origin;
 pub mod port;
 pub mod reach;
+pub mod readable;
 pub mod removal;
 pub mod service;
 pub mod timeouts;

@@ -17,17 +17,19 @@ pub use good::Good;
 pub use merge::Sources;
 pub use runtime::Runtime;
 
+use crate::model::readable::readable;
+
 /// Why desired state could not be had. One line each: what is wrong, with what value, what would be right.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message is the documentation of each variant and names its fields")]
 pub enum SourceError {
     #[error("{path}: {error}")]
     Read { path: String, error: std::io::Error },
-    #[error("{path}: {message}")]
+    #[error("{path}: {}", readable(message))]
     Syntax { path: String, message: String },
     #[error("{path}: {error}")]
     Model { path: String, error: crate::model::ModelError },
-    #[error("{path}: {message}")]
+    #[error("{path}: {}", readable(message))]
     Value { path: String, message: String },
     #[error("state file {path}: {error}")]
     Save { path: String, error: std::io::Error },

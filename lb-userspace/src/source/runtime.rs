@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::model::{ModelError, Origin};
+use crate::model::{ModelError, Origin, readable::readable};
 
 mod drain;
 
@@ -89,7 +89,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path, version: u32) -> Result<Opt
             "version {} is not {version}; another version of this program wrote it",
             form.version
         )),
-        _ => serde_json::from_slice(&text).map(Some).map_err(|e| e.to_string()),
+        _ => serde_json::from_slice(&text).map(Some).map_err(|e| readable(&e.to_string())),
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     split::{Part, split},
 };
 use crate::{
-    model::{ModelError, Origin, ServiceSpec, SnatSpec},
+    model::{ModelError, Origin, ServiceSpec, SnatSpec, readable::readable},
     source::{SourceError, decl::ServiceDecl},
 };
 
@@ -306,7 +306,7 @@ fn service(part: Part<'_>, path: &str, broken: &mut Option<SourceError>) -> File
             let own = text.find("\n[").map_or(text, |end| &text[..end]);
             let refused = syntax(text, path, line.saturating_sub(1), &error);
             let message = match &refused {
-                SourceError::Syntax { message, .. } => message.clone(),
+                SourceError::Syntax { message, .. } => readable(message),
                 other => other.to_string(),
             };
             // What isn't TOML may be of more than this service.

@@ -266,12 +266,7 @@ impl Cache {
                     let words = ours(&object.metadata.annotations);
                     let mut knobs = Knobs::default();
                     for error in words.iter().filter_map(|(name, text)| knobs.set(name, text, modes).err()) {
-                        said.push(Note {
-                            kind: "Namespace",
-                            object: key.clone(),
-                            reason: Reason::InvalidAnnotation,
-                            text: error,
-                        });
+                        said.push(Note::new("Namespace", key, Reason::InvalidAnnotation, &error));
                     }
                     (!words.is_empty()).then_some(words)
                 })

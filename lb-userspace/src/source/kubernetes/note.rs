@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use crate::model::readable::readable;
+
 /// Why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
@@ -39,14 +41,19 @@ pub struct Note {
     pub object: Arc<str>,
     /// Why.
     pub reason: Reason,
-    /// What is wrong, with what value, what would be right.
+    /// What is wrong, with what value, what would be right; one line.
     pub text: String,
 }
 
 impl Note {
+    /// Of an object of this kind.
+    pub fn new(kind: &'static str, object: &Arc<str>, reason: Reason, text: &str) -> Self {
+        Self { kind, object: object.clone(), reason, text: readable(text) }
+    }
+
     /// Of a Service.
     pub fn service(object: &Arc<str>, reason: Reason, text: String) -> Self {
-        Self { kind: "Service", object: object.clone(), reason, text }
+        Self::new("Service", object, reason, &text)
     }
 }
 

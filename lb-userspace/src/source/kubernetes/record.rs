@@ -309,9 +309,7 @@ impl Slice {
         notes: &mut Vec<Note>,
     ) -> Option<Self> {
         let Meta { namespace, labels, annotations, .. } = &object.metadata;
-        let mut note = |reason, text: String| {
-            notes.push(Note { kind: "EndpointSlice", object: key.clone(), reason, text })
-        };
+        let mut note = |reason, text: String| notes.push(Note::new("EndpointSlice", key, reason, &text));
         let v6 = match object.address_type.as_str() {
             "IPv4" => false,
             "IPv6" => true,
