@@ -1,0 +1,4 @@
+//! The config file.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz_targets::config(bytes));

@@ -1,0 +1,4 @@
+//! A frame.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz_targets::packet(bytes));
