@@ -10,6 +10,10 @@
 //! bucket after their own claim, which is a full barrier: at least one sees the other and takes its claim back.
 
 mod insert;
+#[cfg(not(test))]
+mod memory;
+#[cfg(test)]
+mod model;
 
 use lb_common::{
     abi::{Addr, Flow, FlowKey},
@@ -17,11 +21,17 @@ use lb_common::{
     flow_table::{LANES, Place, lowest, place, rest, with_tag, without},
 };
 
-pub use self::insert::{Claim, claim, give_back, publish, scratch};
+use self::memory::{entries, head, others_may_go_first, shape};
+#[cfg(test)]
+use self::model::memory;
+pub use self::{
+    insert::{Claim, claim, give_back, publish},
+    memory::scratch,
+};
 use crate::{
     atomic::{compare_exchange_u64, fetch_and_u64},
     family::global_functions,
-    maps::{FLOW_BUCKETS, FLOW_SEED, Maps},
+    maps::Maps,
     packet::{copy, opaque},
 };
 
@@ -70,6 +80,7 @@ impl<A: Addr> Entry<A> {
 /// The state of an entry as it is now.
 #[inline(always)]
 fn state<A: Addr>(flow: *const Flow<A>) -> Word {
+    others_may_go_first();
     // SAFETY: the pointer comes from a search in this run. Volatile: other CPUs write meanwhile; a whole word is read.
     Word(unsafe { (&raw const (*flow).state).read_volatile() })
 }
@@ -94,6 +105,7 @@ pub fn exchange<A: Addr>(flow: Entry<A>, old: Word, new: Word) -> Result<(), Wor
 
 #[inline(always)]
 fn swap<A: Addr>(flow: *mut Flow<A>, old: Word, new: Word) -> Result<(), Word> {
+    others_may_go_first();
     // SAFETY: the pointer comes from a search in this run; the field is 8-byte aligned and only written atomically.
     match unsafe { compare_exchange_u64(&raw mut (*flow).state, old.0, new.0) } {
         seen if seen == old.0 => Ok(()),
@@ -104,12 +116,14 @@ fn swap<A: Addr>(flow: *mut Flow<A>, old: Word, new: Word) -> Result<(), Word> {
 /// Where a key belongs.
 #[inline(always)]
 pub fn places<V: Maps>(key: &FlowKey<V::Addr>) -> Place {
-    place(key, FLOW_SEED.load(), FLOW_BUCKETS.load())
+    let (seed, buckets) = shape();
+    place(key, seed, buckets)
 }
 
 /// Is this the key's entry? Every field is compared, so that there is one branch.
 #[inline(always)]
 fn is<A: Addr>(flow: *const Flow<A>, key: &FlowKey<A>) -> bool {
+    others_may_go_first();
     // SAFETY: the pointer comes from a search in this run. A key that is being written is told by the state.
     unsafe {
         let ports = ((*flow).sport.0 ^ key.sport.0) | ((*flow).dport.0 ^ key.dport.0);
@@ -126,12 +140,8 @@ fn afresh<A>(key: &FlowKey<A>) -> &FlowKey<A> {
 }
 
 #[inline(always)]
-fn head<V: Maps>(bucket: u32) -> Option<*mut u64> {
-    V::heads().get_ptr_mut(bucket)
-}
-
-#[inline(always)]
 fn read(head: *mut u64) -> u64 {
+    others_may_go_first();
     // SAFETY: a word of an array map, which lives as long as the map. Volatile: other CPUs write meanwhile.
     unsafe { head.read_volatile() }
 }
@@ -145,7 +155,7 @@ pub fn head_of<V: Maps>(bucket: u32) -> Option<u64> {
 /// An entry of a bucket. `None`: there is no such lane.
 #[inline(always)]
 fn lane<V: Maps>(bucket: u32, lane: usize) -> Option<*mut Flow<V::Addr>> {
-    let lanes = V::flows().get_ptr_mut(bucket)?;
+    let lanes = entries::<V>(bucket)?;
     // One value, checked and used as it is, so that the verifier sees the bound where it matters.
     let lane = opaque(lane);
     if lane >= LANES {
@@ -250,6 +260,7 @@ fn at<V: Maps>(place: u32) -> Option<*mut Flow<V::Addr>> {
 /// Frees a lane. Fetching, so that it is a full barrier: what was written before is there when the next owner comes.
 #[inline(always)]
 fn free_lane(head: *mut u64, lane: usize) {
+    others_may_go_first();
     // SAFETY: a word of an array map; all writers use atomics.
     unsafe { fetch_and_u64(head, without(lane)) };
 }
@@ -324,6 +335,7 @@ pub fn entry_of<V: Maps>(place: u32, word: Word) -> Option<Entry<V::Addr>> {
 pub fn take_out<V: Maps>(place: u32) {
     let (bucket, number) = (place >> 3, place as usize & 7);
     let (Some(head), Some(flow)) = (head::<V>(bucket), lane::<V>(bucket, number)) else { return };
+    others_may_go_first();
     // SAFETY: a word of an array map. Volatile: other CPUs read meanwhile.
     unsafe { (&raw mut (*flow).state).write_volatile(0) };
     free_lane(head, number);

@@ -7,8 +7,9 @@ use lb_common::{
 };
 
 use super::{
-    BUSY, EXISTS, FORWARD, FULL, NOWHERE, REPLY, afresh, at, free_lane, head, is, lane, places, read, state,
-    swap,
+    BUSY, EXISTS, FORWARD, FULL, NOWHERE, REPLY, afresh, at, free_lane, head, is, lane,
+    memory::{others_may_go_first, scratch},
+    places, read, state, swap,
 };
 use crate::{
     atomic::compare_exchange_u64,
@@ -64,12 +65,6 @@ global_functions! {
     }
 }
 
-/// A scratch entry: [`FORWARD`] or [`REPLY`].
-#[inline(always)]
-pub fn scratch<V: Maps>(which: u32) -> Option<*mut Flow<V::Addr>> {
-    V::scratch().get_ptr_mut(which)
-}
-
 /// Claims a lane for a scratch entry, if there is no entry with its key. Where it is, or [`EXISTS`], [`FULL`] or [`BUSY`].
 ///
 /// Until it is [published](publish) nobody sees the entry. Who tries to make another one with this key is told `BUSY`.
@@ -114,6 +109,7 @@ fn attempt<V: Maps>(which: u32, mine: u32) -> u32 {
     }
     let number = lowest(set);
     let Some(own) = head::<V>(bucket) else { return BUSY };
+    others_may_go_first();
     // SAFETY: a word of an array map; all writers use atomics.
     if unsafe { compare_exchange_u64(own, before, claimed(before, number, place.tag)) } != before {
         return AGAIN;
@@ -152,6 +148,7 @@ pub fn publish<V: Maps>(forward: u32, reply: u32) -> bool {
     // A full barrier: whoever sees either state sees all that was written before. One is enough, and after it the lanes' lines
     // are here, which are seldom so before: that's what takes time.
     let _ = swap(back, Word(0), other);
+    others_may_go_first();
     // SAFETY: a lane that this run has claimed. Volatile: a whole word.
     unsafe { (&raw mut (*to).state).write_volatile(word.0) };
     true
@@ -164,6 +161,7 @@ fn fill<A: Addr>(entry: *mut Flow<A>, scratch: *const Flow<A>) -> Word {
     unsafe {
         let flow = &*scratch;
         copy(&raw mut (*entry).src, &raw const flow.src);
+        others_may_go_first();
         copy(&raw mut (*entry).dst, &raw const flow.dst);
         copy(&raw mut (*entry).nat_addr, &raw const flow.nat_addr);
         (*entry).sport = flow.sport;
