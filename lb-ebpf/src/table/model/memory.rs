@@ -68,6 +68,7 @@ fn nth<T>(all: *mut Vec<T>, number: u32) -> Option<*mut T> {
 }
 
 pub fn head<V: Maps>(bucket: u32) -> Option<*mut u64> {
+    assert_eq!(size_of::<V::Addr>(), size_of::<Addr4>(), "IPv4 only");
     // SAFETY: the place of a field.
     nth(unsafe { &raw mut (*memory()).heads }, bucket)
 }
