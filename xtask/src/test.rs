@@ -240,10 +240,11 @@ const LANES: [&[&str]; 3] = [
 ];
 
 /// Tests that run alone: those that count rates, or fill the machine.
-const ALONE: [&str; 8] = [
+const ALONE: [&str; 9] = [
     "promise::accounting",
     "promise::deadlines",
     "promise::ends",
+    "promise::flood",
     "promise::followed",
     "promise::lifecycle::ten_thousand_services",
     "promise::million",

@@ -1,8 +1,9 @@
 //! Where there is no place left: what has waited for its handshake for long gives its own, be it a connection of a backend with a limit, a
 //! client's binding, or a port of source NAT. Open connections keep theirs.
 
-use std::{net::IpAddr, thread::sleep, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
+use flowpin_tests::harness::eventually::pass;
 use lb_common::abi::{Forward, Reason};
 
 use super::{
@@ -50,13 +51,13 @@ fn a_half_handshake_gives_its_place_after_a_while() {
         }
         s.step("they may finish yet", syn(s, 40_002), Back(refusal(s, 40_002), Reason::BackendsFull));
         finish(s, 40_000);
-        sleep(LONG);
+        pass(LONG);
         s.forwarded("for the one that hasn't finished", &syn(s, 40_002));
         s.active("never more than it takes", &added, &[2]);
         assert_eq!(s.world.entries(), 4, "it is gone");
         s.step("the other is new", syn(s, 40_003), Back(refusal(s, 40_003), Reason::BackendsFull));
         finish(s, 40_002);
-        sleep(LONG);
+        pass(LONG);
         s.step("both are open", syn(s, 40_003), Back(refusal(s, 40_003), Reason::BackendsFull));
         s.active("full", &added, &[2]);
     });
@@ -73,7 +74,7 @@ fn so_does_udp_that_nobody_has_answered() {
         }
         let answer = eth().ip(net.backends[0], net.client).udp(8080, 40_000);
         s.step("answer", &answer, Becomes(answer.clone().from(net.vip, 53)));
-        sleep(SILENCE);
+        pass(SILENCE);
         s.forwarded("for the unanswered one", &query(40_002));
         s.active("full", &added, &[2]);
         s.forwarded("the answered one goes on", &query(40_000));
@@ -91,7 +92,7 @@ fn many_that_have_finished_hide_nobody_who_hasnt() {
             finish(s, port);
         }
         s.forwarded("SYN", &syn(s, 40_060));
-        sleep(LONG);
+        pass(LONG);
         // Each that finds no place passes over some of them.
         let placed = (50_000..50_010).position(|port| {
             let verdict = s.world.run(&syn(s, port).bytes()).expect("it runs").0;
@@ -123,7 +124,7 @@ fn a_binding_for_a_client_that_comes_beats_one_for_a_client_that_doesnt() {
         let full = |s: &Stage<'_>| s.world.reasons().expect("reasons")[Reason::AffinityFull as usize];
         s.forwarded("without a binding: they may finish yet", &syn(s, 100));
         assert_eq!((full(s), s.world.bindings().len()), (1, CLIENTS as usize));
-        sleep(LONG);
+        pass(LONG);
         s.forwarded("with one", &syn(s, 101));
         assert_eq!((full(s), s.world.bindings().len()), (1, CLIENTS as usize));
     });
@@ -167,7 +168,7 @@ fn a_port_of_ours_is_taken_from_a_half_handshake() {
         };
         assert!(open(s, 40_000) && open(s, 40_001), "two ports");
         assert!(!open(s, 40_002), "they may finish yet");
-        sleep(LONG);
+        pass(LONG);
         assert!(open(s, 40_002), "a third for one of them");
         assert_eq!(s.world.entries(), 4);
     });

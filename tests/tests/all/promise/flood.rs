@@ -101,7 +101,7 @@ impl Siege {
                         forger.send(&packet(sent), vip);
                         sent += 1;
                     }
-                    thread::sleep(Duration::from_millis(1));
+                    pass(Duration::from_millis(1));
                 }
                 sent
             });
@@ -120,7 +120,7 @@ impl Siege {
                 let began = Instant::now();
                 let mut failed = Vec::new();
                 for i in 0..attempts {
-                    thread::sleep((Duration::from_millis(100) * i).saturating_sub(began.elapsed()));
+                    pass((Duration::from_millis(100) * i).saturating_sub(began.elapsed()));
                     let outcome = TcpStream::connect_timeout(&to, Duration::from_secs(5))
                         .and_then(Conn::from_stream)
                         .and_then(|mut conn| conn.exchange(100));
