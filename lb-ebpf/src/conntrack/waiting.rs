@@ -39,7 +39,7 @@ const OF_PLACES: u32 = 128;
 /// All of them.
 pub const RINGS: usize = (OF_BINDINGS + OF_PLACES) as usize;
 /// Flows that are looked at at most, for a new one, before it takes another turn.
-const LOOKS: usize = 64;
+const LOOKS: usize = 16;
 /// What [`Overdue`] returns: another turn, please.
 pub const MORE: u32 = NOWHERE + 1;
 

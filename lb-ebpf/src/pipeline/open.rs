@@ -131,7 +131,7 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, service: &Service, source: Sourc
     let Some(choosing) = choosing() else { return REFUSED | Reason::Internal as u32 };
     let hash = hash::flow(&parsed.key);
     choosing.pick = Pick::new(service, service.list(source, V::IS_V6), conntrack::chance());
-    let mut pinned = REFUSED | Reason::Internal as u32;
+    let (mut pinned, mut fresh) = (REFUSED | Reason::Internal as u32, false);
     for attempt in 0..opaque(SKIPS + 1) {
         let chosen = choose::<V>(parsed, service, choosing, hash);
         if chosen & REFUSED != 0 {
@@ -153,15 +153,16 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, service: &Service, source: Sourc
         let again = parsed.tried() != 0;
         let opening = Opening { addr: record.addr, phase, backend, chance, hash, bound, port, again, way };
         pinned = conntrack::pin::<V>(opening);
-        if chosen & affinity::FRESH != 0 && pinned & REFUSED == 0 {
-            waiting::note::<V>(service.id, Scarce::Bindings, pinned);
-        }
+        fresh = chosen & affinity::FRESH != 0;
         let unfit = pinned == REFUSED | Reason::PortConflict as u32
             || pinned == REFUSED | Reason::NoSourcePort as u32;
         // What is in the way may only linger.
         if !unfit || !again || !choosing.pick.pass_over(backend) {
             break;
         }
+    }
+    if fresh && pinned & REFUSED == 0 {
+        waiting::note::<V>(service.id, Scarce::Bindings, pinned);
     }
     pinned
 }
