@@ -45,7 +45,7 @@ impl Phase {
     /// send one segment.
     pub const PROVISIONAL: Self = Self(8);
 
-    /// Has nobody but the client said yet that there is a connection? Such a flow lives for seconds, and gives way to others.
+    /// Has nobody but the client said yet that there is a connection? Such a flow gives way to others, and is soon forgotten.
     #[inline(always)]
     pub const fn is_unconfirmed(self) -> bool {
         matches!(self, Self::SYN_SENT | Self::PROVISIONAL)

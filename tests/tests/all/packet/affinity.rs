@@ -25,7 +25,7 @@ fn bound(s: &mut Stage<'_>, port: u16, n: usize, binding: Affinity) -> Added {
 }
 
 /// Client `i`, of the net's family.
-fn client(s: &Stage<'_>, i: u8) -> IpAddr {
+pub fn client(s: &Stage<'_>, i: u8) -> IpAddr {
     if s.net.vip.is_ipv4() {
         IpAddr::from([198, 51, 100, i])
     } else {

@@ -7,6 +7,7 @@ use flowpin_tests::harness::eventually::pass;
 use lb_common::abi::{Forward, Reason};
 
 use super::{
+    affinity::client,
     build::{ACK, Frame, RST, SYN, eth},
     run::Verdict,
     stage::{Expect::*, Stage, TCP, UDP, everywhere},
@@ -100,15 +101,6 @@ fn many_that_have_finished_hide_nobody_who_hasnt() {
         });
         assert!(placed.is_some(), "one of ten clients gets in");
     });
-}
-
-/// Client `i`, of the net's family.
-fn client(s: &Stage<'_>, i: u8) -> IpAddr {
-    if s.net.vip.is_ipv4() {
-        IpAddr::from([198, 51, 100, i])
-    } else {
-        IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 7, u16::from(i)])
-    }
 }
 
 #[test]

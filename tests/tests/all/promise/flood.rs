@@ -22,6 +22,8 @@ use flowpin_tests::{
     packet::build::{ACK, Frame, SYN, eth},
 };
 
+use super::forged::ip;
+
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long a flood lasts.
 const SIEGE: Duration = Duration::from_secs(8);
@@ -29,10 +31,6 @@ const SIEGE: Duration = Duration::from_secs(8);
 const HONEST: usize = 10;
 /// Connections that are open all the time.
 const OPEN: usize = 40;
-
-fn ip(address: &str) -> IpAddr {
-    address.parse().expect("an address")
-}
 
 /// Client number `i` of those that don't exist.
 fn nobody(family: Family, i: u32) -> IpAddr {

@@ -19,7 +19,8 @@ use flowpin_tests::{
 const LIMIT: Duration = Duration::from_secs(60);
 const CONNECTIONS: usize = 40;
 
-fn ip(address: &str) -> IpAddr {
+/// An address from its text.
+pub fn ip(address: &str) -> IpAddr {
     address.parse().expect("an address")
 }
 
