@@ -11,8 +11,10 @@ use crate::{
 };
 
 const ETH_LEN: usize = 14;
-const ETH_P_IP: u16 = 0x0800u16.to_be();
-const ETH_P_IPV6: u16 = 0x86ddu16.to_be();
+/// Kind of a frame that has IPv4 in it, as it lies there.
+pub const ETH_P_IP: u16 = 0x0800u16.to_be();
+/// The same with IPv6.
+pub const ETH_P_IPV6: u16 = 0x86ddu16.to_be();
 const ETH_P_8021Q: u16 = 0x8100u16.to_be();
 const ETH_P_8021AD: u16 = 0x88a8u16.to_be();
 

@@ -20,7 +20,13 @@ use lb_common::{
 };
 
 use super::{Hook, L4Fix, Packet, Step, get, opaque, put, route};
-use crate::{direct::Direct, maps::TAILS_TC, reset::Answer, rewrite::Rewrite};
+use crate::{
+    direct::Direct,
+    maps::TAILS_TC,
+    parse::{ETH_P_IP, ETH_P_IPV6},
+    reset::Answer,
+    rewrite::Rewrite,
+};
 
 /// Tells `bpf_l4_csum_replace` that the address change is not balanced by an IPv4 header checksum, which matters when the
 /// device has summed the packet. Since Linux 6.16; older kernels refuse the flag.
@@ -29,6 +35,10 @@ const BPF_F_IPV6: u64 = 1 << 7;
 /// Headers fit in this many bytes: Ethernet with two tags, the longest IPv4 header, the longest TCP header, or as much of
 /// IPv6 with extensions.
 const HEADERS: u32 = 192;
+/// Ethernet, IPv4 without options, and as much of TCP as is looked at.
+const V4_HEADERS: usize = 14 + 20 + 20;
+/// Ethernet, IPv6 without extensions, and as much of TCP as is looked at.
+const V6_HEADERS: usize = 14 + 40 + 20;
 
 /// Whom a frame was addressed to (include/uapi/linux/if_packet.h): the interface, all, or some.
 const PACKET_HOST: u32 = 0;
@@ -45,13 +55,32 @@ impl TcPacket {
     /// Wraps a context; pulls the headers into the linear part if they aren't there.
     #[inline(always)]
     pub fn new(ctx: TcContext, hook: Hook) -> Self {
-        let want = ctx.len().min(HEADERS);
-        if ctx.data() + want as usize > ctx.data_end() {
+        let packet = Self { ctx, hook };
+        let want = packet.ctx.len().min(HEADERS);
+        if packet.bytes(0, want as usize).is_none() && !packet.has_its_headers() {
             // SAFETY: the context is the one the kernel gave this program. If it fails, parsing finds less and the packet
             // passes or is counted as malformed.
-            unsafe { bpf_skb_pull_data(ctx.skb.skb, want) };
+            unsafe { bpf_skb_pull_data(packet.ctx.skb.skb, want) };
         }
-        Self { ctx, hook }
+        packet
+    }
+
+    /// Is it of the usual kind, TCP or UDP right behind an IP header without options, and are both headers in the linear part? To pull more than
+    /// that would copy payload, and with a segment that its sender still has, a clone, all of the head.
+    #[inline(always)]
+    fn has_its_headers(&self) -> bool {
+        let ports = |proto: u8| proto == Proto::TCP.0 || proto == Proto::UDP.0;
+        if let Some(frame) = self.bytes(0, V4_HEADERS) {
+            // SAFETY: the bytes up to there were just bounds-checked.
+            let (kind, first, proto): (u16, u8, u8) = unsafe { (get(frame, 12), get(frame, 14), get(frame, 23)) };
+            if kind == ETH_P_IP {
+                return first == 0x45 && ports(proto);
+            }
+        }
+        let Some(frame) = self.bytes(0, V6_HEADERS) else { return false };
+        // SAFETY: as above.
+        let (kind, next): (u16, u8) = unsafe { (get(frame, 12), get(frame, 20)) };
+        kind == ETH_P_IPV6 && ports(next)
     }
 
     /// The same for a further step.
