@@ -72,7 +72,8 @@ impl TcPacket {
         let ports = |proto: u8| proto == Proto::TCP.0 || proto == Proto::UDP.0;
         if let Some(frame) = self.bytes(0, V4_HEADERS) {
             // SAFETY: the bytes up to there were just bounds-checked.
-            let (kind, first, proto): (u16, u8, u8) = unsafe { (get(frame, 12), get(frame, 14), get(frame, 23)) };
+            let (kind, first, proto): (u16, u8, u8) =
+                unsafe { (get(frame, 12), get(frame, 14), get(frame, 23)) };
             if kind == ETH_P_IP {
                 return first == 0x45 && ports(proto);
             }

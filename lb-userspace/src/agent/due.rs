@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     conntrack::{
-        select::{self, Cause, Due},
+        select::{self, Cause, Closing, Due},
         victims,
     },
     model::uptime,
@@ -46,7 +46,7 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
         later.retain(|_, until| until.is_none_or(|until| until > Instant::now()));
         let Due { backends, next } = due(&handle.shared);
         let open = |id: BackendId| handle.shared.maps.active(id) > 0;
-        let due: HashMap<BackendId, Cause> =
+        let due: HashMap<BackendId, Closing> =
             backends.into_iter().filter(|(id, _)| !later.contains_key(id) && open(*id)).collect();
         if !due.is_empty() {
             later.extend(due.keys().map(|id| (*id, Some(Instant::now() + LOOK))));
@@ -72,7 +72,7 @@ fn due(shared: &Shared) -> Due {
 /// Finds the connections of these backends, in one walk, and hands them to the closer, by cause and service.
 async fn ask(
     handle: &Handle,
-    due: HashMap<BackendId, Cause>,
+    due: HashMap<BackendId, Closing>,
 ) -> Vec<(Vec<BackendId>, BoxFuture<'static, Asked>)> {
     let shared = handle.shared.clone();
     let found = blocking(move || {
@@ -82,8 +82,8 @@ async fn ask(
     });
     let Ok((directory, due, mut victims)) = found.await else { return Vec::new() };
     let mut by: HashMap<_, HashSet<BackendId>> = HashMap::new();
-    for (id, cause) in due {
-        by.entry((cause, directory.service(id))).or_default().insert(id);
+    for (id, closing) in due {
+        by.entry((closing.cause, directory.service(id))).or_default().insert(id);
     }
     let orders = by.into_iter().map(|((cause, service), backends)| {
         let victims = service.and_then(|service| victims.remove(&(cause, service))).unwrap_or_default();

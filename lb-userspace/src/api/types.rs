@@ -81,13 +81,16 @@ pub struct FrontendView {
 pub struct BackendView {
     /// `10.0.1.11:5432`, or without port.
     pub address: String,
-    /// 1..=65535.
+    /// 0: it gets nothing new.
     pub weight: u16,
     /// `null`: no limit.
     pub max_connections: Option<u32>,
     /// Is it one of this node's: declared so, or with an address of the node's own?
     #[serde(default)]
     pub local: bool,
+    /// Does it get new connections only while no other backend takes any?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub backup: bool,
     /// `active`, `draining`, `drained`.
     pub state: String,
     /// Health check's word; `true` where none is configured.

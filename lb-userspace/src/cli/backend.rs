@@ -84,7 +84,7 @@ pub struct Add {
     /// which the service's port leads
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     address: String,
-    /// Its share compared with the others', 1 to 65535 [default: 1]
+    /// Its share compared with the others', 0 to 65535; with 0 it gets nothing new [default: 1]
     #[arg(long, allow_negative_numbers = true)]
     weight: Option<i64>,
     /// Most active connections; more are given to others [default: no limit]
@@ -93,12 +93,15 @@ pub struct Add {
     /// It is one of this node's, for frontends with --scope local; one that has an address of the node's own is anyway
     #[arg(long)]
     local: bool,
+    /// It gets new connections only while no other backend takes any
+    #[arg(long)]
+    backup: bool,
 }
 
 #[derive(Debug, clap::Args)]
 #[group(id = "change", required = true, multiple = true)]
 pub struct Change {
-    /// Its share compared with the others', 1 to 65535
+    /// Its share compared with the others', 0 to 65535; with 0 it gets nothing new
     #[arg(long, allow_negative_numbers = true)]
     weight: Option<i64>,
     /// Most active connections; more are given to others
@@ -107,8 +110,11 @@ pub struct Change {
     /// It is one of this node's, for frontends with --scope local
     #[arg(long)]
     local: bool,
-    /// Take settings back, by the names of their flags: weight 1, no limit, not declared to be local; may be given several times
-    #[arg(long, value_name = "SETTING,...", value_delimiter = ',', value_parser = ["weight", "max-connections", "local"], hide_possible_values = true)]
+    /// It gets new connections only while no other backend takes any
+    #[arg(long)]
+    backup: bool,
+    /// Take settings back, by the names of their flags: weight 1, no limit, not declared to be local, no backup; may be given several times
+    #[arg(long, value_name = "SETTING,...", value_delimiter = ',', value_parser = ["weight", "max-connections", "local", "backup"], hide_possible_values = true)]
     default: Vec<String>,
 }
 
@@ -129,8 +135,10 @@ impl Change {
         }
         let given = [("weight", self.weight), ("max_connections", self.max_connections)];
         patch.extend(given.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?.into()))));
-        if self.local {
-            patch.insert("local".into(), true.into());
+        for (key, given) in [("local", self.local), ("backup", self.backup)] {
+            if given {
+                patch.insert(key.into(), true.into());
+            }
         }
         patch
     }
@@ -181,8 +189,8 @@ impl Command {
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
         let Context { client, printer } = context;
         match self {
-            Self::Add(Add { service, address, weight, max_connections, local }) => {
-                let add = BackendDecl { address, weight, max_connections, local };
+            Self::Add(Add { service, address, weight, max_connections, local, backup }) => {
+                let add = BackendDecl { address, weight, max_connections, local, backup };
                 let backend = client.add_backend(&service, &add).await?;
                 printer.print(&Owned { service: &service, backend: &backend }, |o| {
                     format!(
@@ -199,10 +207,11 @@ impl Command {
                         .max_connections
                         .map_or("no limit".into(), |n| plural(n.into(), "connection"));
                     format!(
-                        "backend {} of service \"{service}\" changed: weight {}, {limit}{}",
+                        "backend {} of service \"{service}\" changed: weight {}, {limit}{}{}",
                         o.backend.address,
                         o.backend.weight,
-                        if o.backend.local { ", local" } else { "" }
+                        if o.backend.local { ", local" } else { "" },
+                        if o.backend.backup { ", backup" } else { "" }
                     )
                 })?;
             }

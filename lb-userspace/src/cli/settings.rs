@@ -87,32 +87,35 @@ const SETTINGS: &[Setting] = &[
     row("timeout-half-open", &["timeouts", "half_open"], Kind::Text, "DURATION", "Forget TCP connections that aren't open by then [default: 10s]"),
     row("timeout-half-closed", &["timeouts", "half_closed"], Kind::Text, "DURATION", "Close TCP connections that one side has closed and that are silent for so long [default: 1h]"),
     row("timeout-udp", &["timeouts", "udp"], Kind::Text, "DURATION", "Forget UDP flows that are silent in both directions for so long [default: 60s, or as idle]"),
-    row("health", &["health"], Kind::Health, "TYPE", "How backends are checked: tcp, http, https, grpc or none [default: none]"),
+    row("health", &["health"], Kind::Health, "TYPE", "How backends are checked: tcp, http, https, grpc, udp or none [default: none]"),
+    row("health-port", &["health", "port"], Kind::Number, "PORT", "The port that is checked [default: the backend's own]"),
     row("health-interval", &["health", "interval"], Kind::Text, "DURATION", "From one check to the next [default: 2s]"),
     row("health-timeout", &["health", "timeout"], Kind::Text, "DURATION", "How long an answer may take [default: 1s]"),
     row("health-rise", &["health", "rise"], Kind::Number, "N", "Good checks in a row that bring a backend back [default: 2]"),
     row("health-fall", &["health", "fall"], Kind::Number, "N", "Bad checks in a row that take a backend out [default: 3]"),
     row("health-path", &["health", "path"], Kind::Text, "PATH", "HTTP and HTTPS: what is asked for [default: /]"),
     row("health-host", &["health", "host"], Kind::Text, "HOST", "HTTP and HTTPS: the host that is asked for [default: the backend's address]"),
-    row("health-expect", &["health", "expect"], Kind::Number, "STATUS", "HTTP and HTTPS: the status that is good [default: 200]"),
+    row("health-expect", &["health", "expect"], Kind::Text, "STATUS", "HTTP and HTTPS: the status that is good, or several, as 200-399 or 200,404 [default: 200]"),
     row("health-service", &["health", "service"], Kind::Text, "NAME", "gRPC: the service that is asked about [default: the server as a whole]"),
+    row("health-send", &["health", "send"], Kind::Text, "TEXT", "UDP: what is sent to the backend, which must answer [default: an empty datagram, which it mustn't refuse]"),
     row("health-passive", &["health", "passive"], Kind::Switch, "BOOL", "Whether refused and unanswered connections of clients take a backend out as well [default: true]"),
     row("health-panic", &["health", "panic"], Kind::Number, "PERCENT", "Use all backends if fewer are healthy [default: 0: never]"),
     row("slow-start", &["slow_start"], Kind::Text, "DURATION", "How long a backend that is new, undrained or healthy again takes to get all its weight [default: it has it at once]"),
-    row("on-removal", &["on_removal"], Kind::Word(&["keep", "drain", "reset"]), "POLICY", "What becomes of open connections of a backend that is removed [default: keep]"),
-    row("on-unhealthy", &["on_unhealthy"], FATE, "POLICY", "What becomes of open connections of a backend that fails its health checks [default: keep]"),
-    row("on-deadline", &["on_deadline"], FATE, "POLICY", "What becomes of open connections of a backend whose drain's deadline has passed [default: keep]"),
+    row("on-removal", &["on_removal"], Kind::Word(&["keep", "drain", "reset"]), "POLICY", "What becomes of open connections of a backend that is removed [default: they stay, and UDP flows go to another]"),
+    row("on-unhealthy", &["on_unhealthy"], FATE, "POLICY", "What becomes of open connections of a backend that fails its health checks [default: they stay, and UDP flows go to another]"),
+    row("on-deadline", &["on_deadline"], FATE, "POLICY", "What becomes of open connections of a backend whose drain's deadline has passed [default: they stay, and UDP flows go to another]"),
 ];
 
 /// What a service can't be without.
 const NEEDED: [&str; 2] = ["vip", "port"];
 
 /// What only one type of health checks has, and which.
-const OF_TYPE: [(&str, &[&str]); 4] = [
+const OF_TYPE: [(&str, &[&str]); 5] = [
     ("path", &["http", "https"]),
     ("host", &["http", "https"]),
     ("expect", &["http", "https"]),
     ("service", &["grpc"]),
+    ("send", &["udp"]),
 ];
 
 impl Setting {

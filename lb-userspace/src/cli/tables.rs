@@ -144,7 +144,7 @@ pub fn backends(services: &[ServiceView]) -> String {
             table.row([
                 s.name.clone(),
                 b.address.clone(),
-                b.weight.to_string(),
+                if b.backup { format!("{} backup", b.weight) } else { b.weight.to_string() },
                 or_dash(b.max_connections.map(|n| count(n.into()))),
                 yes(b.local),
                 state(b),

@@ -10,7 +10,7 @@ use lb_common::{
 
 pub use super::sockets::SocketVictim;
 use crate::{
-    model::{AdminState, Desired, HealthStates, RemovalPolicy, ServiceSpec},
+    model::{AdminState, BackendSpec, Desired, HealthStates, RemovalPolicy, ServiceSpec},
     reconcile::Actual,
 };
 
@@ -109,11 +109,32 @@ pub struct Victim {
     pub flow: Pinned,
 }
 
+/// What is to be closed of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// Why.
+    pub cause: Cause,
+    /// UDP flows only: their next datagram chooses another backend, and TCP connections stay.
+    pub datagrams: bool,
+}
+
+impl Closing {
+    /// All of it.
+    const fn all(cause: Cause) -> Self {
+        Self { cause, datagrams: false }
+    }
+
+    /// Is this one of those?
+    pub const fn takes(self, how: How) -> bool {
+        !self.datagrams || matches!(how, How::Forget)
+    }
+}
+
 /// Whose connections are to be closed at one moment.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Due {
     /// Backends, each once.
-    pub backends: Vec<(BackendId, Cause)>,
+    pub backends: Vec<(BackendId, Closing)>,
     /// The next deadline, by the uptime.
     pub next: Option<Duration>,
 }
@@ -128,42 +149,65 @@ pub fn due(
     now: Duration,
 ) -> Due {
     let mut due = Due::default();
-    for service in desired.services().values().filter(|s| s.policies != Default::default()) {
+    for service in desired.services().values().filter(|s| s.policies != Default::default() || s.serves_udp())
+    {
         of_service(&mut due, service, actual, health, now);
     }
     for service in departed.iter().filter_map(|name| actual.service(name)) {
-        due.backends.extend(service.backends.values().map(|id| (*id, Cause::Removal)));
+        due.backends.extend(service.backends.values().map(|id| (*id, Closing::all(Cause::Removal))));
     }
     due
 }
 
 fn of_service(due: &mut Due, service: &ServiceSpec, actual: &Actual, health: &HealthStates, now: Duration) {
     let Some(there) = actual.service(&service.name) else { return };
+    let udp = service.serves_udp();
+    let healthy = |name: &str| health.of(&service.name, name).healthy;
     for (name, id) in &there.backends {
         let declared = service.backends.get(name);
         // Its name is declared, and somebody else has it: this one is on its way out.
         let retired = || actual.backend(*id).is_some_and(Backend::is_retired);
-        let cause = match declared.filter(|_| !retired()) {
-            None => (service.policies.removal == RemovalPolicy::Reset).then_some(Cause::Removal),
+        let left = match declared.filter(|_| !retired()) {
+            None => Some((Cause::Removal, service.policies.removal)),
             Some(backend) => {
-                let unhealthy = service.policies.unhealthy == RemovalPolicy::Reset
-                    && !health.of(&service.name, name).healthy;
-                deadline(due, service, backend.admin, now).or(unhealthy.then_some(Cause::Unhealthy))
+                let unhealthy = || (!healthy(name)).then_some((Cause::Unhealthy, service.policies.unhealthy));
+                deadline(due, service, backend.admin, now, udp).or_else(unhealthy)
             }
         };
-        due.backends.extend(cause.map(|cause| (*id, cause)));
+        let closing = left.and_then(|(cause, policy)| match policy {
+            RemovalPolicy::Reset => Some(Closing::all(cause)),
+            RemovalPolicy::Usual if udp => {
+                let v4 = actual.backend(*id).and_then(Backend::address).is_some_and(|ip| ip.is_ipv4());
+                let takes = |(other, spec): (&String, &BackendSpec)| {
+                    (other != name || cause == Cause::Removal)
+                        && spec.address.is_ipv4() == v4
+                        && spec.takes_new()
+                        && healthy(other)
+                };
+                service.backends.iter().any(takes).then_some(Closing { cause, datagrams: true })
+            }
+            RemovalPolicy::Usual | RemovalPolicy::Keep | RemovalPolicy::Drain => None,
+        });
+        due.backends.extend(closing.map(|closing| (*id, closing)));
     }
 }
 
-/// Has a backend's drain reached its deadline? If not, notes when it will.
-fn deadline(due: &mut Due, service: &ServiceSpec, admin: AdminState, now: Duration) -> Option<Cause> {
+/// Has a backend's drain reached its deadline, and what becomes of its connections then? If it hasn't, and it matters, notes when it will.
+fn deadline(
+    due: &mut Due,
+    service: &ServiceSpec,
+    admin: AdminState,
+    now: Duration,
+    udp: bool,
+) -> Option<(Cause, RemovalPolicy)> {
     let AdminState::Draining { since, deadline: Some(deadline) } = admin else { return None };
-    if service.policies.deadline != RemovalPolicy::Reset {
+    let policy = service.policies.deadline;
+    if policy != RemovalPolicy::Reset && !(udp && policy == RemovalPolicy::Usual) {
         return None;
     }
     let end = since.saturating_add(deadline);
     if now >= end {
-        return Some(Cause::Deadline);
+        return Some((Cause::Deadline, policy));
     }
     due.next = Some(due.next.map_or(end, |next| next.min(end)));
     None
@@ -225,7 +269,7 @@ mod tests {
         let early = at(107, service(policies, drain(Some(seconds(8)))), false);
         assert_eq!(early, Due { backends: Vec::new(), next: Some(seconds(108)) });
         let now = at(108, service(policies, drain(Some(seconds(8)))), false);
-        assert_eq!(now, Due { backends: vec![(ID, Cause::Deadline)], next: None });
+        assert_eq!(now, Due { backends: vec![(ID, Closing::all(Cause::Deadline))], next: None });
         assert_eq!(
             at(108, service(RemovalPolicies::default(), drain(Some(seconds(8)))), false),
             Due::default()
@@ -239,16 +283,43 @@ mod tests {
         let unhealthy = RemovalPolicies { unhealthy: RemovalPolicy::Reset, ..RemovalPolicies::default() };
         let removal = RemovalPolicies { removal: RemovalPolicy::Reset, ..RemovalPolicies::default() };
         let due = |policies, healthy| at(0, service(policies, AdminState::Active), healthy).backends;
-        assert_eq!(due(unhealthy, false), [(OTHER, Cause::Unhealthy)]);
+        assert_eq!(due(unhealthy, false), [(OTHER, Closing::all(Cause::Unhealthy))]);
         assert_eq!(due(unhealthy, true), []);
         assert_eq!(due(removal, false), []);
         let mut one = service(removal, AdminState::Active);
         one.backends.remove("10.0.0.1:80");
-        assert_eq!(at(0, one, true).backends, [(ID, Cause::Removal)]);
+        assert_eq!(at(0, one, true).backends, [(ID, Closing::all(Cause::Removal))]);
         let departed = HashSet::from(["s".to_string()]);
         let gone =
             super::due(&Desired::default(), &actual(), &HealthStates::default(), &departed, seconds(0));
-        assert_eq!(gone.backends, [(ID, Cause::Removal), (OTHER, Cause::Removal)]);
+        let both = [ID, OTHER].map(|id| (id, Closing::all(Cause::Removal)));
+        assert_eq!(gone.backends, both);
+    }
+
+    #[test]
+    fn udp_flows_leave_for_a_backend_that_takes_them() {
+        let udp = |unhealthy, admin| {
+            let policies = RemovalPolicies { unhealthy, ..RemovalPolicies::default() };
+            let mut service = service(policies, admin);
+            service.frontends[0].ports.push("53/udp".parse().unwrap());
+            service
+        };
+        let due = |service, healthy| at(200, service, healthy).backends;
+        let datagrams = |cause| Closing { cause, datagrams: true };
+        let usual = |admin| udp(RemovalPolicy::Usual, admin);
+        assert_eq!(due(usual(AdminState::Active), false), [(OTHER, datagrams(Cause::Unhealthy))]);
+        assert_eq!(due(usual(AdminState::Active), true), []);
+        assert_eq!(due(udp(RemovalPolicy::Keep, AdminState::Active), false), [], "it is said that they stay");
+        assert_eq!(due(service(RemovalPolicies::default(), AdminState::Active), false), [], "it has no UDP");
+        // Nobody else takes them.
+        let drains = AdminState::Draining { since: seconds(100), deadline: None };
+        assert_eq!(due(usual(drains), false), []);
+        let drained = AdminState::Draining { since: seconds(100), deadline: Some(seconds(8)) };
+        assert_eq!(due(usual(drained), true), [(ID, datagrams(Cause::Deadline))]);
+        assert_eq!(due(usual(drained), false), [], "the other is unhealthy");
+        let mut one = usual(AdminState::Active);
+        one.backends.remove("10.0.0.1:80");
+        assert_eq!(due(one, true), [(ID, datagrams(Cause::Removal))]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use lb_common::abi::{BackendId, Proto, ServiceId, socket::SocketRequest};
 use super::{
     Directory,
     matches::{Filter, Place},
-    select::{Cause, How, Pinned, Victim},
+    select::{Cause, Closing, How, Pinned, Victim},
 };
 use crate::datapath::{
     DatapathError,
@@ -98,13 +98,14 @@ pub struct SocketVictim {
 }
 
 /// Those that are pinned to these backends.
-pub fn of_backends(place: Place<'_>, backends: &HashMap<BackendId, Cause>) -> Vec<(Cause, Victim)> {
+pub fn of_backends(place: Place<'_>, backends: &HashMap<BackendId, Closing>) -> Vec<(Cause, Victim)> {
     let due = place.sockets.iter().filter_map(|s| Some((*backends.get(&s.pin.backend)?, s)));
-    let due: Vec<(Cause, PinnedSocket)> = due.collect();
+    let due: Vec<(Closing, PinnedSocket)> = due.collect();
     let connected = due.iter().any(|(_, socket)| socket.pin.connected != 0);
     let all = if connected { known() } else { HashMap::new() };
-    let victim = |(cause, socket): &(Cause, PinnedSocket)| {
-        Some((*cause, victim(socket, all.get(&socket.cookie()), place.directory)?))
+    let victim = |(closing, socket): &(Closing, PinnedSocket)| {
+        let victim = victim(socket, all.get(&socket.cookie()), place.directory)?;
+        closing.takes(victim.how).then_some((closing.cause, victim))
     };
     due.iter().filter_map(victim).collect()
 }

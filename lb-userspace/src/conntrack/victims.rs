@@ -12,7 +12,7 @@ use lb_common::{
 use super::{
     Directory,
     matches::{Filter, Match, Place, each},
-    select::{Cause, How, Pinned, Victim},
+    select::{Cause, Closing, How, Pinned, Victim},
     sockets,
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 type ByService = HashMap<(Cause, ServiceId), Vec<Victim>>;
 
 /// Connections that count and belong to these backends, in one walk.
-pub fn of_backends(place: Place<'_>, backends: &HashMap<BackendId, Cause>) -> ByService {
+pub fn of_backends(place: Place<'_>, backends: &HashMap<BackendId, Closing>) -> ByService {
     let Place { tables, directory, .. } = place;
     let mut found = ByService::new();
     collect(&tables.v4, directory, backends, Pinned::V4, &mut found);
@@ -41,17 +41,18 @@ pub fn of_backends(place: Place<'_>, backends: &HashMap<BackendId, Cause>) -> By
 fn collect<A: Sweep>(
     table: &FlowTable<A>,
     directory: &Directory,
-    backends: &HashMap<BackendId, Cause>,
+    backends: &HashMap<BackendId, Closing>,
     pin: fn(Request<A>) -> Pinned,
     found: &mut ByService,
 ) {
     table.walk(
         |flows| {
             for flow in flows.iter().filter(|flow| flow.direction.is_forward()) {
-                if let Some(cause) = backends.get(&flow.backend)
+                if let Some(closing) = backends.get(&flow.backend)
                     && let Some(victim) = victim(flow, directory, pin)
+                    && closing.takes(victim.how)
                 {
-                    found.entry((*cause, victim.service)).or_default().push(victim);
+                    found.entry((closing.cause, victim.service)).or_default().push(victim);
                 }
             }
         },

@@ -1,13 +1,17 @@
 //! One check of one backend: from the node, to the backend itself.
 
-use std::net::SocketAddr;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use http_body_util::Empty;
 use hyper::{Request, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, UdpSocket},
 };
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::Endpoint;
@@ -16,7 +20,7 @@ use tonic_health::pb::{
 };
 
 use super::tls;
-use crate::model::health::{HealthSpec, Probe};
+use crate::model::health::{HealthSpec, Probe, statuses};
 
 /// Why a check failed, in a few words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +63,9 @@ impl Failure {
 /// # Errors
 /// The backend isn't well, or can't be checked.
 pub async fn check(spec: &HealthSpec, to: SocketAddr) -> Result<(), Failure> {
+    if let Probe::Udp { send } = &spec.probe {
+        return datagram(send, to, spec.timeout).await;
+    }
     match tokio::time::timeout(spec.timeout, ask(&spec.probe, to)).await {
         Ok(answer) => answer,
         Err(_) => Err(format!("no answer within {}", humantime::format_duration(spec.timeout)).into()),
@@ -77,14 +84,15 @@ async fn ask(probe: &Probe, to: SocketAddr) -> Result<(), Failure> {
             let stream = connect(to).await?;
             let authority = host.clone().unwrap_or_else(|| to.to_string());
             if !tls {
-                return Ok(get(stream, &authority, path, *expect).await?);
+                return Ok(get(stream, &authority, path, expect).await?);
             }
             let name = host.clone().unwrap_or_else(|| to.ip().to_string());
             let name = ServerName::try_from(name).map_err(|e| e.to_string())?;
             let stream = tls::connector()?.connect(name, stream).await.map_err(|e| format!("TLS: {e}"))?;
-            Ok(get(stream, &authority, path, *expect).await?)
+            Ok(get(stream, &authority, path, expect).await?)
         }
         Probe::Grpc { service } => serving(to, service).await,
+        Probe::Udp { .. } => Ok(()),
     }
 }
 
@@ -96,7 +104,7 @@ async fn get(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     authority: &str,
     path: &str,
-    expect: u16,
+    expect: &[RangeInclusive<u16>],
 ) -> Result<(), String> {
     let words = |e: hyper::Error| e.to_string();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
@@ -117,7 +125,25 @@ async fn get(
         }
     };
     let status = answer.map_err(words)?.status().as_u16();
-    if status == expect { Ok(()) } else { Err(format!("status {status} instead of {expect}")) }
+    if expect.iter().any(|good| good.contains(&status)) {
+        return Ok(());
+    }
+    Err(format!("status {status} instead of {}", statuses(expect)))
+}
+
+/// Sends it a datagram. If it has anything to say it must answer in time; an empty one only mustn't be refused by then.
+async fn datagram(send: &str, to: SocketAddr, timeout: Duration) -> Result<(), Failure> {
+    let here = |e: &std::io::Error| Failure::of(e);
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).await.map_err(|e| here(&e))?;
+    socket.connect(to).await.map_err(|e| here(&e))?;
+    socket.send(send.as_bytes()).await.map_err(|e| here(&e))?;
+    // Of an answer nothing is looked at but that it comes.
+    match tokio::time::timeout(timeout, socket.recv(&mut [0; 1])).await {
+        Ok(answer) => answer.map(drop).map_err(|e| here(&e)),
+        Err(_) if send.is_empty() => Ok(()),
+        Err(_) => Err(format!("no answer within {}", humantime::format_duration(timeout)).into()),
+    }
 }
 
 /// The gRPC health checking protocol, `grpc.health.v1`.

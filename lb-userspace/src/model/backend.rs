@@ -35,12 +35,14 @@ pub struct BackendSpec {
     pub address: IpAddr,
     /// Target port; `None`: the port that the client used.
     pub port: Option<u16>,
-    /// 1..=65535.
+    /// 0: no new flows.
     pub weight: u16,
     /// Most active connections; `None`: no limit.
     pub max_connections: Option<u32>,
     /// Declared to be one of this node's. What has an address of the node's own is anyway.
     pub local: bool,
+    /// It takes new flows only while nobody does who isn't one.
+    pub backup: bool,
     /// The lists that it is on, where its source says so; `None`: that of all, and that of this node if it is one of its.
     pub lists: Option<Lists>,
     /// Operator's word.
@@ -50,6 +52,16 @@ pub struct BackendSpec {
 }
 
 impl BackendSpec {
+    /// May it take new flows, as far as the operator is concerned?
+    pub fn takes_new(&self) -> bool {
+        self.admin == AdminState::Active && self.weight > 0
+    }
+
+    /// Its weight beside the others', where it has a share of what is even: a backup has none.
+    pub const fn share(&self) -> u16 {
+        if self.backup { 0 } else { self.weight }
+    }
+
     /// `10.0.1.11:5432`, `[fd00::11]:5432`, or without port: `10.0.1.11`, `fd00::11`. The name of the backend everywhere: CLI,
     /// JSON, metrics; and what Maglev hashes, so it never changes its form.
     pub fn name(&self) -> String {

@@ -90,7 +90,7 @@ pub enum ModelError {
     )]
     UnusableBackend { service: String, backend: String },
     #[error(
-        "service {service:?}: weight {weight} of backend {backend} is out of range; use 1 to 65535, or drain it"
+        "service {service:?}: weight {weight} of backend {backend} is out of range; use 0 to 65535; with 0 it gets nothing new"
     )]
     Weight { service: String, backend: String, weight: i64 },
     #[error(

@@ -138,12 +138,12 @@ impl Frontend {
         self.sources.is_empty() || self.sources.iter().any(|prefix| prefix.contains(&client))
     }
 
-    /// The port to which its first TCP port leads, where a backend of that family names none.
-    pub(super) fn tcp_target(&self, v6: bool) -> Option<u16> {
+    /// The port to which its first port of a protocol leads, where a backend of that family names none.
+    pub(super) fn target(&self, protocol: Protocol, v6: bool) -> Option<u16> {
         if !self.has_family(v6) {
             return None;
         }
-        let range = self.ports.iter().find(|range| range.protocol() == Protocol::Tcp)?;
+        let range = self.ports.iter().find(|range| range.protocol() == protocol)?;
         Some(range.target(range.first()).unwrap_or(range.first()))
     }
 

@@ -2,9 +2,12 @@
 
 use std::{
     collections::HashMap,
+    ops::RangeInclusive,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use super::Protocol;
 
 /// What is asked of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,14 +22,38 @@ pub enum Probe {
         path: String,
         /// The host asked for (`Host`, and TLS' server name); `None`: the address.
         host: Option<String>,
-        /// The status that it must answer with.
-        expect: u16,
+        /// The statuses that are good.
+        expect: Vec<RangeInclusive<u16>>,
     },
     /// That it says SERVING by gRPC's health checking protocol, in clear text.
     Grpc {
         /// The service asked about; empty: the server as a whole.
         service: String,
     },
+    /// That it answers a datagram, or doesn't refuse an empty one.
+    Udp {
+        /// What is sent; empty: no answer is waited for.
+        send: String,
+    },
+}
+
+impl Probe {
+    /// What it is asked by.
+    pub const fn protocol(&self) -> Protocol {
+        match self {
+            Self::Udp { .. } => Protocol::Udp,
+            Self::Tcp | Self::Http { .. } | Self::Grpc { .. } => Protocol::Tcp,
+        }
+    }
+}
+
+/// Statuses of HTTP as they are written: `200`, `200-399`, or `200,404`.
+pub fn statuses(ranges: &[RangeInclusive<u16>]) -> String {
+    let written = |range: &RangeInclusive<u16>| {
+        let (first, last) = (range.start(), range.end());
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    ranges.iter().map(written).collect::<Vec<_>>().join(",")
 }
 
 /// How backends are checked.
@@ -34,6 +61,8 @@ pub enum Probe {
 pub struct HealthSpec {
     /// What is asked.
     pub probe: Probe,
+    /// Where; `None`: at the backend's own port.
+    pub port: Option<u16>,
     /// From the end of a check to the beginning of the next one, give or take a tenth.
     pub interval: Duration,
     /// How long an answer may take.
@@ -218,6 +247,7 @@ mod tests {
         let second = Duration::from_secs(1);
         HealthSpec {
             probe: Probe::Tcp,
+            port: None,
             interval: second,
             timeout: second,
             rise,

@@ -5,8 +5,11 @@ use super::ModelError;
 /// What becomes of a backend's open connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum RemovalPolicy {
-    /// They stay until they end by themselves.
+    /// Nobody has said: connections stay until they end by themselves. UDP flows, of which nothing is lost by it, go to another backend if there is
+    /// one that takes them.
     #[default]
+    Usual,
+    /// They stay until they end by themselves, UDP flows too.
     Keep,
     /// They stay, and the operator sees how many are left.
     Drain,
@@ -15,12 +18,13 @@ pub enum RemovalPolicy {
 }
 
 impl RemovalPolicy {
-    /// As in config, CLI and JSON.
-    pub const fn name(self) -> &'static str {
+    /// As in config, CLI and JSON; `None`: it isn't said there.
+    pub const fn name(self) -> Option<&'static str> {
         match self {
-            Self::Keep => "keep",
-            Self::Drain => "drain",
-            Self::Reset => "reset",
+            Self::Usual => None,
+            Self::Keep => Some("keep"),
+            Self::Drain => Some("drain"),
+            Self::Reset => Some("reset"),
         }
     }
 

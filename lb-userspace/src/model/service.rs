@@ -179,10 +179,20 @@ impl ServiceSpec {
         named.or_else(|| self.frontends.iter().find(|f| f.is_anywhere_at(address, own) && serves(f)))
     }
 
-    /// Where a backend is checked: its own port, or the one to which the first TCP port of its family leads.
+    /// Where a backend is checked: the port that checks have for themselves, or its own, or the one to which the first port of its family leads that
+    /// has the checks' protocol.
     pub fn check_port(&self, backend: &BackendSpec) -> Option<u16> {
         let v6 = backend.address.is_ipv6();
-        backend.port.or_else(|| self.frontends.iter().find_map(|frontend| frontend.tcp_target(v6)))
+        let protocol = self.health.as_ref().map_or(Protocol::Tcp, |health| health.probe.protocol());
+        let named = self.health.as_ref().and_then(|health| health.port);
+        named
+            .or(backend.port)
+            .or_else(|| self.frontends.iter().find_map(|frontend| frontend.target(protocol, v6)))
+    }
+
+    /// Has it a UDP port?
+    pub fn serves_udp(&self) -> bool {
+        self.frontends.iter().flat_map(|frontend| &frontend.ports).any(|p| p.protocol() == Protocol::Udp)
     }
 
     /// What is declared and has no effect, or none as things are; for people, one sentence each.
@@ -374,7 +384,7 @@ pub fn make_backend(
     let (address, port) = parse_backend(service, address)?;
     let backend = || backend_name(address, port);
     let weight = weight.unwrap_or(1);
-    let weight = u16::try_from(weight).ok().filter(|w| *w > 0).ok_or_else(|| ModelError::Weight {
+    let weight = u16::try_from(weight).map_err(|_| ModelError::Weight {
         service: service.into(),
         backend: backend(),
         weight,
@@ -388,5 +398,6 @@ pub fn make_backend(
         }
     };
     let (lists, admin) = (None, AdminState::Active);
-    Ok(BackendSpec { address, port, weight, max_connections, local, lists, admin, origin })
+    let backup = false;
+    Ok(BackendSpec { address, port, weight, max_connections, local, backup, lists, admin, origin })
 }

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     agent::shared::State,
     api::types::{BackendView, FrontendView, RejectedView, ServiceView},
-    model::{Frontend, ServiceSpec, service::make_backend},
+    model::{BackendSpec, Frontend, ServiceSpec, service::make_backend},
     reconcile::Rejection,
 };
 
@@ -27,6 +27,7 @@ pub fn backend(service: &ServiceSpec, now: &Now<'_>, state: &State) -> BackendVi
         weight: spec.map_or(1, |spec| spec.weight),
         max_connections: spec.and_then(|spec| spec.max_connections),
         local: spec.is_some_and(|spec| spec.lists(&state.own).local),
+        backup: spec.is_some_and(|spec| spec.backup),
         state: now.state.into(),
         healthy: now.healthy,
         health_check_failures: now.failures,
@@ -72,7 +73,7 @@ pub fn service(spec: &ServiceSpec, state: &State, snapshot: &Snapshot) -> Servic
     let first = &spec.frontends[0];
     ServiceView {
         imbalance: now::imbalance(
-            in_use.map(|now| (now.counted.active, now.spec.map_or(1, |spec| spec.weight))),
+            in_use.map(|now| (now.counted.active, now.spec.map_or(1, BackendSpec::share))),
         ),
         name: spec.name.clone(),
         vip: first.addresses[0],

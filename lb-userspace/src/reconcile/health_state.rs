@@ -3,10 +3,10 @@
 use std::{collections::HashSet, time::Instant};
 
 use super::Actual;
-use crate::model::{AdminState, BackendSpec, Desired, HealthStates, RemovalPolicy, ServiceSpec};
+use crate::model::{BackendSpec, Desired, HealthStates, RemovalPolicy, ServiceSpec};
 
 fn open(backend: &BackendSpec) -> bool {
-    backend.admin == AdminState::Active
+    backend.takes_new()
 }
 
 /// What a service's change means for its backends.
@@ -51,7 +51,8 @@ fn unchecked(health: &mut HealthStates, service: &ServiceSpec, now: Instant) {
 pub fn adopt(health: &mut HealthStates, desired: &Desired, actual: &Actual) {
     for service in desired.services().values().filter(|s| s.health.is_some()) {
         let Some(before) = actual.service(&service.name) else { continue };
-        for (name, _) in service.backends.iter().filter(|(_, b)| open(b)) {
+        // A backup has no weight while it isn't needed, and is taken for healthy.
+        for (name, _) in service.backends.iter().filter(|(_, b)| open(b) && !b.backup) {
             let Some(id) = before.backends.get(name) else { continue };
             let Some(block) = actual.block(id.block()) else { continue };
             let declared = actual.backend(*id).is_some_and(|b| !b.is_retired());

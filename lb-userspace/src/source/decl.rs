@@ -12,6 +12,7 @@ mod forward;
 mod frontend;
 mod health;
 pub mod patch;
+mod statuses;
 mod time;
 mod timeouts;
 
@@ -148,7 +149,7 @@ impl ServiceDecl {
 
     fn removal_policies(&self) -> Result<RemovalPolicies, ModelError> {
         let policy = |what, text: &Option<String>| {
-            text.as_deref().map_or(Ok(RemovalPolicy::Keep), |t| RemovalPolicy::parse(what, t))
+            text.as_deref().map_or(Ok(RemovalPolicy::Usual), |t| RemovalPolicy::parse(what, t))
         };
         Ok(RemovalPolicies {
             removal: policy("on_removal", &self.on_removal)?,
@@ -218,7 +219,7 @@ impl From<&ServiceSpec> for ServiceDecl {
         let mut addresses = first.addresses.into_iter();
         let except: std::collections::BTreeSet<&IpAddr> =
             spec.frontends.iter().flat_map(|f| &f.except).collect();
-        let policy = |policy: RemovalPolicy| (policy != RemovalPolicy::Keep).then(|| policy.name().into());
+        let policy = |policy: RemovalPolicy| policy.name().map(String::from);
         let timeouts = TimeoutsDecl::from(&spec.timeouts);
         Self {
             name: String::new(),

@@ -66,6 +66,7 @@ pub fn runtime(
                 // While it started slowly its weight was counted in hundredths.
                 let weight = if weight > u32::from(u16::MAX) { weight / 100 } else { weight };
                 let added = BackendDecl {
+                    backup: false,
                     address: String::new(),
                     weight: Some(weight.clamp(1, u16::MAX.into()).into()),
                     max_connections: (limit != u32::MAX).then_some(limit.into()),

@@ -57,6 +57,7 @@ pub struct Fake(pub Arc<Mutex<World>>);
 /// A backend with counters that are easy to recognise.
 pub fn backend(address: &str, active: u64) -> BackendView {
     BackendView {
+        backup: false,
         address: address.into(),
         weight: 1,
         max_connections: None,

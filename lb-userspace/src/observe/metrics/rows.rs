@@ -9,7 +9,7 @@ use super::super::{
     now::{self, Known},
     snapshot::Snapshot,
 };
-use crate::agent::shared::State;
+use crate::{agent::shared::State, model::BackendSpec};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -143,7 +143,7 @@ impl Rows {
             self.backends.push(BackendRow {
                 labels,
                 id: known.id,
-                weight: known.spec.map_or(1, |spec| spec.weight),
+                weight: known.spec.map_or(1, BackendSpec::share),
                 declared: known.spec.is_some(),
                 takes_new: known.takes_new(),
                 healthy: known.healthy,

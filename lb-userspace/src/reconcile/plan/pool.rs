@@ -9,7 +9,7 @@ use lb_common::abi::{BLOCK_SLOTS, BackendId, BlockId, List, PoolBlock, ServiceId
 
 use super::{Exhausted, Planner, Stage};
 use crate::{
-    model::{AdminState, AlgorithmKind, Lists, ServiceSpec, health::ServiceHealth},
+    model::{AdminState, AlgorithmKind, BackendSpec, Lists, ServiceSpec, health::ServiceHealth},
     reconcile::{ActualService, Step},
 };
 
@@ -40,7 +40,7 @@ pub(super) struct Member<'a> {
 /// Are so few of a service's backends healthy that all are to be used?
 fn panics(service: &ServiceSpec, health: ServiceHealth<'_>) -> bool {
     let Some(checks) = &service.health else { return false };
-    let open = || service.backends.iter().filter(|(_, b)| b.admin == AdminState::Active);
+    let open = || service.backends.iter().filter(|(_, b)| b.takes_new());
     let healthy = open().filter(|(name, _)| health.is_healthy(name)).count();
     healthy * 100 < open().count() * usize::from(checks.panic)
 }
@@ -66,15 +66,27 @@ fn in_block(block: BlockId) -> impl Iterator<Item = BackendId> {
 }
 
 impl Planner<'_> {
-    /// What each backend of a service may be given, in their order: none while draining or unhealthy, a part while it
+    /// What each backend of a service may be given, in their order: none while draining or unhealthy, or a backup that isn't needed, a part while it
     /// is starting slowly.
     pub(super) fn shares(&self, spec: &ServiceSpec) -> Vec<Share> {
         let health = self.health.of_service(&spec.name, spec.slow_start, self.now);
         let panic = panics(spec, health);
-        let share = |(name, backend): (&String, &crate::model::BackendSpec)| Share {
-            weight: match backend.admin {
-                AdminState::Active => health.weight(name, backend.weight.into(), panic),
-                AdminState::Draining { .. } => 0,
+        let weight = |name: &String, backend: &BackendSpec| match backend.admin {
+            AdminState::Active => health.weight(name, backend.weight.into(), panic),
+            AdminState::Draining { .. } => 0,
+        };
+        let others = |v6| {
+            let mut others = spec.backends.iter().filter(|(_, b)| !b.backup && b.address.is_ipv6() == v6);
+            others.any(|(name, backend)| weight(name, backend) > 0)
+        };
+        // Of IPv4 and of IPv6: are there any that aren't backups, and take flows? Not asked where nobody is one.
+        let any = spec.backends.values().any(|backend| backend.backup);
+        let spared = [any && others(false), any && others(true)];
+        let share = |(name, backend): (&String, &BackendSpec)| Share {
+            weight: if backend.backup && spared[usize::from(backend.address.is_ipv6())] {
+                0
+            } else {
+                weight(name, backend)
             },
             limit: backend.max_connections.unwrap_or(u32::MAX),
             v6: backend.address.is_ipv6(),

@@ -49,6 +49,7 @@ fn service(name: &str, vip: &str, backends: &[&str]) -> ServiceSpec {
     let mut spec = ServiceSpec::new(name, vec![frontend], Origin::File);
     let second = Duration::from_secs(1);
     spec.health = Some(HealthSpec {
+        port: None,
         probe: Probe::Tcp,
         interval: second,
         timeout: second,

@@ -76,6 +76,7 @@ fn every_key_is_taken() {
         first(&config).health,
         Some(HealthSpec {
             probe: Probe::Tcp,
+            port: None,
             interval: 2 * second,
             timeout: second,
             rise: 2,
@@ -150,7 +151,7 @@ fn bad_values_are_named() {
         ("client_ip = true", "client_ip = true, bound = 0", "affinity.bound \"0\""),
         ("group = \"app\"", "group = \"a b\"", "\"a b\""),
         ("weight = 1", "weight = 65536", "weight 65536"),
-        ("weight = 1", "weight = 0", "weight 0"),
+        ("weight = 1", "weight = -1", "weight -1"),
         ("\"10.0.1.11\"", "\"fd00::1\"", "not of the VIP's family"),
         ("1048576", "12", "max_flows 12 is out of range"),
         ("127.0.0.1:9479", "9479", "metrics_listen \"9479\""),

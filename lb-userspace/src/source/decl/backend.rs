@@ -13,7 +13,7 @@ pub struct BackendDecl {
     /// service's port leads. Not in the state file, where it is the key.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub address: String,
-    /// Its share compared with the others', 1 to 65535; default 1.
+    /// Its share compared with the others', 0 to 65535; with 0 it gets nothing new, and what is open stays; default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<i64>,
     /// Most active connections; default: no limit.
@@ -22,6 +22,9 @@ pub struct BackendDecl {
     /// One of this node's, for frontends with `scope = "local"`. What has an address of the node's own is anyway.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub local: bool,
+    /// It gets new connections only while no other backend of its IP version takes any: the others are unhealthy, drained or of weight 0.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub backup: bool,
 }
 
 impl BackendDecl {
@@ -30,8 +33,9 @@ impl BackendDecl {
     /// # Errors
     /// Something of it is out of range.
     pub fn spec(&self, service: &str, origin: Origin) -> Result<BackendSpec, ModelError> {
-        let Self { address, weight, max_connections, local } = self;
-        make_backend(service, address, *weight, *max_connections, *local, origin)
+        let Self { address, weight, max_connections, local, backup } = self;
+        let spec = make_backend(service, address, *weight, *max_connections, *local, origin)?;
+        Ok(BackendSpec { backup: *backup, ..spec })
     }
 
     /// Of a backend with this address, in its one form.
@@ -47,6 +51,7 @@ impl From<&BackendSpec> for BackendDecl {
             weight: Some(spec.weight.into()),
             max_connections: spec.max_connections.map(Into::into),
             local: spec.local,
+            backup: spec.backup,
         }
     }
 }

@@ -7,12 +7,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::{
-    number,
-    time::{Time, optional},
-};
+use lb_common::expiry::Timeouts;
+
+use super::{number, statuses::Statuses, time::Time};
 use crate::model::{HealthSpec, ModelError, Probe};
 
+/// Of intervals and timeouts: more often would be a load.
+const SHORTEST: Duration = Duration::from_millis(100);
+/// As of other durations.
+const LONGEST: Duration = Duration::from_millis(Timeouts::MAX_MS);
 /// Most checks in a row that it may take to change a backend's health.
 const MOST_IN_A_ROW: i64 = 1_000;
 
@@ -20,13 +23,16 @@ const MOST_IN_A_ROW: i64 = 1_000;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HealthDecl {
-    /// `tcp`, `http`, `https`, `grpc` or `none`.
+    /// `tcp`, `http`, `https`, `grpc`, `udp` or `none`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// From one check to the next; default `2s`.
+    /// The port that is checked; default: the backend's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<i64>,
+    /// From one check to the next, from `100ms`; default `2s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<Time>,
-    /// How long an answer may take; default `1s`.
+    /// How long an answer may take, from `100ms`; default `1s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Time>,
     /// Good checks in a row that bring a backend back; default 2.
@@ -41,12 +47,15 @@ pub struct HealthDecl {
     /// HTTP: the host asked for; default: the backend's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// HTTP: the status that it must answer with; default 200.
+    /// HTTP: the status that it must answer with, or several, as `"200-399"` or `"200,404"`; default 200.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub expect: Option<i64>,
+    pub expect: Option<Statuses>,
     /// gRPC: the service asked about; default: the server as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// UDP: what is sent to it, and it must answer; default: an empty datagram, which it mustn't refuse.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send: Option<String>,
     /// Do refused and unanswered connections of clients take a backend out as well? Default: yes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passive: Option<bool>,
@@ -65,16 +74,23 @@ impl HealthDecl {
         let rise = number("health.rise", self.rise, row.clone(), "1 to 1000")?.unwrap_or(2);
         let fall = number("health.fall", self.fall, row, "1 to 1000")?.unwrap_or(3);
         let panic = number("health.panic", self.panic, 0..=100, "0 to 100 (%)")?.unwrap_or(0);
+        let port = number("health.port", self.port, 1..=65_535, "1 to 65535")?;
+        let pause = |time: &Option<Time>, what| {
+            time.as_ref()
+                .map(|time| time.between(what, SHORTEST, LONGEST, "from 100ms to 20days"))
+                .transpose()
+        };
         let (interval, timeout) =
-            (optional(&self.interval, "health.interval")?, optional(&self.timeout, "health.timeout")?);
+            (pause(&self.interval, "health.interval")?, pause(&self.timeout, "health.timeout")?);
         let probe = match self.kind.as_str() {
             "none" => None,
             "tcp" => Some(Probe::Tcp),
             "http" => Some(self.http(false)?),
             "https" => Some(self.http(true)?),
             "grpc" => Some(Probe::Grpc { service: self.service.clone().unwrap_or_default() }),
+            "udp" => Some(Probe::Udp { send: self.send.clone().unwrap_or_default() }),
             _ => {
-                let known = "tcp, http, https, grpc or none";
+                let known = "tcp, http, https, grpc, udp or none";
                 return Err(ModelError::NotKnown { what: "health.type", text: self.kind.clone(), known });
             }
         };
@@ -82,6 +98,7 @@ impl HealthDecl {
         let second = Duration::from_secs(1);
         Ok(probe.map(|probe| HealthSpec {
             probe,
+            port,
             interval: interval.unwrap_or(2 * second),
             timeout: timeout.unwrap_or(second),
             rise,
@@ -103,19 +120,21 @@ impl HealthDecl {
             let known = "a name like app.example; a port may follow, but not with https";
             return Err(ModelError::NotKnown { what: "health.host", text: host.into(), known });
         }
-        let expect = number("health.expect", self.expect, 100..=599, "a status from 100 to 599")?;
-        Ok(Probe::Http { tls, path, host: self.host.clone(), expect: expect.unwrap_or(200) })
+        let expect =
+            self.expect.as_ref().map(Statuses::ranges).transpose()?.unwrap_or_else(|| vec![200..=200]);
+        Ok(Probe::Http { tls, path, host: self.host.clone(), expect })
     }
 
     /// What only another type has isn't there.
     fn only_of_its_type(&self) -> Result<(), ModelError> {
         let web = matches!(self.kind.as_str(), "http" | "https");
-        let known = "path, host and expect with http and https, service with grpc only";
+        let known = "path, host and expect with http and https, service with grpc, send with udp only";
         let odd = [
             ("health.path", !web && self.path.is_some()),
             ("health.host", !web && self.host.is_some()),
             ("health.expect", !web && self.expect.is_some()),
             ("health.service", self.kind != "grpc" && self.service.is_some()),
+            ("health.send", self.kind != "udp" && self.send.is_some()),
         ];
         match odd.into_iter().find(|(_, odd)| *odd) {
             Some((what, _)) => Err(ModelError::NotOfType { what, kind: self.kind.clone(), known }),
@@ -127,9 +146,10 @@ impl HealthDecl {
 /// With all that it has.
 impl From<&HealthSpec> for HealthDecl {
     fn from(spec: &HealthSpec) -> Self {
-        let HealthSpec { probe, interval, timeout, rise, fall, passive, panic } = spec;
+        let HealthSpec { probe, port, interval, timeout, rise, fall, passive, panic } = spec;
         let decl = Self {
             kind: "tcp".into(),
+            port: port.map(Into::into),
             interval: Some((*interval).into()),
             timeout: Some((*timeout).into()),
             rise: Some((*rise).into()),
@@ -144,12 +164,16 @@ impl From<&HealthSpec> for HealthDecl {
                 kind: if *tls { "https" } else { "http" }.into(),
                 path: Some(path.clone()),
                 host: host.clone(),
-                expect: Some((*expect).into()),
+                expect: Some(Statuses::of(expect)),
                 ..decl
             },
             Probe::Grpc { service } => {
                 let service = (!service.is_empty()).then(|| service.clone());
                 Self { kind: "grpc".into(), service, ..decl }
+            }
+            Probe::Udp { send } => {
+                let send = (!send.is_empty()).then(|| send.clone());
+                Self { kind: "udp".into(), send, ..decl }
             }
         }
     }

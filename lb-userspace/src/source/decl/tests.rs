@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{statuses::Statuses, *};
 use crate::{
     model::{ForwardKind, HealthSpec, Probe, TimeoutSpec},
     source::{Runtime, config, merge},
@@ -157,12 +157,17 @@ prop_compose! {
 
 prop_compose! {
     fn a_health()(
-        kind in prop::sample::select(vec!["none", "tcp", "http", "https", "grpc"]),
+        kind in prop::sample::select(vec!["none", "tcp", "http", "https", "grpc", "udp"]),
         interval in time(9_000),
         timeout in time(9_000),
         (rise, fall) in (numbers(1..=1_000), numbers(1..=1_000)),
         (path, host) in (word(&["/", "/healthz"]), word(&["a.example"])),
-        expect in numbers(100..=599),
+        expect in prop::option::of(prop_oneof![
+            (100..=599_i64).prop_map(Statuses::One),
+            prop::sample::select(vec!["200-399", "200,404"]).prop_map(|text| Statuses::Text(text.into())),
+        ]),
+        send in word(&["PING\r\n"]),
+        port in numbers(1..=65_535),
         service in word(&["s"]),
         passive in prop::option::of(prop::bool::ANY),
         panic in numbers(0..=100),
@@ -170,6 +175,7 @@ prop_compose! {
         let web = kind.starts_with("http");
         HealthDecl {
             kind: kind.into(),
+            port,
             interval,
             timeout,
             rise,
@@ -178,6 +184,7 @@ prop_compose! {
             host: host.filter(|_| web),
             expect: expect.filter(|_| web),
             service: service.filter(|_| kind == "grpc"),
+            send: send.filter(|_| kind == "udp"),
             passive,
             panic,
         }
@@ -198,12 +205,12 @@ prop_compose! {
     fn a_backend()(
         i in 0u8..200,
         port in prop::option::of(1u16..),
-        weight in numbers(1..=65_535),
+        weight in numbers(0..=65_535),
         max_connections in numbers(1..=4_294_967_294),
-        local in prop::bool::ANY,
+        (local, backup) in (prop::bool::ANY, prop::bool::ANY),
     ) -> BackendDecl {
         let address = port.map_or(format!("10.0.1.{i}"), |port| format!("10.0.1.{i}:{port}"));
-        BackendDecl { address, weight, max_connections, local }
+        BackendDecl { address, weight, max_connections, local, backup }
     }
 }
 
@@ -317,8 +324,9 @@ proptest! {
 fn what_is_left_out_is_by_default() {
     let spec = spec(r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "health": {"type": "http"}}"#).unwrap();
     let second = std::time::Duration::from_secs(1);
-    let probe = Probe::Http { tls: false, path: "/".into(), host: None, expect: 200 };
+    let probe = Probe::Http { tls: false, path: "/".into(), host: None, expect: vec![200..=200] };
     let health = HealthSpec {
+        port: None,
         probe,
         interval: 2 * second,
         timeout: second,

@@ -84,13 +84,29 @@ impl Time {
         longest: Duration,
         range: &'static str,
     ) -> Result<Duration, ModelError> {
+        self.between(what, Duration::from_secs(1), longest, range)
+    }
+
+    /// Between two durations; `range` says so.
+    ///
+    /// # Errors
+    /// It isn't.
+    pub fn between(
+        &self,
+        what: &'static str,
+        shortest: Duration,
+        longest: Duration,
+        range: &'static str,
+    ) -> Result<Duration, ModelError> {
         let value = match self {
             Self::Text(text) => humantime::parse_duration(text).ok(),
             Self::Seconds(seconds) => Duration::try_from_secs_f64(*seconds).ok(),
         };
-        value
-            .filter(|value| (Duration::from_secs(1)..=longest).contains(value))
-            .ok_or_else(|| ModelError::Duration { what, text: self.to_string(), range })
+        value.filter(|value| (shortest..=longest).contains(value)).ok_or_else(|| ModelError::Duration {
+            what,
+            text: self.to_string(),
+            range,
+        })
     }
 }
 

@@ -232,7 +232,7 @@ fn refusals(scene: &Scene<'_>) {
     );
     refused(&["service", "set", "nobody", "--slow-start", "5s"], "there is no service \"nobody\"");
     refused(&["backend", "set", "plain", "10.9.9.9", "--weight", "2"], "no backend 10.9.9.9");
-    refused(&["backend", "set", "plain", &V4.backend(0), "--weight", "0"], "weight 0");
+    refused(&["backend", "set", "plain", &V4.backend(0), "--weight", "-1"], "weight -1");
     scene.endured("changes that were refused");
 }
 

@@ -36,7 +36,7 @@ fn bad_input_on_the_command_line() {
         ("service remove nobody", "no service \"nobody\""),
         ("service remove declared", "is declared in"),
         ("backend add app fd00::1", "not of the VIP's family"),
-        ("backend add app 10.2.0.3 --weight 0", "weight 0"),
+        ("backend add app 10.2.0.3 --weight -1", "weight -1"),
         ("backend add app 10.2.0.3 --weight 65536", "weight 65536"),
         ("backend add app 10.2.0.3 --max-connections 0", "max_connections 0"),
         ("backend add app 10.2.0.2:8080", "has backend 10.2.0.2:8080 already"),

@@ -45,6 +45,8 @@ mod reverse_path;
 mod sight;
 mod snat;
 mod sockets;
+mod spare;
+mod stays_behind;
 mod stick;
 mod tasks;
 mod timeouts;

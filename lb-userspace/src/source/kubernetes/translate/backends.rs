@@ -69,6 +69,7 @@ impl Pool<'_> {
             weight: candidate.weight.max(1),
             max_connections: self.knobs.max_connections,
             local: candidate.flags.is_local(),
+            backup: false,
             lists: Some(Lists { all: on.cluster, local: on.local }),
             admin,
             origin: Origin::Kubernetes,
