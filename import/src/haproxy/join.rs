@@ -1,0 +1,271 @@
+//! Proxies side by side: each pool with what leads to it is a service.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    Reader,
+    proxy::{Kind, Proxy},
+    server::{Declared, Server},
+    settings::{Settings, Times},
+};
+use crate::{
+    access::sources,
+    account::{Account, Id, Note, Said},
+    model::{Check, Draft, Forward, Service},
+};
+
+/// Makes services of all proxies.
+pub fn join(reader: &mut Reader) {
+    let draft = &mut reader.draft;
+    let proxies = std::mem::take(&mut reader.proxies);
+    let (pools, mut fronts): (Vec<Proxy>, Vec<Proxy>) =
+        proxies.into_iter().partition(|proxy| proxy.kind == Kind::Backend || !proxy.servers.is_empty());
+    for pool in pools {
+        let leads = |front: &mut Proxy| {
+            pool.kind == Kind::Backend
+                && front.settings.default_backend.as_ref().is_some_and(|said| said.value == pool.name)
+        };
+        let own: Vec<Proxy> = fronts.extract_if(.., leads).collect();
+        let service = service(draft, pool, own);
+        draft.services.push(service);
+    }
+    for front in fronts {
+        let service = alone(draft, front);
+        draft.services.push(service);
+    }
+    draft.services.sort_by_key(|service| draft.account.item(service.at).line);
+}
+
+/// A pool, with what leads to it.
+fn service(draft: &mut Draft, pool: Proxy, fronts: Vec<Proxy>) -> Service {
+    let Proxy { kind, name, at, frontends, servers, mut settings, notes } = pool;
+    let account = &mut draft.account;
+    let mut service = Service::new(name, at);
+    service.notes = notes;
+    service.frontends = frontends;
+    let mut off = settings.disabled;
+    if kind == Kind::Backend && fronts.is_empty() {
+        service.turn_off(
+            at,
+            "No default_backend names it, only rules if anything: Flowpin chooses no pool by rules. Give \
+             it a vip and ports of its own, and uncomment it.",
+        );
+    }
+    let mut rules = settings.rules.rules.clone();
+    let mut unused: Vec<_> = settings.rules.unused.values().copied().collect();
+    mode(account, &settings, &mut service);
+    if kind == Kind::Backend && !fronts.is_empty() {
+        // Clients are the frontends' business.
+        (settings.times.client, settings.times.client_fin) = (None, None);
+    }
+    for front in fronts {
+        let Proxy { at: front_at, frontends, settings: theirs, notes, .. } = front;
+        account.like(front_at, at);
+        service.frontends.extend(frontends);
+        service.notes.extend(notes);
+        mode(account, &theirs, &mut service);
+        if let Some(said) = &theirs.default_backend {
+            account.like(said.at, at);
+        }
+        // What clients are told is the frontend's; of several, the first's.
+        let client = &mut settings.times.client;
+        one(
+            account,
+            client,
+            theirs.times.client,
+            "of the frontends of a service the first's holds",
+            &mut service.notes,
+        );
+        one(
+            account,
+            &mut settings.times.client_fin,
+            theirs.times.client_fin,
+            "of the frontends of a service the first's holds",
+            &mut service.notes,
+        );
+        off = off.or(theirs.disabled);
+        unused.extend(theirs.rules.unused.values());
+        if rules.is_empty() {
+            rules = theirs.rules.rules;
+        } else if rules != theirs.rules.rules {
+            let remedy = "Of several frontends the first's rules hold for the service: declare another with a name \
+                 of its own for this one.";
+            service.notes.extend(theirs.rules.rules.into_iter().map(|rule| Note::new(rule.who.at, remedy)));
+        }
+    }
+    if let Some(at) = off {
+        service.turn_off(at, "It is switched off there: uncomment it when it is to be served.");
+    }
+    service.notes.extend(unused.into_iter().map(|at| Note::new(at, super::remedies::ACL)));
+    match sources(&rules, &mut service.notes) {
+        Ok(list) => service.sources = list,
+        Err(at) => service.turn_off(at, "Nobody is let in: say in source_ranges who is, and uncomment it."),
+    }
+    service.algorithm = settings.algorithm.clone();
+    service.affinity = settings.affinity(account);
+    times(account, settings.times.clone(), &mut service);
+    backends(servers, &settings, &mut service);
+    service
+}
+
+/// Listeners that lead to no pool of this file.
+fn alone(draft: &mut Draft, front: Proxy) -> Service {
+    let Proxy { name, at, frontends, settings, notes, .. } = front;
+    let mut service = Service::new(name, at);
+    service.frontends = frontends;
+    service.notes = notes;
+    service.forward = Some(Forward::Snat);
+    mode(&mut draft.account, &settings, &mut service);
+    service.notes.extend(settings.rules.unused.values().map(|at| Note::new(*at, super::remedies::ACL)));
+    match settings.default_backend {
+        Some(said) => service.turn_off(
+            said.at,
+            format!(
+                "There is no backend {:?} of its own in this file: give the service backends, and \
+                 uncomment it.",
+                said.value
+            ),
+        ),
+        None => service.turn_off(
+            at,
+            "No default_backend says where it leads: which pool a request goes to is decided by rules, \
+             and Flowpin balances connections. Give it backends, or HAProxy as a backend, and uncomment \
+             it.",
+        ),
+    }
+    service
+}
+
+fn mode(account: &mut Account, settings: &Settings, service: &mut Service) {
+    let Some(Said { value, at }) = &settings.mode else { return };
+    match value.as_str() {
+        "tcp" => account.translate(*at),
+        "http" => {
+            let note = Note::new(
+                *at,
+                "Flowpin balances connections, not requests: all requests of a connection go to one \
+                 backend. Where paths, headers or cookies decide, keep HAProxy and have Flowpin balance \
+                 its instances.",
+            );
+            if !service.notes.contains(&note) {
+                service.notes.push(note);
+            }
+        }
+        other => service
+            .turn_off(*at, format!("mode {other} is not about connections of clients: keep HAProxy for it.")),
+    }
+}
+
+/// Of two that say something, the first holds.
+fn one(
+    account: &mut Account,
+    first: &mut Option<Said<Duration>>,
+    other: Option<Said<Duration>>,
+    what: &str,
+    notes: &mut Vec<Note>,
+) {
+    match (&*first, other) {
+        (_, None) => {}
+        (None, other) => *first = other,
+        (Some(first), Some(other)) if first.value == other.value => account.like(other.at, first.at),
+        (Some(first), Some(other)) => {
+            let line = account.item(first.at).line;
+            notes.push(Note::new(other.at, format!("In Flowpin {what}: line {line}.")));
+        }
+    }
+}
+
+/// Silence of either side closes a connection in HAProxy, silence of both here: the shorter is taken.
+fn times(account: &mut Account, times: Times, service: &mut Service) {
+    // The check's is given to each server that is checked.
+    let Times { client, server, tunnel, connect, client_fin, server_fin, check: _ } = times;
+    let mut idle = tunnel;
+    let what = match idle {
+        Some(_) => {
+            "a connection has one time for silence, and the tunnel's holds once both sides have spoken"
+        }
+        None => "a connection has one time for silence of both sides, and the shorter holds",
+    };
+    let (short, longer) = shorter(client, server);
+    one(account, &mut idle, short, what, &mut service.notes);
+    one(account, &mut idle, longer, what, &mut service.notes);
+    let (mut closed, longer) = shorter(client_fin, server_fin);
+    one(
+        account,
+        &mut closed,
+        longer,
+        "a connection that is closed by one side has one time, and the shorter holds",
+        &mut service.notes,
+    );
+    service.timeouts.idle = idle;
+    service.timeouts.half_open = connect;
+    service.timeouts.half_closed = closed;
+}
+
+type Pair = (Option<Said<Duration>>, Option<Said<Duration>>);
+
+fn shorter(a: Option<Said<Duration>>, b: Option<Said<Duration>>) -> Pair {
+    match (a, b) {
+        (Some(a), Some(b)) if b.value < a.value => (Some(b), Some(a)),
+        (None, b) => (b, None),
+        (a, b) => (a, b),
+    }
+}
+
+fn backends(servers: Vec<Declared>, settings: &Settings, service: &mut Service) {
+    service.forward = Some(Forward::Snat);
+    if let Some(at) = settings.transparent {
+        (service.forward, service.forward_at) = (Some(Forward::Nat), Some(at));
+    }
+    let ports: Vec<u16> = service
+        .frontends
+        .iter()
+        .map(|frontend| frontend.ports)
+        .filter(|p| p.first == p.last)
+        .map(|p| p.first)
+        .collect();
+    let single = ports
+        .first()
+        .copied()
+        .filter(|first| ports.len() == service.frontends.len() && ports.iter().all(|port| port == first));
+    for Declared { mut backend, server, offset } in servers {
+        if let Some(offset) = offset {
+            let port =
+                single.and_then(|port| u16::try_from(i32::from(port) + offset).ok()).filter(|port| *port > 0);
+            match port {
+                Some(port) => backend.port = Some(port),
+                None => backend.turn_off(
+                    backend.at,
+                    "Its port is counted from the client's: write ports = [\"80:1080/tcp\"] for each, and \
+                     uncomment it.",
+                ),
+            }
+        }
+        if let Some(at) = server.transparent {
+            (service.forward, service.forward_at) = (Some(Forward::Nat), Some(at));
+        }
+        backend.check = check(server, settings, backend.port);
+        service.backends.push(backend);
+    }
+}
+
+/// How a server is checked, if it is.
+fn check(server: Server, settings: &Settings, own: Option<u16>) -> Option<Check> {
+    let at = server.check?;
+    let mut same: BTreeSet<Id> = settings.checks.same.iter().chain(&server.same).copied().collect();
+    same.extend(settings.checks.asked());
+    let mut port = settings.checks.port.clone().or(server.port);
+    same.extend(port.take_if(|said| Some(said.value) == own).map(|said| said.at));
+    // Where nothing says how long an answer may take, it is as long as to the next check.
+    let wait = server.inter.clone().unwrap_or(Said::new(Duration::from_secs(2), at));
+    Some(Check {
+        at,
+        probe: settings.checks.probe(server.tls),
+        port,
+        interval: server.inter,
+        timeout: Some(settings.times.check.clone().unwrap_or(wait)),
+        rise: server.rise,
+        fall: server.fall,
+        same,
+    })
+}

@@ -1,0 +1,218 @@
+//! Durations, addresses and ports, as the formats write them.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::model::{Host, Ports, Protocol};
+
+/// A number.
+///
+/// # Errors
+/// It isn't one; the sentence is a remedy.
+pub fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a number that can be here: write a whole one."))
+}
+
+/// Digits and what follows them.
+fn leading(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+fn not_a_time(text: &str) -> String {
+    format!("{text:?} is not a time: write one like 30s.")
+}
+
+/// So many microseconds of a unit.
+fn micros(count: &str, unit: u64, text: &str) -> Result<Duration, String> {
+    let count: Option<u64> = count.parse().ok();
+    count.and_then(|n| n.checked_mul(unit)).map(Duration::from_micros).ok_or_else(|| not_a_time(text))
+}
+
+const SECOND: u64 = 1_000_000;
+const DAY: u64 = 86_400 * SECOND;
+
+/// HAProxy's: a whole number of a unit, milliseconds if it says none.
+///
+/// # Errors
+/// It isn't.
+pub fn haproxy_time(text: &str) -> Result<Duration, String> {
+    let (count, unit) = leading(text);
+    let unit = match unit {
+        "us" => 1,
+        "ms" | "" => 1_000,
+        "s" => SECOND,
+        "m" => 60 * SECOND,
+        "h" => 3_600 * SECOND,
+        "d" => DAY,
+        _ => return Err(not_a_time(text)),
+    };
+    micros(count, unit, text)
+}
+
+/// nginx's: whole numbers of units, added up (`1h30m`); seconds if there is no unit. A month has 30 days, a year
+/// 365.
+///
+/// # Errors
+/// It isn't.
+pub fn nginx_time(text: &str) -> Result<Duration, String> {
+    let mut rest = text.trim();
+    let mut sum = Duration::ZERO;
+    if rest.is_empty() {
+        return Err(not_a_time(text));
+    }
+    while !rest.is_empty() {
+        let (count, more) = leading(rest);
+        let unit = more.split(|c: char| c.is_ascii_digit() || c == ' ').next().unwrap_or_default();
+        let size = match unit {
+            "ms" => 1_000,
+            "s" | "" => SECOND,
+            "m" => 60 * SECOND,
+            "h" => 3_600 * SECOND,
+            "d" => DAY,
+            "w" => 7 * DAY,
+            "M" => 30 * DAY,
+            "y" => 365 * DAY,
+            _ => return Err(not_a_time(text)),
+        };
+        sum = sum.checked_add(micros(count, size, text)?).ok_or_else(|| not_a_time(text))?;
+        rest = more[unit.len()..].trim_start();
+    }
+    Ok(sum)
+}
+
+/// keepalived's and ipvsadm's: seconds, with up to six decimals.
+///
+/// # Errors
+/// It isn't.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    if decimals.len() > 6 || !decimals.chars().all(|c| c.is_ascii_digit()) {
+        return Err(not_a_time(text));
+    }
+    let decimals = format!("{decimals:0<6}");
+    Ok(micros(whole, SECOND, text)? + micros(&decimals, 1, text)?)
+}
+
+/// As Flowpin's file has it, exactly.
+pub fn show_time(time: Duration) -> String {
+    let micros = time.as_micros();
+    let units = [(3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms"), (1, "us")];
+    let fits = units.into_iter().find(|(unit, _)| micros.is_multiple_of(*unit));
+    match fits {
+        Some((unit, name)) if micros > 0 => format!("{}{name}", micros / unit),
+        _ => "0s".into(),
+    }
+}
+
+/// A port from 1 on.
+///
+/// # Errors
+/// It isn't one.
+pub fn port(text: &str) -> Result<u16, String> {
+    let port: Option<u16> = text.parse().ok().filter(|port| *port > 0);
+    port.ok_or_else(|| format!("{text:?} is not a port: write a number from 1 to 65535."))
+}
+
+/// `80`, `80-90`.
+///
+/// # Errors
+/// It is neither.
+pub fn ports(text: &str, protocol: Protocol) -> Result<Ports, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (port(first)?, port(last)?);
+    if last < first {
+        return Err(format!("the ports {text} run backwards: write {last}-{first}."));
+    }
+    Ok(Ports { first, last, protocol })
+}
+
+/// An address with or without brackets.
+pub fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok()
+}
+
+/// `HOST:PORT`, `[V6]:PORT`, or either without port. What follows the last colon is the port, but in a bare IPv6
+/// address.
+pub fn split_port(text: &str) -> (&str, Option<&str>) {
+    if let Some(end) = text.strip_prefix('[').and_then(|inner| inner.find(']')) {
+        let (host, rest) = text.split_at(end + 2);
+        return (host, rest.strip_prefix(':'));
+    }
+    if text.parse::<IpAddr>().is_ok() {
+        return (text, None);
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (text, None),
+    }
+}
+
+/// An address, or whatever else is written there.
+pub fn host(text: &str) -> Host {
+    address(text).map_or_else(|| Host::Name(text.into()), Host::Address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_exact_in_each_format_and_back() {
+        let shown = |time: Result<Duration, String>| time.map_or_else(|_| "-".into(), show_time);
+        for (text, want) in [
+            ("1500", "1500ms"),
+            ("2s", "2s"),
+            ("12000", "12s"),
+            ("250us", "250us"),
+            ("1d", "24h"),
+            ("90m", "90m"),
+            ("", "-"),
+            ("s", "-"),
+            ("1.5s", "-"),
+            ("1x", "-"),
+            ("99999999999999999999d", "-"),
+            ("0", "0s"),
+        ] {
+            assert_eq!(shown(haproxy_time(text)), want, "{text}");
+        }
+        for (text, want) in [
+            ("30", "30s"),
+            ("1h30m", "90m"),
+            ("1h 30m", "90m"),
+            ("500ms", "500ms"),
+            ("1M", "720h"),
+            ("1y", "8760h"),
+            ("", "-"),
+            ("m", "-"),
+            ("10x", "-"),
+            ("9999999999999999y", "-"),
+        ] {
+            assert_eq!(shown(nginx_time(text)), want, "{text}");
+        }
+        for (text, want) in
+            [("6", "6s"), ("1.5", "1500ms"), ("0.000001", "1us"), ("1.0000001", "-"), ("-1", "-")]
+        {
+            assert_eq!(shown(seconds(text)), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_and_ports_are_told_apart() {
+        for (text, host, port) in [
+            ("10.0.0.1:80", "10.0.0.1", Some("80")),
+            ("10.0.0.1", "10.0.0.1", None),
+            ("[fd00::1]:80", "[fd00::1]", Some("80")),
+            ("[fd00::1]", "[fd00::1]", None),
+            ("fd00::1", "fd00::1", None),
+            ("name:80-90", "name", Some("80-90")),
+            (":80", "", Some("80")),
+            ("", "", None),
+            ("[", "[", None),
+        ] {
+            assert_eq!(split_port(text), (host, port), "{text}");
+        }
+        assert!(ports("90-80", Protocol::Tcp).unwrap_err().contains("80-90"));
+        assert!(ports("0", Protocol::Tcp).is_err() && ports("65536", Protocol::Tcp).is_err());
+        assert_eq!(ports("1-65535", Protocol::Udp).unwrap().count(), 65_535);
+    }
+}

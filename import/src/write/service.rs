@@ -1,0 +1,245 @@
+//! A service with its tables.
+
+use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
+
+use toml_edit::Value;
+
+use super::comment;
+use crate::{
+    account::{Account, Id, Note, Said},
+    model::{Affinity, Algorithm, Backend, Check, Frontend, Http, Ports, Probe, Service, Status, Timeouts},
+    values::show_time,
+};
+
+/// A string as TOML has it.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string().trim().to_string()
+}
+
+fn list(texts: impl IntoIterator<Item = String>) -> String {
+    let texts: Vec<String> = texts.into_iter().map(|text| quoted(&text)).collect();
+    format!("[{}]", texts.join(", "))
+}
+
+/// What a service's text is made of, and what was printed of the account.
+struct Out<'a> {
+    account: &'a mut Account,
+    /// Is all of it in force? What is a comment is named, not translated.
+    live: bool,
+    text: String,
+}
+
+impl Out<'_> {
+    /// `key = value`, which these items say.
+    fn key(&mut self, key: &str, value: &str, ids: &[Id]) {
+        // Writing to a string doesn't fail.
+        let _ = writeln!(self.text, "{key} = {value}");
+        ids.iter().for_each(|id| self.done(*id));
+    }
+
+    /// An item's value was printed.
+    fn done(&mut self, id: Id) {
+        match self.live {
+            true => self.account.translate(id),
+            false => self.account.turn_off(id),
+        }
+    }
+
+    /// A value of a table in one line.
+    fn said<T>(
+        &mut self,
+        said: &Option<Said<T>>,
+        key: &str,
+        show: impl Fn(&T) -> String,
+        table: &mut Vec<String>,
+    ) {
+        let Some(Said { value, at }) = said else { return };
+        table.push(format!("{key} = {}", show(value)));
+        self.done(*at);
+    }
+}
+
+/// Its text, a comment if it isn't to be in force.
+pub fn service(account: &mut Account, service: &Service) -> String {
+    let Service { name, at, frontends, backends, off, notes, .. } = service;
+    let notes: Vec<Note> = off.iter().chain(notes).cloned().collect();
+    let mut text = comment::notes(account, &notes);
+    let origin = account.item(*at).text.clone();
+    let line = account.item(*at).line;
+    let mut out = Out { account, live: off.is_none(), text: String::new() };
+    let _ = writeln!(out.text, "[[service]]    # line {line}: {origin}");
+    out.key("name", &quoted(name), &[*at]);
+    let groups = groups(frontends);
+    match groups.first() {
+        Some(first) => first_frontend(&mut out, first, &service.sources),
+        None => out.text.push_str("vip = \"ADDRESS\"\nports = [\"PORT/tcp\"]\n"),
+    }
+    settings(&mut out, service);
+    for group in groups.iter().skip(1) {
+        out.text.push_str("[[service.frontend]]\n");
+        out.key("addresses", &list(group.addresses.iter().map(ToString::to_string)), &group.ids);
+        out.key("ports", &list(group.ports.iter().map(show_ports)), &[]);
+        let own = admitted(group, &service.sources);
+        if groups.first().is_some_and(|first| admitted(first, &service.sources) != own) {
+            out.key("source_ranges", &list(own), &[]);
+        }
+    }
+    backends.iter().for_each(|each| backend(&mut out, each));
+    text.push_str(&if out.live { out.text } else { comment::turned_off(&out.text) });
+    text
+}
+
+/// Addresses with the same ports.
+struct Group {
+    addresses: Vec<IpAddr>,
+    ports: Vec<Ports>,
+    ids: Vec<Id>,
+}
+
+/// Frontends in as few tables as they fit in, in the file's order.
+fn groups(frontends: &[Frontend]) -> Vec<Group> {
+    let mut by_address: BTreeMap<IpAddr, (usize, Vec<Ports>, Vec<Id>)> = BTreeMap::new();
+    for (order, Frontend { address, ports, at }) in frontends.iter().enumerate() {
+        let (_, all, ids) = by_address.entry(*address).or_insert((order, Vec::new(), Vec::new()));
+        all.push(*ports);
+        ids.push(*at);
+    }
+    let mut by_address: Vec<_> = by_address.into_iter().collect();
+    by_address.sort_by_key(|(_, (order, ..))| *order);
+    let mut groups: Vec<Group> = Vec::new();
+    for (address, (_, ports, ids)) in by_address {
+        match groups.iter_mut().find(|group| group.ports == ports) {
+            Some(group) => {
+                group.addresses.push(address);
+                group.ids.extend(ids);
+            }
+            None => groups.push(Group { addresses: vec![address], ports, ids }),
+        }
+    }
+    groups
+}
+
+fn show_ports(ports: &Ports) -> String {
+    let Ports { first, last, protocol } = ports;
+    match first == last {
+        true => format!("{first}/{}", protocol.name()),
+        false => format!("{first}-{last}/{}", protocol.name()),
+    }
+}
+
+/// Of prefixes those of the IP versions that a group has.
+fn admitted(group: &Group, sources: &[Said<String>]) -> Vec<String> {
+    let fits = |said: &&Said<String>| group.addresses.iter().any(|a| a.is_ipv6() == said.value.contains(':'));
+    sources.iter().filter(fits).map(|said| said.value.clone()).collect()
+}
+
+fn first_frontend(out: &mut Out<'_>, group: &Group, sources: &[Said<String>]) {
+    if let Some((vip, more)) = group.addresses.split_first() {
+        out.key("vip", &quoted(&vip.to_string()), &group.ids);
+        if !more.is_empty() {
+            out.key("vips", &list(more.iter().map(ToString::to_string)), &[]);
+        }
+    }
+    out.key("ports", &list(group.ports.iter().map(show_ports)), &[]);
+    if !sources.is_empty() {
+        let ids: Vec<Id> = sources.iter().map(|said| said.at).collect();
+        out.key("source_ranges", &list(admitted(group, sources)), &ids);
+    }
+}
+
+fn settings(out: &mut Out<'_>, service: &Service) {
+    if let Some(forward) = service.forward {
+        let ids: Vec<Id> = service.forward_at.into_iter().collect();
+        out.key("forward", &quoted(forward.name()), &ids);
+    }
+    if let Some(Said { value, at }) = service.algorithm {
+        let name = match value {
+            Algorithm::LeastConnections => "least-connections",
+            Algorithm::ConsistentHash => "consistent-hash",
+        };
+        out.key("algorithm", &quoted(name), &[at]);
+    }
+    if let Some(Affinity { at, timeout, ipv6_prefix }) = &service.affinity {
+        let mut table = vec!["client_ip = true".to_string()];
+        out.said(timeout, "timeout", |time| quoted(&show_time(*time)), &mut table);
+        out.said(ipv6_prefix, "ipv6_prefix", ToString::to_string, &mut table);
+        out.key("affinity", &inline(&table), &[*at]);
+    }
+    let Timeouts { idle, half_open, half_closed, udp } = &service.timeouts;
+    let mut table = Vec::new();
+    for (name, said) in [("idle", idle), ("half_open", half_open), ("half_closed", half_closed), ("udp", udp)]
+    {
+        out.said(said, name, |time| quoted(&show_time(*time)), &mut table);
+    }
+    if !table.is_empty() {
+        out.key("timeouts", &inline(&table), &[]);
+    }
+    if let Some(check) = &service.check {
+        health(out, check);
+    }
+    if let Some(Said { value, at }) = service.slow_start {
+        out.key("slow_start", &quoted(&show_time(value)), &[at]);
+    }
+    if let Some(at) = service.reset_unhealthy {
+        out.key("on_unhealthy", "\"reset\"", &[at]);
+    }
+}
+
+fn inline(table: &[String]) -> String {
+    format!("{{ {} }}", table.join(", "))
+}
+
+fn health(out: &mut Out<'_>, check: &Check) {
+    // Its port is taken out, or it is the backend's.
+    let Check { at, probe, port: _, interval, timeout, rise, fall, same } = check;
+    same.iter().for_each(|id| out.done(*id));
+    let mut table = Vec::new();
+    match probe {
+        Probe::Tcp => table.push("type = \"tcp\"".to_string()),
+        Probe::Http(Http { tls, path, host, status }) => {
+            table.push(format!("type = \"{}\"", if *tls { "https" } else { "http" }));
+            out.said(path, "path", |path| quoted(path), &mut table);
+            out.said(host, "host", |host| quoted(host), &mut table);
+            let code = |status: &Status| match status {
+                Status::One(code) => code.to_string(),
+                Status::Other(text) => quoted(text),
+            };
+            out.said(status, "expect", code, &mut table);
+        }
+    }
+    out.said(interval, "interval", |time| quoted(&show_time(*time)), &mut table);
+    out.said(timeout, "timeout", |time| quoted(&show_time(*time)), &mut table);
+    out.said(rise, "rise", ToString::to_string, &mut table);
+    out.said(fall, "fall", ToString::to_string, &mut table);
+    out.key("health", &inline(&table), &[*at]);
+}
+
+fn backend(out: &mut Out<'_>, backend: &Backend) {
+    let live = out.live;
+    out.live &= backend.off.is_none();
+    let notes: Vec<Note> = backend.off.iter().chain(&backend.notes).cloned().collect();
+    let notes = comment::notes(out.account, &notes);
+    out.text.push_str(&notes);
+    let before = out.text.len();
+    let line = out.account.item(backend.at).line;
+    let name = backend
+        .name
+        .as_ref()
+        .map_or(String::new(), |name| format!(": {}", name.replace(char::is_control, " ")));
+    let _ = writeln!(out.text, "[[service.backend]]    # line {line}{name}");
+    out.key("address", &quoted(&backend.address()), &[backend.at]);
+    if let Some(Said { value, at }) = backend.weight {
+        match value {
+            1 => out.done(at),
+            _ => out.key("weight", &value.to_string(), &[at]),
+        }
+    }
+    if let Some(Said { value, at }) = backend.max_connections {
+        out.key("max_connections", &value.to_string(), &[at]);
+    }
+    out.live = live;
+    if backend.off.is_some() {
+        let own = out.text.split_off(before);
+        out.text.push_str(&comment::turned_off(&own));
+    }
+}
