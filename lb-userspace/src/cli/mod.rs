@@ -1,5 +1,5 @@
-//! The command line: a file per noun. All but `agent`, `check`, `doctor`, `cleanup` and `completions` talk to the
-//! agent's API and to nothing else, and `detach` where no agent answers; `output` is the only printer.
+//! The command line: a file per noun. All but `agent`, `check`, `import`, `doctor`, `cleanup` and `completions` talk to
+//! the agent's API and to nothing else, and `detach` where no agent answers; `output` is the only printer.
 
 use std::{
     io::Write,
@@ -23,6 +23,7 @@ mod events;
 mod explain;
 mod failure;
 mod frontend;
+mod import;
 mod output;
 mod service;
 mod settings;
@@ -98,6 +99,7 @@ enum Command {
     Status(status::Args),
     Stats(stats::Args),
     Check(check::Args),
+    Import(import::Args),
     Doctor(doctor::Args),
     Detach(detach::Args),
     Attach(detach::Attach),
@@ -154,6 +156,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Status(args) => args.run(&context).await,
             Command::Stats(args) => args.run(&context).await,
             Command::Check(args) => args.run(&context.printer),
+            Command::Import(args) => args.run(&context.printer),
             Command::Doctor(args) => args.run(&context.printer).await,
             Command::Detach(args) => args.run(&context).await,
             Command::Attach(args) => args.run(&context).await,

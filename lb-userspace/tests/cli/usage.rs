@@ -126,6 +126,7 @@ fn help_has_examples_for_every_command() {
         "status",
         "stats",
         "check",
+        "import",
         "doctor",
         "detach",
         "attach",
