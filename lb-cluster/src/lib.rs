@@ -4,7 +4,11 @@
 //! monotonic clock; so are frames and random numbers.
 #![warn(missing_docs)]
 
+mod aggregators;
 pub mod frame;
 mod keys;
+pub mod owner;
+mod timers;
 
+pub use aggregators::{Aggregators, TooMany};
 pub use keys::{BackendKey, NodeId, ServiceKey};

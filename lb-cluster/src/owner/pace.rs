@@ -1,0 +1,88 @@
+//! How fast connections come, and how often it is worth telling.
+
+use std::time::Duration;
+
+/// What is averaged over: long enough for a few connections of a herd, short enough to see one begin.
+const MEMORY: f64 = 0.2;
+/// Totals are never closer together.
+pub const MIN_GAP: Duration = Duration::from_millis(2);
+/// Nor further apart for having many connections already.
+pub const MAX_GAP: Duration = Duration::from_millis(250);
+
+/// Connections a second, of late: a mean in which older ones count less and less.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    rate: f64,
+    at: Duration,
+}
+
+impl Pace {
+    /// So many were opened.
+    pub(super) fn opened(&mut self, now: Duration, connections: u64) {
+        self.rate = self.rate(now) + connections as f64 / MEMORY;
+        self.at = now;
+    }
+
+    /// Connections a second.
+    pub(super) fn rate(&self, now: Duration) -> f64 {
+        self.rate * (-now.saturating_sub(self.at).as_secs_f64() / MEMORY).exp()
+    }
+}
+
+/// What the time between totals depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Who is told.
+    pub subscribers: usize,
+    /// How many messages a second may be sent for one service, over all subscribers. Greater than 0.
+    pub budget: f64,
+    /// The service's backends that take new flows.
+    pub backends: u32,
+    /// Its open connections.
+    pub open: u64,
+    /// Connections opened a second.
+    pub rate: f64,
+}
+
+impl Load {
+    /// Time between totals: as much as the budget asks for, at least [`MIN_GAP`]. With many connections, one more or less on a backend matters less: as many may
+    /// go untold as make a hundredth of a hundredth of the square of the mean per backend, up to [`MAX_GAP`].
+    pub fn gap(&self) -> Duration {
+        let messages = Duration::try_from_secs_f64(self.subscribers as f64 / self.budget).unwrap_or(MAX_GAP);
+        let backends = f64::from(self.backends.max(1));
+        let mean = self.open as f64 / backends;
+        let untold = backends * (mean / 100.0).powi(2) / self.rate.max(f64::MIN_POSITIVE);
+        let fullness = Duration::try_from_secs_f64(untold).map_or(MAX_GAP, |gap| gap.min(MAX_GAP));
+        MIN_GAP.max(messages).max(fullness)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_steady_pace_is_found_and_forgotten() {
+        let mut pace = Pace::default();
+        let ms = Duration::from_millis;
+        for i in 0..1_000 {
+            pace.opened(ms(2 * i), 1);
+        }
+        assert!((pace.rate(ms(2_000)) - 500.0).abs() < 5.0, "{}", pace.rate(ms(2_000)));
+        assert!(pace.rate(ms(4_000)) < 0.1);
+    }
+
+    #[test]
+    fn the_gap_follows_budget_and_fullness() {
+        let load = Load { subscribers: 100, budget: 100_000.0, backends: 50, open: 500, rate: 500.0 };
+        assert_eq!(load.gap(), MIN_GAP);
+        assert_eq!(Load { subscribers: 5_000, budget: 1e6, ..load }.gap(), Duration::from_millis(5));
+        // 50 backends with 100 each: 50 connections may go untold.
+        assert_eq!(Load { open: 5_000, ..load }.gap(), Duration::from_millis(100));
+        assert_eq!(Load { open: 50_000, ..load }.gap(), MAX_GAP);
+        // Nobody comes: what is told then is of those that leave.
+        assert_eq!(Load { open: 0, rate: 0.0, ..load }.gap(), MIN_GAP);
+        assert_eq!(Load { rate: 0.0, ..load }.gap(), MAX_GAP);
+        assert_eq!(Load { backends: 0, rate: 0.0, ..load }.gap(), MAX_GAP);
+    }
+}
