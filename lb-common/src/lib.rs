@@ -15,5 +15,6 @@ pub mod hash;
 #[cfg(any(test, feature = "user"))]
 pub mod maglev;
 pub mod pick;
+pub mod ranked;
 pub mod socket_table;
 pub mod window;
