@@ -4,6 +4,7 @@
 //! monotonic clock; so are frames and random numbers.
 #![warn(missing_docs)]
 
+pub mod agent;
 mod aggregators;
 pub mod frame;
 mod keys;

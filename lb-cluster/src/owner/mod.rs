@@ -27,7 +27,7 @@ pub const NODE_DEAD: Duration = Duration::from_secs(5);
 /// Its agent is gone, but its kernel has said so: connections go on without an agent, which usually is back before that.
 pub const AGENT_DEAD: Duration = Duration::from_secs(15);
 /// Who begins to own a service waits for so long until its totals are taken for all there is. Agents that know of no owner try more often.
-pub const SETTLE: Duration = Duration::from_secs(1);
+pub const SETTLE: Duration = Duration::from_millis(800);
 /// Most services: as many as a node has.
 pub const MAX_SERVICES: usize = lb_common::abi::limits::MAX_SERVICES as usize;
 
