@@ -159,6 +159,8 @@ pub struct Alive {
     pub owner: NodeId,
     /// Which life of its it is.
     pub epoch: u64,
+    /// An answer to this node's [`Hello`]: the owner knows of nothing that it has.
+    pub nothing_of: Option<NodeId>,
 }
 
 /// A frame can't be read, or written.

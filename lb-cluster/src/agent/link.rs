@@ -73,6 +73,11 @@ impl Link {
         }
     }
 
+    /// Something may have been missed.
+    pub(super) const fn doubt(&mut self) {
+        self.in_step = false;
+    }
+
     /// Nothing is known, and nothing was said.
     pub(super) fn start_anew(&mut self) {
         *self = Self { contradictions: self.contradictions, ..Self::new() };

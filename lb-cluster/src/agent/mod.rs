@@ -135,8 +135,9 @@ impl Agent {
         for key in self.services.keys().copied().collect::<Vec<_>>() {
             let owner = self.aggregators.owner(key);
             let me = self.me(key);
+            let heard = self.services.get(&key).and_then(|service| self.heard(service));
             if let Some(service) = self.services.get_mut(&key) {
-                self.out.extend(service.move_to(now, me, owner));
+                self.out.extend(service.move_to(now, me, owner, heard));
                 self.rewrite.insert(key);
             }
             self.meet(now, owner);
@@ -203,10 +204,13 @@ impl Agent {
         state.heard = Some(now);
         let new_life = epoch > state.epoch;
         state.epoch = epoch.max(state.epoch);
-        if back || new_life {
+        let forgotten = matches!(frame, Frame::Alive(alive) if alive.nothing_of == Some(self.me));
+        if back || new_life || forgotten {
             self.each_of(now, owner, |service| {
                 if service.link.epoch() != 0 && service.link.epoch() < epoch {
                     service.start_anew();
+                } else if back || forgotten {
+                    service.doubt();
                 }
             });
         }

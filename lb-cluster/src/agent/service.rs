@@ -110,17 +110,18 @@ impl Service {
         self.want = Some(self.want.map_or(at, |want| want.min(at)));
     }
 
-    /// Another is the owner from now on. What is to be said to the one before.
+    /// Another is the owner from now on. What is to be said to the one before. `heard`: when that one said anything last.
     pub(super) fn move_to(
         &mut self,
         now: Duration,
         me: Me,
         owner: Option<NodeId>,
+        heard: Option<Duration>,
     ) -> Option<(NodeId, Frame)> {
         if owner == self.owner {
             return None;
         }
-        if self.link.usable() {
+        if self.link.usable() && self.good_until(heard).is_some_and(|until| now < until) {
             self.past = Some((self.link.all_others(), now));
         }
         let before = std::mem::replace(&mut self.owner, owner);
@@ -178,6 +179,14 @@ impl Service {
     pub(super) fn start_anew(&mut self) {
         self.link.start_anew();
         self.asked = None;
+    }
+
+    /// The owner was silent, or says that it knows nothing of the node: all is to be asked for.
+    pub(super) const fn doubt(&mut self) {
+        if self.link.has_totals() {
+            self.link.doubt();
+            self.asked = None;
+        }
     }
 
     /// Others' connections with a backend.

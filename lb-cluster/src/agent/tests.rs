@@ -45,7 +45,7 @@ fn hear(agent: &mut Agent, now: Duration, totals: Totals) {
 }
 
 fn alive(agent: &mut Agent, now: Duration, epoch: u64) {
-    agent.receive(now, OWNER, &Frame::Alive(Alive { owner: OWNER, epoch })).unwrap();
+    agent.receive(now, OWNER, &Frame::Alive(Alive { owner: OWNER, epoch, nothing_of: None })).unwrap();
 }
 
 fn others(agent: &Agent, now: Duration) -> [Option<u64>; 2] {
@@ -158,9 +158,12 @@ fn a_silent_owner_is_not_relied_on() {
     let pool = Pool::new(&[(A, 1), (B, 1)]);
     let alone = agent.words(ms(1_004), SERVICE, &pool, &[1, 0], 0);
     assert!(!alone.shared && alone.words.iter().all(|word| *word <= lb_common::ranked::ORDER));
+    // It is back: what it has said meanwhile is asked for.
     alive(&mut agent, ms(1_010), 1);
+    assert!(agent.poll(ms(1_010)).iter().any(|(_, frame)| matches!(frame, Frame::Ask(_))));
+    hear(&mut agent, ms(1_012), totals(2, true, &[(A, 4), (B, 2)], Some((EPOCH, 1))));
     assert_eq!(agent.take_rewrites().len(), 1);
-    assert_eq!(others(&agent, ms(1_010)), [Some(3), Some(2)]);
+    assert_eq!(others(&agent, ms(1_012)), [Some(3), Some(2)]);
 }
 
 #[test]

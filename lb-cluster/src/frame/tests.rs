@@ -43,7 +43,8 @@ fn frame() -> impl Strategy<Value = Frame> {
         (node(), service()).prop_map(|(from, service)| Frame::Ask(Ask { from, service })),
         (node(), service(), any::<[u64; 2]>())
             .prop_map(|(node, service, [epoch, seq])| Frame::Leave(Leave { node, service, epoch, seq })),
-        (node(), any::<u64>()).prop_map(|(owner, epoch)| Frame::Alive(Alive { owner, epoch })),
+        (node(), any::<u64>(), prop::option::of(node()))
+            .prop_map(|(owner, epoch, nothing_of)| Frame::Alive(Alive { owner, epoch, nothing_of })),
     ]
 }
 
@@ -83,7 +84,7 @@ proptest! {
 
 #[test]
 fn a_refusal_says_what_is_wrong() {
-    let alive = Frame::Alive(Alive { owner: NodeId(1), epoch: 7 }).encode().unwrap();
+    let alive = Frame::Alive(Alive { owner: NodeId(1), epoch: 7, nothing_of: None }).encode().unwrap();
     let hello = |name: &str| Frame::Hello(Hello { node: name.into(), cluster: "c".into(), epoch: 1 });
     let said = |frame: Result<Frame, FrameError>| frame.unwrap_err().to_string();
     assert_eq!(

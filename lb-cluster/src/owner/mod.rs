@@ -176,10 +176,13 @@ impl Owner {
         self.hear(now, node);
         match frame {
             Frame::Hello(hello) => {
-                if let Some(member) = self.members.get_mut(&node) {
+                let member = self.members.get_mut(&node);
+                let nothing = member.as_ref().is_none_or(|member| member.services.is_empty());
+                if let Some(member) = member {
                     member.name = Some(hello.node.clone());
                 }
-                self.out.push((To::Node(node), self.alive_frame()));
+                // It may think that it has subscribed: it was silent for too long.
+                self.out.push((To::Node(node), self.alive_frame(nothing.then_some(node))));
                 Ok(())
             }
             Frame::Subscribe(crate::frame::Subscribe { service, .. }) | Frame::Ask(Ask { service, .. }) => {
@@ -212,7 +215,7 @@ impl Owner {
     pub fn poll(&mut self, now: Duration) -> Vec<(To, Frame)> {
         if self.alive <= now {
             self.alive = now + ALIVE;
-            self.out.push((To::Members, self.alive_frame()));
+            self.out.push((To::Members, self.alive_frame(None)));
             self.expire(now);
         }
         while let Some(key) = self.due.take_due(now) {
@@ -335,8 +338,8 @@ impl Owner {
         self.schedule(now, key);
     }
 
-    const fn alive_frame(&self) -> Frame {
-        Frame::Alive(Alive { owner: self.me, epoch: self.epoch })
+    const fn alive_frame(&self, nothing_of: Option<NodeId>) -> Frame {
+        Frame::Alive(Alive { owner: self.me, epoch: self.epoch, nothing_of })
     }
 }
 

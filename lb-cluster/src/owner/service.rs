@@ -119,7 +119,12 @@ impl Service {
         self.want(now);
     }
 
+    /// A node reports, and so wants to hear.
     pub(super) fn report(&mut self, now: Duration, report: &Report) -> Applied {
+        if self.subscribers.insert(report.node) {
+            self.wanting.insert(report.node);
+            self.want(now);
+        }
         let last = self.nodes.get(&report.node);
         match last {
             Some(last) if (report.epoch, report.seq) <= (last.epoch, last.seq) => {

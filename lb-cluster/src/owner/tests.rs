@@ -84,7 +84,7 @@ fn who_subscribes_gets_all_of_it_and_then_what_changes() {
     assert_eq!(news[0].seq, whole.seq + 1);
     assert_eq!(news[0].counts, [Total { backend: BackendKey(11), open: 1 }]);
     assert_eq!(news[0].acks, [Ack { node: NodeId(2), epoch: 5, seq: 1 }]);
-    assert_eq!(owner.subscribers(SERVICE).collect::<Vec<_>>(), [NodeId(2)]);
+    assert_eq!(owner.subscribers(SERVICE).collect::<Vec<_>>(), [NodeId(1), NodeId(2)]);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn what_is_another_s_or_nonsense_is_refused_and_changes_nothing() {
         ),
         (
             NodeId(3),
-            Frame::Alive(Alive { owner: NodeId(3), epoch: 1 }),
+            Frame::Alive(Alive { owner: NodeId(3), epoch: 1, nothing_of: None }),
             "node 0000000000000003 sends what only owners say",
         ),
     ] {
