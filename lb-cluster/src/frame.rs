@@ -159,8 +159,17 @@ pub struct Alive {
     pub owner: NodeId,
     /// Which life of its it is.
     pub epoch: u64,
-    /// An answer to this node's [`Hello`]: the owner knows of nothing that it has.
-    pub nothing_of: Option<NodeId>,
+    /// An answer to a [`Hello`].
+    pub greeting: Option<Greeting>,
+}
+
+/// A node is known to an owner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Greeting {
+    /// Who.
+    pub node: NodeId,
+    /// How often the owner had met somebody new when it met this node: if it is more than before, the node was forgotten in between.
+    pub met: u64,
 }
 
 /// A frame can't be read, or written.

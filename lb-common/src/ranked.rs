@@ -20,15 +20,15 @@ pub const fn word(others: u64, order: u32) -> u32 {
     others << ORDER_BITS | order & ORDER
 }
 
-/// The point of the circle where a node's order begins. `rank`: the node's place in the sorted list of nodes. `opened`: connections that it has opened so
-/// far; with each the point moves on by a backend, so that backends take turns also when connections end before the next one comes.
-pub const fn phase(rank: u32, opened: u64, backends: u32) -> u32 {
+/// The point of the circle where a node's order begins. `rank`: the node's place in the sorted list of nodes. `ended`: connections of
+/// its that have come and gone; with each the point moves on by a backend, so that backends take turns also when connections end before the next one comes.
+pub const fn phase(rank: u32, ended: u64, backends: u32) -> u32 {
     // 2^32 / phi.
     let start = rank.wrapping_mul(0x9e37_79b9);
     if backends == 0 {
         return start;
     }
-    let turn = (opened % backends as u64) << 32;
+    let turn = (ended % backends as u64) << 32;
     start.wrapping_add((turn / backends as u64) as u32)
 }
 

@@ -13,11 +13,11 @@ use std::{
 };
 
 use service::{Me, Service};
-pub use words::Pool;
+pub use words::{Pool, Words};
 
 use crate::{
     Aggregators, BackendKey, NodeId, ServiceKey,
-    frame::{Frame, Hello, Leave, Totals},
+    frame::{Alive, Frame, Hello, Leave, Totals},
     timers::Timers,
 };
 
@@ -46,15 +46,6 @@ pub enum Refusal {
     Direction(NodeId),
 }
 
-/// What is to be written for a service.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Words {
-    /// A word for each backend, by slot: see [`lb_common::ranked`].
-    pub words: Vec<u32>,
-    /// They have what others have in them, not only an order.
-    pub shared: bool,
-}
-
 /// What is known of a service, for those who look.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct View {
@@ -76,6 +67,8 @@ pub struct View {
 struct Owner {
     /// Its life, as far as it is known.
     epoch: u64,
+    /// [`Greeting::met`](crate::frame::Greeting) of this node.
+    met: u64,
     heard: Option<Duration>,
     /// When it is greeted next.
     hello: Duration,
@@ -203,8 +196,16 @@ impl Agent {
         let back = std::mem::take(&mut state.given_up);
         state.heard = Some(now);
         let new_life = epoch > state.epoch;
-        state.epoch = epoch.max(state.epoch);
-        let forgotten = matches!(frame, Frame::Alive(alive) if alive.nothing_of == Some(self.me));
+        if new_life {
+            (state.epoch, state.met) = (epoch, 0);
+        }
+        let mut forgotten = false;
+        if let Frame::Alive(Alive { greeting: Some(greeting), .. }) = frame
+            && greeting.node == self.me
+            && greeting.met > state.met
+        {
+            (forgotten, state.met) = (true, greeting.met);
+        }
         if back || new_life || forgotten {
             self.each_of(now, owner, |service| {
                 if service.link.epoch() != 0 && service.link.epoch() < epoch {
@@ -275,11 +276,13 @@ impl Agent {
     /// Until `now` + [`VALID_FOR`], but for the order.
     pub fn words(&self, now: Duration, key: ServiceKey, pool: &Pool, own: &[u32], chance: u32) -> Words {
         let service = self.services.get(&key);
-        let mut words = pool.order(self.rank, service.map_or(0, |service| service.opened));
+        let open = own.iter().map(|open| u64::from(*open)).sum();
+        let ended = service.map_or(0, |service| service.opened.saturating_sub(open));
+        let mut words = pool.order(self.rank, ended);
         let Some(service) = service.filter(|service| self.is_shared(now, service)) else {
             return Words { words, shared: false };
         };
-        let under_way = f64::from(chance) / (f64::from(u32::MAX) + 1.0) * service.under_way();
+        let under_way = f64::from(chance) / (f64::from(u32::MAX) + 1.0) * service.under_way(now);
         // Past a few for each backend it makes no difference.
         let under_way = (under_way as u32).min(pool.eligible().saturating_mul(4));
         pool.add_others(&mut words, |backend| service.others(backend), own, under_way);
@@ -319,7 +322,7 @@ impl Agent {
 
     fn meet(&mut self, now: Duration, owner: Option<NodeId>) {
         if let Some(owner) = owner {
-            let new = Owner { epoch: 0, heard: None, hello: now, given_up: false };
+            let new = Owner { epoch: 0, met: 0, heard: None, hello: now, given_up: false };
             self.owners.entry(owner).or_insert(new);
         }
     }
@@ -374,7 +377,7 @@ impl Agent {
             self.services.remove(&key);
             return;
         }
-        if service.good_until(heard).is_some_and(|until| until <= now) {
+        if service.is_late(now) || service.good_until(heard).is_some_and(|until| until <= now) {
             self.rewrite.insert(key);
         }
         if let Some(owner) = service.owner {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::frame::{Ack, Alive, Ask, Leave, Report, Total};
+use crate::frame::{Ack, Alive, Ask, Greeting, Leave, Report, Total};
 
 const SERVICE: ServiceKey = ServiceKey(7);
 const OWNER: NodeId = NodeId(99);
@@ -45,7 +45,7 @@ fn hear(agent: &mut Agent, now: Duration, totals: Totals) {
 }
 
 fn alive(agent: &mut Agent, now: Duration, epoch: u64) {
-    agent.receive(now, OWNER, &Frame::Alive(Alive { owner: OWNER, epoch, nothing_of: None })).unwrap();
+    agent.receive(now, OWNER, &Frame::Alive(Alive { owner: OWNER, epoch, greeting: None })).unwrap();
 }
 
 fn others(agent: &Agent, now: Duration) -> [Option<u64>; 2] {
@@ -169,12 +169,12 @@ fn a_silent_owner_is_not_relied_on() {
 #[test]
 fn what_is_too_old_for_the_rate_is_not_relied_on() {
     let mut agent = sharing();
-    // Two backends: four connections that nobody has told of are 40 ms, after a gap of 2.
+    // Eight connections that nobody has told of are 80 ms, after a gap of 2.
     hear(&mut agent, ms(100), Totals { rate: 100.0, ..totals(3, false, &[], None) });
-    assert!(agent.view(ms(141), SERVICE).unwrap().shared);
-    assert!(!agent.view(ms(142), SERVICE).unwrap().shared);
+    assert!(agent.view(ms(181), SERVICE).unwrap().shared);
+    assert!(!agent.view(ms(182), SERVICE).unwrap().shared);
     agent.take_rewrites();
-    agent.poll(ms(142));
+    agent.poll(ms(182));
     assert_eq!(agent.take_rewrites().len(), 1);
 }
 
@@ -227,6 +227,19 @@ fn an_owner_that_has_forgotten_the_node_is_told_all_of_it() {
         };
         assert!(now <= ms(220), "{now:?}");
         assert_eq!(said, [(2, 0, vec![(10, 1)])]);
+    }
+}
+
+#[test]
+fn an_owner_that_has_met_the_node_anew_is_asked_for_all_of_it() {
+    let mut agent = sharing();
+    for (met, asks) in [(3, 1), (3, 0), (2, 0), (4, 1)] {
+        let greeting = Some(Greeting { node: me(), met });
+        let alive = Frame::Alive(Alive { owner: OWNER, epoch: 1, greeting });
+        agent.receive(ms(20), OWNER, &alive).unwrap();
+        let asked = agent.poll(ms(20)).iter().filter(|(_, frame)| matches!(frame, Frame::Ask(_))).count();
+        assert_eq!(asked, asks, "{met}");
+        hear(&mut agent, ms(21), totals(2, true, &[(A, 4), (B, 2)], Some((EPOCH, 1))));
     }
 }
 
@@ -297,4 +310,16 @@ fn what_speaks_for_others_is_refused() {
     let hello = Frame::Hello(Hello { node: "n".into(), cluster: "c".into(), epoch: 1 });
     assert_eq!(agent.receive(ms(5), OWNER, &hello), Err(Refusal::Direction(OWNER)));
     assert_eq!(others(&agent, ms(5)), [Some(3), Some(2)]);
+}
+
+/// A whole report says what is gone as well: if it is lost, the next, which adds to the one before, says it again.
+#[test]
+fn what_has_gone_is_said_until_the_owner_has_it() {
+    let mut agent = agent();
+    agent.poll(ms(0));
+    agent.counted(ms(2), SERVICE, 2, 2, &[(A, 0), (B, 1)]);
+    assert_eq!(reports(agent.poll(ms(2))), [(2, 0, vec![(10, 0), (11, 1)])]);
+    hear(&mut agent, ms(3), totals(1, true, &[(A, 1)], Some((EPOCH, 1))));
+    agent.counted(ms(4), SERVICE, 2, 3, &[(B, 2)]);
+    assert_eq!(reports(agent.poll(ms(4))), [(3, 1, vec![(10, 0), (11, 2)])]);
 }

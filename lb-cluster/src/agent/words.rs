@@ -6,6 +6,15 @@ use lb_common::ranked;
 
 use crate::BackendKey;
 
+/// What is to be written for a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Words {
+    /// A word for each backend, by slot: see [`lb_common::ranked`].
+    pub words: Vec<u32>,
+    /// They have what others have in them, not only an order.
+    pub shared: bool,
+}
+
 /// A service's backends as the node has them, in the order of their slots.
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
@@ -42,9 +51,9 @@ impl Pool {
         self.eligible
     }
 
-    /// A word for each backend, the order alone. `rank`, `opened`: see [`ranked::phase`].
-    pub(super) fn order(&self, rank: u32, opened: u64) -> Vec<u32> {
-        let phase = ranked::phase(rank, opened, self.eligible);
+    /// A word for each backend, the order alone. `rank`, `ended`: see [`ranked::phase`].
+    pub(super) fn order(&self, rank: u32, ended: u64) -> Vec<u32> {
+        let phase = ranked::phase(rank, ended, self.eligible);
         self.backends.iter().map(|place| ranked::word(0, ranked::order(place.arc_end, phase))).collect()
     }
 

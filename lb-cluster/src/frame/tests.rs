@@ -43,8 +43,12 @@ fn frame() -> impl Strategy<Value = Frame> {
         (node(), service()).prop_map(|(from, service)| Frame::Ask(Ask { from, service })),
         (node(), service(), any::<[u64; 2]>())
             .prop_map(|(node, service, [epoch, seq])| Frame::Leave(Leave { node, service, epoch, seq })),
-        (node(), any::<u64>(), prop::option::of(node()))
-            .prop_map(|(owner, epoch, nothing_of)| Frame::Alive(Alive { owner, epoch, nothing_of })),
+        (node(), any::<u64>(), prop::option::of((node(), any::<u64>()))).prop_map(
+            |(owner, epoch, greeting)| {
+                let greeting = greeting.map(|(node, met)| Greeting { node, met });
+                Frame::Alive(Alive { owner, epoch, greeting })
+            }
+        ),
     ]
 }
 
@@ -84,7 +88,7 @@ proptest! {
 
 #[test]
 fn a_refusal_says_what_is_wrong() {
-    let alive = Frame::Alive(Alive { owner: NodeId(1), epoch: 7, nothing_of: None }).encode().unwrap();
+    let alive = Frame::Alive(Alive { owner: NodeId(1), epoch: 7, greeting: None }).encode().unwrap();
     let hello = |name: &str| Frame::Hello(Hello { node: name.into(), cluster: "c".into(), epoch: 1 });
     let said = |frame: Result<Frame, FrameError>| frame.unwrap_err().to_string();
     assert_eq!(

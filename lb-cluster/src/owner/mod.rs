@@ -16,7 +16,7 @@ use service::{Applied, Service, Told};
 
 use crate::{
     BackendKey, NodeId, ServiceKey,
-    frame::{Alive, Ask, Frame, Hello, Report, Totals},
+    frame::{Alive, Ask, Frame, Greeting, Hello, Report, Totals},
     timers::Timers,
 };
 
@@ -103,6 +103,8 @@ pub struct Member {
     pub heard: Duration,
     /// When its connection has ended, if it has said nothing since.
     pub disconnected: Option<Duration>,
+    /// See [`Greeting`].
+    met: u64,
     services: BTreeSet<ServiceKey>,
 }
 
@@ -121,6 +123,7 @@ pub struct Owner {
     settings: Settings,
     settled: Duration,
     members: BTreeMap<NodeId, Member>,
+    met: u64,
     services: BTreeMap<ServiceKey, Service>,
     due: Timers<ServiceKey>,
     alive: Duration,
@@ -138,6 +141,7 @@ impl Owner {
             settings,
             settled: now + SETTLE,
             members: BTreeMap::new(),
+            met: 0,
             services: BTreeMap::new(),
             due: Timers::new(),
             alive: now,
@@ -176,13 +180,11 @@ impl Owner {
         self.hear(now, node);
         match frame {
             Frame::Hello(hello) => {
-                let member = self.members.get_mut(&node);
-                let nothing = member.as_ref().is_none_or(|member| member.services.is_empty());
-                if let Some(member) = member {
+                if let Some(member) = self.members.get_mut(&node) {
                     member.name = Some(hello.node.clone());
+                    let greeting = Greeting { node, met: member.met };
+                    self.out.push((To::Node(node), self.alive_frame(Some(greeting))));
                 }
-                // It may think that it has subscribed: it was silent for too long.
-                self.out.push((To::Node(node), self.alive_frame(nothing.then_some(node))));
                 Ok(())
             }
             Frame::Subscribe(crate::frame::Subscribe { service, .. }) | Frame::Ask(Ask { service, .. }) => {
@@ -250,8 +252,10 @@ impl Owner {
 
     fn hear(&mut self, now: Duration, node: NodeId) {
         let services = BTreeSet::new();
-        let new = Member { name: None, heard: now, disconnected: None, services };
-        let member = self.members.entry(node).or_insert(new);
+        let member = self.members.entry(node).or_insert_with(|| {
+            self.met += 1;
+            Member { name: None, heard: now, disconnected: None, met: self.met, services }
+        });
         (member.heard, member.disconnected) = (now, None);
     }
 
@@ -338,8 +342,8 @@ impl Owner {
         self.schedule(now, key);
     }
 
-    const fn alive_frame(&self, nothing_of: Option<NodeId>) -> Frame {
-        Frame::Alive(Alive { owner: self.me, epoch: self.epoch, nothing_of })
+    const fn alive_frame(&self, greeting: Option<Greeting>) -> Frame {
+        Frame::Alive(Alive { owner: self.me, epoch: self.epoch, greeting })
     }
 }
 

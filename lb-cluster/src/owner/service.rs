@@ -11,7 +11,7 @@ use crate::{
     frame::{Ack, Leave, MAX_BACKENDS, Report, Total},
 };
 
-/// Connections that close may wait: nobody chooses worse for not knowing at once.
+/// Connections that close may wait: nobody chooses worse for not knowing at once, unless they are many, as when a backend restarts.
 const CLOSES_WAIT: Duration = Duration::from_millis(50);
 /// When totals are told once more though nothing has changed: whoever missed the last ones sees that a number is missing.
 const REPEATS: [Duration; 4] =
@@ -61,7 +61,8 @@ pub(super) struct Service {
     /// Number of what was told last, and when.
     pub(super) seq: u64,
     told: Option<Duration>,
-    /// Since then.
+    /// Since then: connections that have closed, and what else has changed.
+    closed: u64,
     changed: BTreeSet<BackendKey>,
     acked: BTreeSet<NodeId>,
     /// Who wants all of it.
@@ -83,6 +84,7 @@ impl Service {
             settled,
             seq,
             told: None,
+            closed: 0,
             changed: BTreeSet::new(),
             acked: BTreeSet::new(),
             wanting: BTreeSet::new(),
@@ -162,7 +164,8 @@ impl Service {
         self.pool = report.pool;
         self.acked.insert(report.node);
         self.nodes.insert(report.node, Last { epoch: report.epoch, seq: report.seq, open });
-        self.want(if opened != 0 { now } else { now + CLOSES_WAIT });
+        let many = self.closed * 4 > u64::from(report.pool);
+        self.want(if opened != 0 || many { now } else { now + CLOSES_WAIT });
         if backends > MAX_BACKENDS {
             self.forget(now, report.node);
             return Applied::TooMany(backends);
@@ -182,6 +185,7 @@ impl Service {
         }
         // Also of one that has come and gone meanwhile: with the total goes what of it is the node's.
         self.changed.insert(backend);
+        self.closed += u64::from(before.saturating_sub(now));
         now.saturating_sub(before)
     }
 
@@ -222,9 +226,9 @@ impl Service {
         wanted.min(repeat).min(settled)
     }
 
-    /// When the same is told once more. In a herd, before anybody thinks that he has missed a connection for each backend.
+    /// When the same is told once more. In a herd when three arrivals that were to be expected haven't come: before agents doubt that there were none.
     fn repeat(&self, told: Duration) -> Duration {
-        let untold = f64::from(self.pool.max(1)) / self.pace.rate(told).max(f64::MIN_POSITIVE);
+        let untold = f64::from(self.pool.clamp(1, 3)) / self.pace.rate(told).max(f64::MIN_POSITIVE);
         let herd = Duration::try_from_secs_f64(untold).unwrap_or(MAX_GAP);
         if herd < MAX_GAP { herd } else { REPEATS[self.repeats.min(REPEATS.len() - 1)] }
     }
@@ -233,7 +237,7 @@ impl Service {
     pub(super) fn tell(&mut self, now: Duration) -> (Option<Told>, BTreeSet<NodeId>) {
         let wanting = std::mem::take(&mut self.wanting);
         let news = !self.changed.is_empty() || !self.acked.is_empty();
-        self.wanted = None;
+        (self.wanted, self.closed) = (None, 0);
         if !news && !wanting.is_empty() {
             self.told = self.told.or(Some(now));
             return (None, wanting);

@@ -18,7 +18,7 @@ fn owner() -> Owner {
 fn report(node: u64, seq: u64, base: u64, counts: &[(u64, u32)]) -> Frame {
     let counts =
         counts.iter().map(|(backend, open)| Own { backend: BackendKey(*backend), open: *open }).collect();
-    Frame::Report(Report { node: NodeId(node), service: SERVICE, epoch: 5, seq, base, pool: 4, counts })
+    Frame::Report(Report { node: NodeId(node), service: SERVICE, epoch: 5, seq, base, pool: 40, counts })
 }
 
 fn subscribe(node: u64) -> Frame {
@@ -140,6 +140,27 @@ fn a_silent_node_is_kept_for_a_while_and_longer_if_only_its_agent_is_gone() {
     }
 }
 
+/// What a node thinks that it has subscribed to is not to be relied on then.
+#[test]
+fn who_was_forgotten_learns_of_it_when_he_is_greeted() {
+    let mut owner = owner();
+    let name = "node-1";
+    let hello = Frame::Hello(Hello { node: name.into(), cluster: "c".into(), epoch: 5 });
+    let mut met = |now| {
+        owner.poll(now);
+        owner.receive(now, NodeId::of(name), &hello).unwrap();
+        let greeting = |(_, frame)| match frame {
+            Frame::Alive(Alive { greeting, .. }) => greeting,
+            _ => None,
+        };
+        let greeting = owner.poll(now).into_iter().find_map(greeting).unwrap();
+        assert_eq!(greeting.node, NodeId::of(name));
+        greeting.met
+    };
+    let (first, again, later) = (met(ms(2_000)), met(ms(6_000)), met(ms(12_000)));
+    assert!(first == again && again < later, "{first}, {again}, {later}");
+}
+
 #[test]
 fn who_leaves_is_forgotten_unless_he_has_reported_since() {
     let mut owner = owner();
@@ -199,7 +220,7 @@ fn what_is_another_s_or_nonsense_is_refused_and_changes_nothing() {
         ),
         (
             NodeId(3),
-            Frame::Alive(Alive { owner: NodeId(3), epoch: 1, nothing_of: None }),
+            Frame::Alive(Alive { owner: NodeId(3), epoch: 1, greeting: None }),
             "node 0000000000000003 sends what only owners say",
         ),
     ] {

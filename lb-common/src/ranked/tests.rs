@@ -37,9 +37,9 @@ fn pick(pool: &[Backend]) -> Option<usize> {
 }
 
 /// A pool in which nobody knows of others.
-fn idle(weights: &[u32], rank: u32, opened: u64) -> Vec<Backend> {
+fn idle(weights: &[u32], rank: u32, ended: u64) -> Vec<Backend> {
     let all = weights.iter().map(|weight| u64::from(*weight)).sum();
-    let phase = phase(rank, opened, weights.len() as u32);
+    let phase = phase(rank, ended, weights.len() as u32);
     let mut before = 0;
     let backend = |weight: &u32| {
         before += u64::from(*weight);
@@ -89,8 +89,8 @@ fn first_picks_of_many_nodes_are_even_and_hold_weights() {
 fn a_node_by_itself_takes_backends_in_turn_also_when_nothing_stays_open() {
     for n in [1usize, 2, 3, 16, 17, 33, 50] {
         let mut wins = vec![0u32; n];
-        for opened in 0..20 * n as u64 {
-            wins[pick(&idle(&vec![1; n], 7, opened)).unwrap()] += 1;
+        for ended in 0..20 * n as u64 {
+            wins[pick(&idle(&vec![1; n], 7, ended)).unwrap()] += 1;
         }
         assert_eq!(wins, vec![20; n]);
     }
