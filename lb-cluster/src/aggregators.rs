@@ -26,8 +26,9 @@ impl Aggregators {
         if nodes.len() > MAX_AGGREGATORS { Err(TooMany(nodes.len())) } else { Ok(Self(nodes)) }
     }
 
-    /// The owner of a service: the aggregator whose hash with it is the greatest (rendezvous hashing; Thaler, Ravishankar, "Using name-based mappings to
-    /// increase hit rates", IEEE/ACM ToN 1998). When one leaves, only its services move. `None`: there are no aggregators.
+    /// The owner of a service: the aggregator whose hash with it is the greatest (rendezvous hashing; Thaler,
+    /// Ravishankar, "Using name-based mappings to increase hit rates", IEEE/ACM ToN 1998). When one leaves, only its
+    /// services move. `None`: there are no aggregators.
     pub fn owner(&self, service: ServiceKey) -> Option<NodeId> {
         let weight = |node: &NodeId| hash(b'o', &[&service.0.to_le_bytes(), &node.0.to_le_bytes()]);
         self.0.iter().copied().max_by_key(|node| (weight(node), *node))

@@ -1,4 +1,5 @@
-//! What agents and owners say to each other. Encoded with postcard, whose format is documented and stable; the first byte is the version.
+//! What agents and owners say to each other. Encoded with postcard, whose format is documented and stable; the first
+//! byte is the version.
 //!
 //! Counts are absolute, and so a frame that is lost, doubled or late does no harm: the next one says it all again.
 
@@ -9,7 +10,8 @@ use crate::{BackendKey, NodeId, ServiceKey};
 /// Version of the frames. Others are refused: what they say can't be known.
 pub const VERSION: u8 = 1;
 
-/// Longest frame, bytes: what NATS takes as it comes. Room for the counts of the largest service and acknowledgements of 30,000 nodes at once.
+/// Longest frame, bytes: what NATS takes as it comes. Room for the counts of the largest service and acknowledgements
+/// of 30,000 nodes at once.
 pub const MAX_FRAME: usize = 1 << 20;
 
 /// Most backends of a service in a frame, the most that a pool has.
@@ -64,7 +66,8 @@ pub struct Report {
     pub node: NodeId,
     /// With whose backends.
     pub service: ServiceKey,
-    /// Which life of the agent's it is; a later one has a greater number: microseconds of the wall clock at its start.
+    /// Which life of the agent's it is; a later one has a greater number: microseconds of the wall clock at its
+    /// start.
     pub epoch: u64,
     /// Number of the report, within the epoch. From 1 on.
     pub seq: u64,
@@ -106,7 +109,8 @@ pub struct Totals {
     pub gap: u32,
     /// Totals.
     pub counts: Vec<Total>,
-    /// Which report of each node they contain, in order of nodes. Of nodes for which that has changed; of the one that asked, if it is whole.
+    /// Which report of each node they contain, in order of nodes. Of nodes for which that has changed; of the one
+    /// that asked, if it is whole.
     pub acks: Vec<Ack>,
 }
 
@@ -168,7 +172,8 @@ pub struct Alive {
 pub struct Greeting {
     /// Who.
     pub node: NodeId,
-    /// How often the owner had met somebody new when it met this node: if it is more than before, the node was forgotten in between.
+    /// How often the owner had met somebody new when it met this node: if it is more than before, the node was
+    /// forgotten in between.
     pub met: u64,
 }
 

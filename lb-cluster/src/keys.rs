@@ -5,8 +5,8 @@ use std::{fmt, net::IpAddr};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher24;
 
-/// SipHash-2-4 (Aumasson, Bernstein, 2012) with a fixed key: it is stable and spreads well; nothing is to be secret. Never changes: nodes of different
-/// versions must agree.
+/// SipHash-2-4 (Aumasson, Bernstein, 2012) with a fixed key: it is stable and spreads well; nothing is to be secret.
+/// Never changes: nodes of different versions must agree.
 const KEY: (u64, u64) = (0x666c_6f77_7069_6e00, 1);
 
 /// Hash of a few words or texts. Each is preceded by its length, so that no two lists look alike.
@@ -69,7 +69,8 @@ impl ServiceKey {
 }
 
 impl BackendKey {
-    /// A backend by where it is. `port`: `None` if it is the one that the client used. An IPv4 address mapped into IPv6 is the IPv4 address.
+    /// A backend by where it is. `port`: `None` if it is the one that the client used. An IPv4 address mapped into
+    /// IPv6 is the IPv4 address.
     pub fn of(address: IpAddr, port: Option<u16>) -> Self {
         let port = port.map(u16::to_be_bytes);
         let port: &[u8] = port.as_ref().map_or(&[], |port| port);

@@ -1,9 +1,12 @@
-//! Least-connections over a whole cluster: the least of a backend's own and others' connections, for its weight, and an order that decides among equals.
+//! Least-connections over a whole cluster: the least of a backend's own and others' connections, for its weight, and
+//! an order that decides among equals.
 //!
-//! The agent writes a word for each backend: the connections of other nodes, and in the low bits a fraction of one connection. What is compared is
-//! `(own + others + fraction) / weight`. The fractions put backends on a circle, each with an arc as long as its weight; a node's phase is a point on
-//! it, and the first pick is the backend whose arc that point is in, to a 1024th of the circle: over all phases as often as its weight says. Phases of nodes are a
-//! golden ratio apart, so that the points of any number of nodes lie about evenly, though nobody has been asked.
+//! The agent writes a word for each backend: the connections of other nodes, and in the low bits a fraction of one
+//! connection. What is compared is
+//! `(own + others + fraction) / weight`. The fractions put backends on a circle, each with an arc as long as its
+//! weight; a node's phase is a point on it, and the first pick is the backend whose arc that point is in, to a 1024th
+//! of the circle: over all phases as often as its weight says. Phases of nodes are a golden ratio apart, so that the
+//! points of any number of nodes lie about evenly, though nobody has been asked.
 
 /// Bits of the fraction in a word.
 pub const ORDER_BITS: u32 = 10;
@@ -20,8 +23,9 @@ pub const fn word(others: u64, order: u32) -> u32 {
     others << ORDER_BITS | order & ORDER
 }
 
-/// The point of the circle where a node's order begins. `rank`: the node's place in the sorted list of nodes. `ended`: connections of
-/// its that have come and gone; with each the point moves on by a backend, so that backends take turns also when connections end before the next one comes.
+/// The point of the circle where a node's order begins. `rank`: the node's place in the sorted list of nodes.
+/// `ended`: connections of its that have come and gone; with each the point moves on by a backend, so that backends
+/// take turns also when connections end before the next one comes.
 pub const fn phase(rank: u32, ended: u64, backends: u32) -> u32 {
     // 2^32 / phi.
     let start = rank.wrapping_mul(0x9e37_79b9);
@@ -48,7 +52,8 @@ pub const fn value(active: u32, word: u32) -> u64 {
     ((active as u64) << ORDER_BITS) + word as u64
 }
 
-/// The connections of its own that a backend had when it was compared, if its word is still the same: what a place may be taken on.
+/// The connections of its own that a backend had when it was compared, if its word is still the same: what a place
+/// may be taken on.
 #[inline(always)]
 pub const fn active_of(value: u64, word: u32) -> u32 {
     (value.wrapping_sub(word as u64) >> ORDER_BITS) as u32
@@ -57,8 +62,9 @@ pub const fn active_of(value: u64, word: u32) -> u32 {
 /// Nobody of a block.
 pub const NOBODY16: u64 = u64::MAX;
 
-/// The least value of 16 slots of the same weight and limit, and whose it is: `value << 4 | slot`, or [`NOBODY16`] if all have `limit` connections of their own.
-/// One compare for each: of equals the first. `set`: slots that matter, a bit each.
+/// The least value of 16 slots of the same weight and limit, and whose it is: `value << 4 | slot`, or [`NOBODY16`] if
+/// all have `limit` connections of their own. One compare for each: of equals the first. `set`: slots that matter, a
+/// bit each.
 #[inline(always)]
 pub fn least16(set: u32, limit: u32, active: impl Fn(usize) -> u32, word: impl Fn(usize) -> u32) -> u64 {
     let mut least = NOBODY16;

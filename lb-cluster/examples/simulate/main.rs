@@ -1,5 +1,5 @@
-//! Simulates a cluster with the very state machines and pick of the product, and prints how even connections are: most of a backend over the mean, for its
-//! weight; median and 95th percentile of the runs.
+//! Simulates a cluster with the very state machines and pick of the product, and prints how even connections are:
+//! most of a backend over the mean, for its weight; median and 95th percentile of the runs.
 //!
 //!     cargo run --release -p lb-cluster --example simulate            a hundred nodes, a minute or so
 //!     cargo run --release -p lb-cluster --example simulate -- all     up to 5,000 nodes as well

@@ -20,7 +20,8 @@ pub struct Row {
     pub scenario: fn(&mut StdRng) -> Scenario,
 }
 
-/// Figures of a row: median and 95th percentile of the runs' ratios, which are means over all times that were looked at.
+/// Figures of a row: median and 95th percentile of the runs' ratios, which are means over all times that were looked
+/// at.
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
     pub median: f64,

@@ -46,7 +46,8 @@ pub(super) struct Link {
     in_step: bool,
     settling: bool,
     totals: BTreeMap<BackendKey, u64>,
-    /// What of them is the node's own; `None`: what an earlier life of the agent's has reported, which nobody knows any more.
+    /// What of them is the node's own; `None`: what an earlier life of the agent's has reported, which nobody knows
+    /// any more.
     contained: Option<BTreeMap<BackendKey, u32>>,
     /// The report that they contain; 0: none.
     acked: u64,

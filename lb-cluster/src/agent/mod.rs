@@ -1,7 +1,7 @@
 //! The agent's side: tells owners what the node has, and concludes what others have.
 //!
-//! A service's owner says what all nodes have, and which of the node's reports that contains. What the node had then is known, so that the rest is what
-//! others have, exactly. The kernel adds what the node has now.
+//! A service's owner says what all nodes have, and which of the node's reports that contains. What the node had then
+//! is known, so that the rest is what others have, exactly. The kernel adds what the node has now.
 
 mod link;
 mod service;
@@ -95,8 +95,9 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent that has just started. `epoch`: greater than that of its last life, microseconds of the wall clock. If that was set back meanwhile, its reports
-    /// count only when owners have forgotten the last life, after 15 seconds.
+    /// An agent that has just started. `epoch`: greater than that of its last life, microseconds of the wall clock.
+    /// If that was set back meanwhile, its reports count only when owners have forgotten the last life, after 15
+    /// seconds.
     pub fn new(name: &str, cluster: &str, epoch: u64) -> Self {
         Self {
             name: name.to_owned(),
@@ -140,8 +141,9 @@ impl Agent {
         self.owners.retain(|owner, _| used.contains(owner));
     }
 
-    /// The kernel's counts were read: those of backends whose counts may have changed; a backend that is no more has 0. `pool`: how many take new flows. `opened`:
-    /// connections of the service that the node has opened so far. With its first connection a service is subscribed to.
+    /// The kernel's counts were read: those of backends whose counts may have changed; a backend that is no more has
+    /// 0. `pool`: how many take new flows. `opened`: connections of the service that the node has opened so far. With
+    /// its first connection a service is subscribed to.
     pub fn counted(
         &mut self,
         now: Duration,
@@ -272,8 +274,8 @@ impl Agent {
         std::mem::take(&mut self.rewrite)
     }
 
-    /// What is to be written for a service: a word for each backend of the pool. `own`: the node's connections now, by slot. `chance`: a random number.
-    /// Until `now` + [`VALID_FOR`], but for the order.
+    /// What is to be written for a service: a word for each backend of the pool. `own`: the node's connections now,
+    /// by slot. `chance`: a random number. Until `now` + [`VALID_FOR`], but for the order.
     pub fn words(&self, now: Duration, key: ServiceKey, pool: &Pool, own: &[u32], chance: u32) -> Words {
         let service = self.services.get(&key);
         let open = own.iter().map(|open| u64::from(*open)).sum();
@@ -341,8 +343,8 @@ impl Agent {
         }
     }
 
-    /// Somebody tells of a service who isn't its owner, or of one that the node has nothing to do with. Unless he is in the middle of something, he
-    /// hasn't heard that the node has left.
+    /// Somebody tells of a service who isn't its owner, or of one that the node has nothing to do with. If it
+    /// repeats what it has said, it hasn't heard that the node has left.
     fn not_ours(&mut self, totals: &Totals) {
         if totals.counts.is_empty() {
             let seq = self.services.get(&totals.service).map_or(self.numbers, |service| service.seq);

@@ -20,8 +20,8 @@ const REPORT_GAP: Duration = Duration::from_millis(2);
 const AGAIN: Duration = Duration::from_millis(200);
 /// The same, while nothing is heard of the owner. Less than an owner takes to settle.
 const AGAIN_IN_SILENCE: Duration = Duration::from_millis(500);
-/// Arrivals that may go untold before what is known is worth less than nothing: this many, and one for each two backends. (With two for each backend instead, a herd whose
-/// owner dies ends at 1.6 instead of 1.4.)
+/// Arrivals that may go untold before what is known is worth less than nothing: this many, and one for each two
+/// backends. (With two for each backend instead, a herd whose owner dies ends at 1.6 instead of 1.4.)
 const STALE: f64 = 8.0;
 /// So many arrivals that were to be expected didn't come: by chance that happens once in 50 times.
 const DOUBTFUL: f64 = 4.0;
@@ -45,7 +45,8 @@ pub(super) struct Service {
     used: Duration,
     pub(super) owner: Option<NodeId>,
     pub(super) link: Link,
-    /// What others had by the word of the owner before, and when it was given up: good until its successor knows as much.
+    /// What others had by the word of the owner before, and when it was given up: good until its successor knows as
+    /// much.
     past: Option<(BTreeMap<BackendKey, u64>, Duration)>,
     /// Number of the last report, and when it was sent.
     pub(super) seq: u64,
@@ -113,7 +114,8 @@ impl Service {
         self.want = Some(self.want.map_or(at, |want| want.min(at)));
     }
 
-    /// Another is the owner from now on. What is to be said to the one before. `heard`: when that one said anything last.
+    /// Another is the owner from now on. What is to be said to the one before. `heard`: when that one said anything
+    /// last.
     pub(super) fn move_to(
         &mut self,
         now: Duration,
@@ -200,7 +202,8 @@ impl Service {
         }
     }
 
-    /// Until when what is known of others is worth more than nothing; `None`: it isn't. `heard`: when the owner said anything last.
+    /// Until when what is known of others is worth more than nothing; `None`: it isn't. `heard`: when the owner said
+    /// anything last.
     pub(super) fn good_until(&self, heard: Option<Duration>) -> Option<Duration> {
         let arrivals = (f64::from(self.pool) / 2.0).max(STALE) / self.rate.max(f64::MIN_POSITIVE);
         let stale = Duration::try_from_secs_f64(arrivals).unwrap_or(Duration::MAX);
@@ -220,8 +223,8 @@ impl Service {
         self.link.has_totals().then(|| now.saturating_sub(self.as_of))
     }
 
-    /// Arrivals that nobody has told of yet, twice as many as are to be expected: those of a round trip, and all since the owner's last word if it is late. At
-    /// least 1.
+    /// Arrivals that nobody has told of yet, twice as many as are to be expected: those of a round trip, and all
+    /// since the owner's last word if it is late. At least 1.
     pub(super) fn under_way(&self, now: Duration) -> f64 {
         let untold = if self.is_late(now) { now.saturating_sub(self.as_of) } else { Duration::ZERO };
         (2.0 * self.rate * (self.delay.unwrap_or(USUAL_DELAY) + untold).as_secs_f64()).max(1.0)
@@ -238,7 +241,8 @@ impl Service {
         Some(self.as_of + usual + wait).filter(|_| wait < SILENT)
     }
 
-    /// When words are others because the owner's next word is late, next after `now`: whenever another eighth of the backends may have got a connection.
+    /// When words are others because the owner's next word is late, next after `now`: whenever another eighth of the
+    /// backends may have got a connection.
     fn late(&self, now: Duration) -> Option<Duration> {
         let expected = self.expected()?;
         let step = Duration::try_from_secs_f64(f64::from(self.pool.max(1)) / 8.0 / self.rate).ok()?;

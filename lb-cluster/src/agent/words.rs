@@ -57,10 +57,12 @@ impl Pool {
         self.backends.iter().map(|place| ranked::word(0, ranked::order(place.arc_end, phase))).collect()
     }
 
-    /// Adds what others have to `words`, and so many connections that are under way: each where the least are, as nodes would pick. `own`: the node's, by slot.
+    /// Adds what others have to `words`, and so many connections that are under way: each where the least are, as
+    /// nodes would pick. `own`: the node's, by slot.
     ///
-    /// A node that takes old counts as they are sends all to the same few backends, and all nodes do. With connections under way in their places it doesn't
-    /// (Dahlin, "Interpreting Stale Load Information", IEEE TPDS 2000).
+    /// A node that takes old counts as they are sends all to the same few backends, and all nodes do. With
+    /// connections under way in their places it doesn't (Dahlin, "Interpreting Stale Load Information", IEEE TPDS
+    /// 2000).
     pub(super) fn add_others(
         &self,
         words: &mut [u32],

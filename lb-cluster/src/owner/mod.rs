@@ -1,7 +1,7 @@
 //! The owner's side: adds up what nodes report of its services, and tells them the totals.
 //!
-//! What a node reports replaces what it reported before, so that frames may be lost, doubled or late. Everything that is told has a number, and what is
-//! known at a number is always the same: who has missed one asks for all of it.
+//! What a node reports replaces what it reported before, so that frames may be lost, doubled or late. Everything that
+//! is told has a number, and what is known at a number is always the same: who has missed one asks for all of it.
 
 mod pace;
 mod service;
@@ -24,9 +24,11 @@ use crate::{
 pub const ALIVE: Duration = Duration::from_millis(250);
 /// Nothing was heard of a node for so long: it is dead, and its connections with it.
 pub const NODE_DEAD: Duration = Duration::from_secs(5);
-/// Its agent is gone, but its kernel has said so: connections go on without an agent, which usually is back before that.
+/// Its agent is gone, but its kernel has said so: connections go on without an agent, which usually is back before
+/// that.
 pub const AGENT_DEAD: Duration = Duration::from_secs(15);
-/// Who begins to own a service waits for so long until its totals are taken for all there is. Agents that know of no owner try more often.
+/// Who begins to own a service waits for so long until its totals are taken for all there is. Agents that know of no
+/// owner try more often.
 pub const SETTLE: Duration = Duration::from_millis(800);
 /// Most services: as many as a node has.
 pub const MAX_SERVICES: usize = lb_common::abi::limits::MAX_SERVICES as usize;

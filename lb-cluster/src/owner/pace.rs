@@ -45,9 +45,10 @@ pub struct Load {
 }
 
 impl Load {
-    /// Time between totals: as much as the budget asks for, at least [`MIN_GAP`]. With many connections, one more or less on a backend matters less: as many
-    /// as are the square of a 200th of the mean, for each backend, may go untold, up to [`MAX_GAP`]. But for one: to let a single one wait saves nothing. (With
-    /// a 100th, ten backends of 100 that restart one after another end at 1.04 instead of 1.01.)
+    /// Time between totals: as much as the budget asks for, at least [`MIN_GAP`]. With many connections, one more or
+    /// less on a backend matters less: as many as are the square of a 200th of the mean, for each backend, may go
+    /// untold, up to [`MAX_GAP`]. But for one: to let a single one wait saves nothing. (With a 100th, ten backends of
+    /// 100 that restart one after another end at 1.04 instead of 1.01.)
     pub fn gap(&self) -> Duration {
         let messages = Duration::try_from_secs_f64(self.subscribers as f64 / self.budget).unwrap_or(MAX_GAP);
         let backends = f64::from(self.backends.max(1));

@@ -11,9 +11,11 @@ use crate::{
     frame::{Ack, Leave, MAX_BACKENDS, Report, Total},
 };
 
-/// Connections that close may wait: nobody chooses worse for not knowing at once, unless they are many, as when a backend restarts.
+/// Connections that close may wait: nobody chooses worse for not knowing at once, unless they are many, as when a
+/// backend restarts.
 const CLOSES_WAIT: Duration = Duration::from_millis(50);
-/// When totals are told once more though nothing has changed: whoever missed the last ones sees that a number is missing.
+/// When totals are told once more though nothing has changed: whoever missed the last ones sees that a number is
+/// missing.
 const REPEATS: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(30)];
 
@@ -226,14 +228,16 @@ impl Service {
         wanted.min(repeat).min(settled)
     }
 
-    /// When the same is told once more. In a herd when three arrivals that were to be expected haven't come: before agents doubt that there were none.
+    /// When the same is told once more. In a herd when three arrivals that were to be expected haven't come: before
+    /// agents doubt that there were none.
     fn repeat(&self, told: Duration) -> Duration {
         let untold = f64::from(self.pool.clamp(1, 3)) / self.pace.rate(told).max(f64::MIN_POSITIVE);
         let herd = Duration::try_from_secs_f64(untold).unwrap_or(MAX_GAP);
         if herd < MAX_GAP { herd } else { REPEATS[self.repeats.min(REPEATS.len() - 1)] }
     }
 
-    /// What has changed, under a new number; `None`: nothing has, and somebody who wants all of it is the only one who is to be told. Then who those are.
+    /// What has changed, under a new number; `None`: nothing has, and somebody who wants all of it is the only one
+    /// who is to be told. Then who those are.
     pub(super) fn tell(&mut self, now: Duration) -> (Option<Told>, BTreeSet<NodeId>) {
         let wanting = std::mem::take(&mut self.wanting);
         let news = !self.changed.is_empty() || !self.acked.is_empty();

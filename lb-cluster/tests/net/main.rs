@@ -1,5 +1,5 @@
-//! Agents and owners over a network that loses, doubles, delays and reorders, while either is killed, cut off and started again: in the end all counts are
-//! right, and on the way none is ever less than what is certain.
+//! Agents and owners over a network that loses, doubles, delays and reorders, while either is killed, cut off and
+//! started again: in the end all counts are right, and on the way none is ever less than what is certain.
 
 mod world;
 
@@ -133,7 +133,7 @@ fn mend(world: &mut World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 2_000, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn nothing_is_lost_or_doubled_whatever_happens(seed: u64, events in prop::collection::vec(event(), 1..60)) {
