@@ -27,8 +27,9 @@ pub const SILENT: Duration = Duration::from_secs(1);
 pub const VALID_FOR: Duration = Duration::from_secs(2);
 /// How often an agent says to owners that it is there.
 pub const HELLO: Duration = Duration::from_secs(1);
-/// A node that has no connections of a service any more goes on listening for so long.
-pub const LINGER: Duration = Duration::from_secs(300);
+/// A node that has no connections of a service any more goes on listening for so long: its next one is picked without
+/// knowing of others otherwise.
+pub const LINGER: Duration = Duration::from_secs(3_600);
 
 /// A frame isn't taken. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
