@@ -12,9 +12,10 @@ use ipnet::IpNet;
 use crate::{
     account::{Account, Id, Note, Said},
     model::{Draft, Forward, Frontend, Protocol, Service, Timeouts},
+    values::show_time,
 };
 
-/// Shortest time that can be said.
+/// Shortest time that can be said, unless it is of checks.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Longest, by the stamps of the flow table.
 const LONGEST: Duration = Duration::from_secs(20 * 86_400);
@@ -31,9 +32,9 @@ pub fn fit(draft: &mut Draft) {
         sources(service);
         timeouts(service);
         if let Some(affinity) = &mut service.affinity {
-            time("affinity.timeout", &mut affinity.timeout, &mut service.notes);
+            time("affinity.timeout", SHORTEST, &mut affinity.timeout, &mut service.notes);
         }
-        time("slow_start", &mut service.slow_start, &mut service.notes);
+        time("slow_start", SHORTEST, &mut service.slow_start, &mut service.notes);
         health::fit(service);
         backends::fit(service);
     }
@@ -42,12 +43,12 @@ pub fn fit(draft: &mut Draft) {
 }
 
 /// A time within what Flowpin takes, or the nearest, with a note.
-fn time(what: &str, said: &mut Option<Said<Duration>>, notes: &mut Vec<Note>) {
+fn time(what: &str, shortest: Duration, said: &mut Option<Said<Duration>>, notes: &mut Vec<Note>) {
     let Some(said) = said else { return };
-    let near = said.value.clamp(SHORTEST, LONGEST);
+    let near = said.value.clamp(shortest, LONGEST);
     if near != said.value {
-        let remedy = if near == SHORTEST {
-            format!("{what} is a second at least: 1s is written instead.")
+        let remedy = if near == shortest {
+            format!("{what} is {0} at least: that is written instead.", show_time(near))
         } else {
             format!("{what} is 20 days at most: they are written instead.")
         };
@@ -152,10 +153,10 @@ fn timeouts(service: &mut Service) {
     let udp = service.is_udp();
     let Timeouts { idle, half_open, half_closed, udp: own } = &mut service.timeouts;
     let notes = &mut service.notes;
-    time("timeouts.idle", idle, notes);
-    time("timeouts.half_open", half_open, notes);
-    time("timeouts.half_closed", half_closed, notes);
-    time("timeouts.udp", own, notes);
+    time("timeouts.idle", SHORTEST, idle, notes);
+    time("timeouts.half_open", SHORTEST, half_open, notes);
+    time("timeouts.half_closed", SHORTEST, half_closed, notes);
+    time("timeouts.udp", SHORTEST, own, notes);
     let no_udp = !service.frontends.iter().any(|frontend| frontend.ports.protocol == Protocol::Udp);
     if no_udp && let Some(Said { at, .. }) = own.take() {
         notes.push(Note::new(at, "It is about UDP, and the service has no UDP port."));

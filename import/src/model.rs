@@ -1,8 +1,11 @@
 //! What the four formats have in common: services with frontends, backends, checks and times, each with the item
 //! that says it. It can say more than Flowpin does: [`fit`](crate::fit) takes out what it doesn't.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+mod check;
 
+use std::{net::IpAddr, time::Duration};
+
+pub use self::check::{Check, Http, Probe, Statuses};
 use crate::account::{Account, Id, Note, Said};
 
 /// All that a file says.
@@ -310,72 +313,4 @@ impl Backend {
             (Host::Name(name), Some(port)) => format!("{name}:{port}"),
         }
     }
-}
-
-/// How a backend is checked.
-#[derive(Clone, Debug)]
-pub struct Check {
-    /// Who says that it is.
-    pub at: Id,
-    /// What is asked.
-    pub probe: Probe,
-    /// At which port, if it isn't the backend's.
-    pub port: Option<Said<u16>>,
-    /// From one check to the next.
-    pub interval: Option<Said<Duration>>,
-    /// How long an answer may take.
-    pub timeout: Option<Said<Duration>>,
-    /// Good ones in a row that bring it back.
-    pub rise: Option<Said<u32>>,
-    /// Bad ones in a row that take it out.
-    pub fall: Option<Said<u32>>,
-    /// Items that say no more than that it is checked as it is.
-    pub same: BTreeSet<Id>,
-}
-
-impl Check {
-    /// Whether it takes connections.
-    pub const fn tcp(at: Id) -> Self {
-        Self {
-            at,
-            probe: Probe::Tcp,
-            port: None,
-            interval: None,
-            timeout: None,
-            rise: None,
-            fall: None,
-            same: BTreeSet::new(),
-        }
-    }
-}
-
-/// What a check asks.
-#[derive(Clone, Debug)]
-pub enum Probe {
-    /// Does it take connections?
-    Tcp,
-    /// Does it answer HTTP?
-    Http(Http),
-}
-
-/// See [`Probe`].
-#[derive(Clone, Debug, Default)]
-pub struct Http {
-    /// With TLS.
-    pub tls: bool,
-    /// What is asked for.
-    pub path: Option<Said<String>>,
-    /// Of whom.
-    pub host: Option<Said<String>>,
-    /// The status that is good.
-    pub status: Option<Said<Status>>,
-}
-
-/// Which statuses are good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// One.
-    One(u16),
-    /// Others, as text.
-    Other(String),
 }

@@ -7,7 +7,7 @@ mod remedies;
 mod server;
 mod upstream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::{
     remedies::{HTTP, TOP, remedy},
@@ -16,8 +16,9 @@ use self::{
 };
 use crate::{
     ImportError,
+    account::Id,
     directive::Directive,
-    model::{Draft, Service},
+    model::{Draft, Probe, Service},
 };
 
 /// What has been read so far.
@@ -96,6 +97,18 @@ impl Reader {
 
     /// Upstreams that no server leads to.
     fn finish(&mut self) {
+        let upstreams: BTreeSet<Id> = self.upstreams.values().map(|upstream| upstream.at).collect();
+        for service in &mut self.draft.services {
+            let udp = service.is_udp();
+            let Some(check) = &mut service.check else { continue };
+            // What nginx takes for a failure where nothing is checked.
+            if udp && upstreams.contains(&check.at) {
+                check.probe = Probe::Udp(None);
+            }
+            for own in service.backends.iter_mut().filter_map(|backend| backend.check.as_mut()) {
+                (own.probe, own.port) = (check.probe.clone(), check.port.clone());
+            }
+        }
         for (name, upstream) in std::mem::take(&mut self.upstreams) {
             if !upstream.used {
                 let mut service = Service::new(name, upstream.at);

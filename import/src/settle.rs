@@ -3,7 +3,7 @@
 
 use crate::{
     account::{Account, Note, Said},
-    model::{Check, Draft, Host, Http, Probe, Service},
+    model::{Check, Draft, Host, Http, Probe, Protocol, Service},
 };
 
 /// Moves it to the services.
@@ -25,6 +25,8 @@ pub fn settle(draft: &mut Draft) {
         service.notes.append(&mut notes);
     }
 }
+
+const ALIKE: &str = "the backends of a service are checked alike";
 
 /// One of several says something: it is what all say, or there is a note.
 fn agree<T: PartialEq>(
@@ -49,59 +51,112 @@ fn agree<T: PartialEq>(
 }
 
 fn checks(account: &mut Account, service: &mut Service) {
+    const ONE_PORT: &str = "The backends of a service are checked at one port, or each at its own, and here they \
+         differ: whether each takes connections at its own port is all that is asked. Declare a service of its own \
+         for those at another.";
+    const ADDRESS: &str = "Checks go to the backend's own address, where clients are sent to: whether it takes \
+         connections there is all that they ask. health.port is for another port of it.";
     let some = service.backends.iter().any(|backend| backend.check.is_some());
+    // Own ports of those whose checks are one already.
+    let mut ports: Vec<Option<u16>> = Vec::new();
+    let mut differ = false;
     for backend in &mut service.backends {
-        let used = backend.backup.is_none() && backend.down.is_none() && backend.off.is_none();
-        let Some(check) = backend.check.take() else {
+        let idle = backend.weight.as_ref().is_some_and(|weight| weight.value == 0);
+        let used = backend.down.is_none() && backend.off.is_none();
+        let Some(mut check) = backend.check.take() else {
             if some && used && matches!(backend.host, Host::Address(_)) {
                 backend.note(
                     backend.at,
-                    "Not checked there. Flowpin checks all backends of a service, or none.",
+                    "Not checked there. Flowpin checks all backends of a service, or none: have it answer what the \
+                     others are asked.",
                 );
             }
             continue;
         };
+        if check.elsewhere.is_some() {
+            plain(&mut check, ADDRESS, &mut backend.notes);
+        }
         match &mut service.check {
             None => service.check = Some(check),
             Some(first) => {
                 let mut notes = Vec::new();
+                if !differ && !same_port(first, &mut check, &ports, backend.port) {
+                    differ = used && !idle;
+                    match differ {
+                        true => plain(first, ONE_PORT, &mut service.notes),
+                        false => plain(&mut check, ONE_PORT, &mut notes),
+                    }
+                }
+                if differ {
+                    plain(&mut check, ONE_PORT, &mut notes);
+                }
                 merge(account, first, check, &mut notes);
                 // Of one that gets nothing it doesn't matter.
                 backend.notes.extend(notes.into_iter().filter(|_| used));
             }
         }
+        ports.push(backend.port);
     }
 }
 
+/// Do two name the same port? That of backends which are at it themselves needn't be named. `ports`: of those that
+/// the first is of already, `own`: of the other's.
+fn same_port(first: &mut Check, other: &mut Check, ports: &[Option<u16>], own: Option<u16>) -> bool {
+    match (&first.port, &other.port) {
+        (None, None) => true,
+        (Some(a), Some(b)) => a.value == b.value,
+        (Some(a), None) => own == Some(a.value),
+        (None, Some(b)) => {
+            let all = ports.iter().all(|port| *port == Some(b.value));
+            if all {
+                first.port = other.port.take();
+            }
+            all
+        }
+    }
+}
+
+/// What is asked at another place would ask somebody else: it becomes a check that is always right about the
+/// backend's own.
+fn plain(check: &mut Check, remedy: &str, notes: &mut Vec<Note>) {
+    let probe = match check.probe.protocol() {
+        Protocol::Udp => Probe::Udp(None),
+        Protocol::Tcp | Protocol::Sctp => Probe::Tcp,
+    };
+    let asked = std::mem::replace(&mut check.probe, probe).ids();
+    let place = check.elsewhere.take().into_iter().chain(check.port.take().map(|said| said.at));
+    notes.extend(place.chain(asked).map(|id| Note::new(id, remedy)));
+}
+
 fn merge(account: &mut Account, first: &mut Check, other: Check, notes: &mut Vec<Note>) {
-    const WHAT: &str = "the backends of a service are checked alike";
-    let Check { at, probe, port, interval, timeout, rise, fall, mut same } = other;
+    let Check { at, probe, port, elsewhere: _, interval, timeout, rise, fall, mut same } = other;
     first.same.append(&mut same);
     // What only follows from the check's being there is nobody's word.
     let (interval, timeout) = (interval.filter(|said| said.at != at), timeout.filter(|said| said.at != at));
     let (rise, fall) = (rise.filter(|said| said.at != at), fall.filter(|said| said.at != at));
-    agree(account, &mut first.port, port, WHAT, notes);
-    agree(account, &mut first.interval, interval, WHAT, notes);
-    agree(account, &mut first.timeout, timeout, WHAT, notes);
-    agree(account, &mut first.rise, rise, WHAT, notes);
-    agree(account, &mut first.fall, fall, WHAT, notes);
+    agree(account, &mut first.port, port, ALIKE, notes);
+    agree(account, &mut first.interval, interval, ALIKE, notes);
+    agree(account, &mut first.timeout, timeout, ALIKE, notes);
+    agree(account, &mut first.rise, rise, ALIKE, notes);
+    agree(account, &mut first.fall, fall, ALIKE, notes);
     match (&mut first.probe, probe) {
         (Probe::Tcp, Probe::Tcp) => account.like(at, first.at),
         (Probe::Http(first_http), Probe::Http(Http { tls, path, host, status })) if first_http.tls == tls => {
             account.like(at, first.at);
-            agree(account, &mut first_http.path, path, WHAT, notes);
-            agree(account, &mut first_http.host, host, WHAT, notes);
-            agree(account, &mut first_http.status, status, WHAT, notes);
+            agree(account, &mut first_http.path, path, ALIKE, notes);
+            agree(account, &mut first_http.host, host, ALIKE, notes);
+            agree(account, &mut first_http.status, status, ALIKE, notes);
+        }
+        (Probe::Udp(None), Probe::Udp(None)) => account.like(at, first.at),
+        (Probe::Udp(Some(ours)), Probe::Udp(Some(theirs))) => {
+            account.like(at, first.at);
+            agree(account, &mut Some(ours.clone()), Some(theirs), ALIKE, notes);
         }
         (_, probe) => {
             let line = account.item(first.at).line;
-            let remedy = format!("In Flowpin {WHAT}: as line {line} says.");
+            let remedy = format!("In Flowpin {ALIKE}: as line {line} says.");
             let mut ids = vec![at];
-            if let Probe::Http(Http { tls: _, path, host, status }) = probe {
-                ids.extend(path.map(|said| said.at));
-                ids.extend(host.map(|said| said.at));
-                ids.extend(status.map(|said| said.at));
-            }
+            ids.extend(probe.ids());
             ids.dedup();
             notes.extend(ids.into_iter().map(|id| Note::new(id, remedy.clone())));
         }

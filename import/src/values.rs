@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use crate::model::{Host, Ports, Protocol};
+use crate::model::{Host, Ports, Protocol, Statuses};
 
 /// A number.
 ///
@@ -125,6 +125,39 @@ pub fn ports(text: &str, protocol: Protocol) -> Result<Ports, String> {
     Ok(Ports { first, last, protocol })
 }
 
+/// `200`, `200-399`, and several of these with commas or spaces between them.
+///
+/// # Errors
+/// It is something else, or a status isn't from 100 to 599.
+pub fn statuses(text: &str) -> Result<Statuses, String> {
+    let status = |text: &str| text.parse().ok().filter(|status| (100..=599).contains(status));
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (first, last) = (status(first)?, status(last)?);
+        (first <= last).then_some(first..=last)
+    };
+    let parts = text.split([',', ' ']).filter(|part| !part.is_empty());
+    let ranges: Option<Statuses> = parts.map(range).collect();
+    ranges.filter(|ranges| !ranges.is_empty()).ok_or_else(|| {
+        format!(
+            "{text:?} are no statuses from 100 to 599: those are expected that are good where a file says \
+             nothing. Write health.expect like \"200-399\" or \"200,404\"."
+        )
+    })
+}
+
+/// The statuses of which this is true.
+pub fn statuses_where(is_good: impl Fn(u16) -> bool) -> Statuses {
+    let mut ranges: Statuses = Vec::new();
+    for status in (100..=599).filter(|status| is_good(*status)) {
+        match ranges.last_mut().filter(|range| *range.end() + 1 == status) {
+            Some(range) => *range = *range.start()..=status,
+            None => ranges.push(status..=status),
+        }
+    }
+    ranges
+}
+
 /// An address with or without brackets.
 pub fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
@@ -214,5 +247,16 @@ mod tests {
         assert!(ports("90-80", Protocol::Tcp).unwrap_err().contains("80-90"));
         assert!(ports("0", Protocol::Tcp).is_err() && ports("65536", Protocol::Tcp).is_err());
         assert_eq!(ports("1-65535", Protocol::Udp).unwrap().count(), 65_535);
+    }
+
+    #[test]
+    fn statuses_are_read_as_lists_and_gathered_to_ranges() {
+        assert_eq!(statuses("200").unwrap(), [200..=200]);
+        assert_eq!(statuses("200-299 404").unwrap(), [200..=299, 404..=404]);
+        assert_eq!(statuses("200,301-302").unwrap(), [200..=200, 301..=302]);
+        for odd in ["", "2xx", "99", "600", "399-200", "200-"] {
+            assert!(statuses(odd).unwrap_err().contains("health.expect"), "{odd}");
+        }
+        assert_eq!(statuses_where(|status| status / 100 != 5 || status == 503), [100..=499, 503..=503]);
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    account::Note,
+    account::{Note, Said},
     model::{Backend, Forward, Host, Ports, Service},
 };
 
@@ -33,7 +33,7 @@ pub fn fit(service: &mut Service) {
             direct_port(backend, forward, &ports);
         }
         numbers(backend);
-        idle(backend);
+        down(backend);
         if backend.off.is_some() {
             continue;
         }
@@ -50,10 +50,13 @@ pub fn fit(service: &mut Service) {
             kept += 1;
         }
     }
-    if kept == 0 && service.off.is_none() {
+    let takes = |backend: &Backend| {
+        backend.off.is_none() && backend.weight.as_ref().is_none_or(|weight| weight.value > 0)
+    };
+    if service.off.is_none() && !service.backends.iter().any(takes) {
         service.note(
             service.at,
-            "No backend is left that is in force: the service refuses connections until there is one.",
+            "No backend is left that gets new connections: the service refuses them until there is one.",
         );
     }
 }
@@ -117,16 +120,9 @@ fn direct_port(backend: &mut Backend, forward: Forward, ports: &[Ports]) {
 /// Weight and limit.
 fn numbers(backend: &mut Backend) {
     let mut notes = Vec::new();
-    if let Some(weight) = &mut backend.weight {
-        if weight.value == 0 {
-            let reason = "Flowpin has no weight 0 yet: leave the backend out, or uncomment it without the weight \
-                 and run `flowpin backend drain SERVICE BACKEND`.";
-            let at = weight.at;
-            backend.turn_off(at, reason);
-        } else if weight.value > HEAVIEST {
-            notes.push(Note::new(weight.at, "weight is 65535 at most: that is written instead."));
-            weight.value = HEAVIEST;
-        }
+    if let Some(weight) = backend.weight.as_mut().filter(|weight| weight.value > HEAVIEST) {
+        notes.push(Note::new(weight.at, "weight is 65535 at most: that is written instead."));
+        weight.value = HEAVIEST;
     }
     if let Some(limit) = &mut backend.max_connections {
         if limit.value == 0 {
@@ -142,15 +138,11 @@ fn numbers(backend: &mut Backend) {
     backend.notes.append(&mut notes);
 }
 
-/// Those that are there for later.
-fn idle(backend: &mut Backend) {
-    if let Some(at) = backend.down {
-        backend.turn_off(at, "It isn't in use: uncomment it when it is to be.");
-    }
-    if let Some(at) = backend.backup {
-        let reason = "Flowpin has no backup backends yet, and would use it beside the others: add it by hand \
-             (`flowpin backend add`) when they are down.";
-        backend.turn_off(at, reason);
+/// One that is there for later gets nothing new until then.
+fn down(backend: &mut Backend) {
+    let Some(at) = backend.down else { return };
+    if let Some(weight) = backend.weight.replace(Said::new(0, at)) {
+        backend.note(weight.at, "It isn't in use, which is weight 0: write this one when it is to be.");
     }
 }
 

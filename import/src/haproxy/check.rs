@@ -1,11 +1,13 @@
 //! `option httpchk` and its like, `http-check` and `tcp-check`: what a check asks.
 
+use regex::bytes::RegexBuilder;
+
 use super::remedies::{CHECKS, remedy};
 use crate::{
     account::{Account, Id, Note, Said},
     directive::{Directive, Params},
-    model::{Http, Probe, Status},
-    values::port,
+    model::{Http, Probe, Statuses},
+    values::{port, statuses, statuses_where},
 };
 
 /// What the checks of a proxy's servers ask.
@@ -15,7 +17,7 @@ pub struct Checks {
     http: Option<Id>,
     path: Option<Said<String>>,
     host: Option<Said<String>>,
-    status: Option<Said<Status>>,
+    status: Option<Said<Statuses>>,
     tls: bool,
     /// Items that say no more than that.
     pub same: Vec<Id>,
@@ -132,19 +134,25 @@ impl Checks {
         }
     }
 
-    /// `http-check expect [...] status 200`
+    /// `http-check expect [...] [!] status 200-399`, `rstatus ^[23]`
     fn expect(&mut self, account: &mut Account, directive: &Directive, notes: &mut Vec<Note>) {
         let at = directive.enter(account);
         let args: Vec<&str> = directive.args().iter().map(String::as_str).collect();
-        match args.as_slice() {
-            ["expect", rest @ .., "status", codes] if !rest.contains(&"!") => {
-                let status = codes.parse().map_or_else(|_| Status::Other((*codes).into()), Status::One);
-                self.status = Some(Said::new(status, at));
-                if !rest.is_empty() {
-                    notes.push(Note::new(at, "Of an answer only the status is looked at."));
-                }
-            }
-            _ => notes.push(Note::new(at, super::remedies::CONTENT)),
+        let ["expect", rest @ .., kind @ ("status" | "rstatus"), text] = args.as_slice() else {
+            return notes.push(Note::new(at, super::remedies::CONTENT));
+        };
+        let named = if *kind == "status" { statuses(text) } else { matching(text) };
+        let (not, rest): (Vec<&str>, Vec<&str>) = rest.iter().partition(|word| **word == "!");
+        let good = named.and_then(|named| match not.is_empty() {
+            true => Ok(named),
+            false => filled(statuses_where(|status| !named.iter().any(|range| range.contains(&status)))),
+        });
+        match good {
+            Ok(statuses) => self.status = Some(Said::new(statuses, at)),
+            Err(remedy) => return notes.push(Note::new(at, remedy)),
+        }
+        if !rest.is_empty() {
+            notes.push(Note::new(at, "Of an answer only the status is looked at."));
         }
     }
 
@@ -152,7 +160,7 @@ impl Checks {
     pub fn probe(&self, tls: bool) -> Probe {
         let Some(at) = self.http else { return Probe::Tcp };
         // What HAProxy takes for good unless it is told otherwise.
-        let default = || Said::new(Status::Other("200-399".into()), at);
+        let default = || Said::new(vec![200..=399], at);
         Probe::Http(Http {
             tls: tls || self.tls,
             path: self.path.clone(),
@@ -164,5 +172,36 @@ impl Checks {
     /// Who says what they ask.
     pub const fn asked(&self) -> Option<Id> {
         self.http
+    }
+}
+
+/// The statuses that an expression matches.
+fn matching(text: &str) -> Result<Statuses, String> {
+    // Statuses are ASCII, so that no tables of Unicode are needed.
+    let made = RegexBuilder::new(text).unicode(false).build();
+    let expression = made.map_err(|_| {
+        format!("{text:?} is no expression that can be read here: write health.expect like \"200-399\".")
+    })?;
+    filled(statuses_where(|status| expression.is_match(status.to_string().as_bytes())))
+}
+
+fn filled(statuses: Statuses) -> Result<Statuses, String> {
+    let none = "No status from 100 to 599 is good by that: write health.expect like \"200-399\".";
+    Some(statuses).filter(|statuses| !statuses.is_empty()).ok_or_else(|| none.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_is_the_statuses_that_it_matches() {
+        assert_eq!(matching("^2").unwrap(), [200..=299]);
+        assert_eq!(matching("^[23][0-9]{2}$").unwrap(), [200..=399]);
+        assert_eq!(matching("(200|204|30[1-3])").unwrap(), [200..=200, 204..=204, 301..=303]);
+        assert_eq!(matching(r"5\d\d").unwrap(), [500..=599]);
+        for odd in ["^9", "(", "^(?!5)", "é"] {
+            assert!(matching(odd).unwrap_err().contains("health.expect"), "{odd}");
+        }
     }
 }

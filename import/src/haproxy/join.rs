@@ -11,7 +11,7 @@ use super::{
 use crate::{
     access::sources,
     account::{Account, Id, Note, Said},
-    model::{Check, Draft, Forward, Service},
+    model::{Check, Draft, Forward, Host, Service},
 };
 
 /// Makes services of all proxies.
@@ -228,6 +228,7 @@ fn backends(servers: Vec<Declared>, settings: &Settings, service: &mut Service) 
         .first()
         .copied()
         .filter(|first| ports.len() == service.frontends.len() && ports.iter().all(|port| port == first));
+    let mut backups = 0;
     for Declared { mut backend, server, offset } in servers {
         if let Some(offset) = offset {
             let port =
@@ -244,24 +245,35 @@ fn backends(servers: Vec<Declared>, settings: &Settings, service: &mut Service) 
         if let Some(at) = server.transparent {
             (service.forward, service.forward_at) = (Some(Forward::Nat), Some(at));
         }
-        backend.check = check(server, settings, backend.port);
+        if let Some(at) = backend.backup {
+            if backups > 0 && !settings.all_backups {
+                backend.note(
+                    at,
+                    "Without `option allbackups` it waits until the backup before it fails too. Here backups \
+                     share what comes: leave this one out, or have it.",
+                );
+            }
+            backups += 1;
+        }
+        backend.check = check(server, settings, &backend.host);
         service.backends.push(backend);
     }
 }
 
 /// How a server is checked, if it is.
-fn check(server: Server, settings: &Settings, own: Option<u16>) -> Option<Check> {
+fn check(server: Server, settings: &Settings, own: &Host) -> Option<Check> {
     let at = server.check?;
     let mut same: BTreeSet<Id> = settings.checks.same.iter().chain(&server.same).copied().collect();
     same.extend(settings.checks.asked());
-    let mut port = settings.checks.port.clone().or(server.port);
-    same.extend(port.take_if(|said| Some(said.value) == own).map(|said| said.at));
+    let (other, addr): (Vec<_>, Vec<_>) = server.addr.into_iter().partition(|said| said.value != *own);
+    same.extend(addr.into_iter().map(|said| said.at));
     // Where nothing says how long an answer may take, it is as long as to the next check.
     let wait = server.inter.clone().unwrap_or(Said::new(Duration::from_secs(2), at));
     Some(Check {
         at,
         probe: settings.checks.probe(server.tls),
-        port,
+        port: settings.checks.port.clone().or(server.port),
+        elsewhere: other.first().map(|said| said.at),
         interval: server.inter,
         timeout: Some(settings.times.check.clone().unwrap_or(wait)),
         rise: server.rise,

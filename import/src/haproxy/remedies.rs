@@ -169,7 +169,7 @@ pub const OPTIONS: [(&str, &str); 9] = [
         "Keepalives pass between client and backend as they send them, and don't keep a connection from \
          being idle.",
     ),
-    ("allbackups", "Flowpin has no backup backends yet."),
+    ("allbackups", "It is so here: backups share what comes while no other backend takes any."),
     ("nolinger splice-* tcp-smart-* independent-streams use-small-buffers", SOCKETS),
     ("contstats socket-stats", "Counts are exact at each moment, for each backend."),
     ("abortonclose", QUEUE),
@@ -230,7 +230,7 @@ pub const BIND: [(&str, &str); 7] = [
 ];
 
 /// Parameters of `server`.
-pub const SERVER: [(&str, &str); 16] = [
+pub const SERVER: [(&str, &str); 15] = [
     (
         "ssl",
         "HAProxy speaks TLS to this server, and clients speak none. Flowpin passes on what clients say: \
@@ -241,7 +241,6 @@ pub const SERVER: [(&str, &str); 16] = [
          proxy-v2-options set-proxy-v2-tlv-fmt* no-send-proxy*",
         HEADER,
     ),
-    ("addr", "Checks go to the backend's own address, where clients are sent to."),
     (
         "fastinter downinter",
         "Flowpin has one interval of checks yet. A backend that clients were refused by is checked at once.",

@@ -66,6 +66,8 @@ pub struct Server {
     pub rise: Option<Said<u32>>,
     pub fall: Option<Said<u32>>,
     pub port: Option<Said<u16>>,
+    /// Where it is checked, if not where it is.
+    pub addr: Option<Said<Host>>,
     /// Speaks TLS, by itself or to checks alone.
     pub tls: bool,
     weight: Option<Said<u64>>,
@@ -80,8 +82,18 @@ pub struct Server {
 }
 
 fn known(word: &str) -> bool {
-    let taken =
-        ["inter", "rise", "fall", "port", "weight", "maxconn", "slowstart", "on-marked-down", "usesrc"];
+    let taken = [
+        "inter",
+        "rise",
+        "fall",
+        "port",
+        "addr",
+        "weight",
+        "maxconn",
+        "slowstart",
+        "on-marked-down",
+        "usesrc",
+    ];
     taken.contains(&word)
         || SERVER.iter().any(|(names, _)| names.split_whitespace().any(|known| known == word))
 }
@@ -114,6 +126,10 @@ impl Server {
                 ("inter", _) => haproxy_time(text).map(|time| self.inter = Some(Said::new(time, at))),
                 ("rise", _) => number(text).map(|count| self.rise = Some(Said::new(count, at))),
                 ("fall", _) => number(text).map(|count| self.fall = Some(Said::new(count, at))),
+                ("addr", _) => {
+                    self.addr = Some(Said::new(host(text), at));
+                    Ok(())
+                }
                 ("port", _) => port(text).map(|port| self.port = Some(Said::new(port, at))),
                 ("weight", _) => number(text).map(|weight| self.weight = Some(Said::new(weight, at))),
                 ("maxconn", _) => number(text).map(|limit| self.limit = Some(Said::new(limit, at))),

@@ -32,6 +32,8 @@ pub struct Settings {
     /// A `stick-table`, and its parts that a `stick` makes mean something.
     pub table: Vec<Id>,
     pub disabled: Option<Id>,
+    /// `option allbackups`: backups share what comes.
+    pub all_backups: bool,
     /// `source ... usesrc clientip`: backends see clients.
     pub transparent: Option<Id>,
 }
@@ -96,8 +98,13 @@ impl Settings {
                 self.transparent = Some(at);
                 Ok(())
             }
-            "option" => Err(remedy(&OPTIONS, text).to_string()),
+            "option" => {
+                self.all_backups |= text == "allbackups";
+                Err(remedy(&OPTIONS, text).to_string())
+            }
             "no" => {
+                self.all_backups &=
+                    text != "option" || directive.args().get(1).is_none_or(|name| name != "allbackups");
                 if Checks::is_option(directive.args().get(1).map_or("", String::as_str)) {
                     self.checks = Checks::default();
                 }

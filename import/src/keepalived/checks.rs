@@ -7,8 +7,8 @@ use super::{
 use crate::{
     account::{Account, Id, Note, Said},
     directive::Directive,
-    model::{Backend, Check, Http, Probe, Status},
-    values::{number, port, seconds},
+    model::{Backend, Check, Host, Http, Probe},
+    values::{address, number, port, seconds, statuses},
 };
 
 /// All kinds.
@@ -71,20 +71,17 @@ impl Times {
     }
 }
 
-/// What comes nearest to a checker that Flowpin doesn't have.
-fn nearest(kind: &str) -> Option<&'static str> {
+/// What to say of a checker that Flowpin doesn't have.
+fn lacking(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "SMTP_CHECK" => "Flowpin speaks no SMTP: it looks whether the server takes connections.",
-        "DNS_CHECK" => "Flowpin asks no DNS yet: where the server takes TCP as well, that is looked at.",
+        "DNS_CHECK" => "Flowpin asks no DNS yet: it looks whether the server's port is open.",
         "MISC_CHECK" => {
-            "Flowpin runs no programs for checks yet: it looks whether the server takes connections. A \
+            "Flowpin runs no programs for checks yet: it looks whether the server's port is open. A \
              program can run `flowpin backend drain` and `undrain` itself."
         }
-        "BFD_CHECK" => "Flowpin speaks no BFD: it looks whether the server takes connections.",
-        "UDP_CHECK" => {
-            "Flowpin has no checks by UDP yet: where the server takes TCP as well, that is looked at."
-        }
-        "PING_CHECK" => "Flowpin doesn't ping: it looks whether the server takes connections.",
+        "BFD_CHECK" => "Flowpin speaks no BFD: it looks whether the server's port is open.",
+        "PING_CHECK" => "Flowpin doesn't ping: it looks whether the server's port is open.",
         "FILE_CHECK" => {
             "Flowpin reads no files for weights: a program can run `flowpin backend set --weight`."
         }
@@ -92,8 +89,65 @@ fn nearest(kind: &str) -> Option<&'static str> {
     })
 }
 
+/// What a checker asks, or what comes nearest; `udp`: of a server of UDP alone.
+fn probe(kind: &str, udp: bool, host: Option<Said<String>>) -> Probe {
+    match kind {
+        "HTTP_GET" | "SSL_GET" => Probe::Http(Http { tls: kind == "SSL_GET", host, ..Http::default() }),
+        "UDP_CHECK" => Probe::Udp(None),
+        "DNS_CHECK" | "MISC_CHECK" | "BFD_CHECK" | "PING_CHECK" | "FILE_CHECK" if udp => Probe::Udp(None),
+        _ => Probe::Tcp,
+    }
+}
+
+/// What `UDP_CHECK` says of datagrams.
+#[derive(Default)]
+struct Datagrams {
+    /// In hexadecimal digits.
+    payload: Option<Said<String>>,
+    /// An answer has to come, and perhaps one that begins so.
+    reply: Option<Said<String>>,
+}
+
+impl Datagrams {
+    /// As far as Flowpin can say it: with a text to send there has to be an answer, without it none.
+    fn give(self, check: &mut Check, notes: &mut Vec<Note>) {
+        let text = |digits: &str| {
+            let bytes: Option<Vec<u8>> = digits
+                .as_bytes()
+                .chunks(2)
+                .map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok())
+                .collect();
+            bytes
+                .and_then(|bytes| String::from_utf8(bytes).ok())
+                .filter(|text| !text.is_empty() && digits.len() == 2 * text.len())
+        };
+        let Self { payload, reply } = self;
+        match (payload.as_ref().map(|said| (said.at, text(&said.value))), reply) {
+            (Some((at, Some(text))), Some(reply)) => {
+                check.probe = Probe::Udp(Some(Said::new(text, at)));
+                match reply.value.is_empty() {
+                    true => drop(check.same.insert(reply.at)),
+                    false => notes.push(Note::new(reply.at, "Any answer is a good one.")),
+                }
+            }
+            (payload, reply) => {
+                let remedy = "Flowpin sends a text and wants an answer (health.send), or else an empty datagram \
+                     that mustn't be refused: write health.send if there is a text that the server answers.";
+                let ids = payload.map(|(at, _)| at).into_iter().chain(reply.map(|said| said.at));
+                notes.extend(ids.map(|id| Note::new(id, remedy)));
+            }
+        }
+    }
+}
+
 /// A checker of a real server. The first is taken; a further one is named.
-pub fn checker(account: &mut Account, directive: &Directive, backend: &mut Backend, inherited: &Inherited) {
+pub fn checker(
+    account: &mut Account,
+    directive: &Directive,
+    backend: &mut Backend,
+    inherited: &Inherited,
+    udp: bool,
+) {
     let kind = directive.name();
     if backend.check.is_some() {
         let at = directive.enter_whole(account);
@@ -102,18 +156,15 @@ pub fn checker(account: &mut Account, directive: &Directive, backend: &mut Backe
     let at = directive.enter(account);
     let mut check = Check::tcp(at);
     let mut times = inherited.check.clone();
-    let mut http = matches!(kind, "HTTP_GET" | "SSL_GET").then(|| Http {
-        tls: kind == "SSL_GET",
-        host: inherited.host.clone(),
-        ..Http::default()
-    });
-    if let Some(remedy) = nearest(kind) {
+    check.probe = probe(kind, udp, inherited.host.clone());
+    let mut datagrams = Datagrams::default();
+    if let Some(remedy) = lacking(kind) {
         backend.note(at, remedy);
     }
     let mut urls = 0;
     for inner in directive.inside() {
         if inner.name() == "url"
-            && let Some(http) = &mut http
+            && let Probe::Http(http) = &mut check.probe
         {
             urls += 1;
             if urls == 1 {
@@ -125,22 +176,29 @@ pub fn checker(account: &mut Account, directive: &Directive, backend: &mut Backe
         if times.take(inner, at, &mut backend.notes) {
             continue;
         }
-        match (inner.name(), &mut http) {
+        let text: String = inner.args().concat().split_whitespace().collect();
+        match (inner.name(), &mut check.probe) {
+            ("payload", _) if kind == "UDP_CHECK" => datagrams.payload = Some(Said::new(text, at)),
+            ("require_reply", _) if kind == "UDP_CHECK" => datagrams.reply = Some(Said::new(text, at)),
+            ("connect_ip", _) if address(inner.arg()).map(Host::Address).as_ref() == Some(&backend.host) => {
+                account.like(at, check.at);
+            }
+            ("connect_ip", _) => check.elsewhere = Some(at),
             ("connect_port", _) => match port(inner.arg()) {
-                Ok(port) if Some(port) == backend.port => account.like(at, check.at),
                 Ok(port) => check.port = Some(Said::new(port, at)),
                 Err(remedy) => backend.note(at, remedy),
             },
-            ("virtualhost", Some(http)) => http.host = Some(Said::new(inner.arg().into(), at)),
+            ("virtualhost", Probe::Http(http)) => http.host = Some(Said::new(inner.arg().into(), at)),
             (name @ ("alpha" | "warmup" | "log_all_failures"), _) => backend.note(at, remedy(&REAL, name)),
             (name, _) => backend.note(at, remedy(&CHECKER, name)),
         }
     }
     times.give(&mut check);
-    if let Some(mut http) = http {
+    match &mut check.probe {
         // Any of them is good where no status is named.
-        http.status.get_or_insert(Said::new(Status::Other("200-299".into()), at));
-        check.probe = Probe::Http(http);
+        Probe::Http(http) => drop(http.status.get_or_insert(Said::new(vec![200..=299], at))),
+        Probe::Udp(_) => datagrams.give(&mut check, &mut backend.notes),
+        Probe::Tcp => {}
     }
     backend.check = Some(check);
 }
@@ -152,12 +210,10 @@ fn url(account: &mut Account, directive: &Directive, http: &mut Http, notes: &mu
         match inner.name() {
             "path" => http.path = Some(Said::new(inner.arg().into(), at)),
             "virtualhost" => http.host = Some(Said::new(inner.arg().into(), at)),
-            "status_code" => {
-                let one =
-                    Some(inner.args()).filter(|args| args.len() == 1).and_then(|args| args[0].parse().ok());
-                let status = one.map_or_else(|| Status::Other(inner.args().join(" ")), Status::One);
-                http.status = Some(Said::new(status, at));
-            }
+            "status_code" => match statuses(&inner.args().join(" ")) {
+                Ok(statuses) => http.status = Some(Said::new(statuses, at)),
+                Err(remedy) => notes.push(Note::new(at, remedy)),
+            },
             other => notes.push(Note::new(at, remedy(&CHECKER, other))),
         }
     }

@@ -20,6 +20,7 @@ pub fn real_server(
     inherited: &Inherited,
 ) {
     let at = directive.enter(account);
+    let udp = service.is_udp();
     let mut inherited = inherited.clone();
     let mut backend = Backend::new(at, host(directive.arg()), None);
     match directive.args().get(1).map(String::as_str) {
@@ -57,7 +58,7 @@ pub fn real_server(
     }
     backend.forward = inherited.forward.clone();
     for inner in checkers {
-        checker(account, inner, &mut backend, &inherited);
+        checker(account, inner, &mut backend, &inherited, udp);
     }
     service.backends.push(backend);
 }

@@ -47,7 +47,7 @@ pub const GLOBAL: [(&str, &str); 8] = [
 ];
 
 /// In a virtual server.
-pub const VIRTUAL: [(&str, &str); 14] = [
+pub const VIRTUAL: [(&str, &str); 13] = [
     ("quorum_up quorum_down notify_up notify_down", SCRIPTS),
     ("smtp_alert", MAIL),
     (
@@ -69,9 +69,8 @@ pub const VIRTUAL: [(&str, &str); 14] = [
     ),
     ("ip_family", "It follows from the addresses of the service."),
     ("snmp_name", "There is no SNMP; metrics have the service's name."),
-    ("sorry_server_inhibit sorry_server_lvs_method", "It is about the sorry server, which there isn't yet."),
     (
-        "inhibit_on_failure",
+        "inhibit_on_failure sorry_server_inhibit",
         "It is so here: an unhealthy backend gets nothing new, and keeps its connections unless \
          on_unhealthy = \"reset\".",
     ),
@@ -99,12 +98,11 @@ pub const REAL: [(&str, &str); 9] = [
 ];
 
 /// In a checker.
-pub const CHECKER: [(&str, &str); 7] = [
+pub const CHECKER: [(&str, &str); 6] = [
     (
         "bindto bind_if bind_port fwmark",
         "Checks go out as the node's routes have it: Flowpin sets no source, interface or mark for them.",
     ),
-    ("connect_ip", "Flowpin checks at the backend's own address, where clients are sent to."),
     (
         "digest regex regex_no_match regex_options regex_stack regex_min_offset regex_max_offset",
         "Flowpin doesn't look into answers yet, only at their status: have the server say by it whether \

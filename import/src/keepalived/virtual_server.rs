@@ -8,7 +8,7 @@ use super::{
     remedies::{VIRTUAL, remedy},
 };
 use crate::{
-    account::{Account, Id, Said},
+    account::{Account, Id, Note, Said},
     directive::Directive,
     ipvsadm::apply,
     model::{Affinity, Backend, Forward, Frontend, Host, Ports, Protocol, Service},
@@ -93,6 +93,9 @@ pub struct Inherited {
     pub host: Option<Said<String>>,
     pub forward: Option<Said<Forward>>,
     pub weight: Option<Said<u64>>,
+    /// For when all others are down, and how packets get there.
+    sorry: Option<Backend>,
+    sorry_forward: Option<Result<Said<Forward>, Note>>,
 }
 
 impl Reader {
@@ -144,6 +147,15 @@ impl Reader {
         }
         for inner in real {
             real_server(account, inner, &mut service, &inherited);
+        }
+        if let Some(mut backend) = inherited.sorry {
+            // The last, so that real servers say for all how packets get to them.
+            match inherited.sorry_forward {
+                None => backend.forward = inherited.forward,
+                Some(Ok(said)) => backend.forward = Some(said),
+                Some(Err(Note { at, remedy })) => backend.turn_off(at, remedy),
+            }
+            service.backends.push(backend);
         }
         // Where neither says so, keepalived translates addresses.
         service.forward.get_or_insert(Forward::Nat);
@@ -219,7 +231,11 @@ fn setting(account: &mut Account, directive: &Directive, service: &mut Service, 
             Err(remedy) => service.note(at, remedy),
         },
         "virtualhost" => inherited.host = Some(Said::new(directive.arg().into(), at)),
-        "sorry_server" => sorry(directive, at, service),
+        "sorry_server" => inherited.sorry = Some(sorry(directive, at)),
+        "sorry_server_lvs_method" => match forward(directive.args()) {
+            Ok(kind) => inherited.sorry_forward = Some(Ok(Said::new(kind, at))),
+            Err(remedy) => inherited.sorry_forward = Some(Err(Note::new(at, remedy))),
+        },
         "sh-fallback" | "mh-fallback" => {
             service.note(at, "It is so here: backends that can't take a client are passed over.")
         }
@@ -272,15 +288,18 @@ fn granularity(text: &str, at: Id, service: &mut Service) {
     }
 }
 
-fn sorry(directive: &Directive, at: Id, service: &mut Service) {
+fn sorry(directive: &Directive, at: Id) -> Backend {
     let host = Host::Name(directive.arg().into());
     let host = address(directive.arg()).map_or(host, Host::Address);
-    let mut backend = Backend::new(at, host, directive.args().get(1).and_then(|text| port(text).ok()));
+    let mut backend = Backend::new(at, host, None);
+    match directive.args().get(1).map(String::as_str) {
+        None | Some("0") => {}
+        Some(text) => match port(text) {
+            Ok(port) => backend.port = Some(port),
+            Err(remedy) => backend.turn_off(at, remedy),
+        },
+    }
     backend.name = Some("sorry_server".into());
-    backend.turn_off(
-        at,
-        "Flowpin has no sorry server yet: when no backend is healthy, clients are refused at once. Add it \
-         by hand (`flowpin backend add`) then.",
-    );
-    service.backends.push(backend);
+    backend.backup = Some(at);
+    backend
 }

@@ -10,7 +10,7 @@ use crate::{
     access::{Rule, sources},
     account::{Account, Id, Note, Said},
     directive::{Directive, Params},
-    model::{Check, Forward, Service, Timeouts},
+    model::{Check, Forward, Probe, Service, Timeouts},
     values::{nginx_time, number, port},
 };
 
@@ -222,7 +222,11 @@ fn health_check(account: &mut Account, directive: &Directive, notes: &mut Vec<No
                 Err("Flowpin doesn't look into answers yet: it looks whether the server takes connections."
                     .into())
             }
-            "udp" => Err("Flowpin has no checks by UDP yet.".into()),
+            "udp" => {
+                check.probe = Probe::Udp(None);
+                check.same.insert(at);
+                Ok(())
+            }
             "mandatory" | "persistent" => {
                 Err("A new backend is healthy until its checks say otherwise.".into())
             }

@@ -1,13 +1,13 @@
 //! A service with its tables.
 
-use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
+use std::{collections::BTreeMap, fmt::Write, net::IpAddr, ops::RangeInclusive};
 
 use toml_edit::Value;
 
 use super::comment;
 use crate::{
     account::{Account, Id, Note, Said},
-    model::{Affinity, Algorithm, Backend, Check, Frontend, Http, Ports, Probe, Service, Status, Timeouts},
+    model::{Affinity, Algorithm, Backend, Check, Frontend, Http, Ports, Probe, Service, Statuses, Timeouts},
     values::show_time,
 };
 
@@ -189,9 +189,20 @@ fn inline(table: &[String]) -> String {
     format!("{{ {} }}", table.join(", "))
 }
 
+fn show_statuses(statuses: &Statuses) -> String {
+    let show = |range: &RangeInclusive<u16>| match range.start() == range.end() {
+        true => range.start().to_string(),
+        false => format!("{}-{}", range.start(), range.end()),
+    };
+    match statuses.as_slice() {
+        [one] if one.start() == one.end() => show(one),
+        several => quoted(&several.iter().map(show).collect::<Vec<_>>().join(",")),
+    }
+}
+
 fn health(out: &mut Out<'_>, check: &Check) {
-    // Its port is taken out, or it is the backend's.
-    let Check { at, probe, port: _, interval, timeout, rise, fall, same } = check;
+    // Whoever is checked elsewhere has got another check.
+    let Check { at, probe, port, elsewhere: _, interval, timeout, rise, fall, same } = check;
     same.iter().for_each(|id| out.done(*id));
     let mut table = Vec::new();
     match probe {
@@ -200,13 +211,14 @@ fn health(out: &mut Out<'_>, check: &Check) {
             table.push(format!("type = \"{}\"", if *tls { "https" } else { "http" }));
             out.said(path, "path", |path| quoted(path), &mut table);
             out.said(host, "host", |host| quoted(host), &mut table);
-            let code = |status: &Status| match status {
-                Status::One(code) => code.to_string(),
-                Status::Other(text) => quoted(text),
-            };
-            out.said(status, "expect", code, &mut table);
+            out.said(status, "expect", show_statuses, &mut table);
+        }
+        Probe::Udp(send) => {
+            table.push("type = \"udp\"".to_string());
+            out.said(send, "send", |text| quoted(text), &mut table);
         }
     }
+    out.said(port, "port", ToString::to_string, &mut table);
     out.said(interval, "interval", |time| quoted(&show_time(*time)), &mut table);
     out.said(timeout, "timeout", |time| quoted(&show_time(*time)), &mut table);
     out.said(rise, "rise", ToString::to_string, &mut table);
@@ -236,6 +248,9 @@ fn backend(out: &mut Out<'_>, backend: &Backend) {
     }
     if let Some(Said { value, at }) = backend.max_connections {
         out.key("max_connections", &value.to_string(), &[at]);
+    }
+    if let Some(at) = backend.backup {
+        out.key("backup", "true", &[at]);
     }
     out.live = live;
     if backend.off.is_some() {

@@ -1,0 +1,95 @@
+//! How backends are checked.
+
+use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
+
+use super::Protocol;
+use crate::account::{Id, Said};
+
+/// How a backend is checked.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// Who says that it is.
+    pub at: Id,
+    /// What is asked.
+    pub probe: Probe,
+    /// At which port, if it needn't be the backend's.
+    pub port: Option<Said<u16>>,
+    /// Who says that another address is checked than the backend's.
+    pub elsewhere: Option<Id>,
+    /// From one check to the next.
+    pub interval: Option<Said<Duration>>,
+    /// How long an answer may take.
+    pub timeout: Option<Said<Duration>>,
+    /// Good ones in a row that bring it back.
+    pub rise: Option<Said<u32>>,
+    /// Bad ones in a row that take it out.
+    pub fall: Option<Said<u32>>,
+    /// Items that say no more than that it is checked as it is.
+    pub same: BTreeSet<Id>,
+}
+
+impl Check {
+    /// Whether it takes connections.
+    pub const fn tcp(at: Id) -> Self {
+        Self {
+            at,
+            probe: Probe::Tcp,
+            port: None,
+            elsewhere: None,
+            interval: None,
+            timeout: None,
+            rise: None,
+            fall: None,
+            same: BTreeSet::new(),
+        }
+    }
+}
+
+/// What a check asks.
+#[derive(Clone, Debug)]
+pub enum Probe {
+    /// Does it take connections?
+    Tcp,
+    /// Does it answer HTTP?
+    Http(Http),
+    /// Does it refuse a datagram, or answer this text?
+    Udp(Option<Said<String>>),
+}
+
+impl Probe {
+    /// What it is asked by.
+    pub const fn protocol(&self) -> Protocol {
+        match self {
+            Self::Tcp | Self::Http(_) => Protocol::Tcp,
+            Self::Udp(_) => Protocol::Udp,
+        }
+    }
+
+    /// Who says what is asked.
+    pub fn ids(&self) -> Vec<Id> {
+        match self {
+            Self::Tcp => Vec::new(),
+            Self::Http(Http { tls: _, path, host, status }) => {
+                let texts = [path, host].into_iter().flatten().map(|said| said.at);
+                texts.chain(status.as_ref().map(|said| said.at)).collect()
+            }
+            Self::Udp(send) => send.iter().map(|said| said.at).collect(),
+        }
+    }
+}
+
+/// See [`Probe`].
+#[derive(Clone, Debug, Default)]
+pub struct Http {
+    /// With TLS.
+    pub tls: bool,
+    /// What is asked for.
+    pub path: Option<Said<String>>,
+    /// Of whom.
+    pub host: Option<Said<String>>,
+    /// The statuses that are good.
+    pub status: Option<Said<Statuses>>,
+}
+
+/// Statuses of HTTP, each range within 100 to 599; at least one.
+pub type Statuses = Vec<RangeInclusive<u16>>;
