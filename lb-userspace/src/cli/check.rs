@@ -74,6 +74,8 @@ struct Service {
 struct Backend {
     address: String,
     weight: u16,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    backup: bool,
     max_connections: Option<u32>,
     local: bool,
 }
@@ -149,6 +151,7 @@ fn service(spec: &ServiceSpec) -> Service {
             .map(|b| Backend {
                 address: b.name(),
                 weight: b.weight,
+                backup: b.backup,
                 max_connections: b.max_connections,
                 local: b.local,
             })
@@ -210,7 +213,7 @@ fn text(what: &str, r: &Report) -> String {
                 }
                 if let Some(b) = s.backends.get(i) {
                     let limit = or_dash(b.max_connections.map(|n| count(n.into())));
-                    (row[5], row[6], row[7]) = (b.address.clone(), b.weight.to_string(), limit);
+                    (row[5], row[6], row[7]) = (b.address.clone(), tables::weight(b.weight, b.backup), limit);
                 }
                 table.row(row);
             }

@@ -92,10 +92,21 @@ fn part((key, value): (&String, &Value)) -> String {
 /// Only durations have a fraction, if it is 0.
 fn plain(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
-        Value::Number(number) if number.is_f64() => number.as_f64().map(duration).unwrap_or_default(),
+        // What a check sends may have line ends in it, and what a terminal obeys.
+        Value::String(text) => text.escape_debug().to_string(),
+        Value::Number(number) if number.is_f64() => number.as_f64().map(pause).unwrap_or_default(),
         other => other.to_string(),
     }
+}
+
+/// A setting's duration: below a second it has parts.
+fn pause(seconds: f64) -> String {
+    if (0.001..1.0).contains(&seconds) { format!("{}ms", (seconds * 1e3).round()) } else { duration(seconds) }
+}
+
+/// A backend's weight, and whether it is a backup.
+pub fn weight(weight: u16, backup: bool) -> String {
+    if backup { format!("{weight} backup") } else { weight.to_string() }
 }
 
 /// A line per service.
@@ -144,7 +155,7 @@ pub fn backends(services: &[ServiceView]) -> String {
             table.row([
                 s.name.clone(),
                 b.address.clone(),
-                if b.backup { format!("{} backup", b.weight) } else { b.weight.to_string() },
+                weight(b.weight, b.backup),
                 or_dash(b.max_connections.map(|n| count(n.into()))),
                 yes(b.local),
                 state(b),

@@ -98,7 +98,7 @@ pub enum ModelError {
     )]
     MaxConnections { service: String, backend: String, limit: i64 },
     #[error(
-        "service {service:?}: backend {backend} has no TCP port to be checked at; give it one, or set health to none"
+        "service {service:?}: backend {backend} has no port that its checks can go to; set health.port, give it one, or set health to none"
     )]
     NothingToCheck { service: String, backend: String },
     #[error(

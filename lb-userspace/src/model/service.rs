@@ -182,12 +182,10 @@ impl ServiceSpec {
     /// Where a backend is checked: the port that checks have for themselves, or its own, or the one to which the first port of its family leads that
     /// has the checks' protocol.
     pub fn check_port(&self, backend: &BackendSpec) -> Option<u16> {
-        let v6 = backend.address.is_ipv6();
-        let protocol = self.health.as_ref().map_or(Protocol::Tcp, |health| health.probe.protocol());
-        let named = self.health.as_ref().and_then(|health| health.port);
-        named
-            .or(backend.port)
-            .or_else(|| self.frontends.iter().find_map(|frontend| frontend.target(protocol, v6)))
+        let (v6, health) = (backend.address.is_ipv6(), self.health.as_ref());
+        let protocol = health.map_or(Protocol::Tcp, |health| health.probe.protocol());
+        let target = || self.frontends.iter().find_map(|frontend| frontend.target(protocol, v6));
+        health.and_then(|health| health.port).or(backend.port).or_else(target)
     }
 
     /// Has it a UDP port?
@@ -398,6 +396,5 @@ pub fn make_backend(
         }
     };
     let (lists, admin) = (None, AdminState::Active);
-    let backup = false;
-    Ok(BackendSpec { address, port, weight, max_connections, local, backup, lists, admin, origin })
+    Ok(BackendSpec { address, port, weight, max_connections, local, backup: false, lists, admin, origin })
 }

@@ -65,7 +65,7 @@ fn check_shows_what_would_be_set_up_without_an_agent() {
         );
     }
     std::fs::write(&path, good.replace("weight = 2", "weight = 65536")).expect("written");
-    has(&Ran::of(&mut flowpin(&["check", "--config", file])).failed(1), &[file, "65536", "1 to 65535"]);
+    has(&Ran::of(&mut flowpin(&["check", "--config", file])).failed(1), &[file, "65536", "0 to 65535"]);
     std::fs::write(&path, good.replace("weight", "wieght")).expect("written");
     has(&Ran::of(&mut flowpin(&["check", "--config", file])).failed(1), &[file, "wieght"]);
     has(
