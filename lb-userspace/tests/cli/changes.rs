@@ -17,7 +17,7 @@ fn every_kind_of_service_can_be_made_without_a_file() {
         json!({
             "name": "app", "vip": "10.96.0.10", "ports": ["80/tcp"], "algorithm": "least-connections",
             "timeouts": {"idle": "15h", "udp": "30s"}, "slow_start": "30s",
-            "health": {"type": "http", "path": "/healthz", "expect": 204, "passive": false},
+            "health": {"type": "http", "path": "/healthz", "expect": "204", "passive": false},
             "on_removal": "drain", "on_unhealthy": "reset", "on_deadline": "reset"
         })
     );
@@ -42,7 +42,8 @@ fn service_set_sends_only_what_is_given() {
         "timeout-idle",
     ]);
     has(&ran.ok(), &["service \"app\" changed: health, slow_start, timeouts"]);
-    let health = json!({"type": "tcp", "path": null, "host": null, "expect": null, "service": null});
+    let health =
+        json!({"type": "tcp", "path": null, "host": null, "expect": null, "service": null, "send": null});
     let change = json!({"slow_start": "30s", "health": health, "timeouts": {"idle": null}});
     assert_eq!(agent.world(|w| w.change.clone()).map(Value::Object), Some(change));
     let view = agent.run(&["svc", "set", "app", "--timeout-idle", "2h", "-o", "json"]).json();

@@ -45,6 +45,7 @@ fn example(setting: &Setting) -> String {
 fn base(setting: &Setting) -> ServiceDecl {
     let health = match setting.flag {
         "health-service" => json!({"type": "grpc"}),
+        "health-send" => json!({"type": "udp", "port": 1812}),
         _ => json!({"type": "http"}),
     };
     let mut base = json!({"vip": "0.0.0.0", "ports": ["80/tcp"]});
@@ -118,7 +119,7 @@ fn lists_are_whole_and_switches_bring_their_table() {
     assert_eq!(change("--vip 10.96.0.10"), json!({"vip": "10.96.0.10", "vips": null}));
     assert_eq!(
         change("--health grpc --health-rise 3"),
-        json!({"health": {"type": "grpc", "rise": 3, "path": null, "host": null, "expect": null}})
+        json!({"health": {"type": "grpc", "rise": 3, "path": null, "host": null, "expect": null, "send": null}})
     );
     assert_eq!(change("--health none --affinity none"), json!({"health": null, "affinity": null}));
     assert_eq!(
@@ -130,7 +131,7 @@ fn lists_are_whole_and_switches_bring_their_table() {
     assert_eq!(
         made,
         json!({"vip": "10.96.0.10", "ports": ["80/tcp"], "on_removal": "drain",
-               "health": {"type": "http", "path": "/x", "service": null},
+               "health": {"type": "http", "path": "/x", "service": null, "send": null},
                "affinity": {"client_ip": true, "bound": 3}})
     );
     serde_json::from_value::<ServiceDecl>(made).expect("a declaration");

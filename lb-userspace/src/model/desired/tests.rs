@@ -75,7 +75,7 @@ fn backends() {
     for (weight, named) in [(65_536, "weight 65536"), (-1, "weight -1")] {
         let text =
             make_backend("a", "10.0.0.1", Some(weight), None, false, Origin::File).unwrap_err().to_string();
-        assert!(text.contains(named) && text.contains("1 to 65535"), "{text}");
+        assert!(text.contains(named) && text.contains("0 to 65535"), "{text}");
     }
     assert!(make_backend("a", "10.0.0.1", Some(65_535), Some(1), false, Origin::File).is_ok());
     assert!(

@@ -175,7 +175,8 @@ prop_compose! {
         let web = kind.starts_with("http");
         HealthDecl {
             kind: kind.into(),
-            port,
+            // Services have no UDP port here, and backends not always one.
+            port: port.or((kind == "udp").then_some(1812)),
             interval,
             timeout,
             rise,

@@ -271,7 +271,10 @@ mod tests {
         ] {
             knobs.set(name, text, &ALL).unwrap();
         }
-        assert_eq!(knobs, Knobs { affinity_scope: Some(AffinityScope::Port), ..Knobs::default() });
+        let (removal, deadline) = (RemovalPolicy::Keep, RemovalPolicy::Keep);
+        let policies = RemovalPolicies { removal, deadline, ..RemovalPolicies::default() };
+        let affinity_scope = Some(AffinityScope::Port);
+        assert_eq!(knobs, Knobs { policies, affinity_scope, ..Knobs::default() });
     }
 
     #[test]

@@ -13,7 +13,9 @@ pub use fake_apiserver::objects;
 use serde_yaml_ng::Value;
 
 use super::{Delta, Event, Options, State};
-use crate::model::{AdminState, Origin, OwnAddresses, ServiceSpec, StrayKind};
+use crate::model::{
+    AdminState, Origin, OwnAddresses, RemovalPolicies, RemovalPolicy, ServiceSpec, StrayKind,
+};
 
 /// The own Node: `me`, in zone `a`.
 const NODE: &str = "
@@ -98,8 +100,9 @@ pub fn show(spec: &ServiceSpec) -> String {
             affinity.group.as_deref().unwrap_or("-")
         );
     }
-    if spec.policies != default.policies {
-        let _ = write!(text, " {:?}/{:?}", spec.policies.removal, spec.policies.deadline);
+    let RemovalPolicies { removal, deadline, .. } = spec.policies;
+    if [removal, deadline].contains(&RemovalPolicy::Reset) {
+        let _ = write!(text, " {removal:?}/{deadline:?}");
     }
     if spec.stray.is_some_and(|stray| stray != StrayKind::Reset) {
         text.push_str(" stray");

@@ -105,7 +105,7 @@ fn changes_are_live_and_bad_ones_are_said() {
     defaults.set("on-removal", "reset", &[]).unwrap();
     state.set_options(Options { defaults, ..Options::default() });
     assert_eq!(state.follow(now).unwrap().changed.len(), 1);
-    assert!(show_all(&state).starts_with("d/a Reset/Keep"));
+    assert!(show_all(&state).starts_with("d/a Reset/Usual"));
 }
 
 #[test]

@@ -227,16 +227,16 @@ fn u1_udp_flows_move_when_there_is_where_to() {
     for (about, endpoints, wanted) in [
         ("none: flows are left alone", String::new(), front("")),
         ("none serves: they are kept", unready.into(), front("") + "> 10.1.0.1:53 keeps"),
-        ("one serves: those of the other move", format!("{unready}, {THERE}"), front(" Reset/Keep") + "> 10.2.0.1:53 all"),
+        ("one serves: those of the other move", format!("{unready}, {THERE}"), front(" Reset/Usual") + "> 10.2.0.1:53 all"),
         (
             "terminating and serving keeps them",
             format!("{{addresses: [10.1.0.1], conditions: {{ready: false, serving: true, terminating: true}}}}, {THERE}"),
-            front(" Reset/Keep") + "> 10.1.0.1:53 keeps\n> 10.2.0.1:53 all",
+            front(" Reset/Usual") + "> 10.1.0.1:53 keeps\n> 10.2.0.1:53 all",
         ),
         (
             "one that hints leave out serves, too",
             "{addresses: [10.1.0.1], hints: {forZones: [{name: a}]}}, {addresses: [10.2.0.1], hints: {forZones: [{name: b}]}}".into(),
-            front(" Reset/Keep") + "> 10.1.0.1:53 all\n> 10.2.0.1:53 keeps",
+            front(" Reset/Usual") + "> 10.1.0.1:53 all\n> 10.2.0.1:53 keeps",
         ),
     ] {
         table(&Options::default(), &[(about, &udp(&endpoints), &wanted)]);
