@@ -122,7 +122,7 @@ pub const fn any16(set: u32, chance: u32) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -149,7 +149,7 @@ mod tests {
     }
 
     /// Chi-square of wins against shares; its 0.1 % bound by Wilson and Hilferty's approximation.
-    fn assert_fair(wins: &[u32], shares: &[u32], draws: u32) {
+    pub(crate) fn assert_fair(wins: &[u32], shares: &[u32], draws: u32) {
         let whole: u32 = shares.iter().sum();
         let chi2: f64 = wins
             .iter()

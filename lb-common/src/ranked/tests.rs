@@ -3,6 +3,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::pick::tests::assert_fair;
 
 /// A backend as a pick sees it.
 #[derive(Clone, Copy, Debug)]
@@ -47,22 +48,6 @@ fn idle(weights: &[u32], rank: u32, ended: u64) -> Vec<Backend> {
         Backend { active: 0, word, weight: *weight, limit: u32::MAX }
     };
     weights.iter().map(backend).collect()
-}
-
-/// Chi-square of wins against shares; its 0.1 % bound by Wilson and Hilferty's approximation.
-fn assert_fair(wins: &[u32], shares: &[u32], draws: u32) {
-    let whole: u32 = shares.iter().sum();
-    let chi2: f64 = wins
-        .iter()
-        .zip(shares)
-        .map(|(won, share)| {
-            let mean = f64::from(draws) * f64::from(*share) / f64::from(whole);
-            (f64::from(*won) - mean).powi(2) / mean
-        })
-        .sum();
-    let k = shares.len() as f64 - 1.0;
-    let bound = k * (1.0 - 2.0 / (9.0 * k) + 3.09 * (2.0 / (9.0 * k)).sqrt()).powi(3);
-    assert!(chi2 < bound, "{wins:?} for {shares:?}: chi-square {chi2}, 0.1 % bound {bound}");
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::RangeInclusive,
-    time::Duration,
 };
 
 use http_body_util::Empty;
@@ -63,11 +62,10 @@ impl Failure {
 /// # Errors
 /// The backend isn't well, or can't be checked.
 pub async fn check(spec: &HealthSpec, to: SocketAddr) -> Result<(), Failure> {
-    if let Probe::Udp { send } = &spec.probe {
-        return datagram(send, to, spec.timeout).await;
-    }
     match tokio::time::timeout(spec.timeout, ask(&spec.probe, to)).await {
         Ok(answer) => answer,
+        // To an empty datagram nobody owes an answer.
+        Err(_) if matches!(&spec.probe, Probe::Udp { send } if send.is_empty()) => Ok(()),
         Err(_) => Err(format!("no answer within {}", humantime::format_duration(spec.timeout)).into()),
     }
 }
@@ -92,7 +90,7 @@ async fn ask(probe: &Probe, to: SocketAddr) -> Result<(), Failure> {
             Ok(get(stream, &authority, path, expect).await?)
         }
         Probe::Grpc { service } => serving(to, service).await,
-        Probe::Udp { .. } => Ok(()),
+        Probe::Udp { send } => datagram(send, to).await,
     }
 }
 
@@ -131,19 +129,16 @@ async fn get(
     Err(format!("status {status} instead of {}", statuses(expect)))
 }
 
-/// Sends it a datagram. If it has anything to say it must answer in time; an empty one only mustn't be refused by then.
-async fn datagram(send: &str, to: SocketAddr, timeout: Duration) -> Result<(), Failure> {
-    let here = |e: &std::io::Error| Failure::of(e);
+/// Sends it a datagram, and waits for an answer, of which nothing is looked at but that it comes.
+async fn datagram(send: &str, to: SocketAddr) -> Result<(), Failure> {
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).await.map_err(|e| here(&e))?;
-    socket.connect(to).await.map_err(|e| here(&e))?;
-    socket.send(send.as_bytes()).await.map_err(|e| here(&e))?;
-    // Of an answer nothing is looked at but that it comes.
-    match tokio::time::timeout(timeout, socket.recv(&mut [0; 1])).await {
-        Ok(answer) => answer.map(drop).map_err(|e| here(&e)),
-        Err(_) if send.is_empty() => Ok(()),
-        Err(_) => Err(format!("no answer within {}", humantime::format_duration(timeout)).into()),
-    }
+    let answer = async {
+        let socket = UdpSocket::bind((any, 0)).await?;
+        socket.connect(to).await?;
+        socket.send(send.as_bytes()).await?;
+        socket.recv(&mut [0; 1]).await
+    };
+    answer.await.map(drop).map_err(|e| Failure::of(&e))
 }
 
 /// The gRPC health checking protocol, `grpc.health.v1`.
