@@ -1,5 +1,6 @@
 //! Promise: sockets of the node's processes leave a backend that is to have no connections any more: connected ones are
-//! told and connect anew, others go elsewhere with their next datagram. By default, and elsewhere, nobody is disturbed.
+//! told and connect anew, others go elsewhere with their next datagram. By default that is so for datagrams only, and
+//! with `keep` for nobody.
 
 use std::{
     io::{ErrorKind, Read as _},
@@ -240,16 +241,37 @@ fn connections_end_at_a_deadline_and_when_a_check_fails() {
 }
 
 #[test]
-fn without_a_policy_nobody_is_disturbed() {
+fn without_a_policy_connections_stay_and_datagrams_leave() {
     let (net, _servers, agent) = setup(HOST, "");
     let mut conns = open(&net, V4, 10);
-    let socket = net.node.run(|| udp::connect(at(&V4.vip(0), 53)));
+    let (theirs, other) = two_sockets(&net, &agent);
+    remove(&agent, "v4", V4);
+    // Nothing at the client sees that a server of datagrams is gone, so that it is told.
+    assert_eq!(error(&theirs), ErrorKind::ConnectionAborted);
+    agent.sweeps(3);
+    conns.iter_mut().for_each(|conn| conn.exchange(1_000).expect("what is open stays"));
+    udp::exchange(&other, 1, 500);
+    drop((conns, theirs, other));
+    assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
+}
+
+#[test]
+fn what_is_to_be_kept_is_not_disturbed() {
+    let (net, _servers, agent) = setup(HOST, "on_removal = \"keep\"");
+    let mut conns = open(&net, V4, 10);
+    let (theirs, other) = two_sockets(&net, &agent);
     remove(&agent, "v4", V4);
     agent.sweeps(6);
     conns.iter_mut().for_each(|conn| conn.exchange(1_000).expect("what is open stays"));
-    udp::exchange(&socket, 1, 500);
-    drop((conns, socket));
+    [&theirs, &other].map(|socket| udp::exchange(socket, 1, 500));
+    drop((conns, theirs, other));
     assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
+}
+
+/// Two connected UDP sockets of `v4`, the first at the second backend.
+fn two_sockets(net: &Net, agent: &Agent) -> (UdpSocket, UdpSocket) {
+    let [a, b] = net.node.run(|| [(); 2].map(|()| udp::connect(at(&V4.vip(0), 53))));
+    if backend(agent, "v4", &a) == Some(1) { (a, b) } else { (b, a) }
 }
 
 #[test]
