@@ -29,7 +29,7 @@ pub fn aside<V: Family, P: Packet>(mut packet: P) -> P::Verdict {
                 Meant::Spoilt => refuse::<V, P>(packet, parsed, Reason::Internal as u32),
             };
         }
-        ParseError::FirstFragment => fragment::first::<V>(parsed),
+        ParseError::FirstFragment => fragment::is_ours::<V>(parsed),
         ParseError::Fragment => fragment::later::<V>(parsed),
         ParseError::Malformed | ParseError::Foreign => false,
     };

@@ -6,7 +6,7 @@ use super::{Family, go_on, parsed, refuse};
 use crate::{
     account,
     conntrack::{self, Entry},
-    direct,
+    direct, fragment,
     packet::{Hook, Packet, Step, get},
     parse::Parsed,
     rewrite::{self, Translation},
@@ -61,7 +61,7 @@ const MORE: u32 = u32::MAX;
 fn destination<V: Family, P: Packet>(packet: &mut P, parsed: &Parsed<V::Addr>, place: u32) -> u32 {
     let Some(flow) = conntrack::entry::<V>(&parsed.key, place) else { return MORE };
     // SAFETY: the pointer comes from a search in this run.
-    if packet.hook() == Hook::FAST || unsafe { (*flow.at()).direction }.is_special() {
+    if packet.hook() == Hook::FAST || parsed.first != 0 || unsafe { (*flow.at()).direction }.is_special() {
         return MORE;
     }
     one::<V, P>(packet, parsed, flow)
@@ -85,6 +85,9 @@ pub fn carry<V: Family, P: Packet>(mut packet: P) -> P::Verdict {
     let Some(flow) = conntrack::entry::<V>(&parsed.key, parsed.place) else {
         return refuse::<V, P>(packet, parsed, Reason::FlowBusy as u32);
     };
+    if parsed.first != 0 {
+        fragment::remember::<V>(parsed);
+    }
     // SAFETY: the pointer comes from a search in this run.
     let direction = unsafe { (*flow.at()).direction };
     if direction.is_direct() {

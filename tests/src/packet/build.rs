@@ -183,10 +183,10 @@ impl Frame {
         body.resize(len - 1, 0);
         self.extension(kind, &body)
     }
-    /// An IPv6 fragment header: offset in 8 bytes, more to come.
+    /// An IPv6 fragment header, with the identification that [`Frame::id`] has set: offset in 8 bytes, more to come.
     pub fn fragment6(self, offset: u16, more: bool) -> Self {
-        let word = (offset << 3 | more as u16).to_be_bytes();
-        self.extension(44, &[0, word[0], word[1], 0, 0, 0x12, 0x34])
+        let (word, id) = ((offset << 3 | more as u16).to_be_bytes(), self.id.to_be_bytes());
+        self.extension(44, &[0, word[0], word[1], 0, 0, id[0], id[1]])
     }
     /// Lies about the IP version.
     pub fn version(mut self, version: u8) -> Self {

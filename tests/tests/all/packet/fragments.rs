@@ -1,7 +1,7 @@
 //! Fragments: they follow the first of their datagram; without it they are dropped and counted if they are to
 //! a VIP that is nothing else, untouched if not.
 
-use lb_common::abi::{Reason, Vip};
+use lb_common::abi::{Reason, SourceRanges, Vip};
 
 use super::{
     build::{ACK, Frame, SYN, eth},
@@ -109,6 +109,44 @@ fn of_a_flow_that_is_gone() {
         s.world.flows4.clear().unwrap();
         s.world.flows6.clear().unwrap();
         s.step("second", &sent[1], Drop(Reason::Fragment));
+    });
+}
+
+#[test]
+fn of_somebody_who_is_not_let_in() {
+    everywhere(|s| {
+        s.world.vip = Vip::OWNED;
+        s.world.source_ranges = SourceRanges::LISTED;
+        let added = s.service(UDP, 53, 1);
+        let net = s.net;
+        let bits = if net.client.is_ipv4() { 24 } else { 64 };
+        s.world.admit(added.id, net.client, bits, true).unwrap();
+        let sent = parts(net, query(net).from(net.other, 40000));
+        s.step("a stranger's first", &sent[0], Drop(Reason::SourceNotAllowed));
+        s.step("a stranger's second", &sent[1], Drop(Reason::Fragment));
+        assert_eq!(s.world.datagrams(), 0, "what opens no flow isn't remembered");
+    });
+}
+
+#[test]
+fn nobody_s_make_room_for_another_s() {
+    everywhere(|s| {
+        let added = s.service(UDP, 53, 1);
+        let net = s.net;
+        let others = query(net).from(net.other, 40000);
+        let (sent, wanted) = (parts(net, others.clone()), parts(net, others.to(net.backends[0], 8080)));
+        s.step("another's first", &sent[0], Becomes(wanted[0].clone()));
+        // More than there are places for in all.
+        for id in 0..10_000 {
+            let [first, ..] = parts(net, query(net).id(id));
+            s.world.run(&first.bytes()).unwrap();
+        }
+        assert!((2..100).contains(&s.world.datagrams()), "{}", s.world.datagrams());
+        s.step("another's second", &sent[1], Becomes(wanted[1].clone()));
+        let last = query(net).id(9_999);
+        let wanted = parts(net, last.clone().to(net.backends[0], 8080));
+        s.step("the last's second", &parts(net, last)[1], Becomes(wanted[1].clone()));
+        s.active("two flows", &added, &[2]);
     });
 }
 
