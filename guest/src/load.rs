@@ -259,7 +259,7 @@ fn make_maps(bytes: &[u8]) -> anyhow::Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     loader
         .override_global("FLOW_BUCKETS", &buckets, false)
-        .override_global("FLOW_SEED", &0x5eed_u32, false)
+        .override_global("FLOW_SEED", &0x5eed_u64, false)
         .override_global("AYA_LOG_LEVEL", &0_u8, false)
         .override_global("NODE_NETNS", &1_u64, false)
         .override_global("SOCKETS_OF_ALL", &0_u32, false)

@@ -10,7 +10,10 @@
 //! first bucket, or to the second if that is emptier (Azar, Broder, Karlin, Upfal, "Balanced allocations", 1999): at the load
 //! that tables are made for, both are full for fewer than one flow in a million.
 
-use crate::abi::{Addr, FlowKey, limits};
+use crate::{
+    abi::{Addr, FlowKey, limits},
+    hash,
+};
 
 /// Entries of a bucket. The head's eighth byte is a version.
 pub const LANES: usize = 7;
@@ -55,14 +58,8 @@ pub struct Place {
 /// Where a key belongs in a table of `buckets` buckets. `seed`: the table's own, so that who doesn't know it can't choose keys
 /// that meet.
 #[inline(always)]
-pub fn place<A: Addr>(key: &FlowKey<A>, seed: u32, buckets: u32) -> Place {
-    // Two odd constants of Vigna's, "Further scramblings of Marsaglia's xorshift generators", 2014.
-    let round = |h: u64, word: u64| (h ^ (h >> 32) ^ word).wrapping_mul(0x9fb2_1c65_1e98_df25);
-    let h = A::pairs(key.src, key.dst, (seed as u64) << 32 | seed as u64, round);
-    let ports = (key.sport.0 as u64) << 16 | key.dport.0 as u64;
-    let h = round(h, ports | (key.proto.0 as u64) << 32);
-    // Once more, or the two buckets of neighbouring ports would move in step.
-    let h = (h ^ (h >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+pub fn place<A: Addr>(key: &FlowKey<A>, seed: u64, buckets: u32) -> Place {
+    let h = hash::keyed(key, seed);
     let reduce = |bits: u64| ((bits as u32 as u64 * buckets as u64) >> 32) as u32;
     // Products are good at the top: tag from bits 57.., buckets from 24.. and from the two halves together.
     Place { first: reduce(h ^ (h >> 32)), second: reduce(h >> 24), tag: (h >> 57) as u8 + 1 }

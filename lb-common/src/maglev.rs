@@ -34,6 +34,9 @@ pub const LARGE_POOL: usize = 1_024;
 /// Slots of a table for more; a prime, and 100 for each of 8,192 members. 3.2 MiB.
 pub const HUGE: u32 = 819_229;
 
+/// Sets the walks of equal names apart from other hashes of them; the same on every node.
+const SEED: u32 = 0x666c_6f77;
+
 const _: () = assert!(HUGE <= crate::abi::table::MAX_SLOTS);
 
 /// Slots of the table for `n` members.
@@ -85,7 +88,7 @@ pub fn build(members: &[Member<'_>]) -> Vec<u32> {
             id: m.id,
             weight: m.weight as u64,
             taken: 0,
-            state: hash::mix(*digest as u32 ^ hash::mix((digest >> 32) as u32 ^ hash::SEED)).max(1),
+            state: hash::mix(*digest as u32 ^ hash::mix((digest >> 32) as u32 ^ SEED)).max(1),
         })
         .collect();
     let mut slots = vec![u32::MAX; size as usize];

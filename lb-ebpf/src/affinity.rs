@@ -20,7 +20,7 @@ use crate::{
     atomic::compare_exchange_u64,
     choose::{self, Pick},
     conntrack::REFUSED,
-    maps::{AFFINITY, BACKENDS, HOSTS, POOLS, TICK_HZ},
+    maps::{AFFINITY, BACKENDS, HASH_SEED, HOSTS, POOLS, TICK_HZ},
     packet::opaque,
 };
 
@@ -83,7 +83,7 @@ pub fn choose(algorithm: Algorithm, client: &mut Client, pick: &mut Pick, flow_h
         } else if algorithm == Algorithm::LEAST_CONNECTIONS {
             choose::backend(Algorithm::LEAST_CLIENTS, pick, 0)
         } else {
-            choose::backend(algorithm, pick, hash::client(&client.entry.key))
+            choose::backend(algorithm, pick, hash::client(&client.entry.key, HASH_SEED.load()))
         };
         if chosen & REFUSED != 0 {
             return chosen;

@@ -178,7 +178,11 @@ pub static FLOW_BUCKETS: Global<u32> = Global::new(BUCKETS as u32);
 
 /// Seed of the flow tables' hash, the same for as long as the maps live; set by the agent before it loads the programs.
 #[unsafe(no_mangle)]
-pub static FLOW_SEED: Global<u32> = Global::new(0);
+pub static FLOW_SEED: Global<u64> = Global::new(0);
+
+/// Seed of consistent hashing, the same on all nodes; set by the agent before it loads the programs.
+#[unsafe(no_mangle)]
+pub static HASH_SEED: Global<u64> = Global::new(lb_common::hash::DEFAULT_SEED);
 
 /// Cookie of the node's network namespace. Set by the agent before it loads the programs.
 #[unsafe(no_mangle)]

@@ -89,7 +89,7 @@ records! {
     Backend { addr, port, family, flags = "retired", service }
     BackendCounters { connections, packets_in, bytes_in, packets_out, bytes_out, accepted, refused, unanswered }
     DurationHistogram { sum_jiffies, buckets }
-    Settings { layout, max_flows, seed, max_clients, _pad }
+    Settings { layout, max_flows, seed, max_clients, seed_high }
     @A Sources<A> { count, first, ports, addr }
     @A SourceKey<A> { backend, source, port, proto, _pad }
     SourcePorts { taken, next }

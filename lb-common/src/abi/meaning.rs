@@ -85,7 +85,8 @@ pub fn filter() -> u64 {
 pub fn tables() -> u64 {
     let (v4, v6) = addresses();
     let (k4, k6) = (key(v4, Addr4(!v4.0)), key(v6, v6));
-    let slots = [hash::flow(&k4), hash::flow(&k6), hash::reduce(hash::flow(&k4), 16_411)];
+    let flow = hash::flow(&k4, 1);
+    let slots = [flow, hash::flow(&k6, 1), hash::reduce(flow, 16_411)];
     of(slots
         .into_iter()
         .chain([table::index(7, List::new(true, true)), table::chunks(16_411)])

@@ -8,12 +8,19 @@ pub struct Settings {
     pub layout: u64,
     /// `conntrack.max_flows` at that time.
     pub max_flows: u32,
-    /// Seed of the flow tables' hash.
+    /// Low half of the seed of the flow tables' hash.
     pub seed: u32,
     /// `conntrack.max_clients` at that time.
     pub max_clients: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// High half of the seed.
+    pub seed_high: u32,
+}
+
+impl Settings {
+    /// The seed of the flow tables' hash.
+    pub const fn seed(&self) -> u64 {
+        (self.seed_high as u64) << 32 | self.seed as u64
+    }
 }
 
 /// Says that the maps are whole, and that what lies in them is described beside them ([`LAYOUTS`](super::maps::LAYOUTS)).

@@ -38,7 +38,7 @@ proptest! {
     }
 
     #[test]
-    fn a_place_is_in_the_table(a: u32, b: u32, sport: u16, dport: u16, seed: u32, buckets in 1u32..1 << 24) {
+    fn a_place_is_in_the_table(a: u32, b: u32, sport: u16, dport: u16, seed: u64, buckets in 1u32..1 << 24) {
         let key = FlowKey::new(Addr4(a), Addr4(b), PortBe(sport), PortBe(dport), Proto::TCP);
         let place = place(&key, seed, buckets);
         prop_assert!(place.first < buckets && place.second < buckets && place.tag != 0);
@@ -59,7 +59,7 @@ fn client6(i: u32) -> FlowKey<Addr6> {
 }
 
 /// How many of as many entries as the table is made for find both buckets full.
-fn refused<A: Addr>(flows: u32, seed: u32, key: impl Fn(u32) -> FlowKey<A>) -> usize {
+fn refused<A: Addr>(flows: u32, seed: u64, key: impl Fn(u32) -> FlowKey<A>) -> usize {
     let mut heads = vec![0u64; buckets(flows) as usize];
     (0..2 * flows)
         .filter(|i| {

@@ -19,7 +19,7 @@ use crate::{
         waiting::{self, Scarce},
     },
     foreign,
-    maps::{BACKENDS, CHOOSING, INTERFACES},
+    maps::{BACKENDS, CHOOSING, HASH_SEED, INTERFACES},
     packet::{Hook, Packet, Step, opaque},
     parse::{ANOTHER_PORT, Parsed, ROOM},
     service,
@@ -129,7 +129,7 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, service: &Service, source: Sourc
         Err(why) => return why,
     };
     let Some(choosing) = choosing() else { return REFUSED | Reason::Internal as u32 };
-    let hash = hash::flow(&parsed.key);
+    let hash = hash::flow(&parsed.key, HASH_SEED.load());
     choosing.pick = Pick::new(service, service.list(source, V::IS_V6), conntrack::chance());
     let (mut pinned, mut fresh) = (REFUSED | Reason::Internal as u32, false);
     for attempt in 0..opaque(SKIPS + 1) {

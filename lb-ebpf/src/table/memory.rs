@@ -24,7 +24,7 @@ pub fn scratch<V: Maps>(which: u32) -> Option<*mut Flow<V::Addr>> {
 
 /// Seed of the hash, and how many buckets there are.
 #[inline(always)]
-pub fn shape() -> (u32, u32) {
+pub fn shape() -> (u64, u32) {
     (FLOW_SEED.load(), FLOW_BUCKETS.load())
 }
 

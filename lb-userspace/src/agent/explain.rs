@@ -279,12 +279,13 @@ impl Asked {
         open: &[&(BackendId, Candidate)],
     ) -> (Option<BackendId>, String) {
         let hash = match (block.filter(|_| service.affine != 0), self.port) {
-            (Some(block), _) => hash::client(&affinity::key(
-                self.group(block),
-                crate::datapath::clients::wide(self.client),
-                block.client_bits,
-            )),
-            (None, Some(port)) => flow_hash(SocketAddr::new(self.client, port), self.vip, self.proto),
+            (Some(block), _) => {
+                let wide = crate::datapath::clients::wide(self.client);
+                hash::client(&affinity::key(self.group(block), wide, block.client_bits), shared.hash_seed)
+            }
+            (None, Some(port)) => {
+                flow_hash(SocketAddr::new(self.client, port), self.vip, self.proto, shared.hash_seed)
+            }
             (None, None) => {
                 return (None, "it depends on the client's port: consistent hashing; name the port".into());
             }
@@ -302,14 +303,14 @@ impl Asked {
     }
 }
 
-fn flow_hash(client: SocketAddr, vip: SocketAddr, proto: Proto) -> u32 {
+fn flow_hash(client: SocketAddr, vip: SocketAddr, proto: Proto, seed: u64) -> u32 {
     let (sport, dport) = (PortBe::new(client.port()), PortBe::new(vip.port()));
     match (client.ip(), vip.ip()) {
         (IpAddr::V4(a), IpAddr::V4(b)) => {
-            hash::flow(&FlowKey::<lb_common::abi::Addr4>::new(a.into(), b.into(), sport, dport, proto))
+            hash::flow(&FlowKey::<lb_common::abi::Addr4>::new(a.into(), b.into(), sport, dport, proto), seed)
         }
         (IpAddr::V6(a), IpAddr::V6(b)) => {
-            hash::flow(&FlowKey::<lb_common::abi::Addr6>::new(a.into(), b.into(), sport, dport, proto))
+            hash::flow(&FlowKey::<lb_common::abi::Addr6>::new(a.into(), b.into(), sport, dport, proto), seed)
         }
         _ => 0,
     }

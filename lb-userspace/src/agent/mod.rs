@@ -106,6 +106,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     let wanted = Wanted {
         max_flows: config.max_flows,
         max_clients: config.max_clients,
+        hash_seed: config.hash_seed,
         netns: if led { sockets::own_netns()? } else { 0 },
         sockets_led: sockets::whose(&config),
         log,

@@ -93,6 +93,8 @@ pub struct Shared {
     pub clock: Clock,
     /// Capacity.
     pub max_flows: u32,
+    /// Key of consistent hashing.
+    pub hash_seed: u64,
     /// For messages.
     pub config_path: Option<PathBuf>,
     /// Time from a change to its being in force.
@@ -112,7 +114,7 @@ impl Shared {
         led: bool,
         config_path: Option<PathBuf>,
     ) -> Result<Self, DatapathError> {
-        let (clock, max_flows) = (object.clock, object.max_flows);
+        let (clock, max_flows, hash_seed) = (object.clock, object.max_flows, object.hash_seed);
         Ok(Self {
             state: RwLock::default(),
             directory: Kept::default(),
@@ -139,6 +141,7 @@ impl Shared {
             object: Mutex::new(object),
             clock,
             max_flows,
+            hash_seed,
             config_path,
             reconcile: Histogram::new(exponential_buckets(0.0001, 4.0, 10)),
             kernel: nix::sys::utsname::uname()

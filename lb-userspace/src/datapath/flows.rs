@@ -34,7 +34,7 @@ pub struct FlowTable<A: Addr> {
     /// Mapped when the first of them is to be read. What is mapped counts as the agent's memory, and an IP version that nobody uses has no entries.
     buckets: OnceLock<Mapping<Bucket<A>>>,
     count: u32,
-    seed: u32,
+    seed: u64,
 }
 
 /// Both.
@@ -50,7 +50,7 @@ impl FlowTables {
     ///
     /// # Errors
     /// One is missing or of another kind.
-    pub fn open(pins: &PinDir, seed: u32) -> Result<Self, DatapathError> {
+    pub fn open(pins: &PinDir, seed: u64) -> Result<Self, DatapathError> {
         Ok(Self {
             v4: FlowTable::over(&pins.data(maps::FLOW_HEADS4)?, pins.data(maps::FLOWS4)?, seed)?,
             v6: FlowTable::over(&pins.data(maps::FLOW_HEADS6)?, pins.data(maps::FLOWS6)?, seed)?,
@@ -78,7 +78,7 @@ impl<A: Addr> FlowTable<A> {
     ///
     /// # Errors
     /// They are not of the lengths that they should be, or can't be mapped.
-    pub fn over(heads: &MapData, map: MapData, seed: u32) -> Result<Self, DatapathError> {
+    pub fn over(heads: &MapData, map: MapData, seed: u64) -> Result<Self, DatapathError> {
         let heads = Mapping::new(heads, "heads of flows")?;
         let (count, about) = (heads.len(), map.info().map_err(DatapathError::kernel("flow table"))?);
         let size = about.value_size() as usize;

@@ -34,6 +34,8 @@ pub struct Wanted {
     pub max_flows: u32,
     /// Capacity of the affinity table, likewise.
     pub max_clients: u32,
+    /// Key of consistent hashing.
+    pub hash_seed: u64,
     /// Cookie of the node's network namespace. 0: not known; no sockets are led.
     pub netns: u64,
     /// Whose sockets are led: one of [`lb_common::abi::socket::led`].
@@ -52,7 +54,9 @@ pub struct Object {
     /// Capacity that the maps were made with.
     pub max_flows: u32,
     /// Seed of the flow tables' hash.
-    pub seed: u32,
+    pub seed: u64,
+    /// Key of consistent hashing.
+    pub hash_seed: u64,
     arrays: Arrays,
     refusals: Refusals,
     /// Maps of another build, until this one's are in force.
@@ -108,7 +112,7 @@ impl Object {
         let clock = Self::read_clock()?;
         let max_flows = settings.map_or(wanted.max_flows, |s| s.max_flows);
         let max_clients = settings.map_or(wanted.max_clients, |s| s.max_clients);
-        let seed = settings.map_or_else(rand::random, |s| s.seed);
+        let seed = settings.map_or_else(rand::random, |s| s.seed());
         let buckets = flow_table::buckets(max_flows);
         let level: u8 = if wanted.log { aya_log::Level::Debug as u8 } else { 0 };
         let mut loader = EbpfLoader::new();
@@ -116,6 +120,7 @@ impl Object {
             .verifier_log_level(refusal::LOG)
             .override_global("FLOW_BUCKETS", &buckets, true)
             .override_global("FLOW_SEED", &seed, true)
+            .override_global("HASH_SEED", &wanted.hash_seed, true)
             .override_global(aya_log::LEVEL, &level, true)
             .override_global("NODE_NETNS", &wanted.netns, true)
             .override_global("SOCKETS_LED", &wanted.sockets_led, true)
@@ -136,13 +141,24 @@ impl Object {
         let refusals = Refusals::default();
         let adopted = settings.is_some();
         let arrays = Arrays::pin(&ebpf, pins)?;
-        let mut object =
-            Self { ebpf, clock, adopted, max_flows, seed, arrays, refusals, upgrade, held: None };
+        let mut object = Self {
+            ebpf,
+            clock,
+            adopted,
+            max_flows,
+            seed,
+            hash_seed: wanted.hash_seed,
+            arrays,
+            refusals,
+            upgrade,
+            held: None,
+        };
         object.load_own()?;
         if settings.is_none() {
             let mut map: Array<_, Settings> = pins.open_as(maps::SETTINGS, aya::maps::Map::Array)?;
             // Last: maps without the mark are those of a first start that didn't get here.
-            map.set(0, Settings { layout: MARK, max_flows, seed, max_clients, _pad: 0 }, 0)
+            let (low, seed_high) = (seed as u32, (seed >> 32) as u32);
+            map.set(0, Settings { layout: MARK, max_flows, seed: low, max_clients, seed_high }, 0)
                 .map_err(DatapathError::kernel("SETTINGS"))?;
         }
         Ok(object)

@@ -97,7 +97,7 @@ fn loader() -> EbpfLoader<'static> {
     loader
         .verifier_log_level(refusal::LOG)
         .override_global("FLOW_BUCKETS", &BUCKETS, true)
-        .override_global("FLOW_SEED", &1u32, true)
+        .override_global("FLOW_SEED", &1u64, true)
         .override_global(aya_log::LEVEL, &0u8, true)
         .override_global("NODE_NETNS", &1u64, true)
         .override_global("SOCKETS_LED", &led::OF_THE_NODE, true)

@@ -275,6 +275,8 @@ pub struct Config {
     pub flows_by_default: bool,
     /// Capacity of the affinity table.
     pub max_clients: u32,
+    /// Key of consistent hashing.
+    pub hash_seed: u64,
     /// Addresses that stand in for clients'.
     pub snat: SnatSpec,
     /// The node's own processes.

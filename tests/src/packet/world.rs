@@ -127,7 +127,7 @@ const FLOW_ENTRIES: u32 = 4096;
 /// The tick rate that programs go by, unless a test wants another.
 pub const HZ: u32 = 250;
 /// The seed of its flow tables.
-pub const SEED: u32 = 0x5eed_5eed;
+pub const SEED: u64 = 0x5eed_5eed_1234_5678;
 /// Clients that the affinity table has room for.
 pub const CLIENTS: u32 = 8;
 /// Ids that the tables here have room for: more than any test uses, and quickly made.
@@ -380,6 +380,11 @@ impl World {
             *sum = self.reasons.get(&(i as u32), 0)?.iter().sum();
         }
         Ok(sums)
+    }
+
+    /// Datagrams whose first fragment is remembered.
+    pub fn datagrams(&self) -> usize {
+        self.fragments4.keys().count() + self.fragments6.keys().count()
     }
 
     /// Entries in both flow tables: two a flow.

@@ -86,7 +86,7 @@ pub fn scratch<V: Maps>(which: u32) -> Option<*mut Flow<V::Addr>> {
     (which < 2).then(|| unsafe { own.cast::<Flow<Addr4>>().add(which as usize) }.cast())
 }
 
-pub fn shape() -> (u32, u32) {
+pub fn shape() -> (u64, u32) {
     // SAFETY: nobody runs beside this.
     (0, unsafe { (*memory()).heads.len() } as u32)
 }

@@ -155,6 +155,7 @@ impl Owner {
             ("agent.state_file", old.state_file != new.state_file),
             ("sockets", old.sockets != new.sockets),
             ("role = \"pod\" beside sockets.scope = \"all\"", sockets::whose(old) != sockets::whose(new)),
+            ("agent.hash_seed", old.hash_seed != new.hash_seed),
             ("conntrack.max_flows", old.max_flows != new.max_flows),
         ];
         for (key, _) in changed.into_iter().filter(|(_, changed)| *changed) {

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use lb_common::{abi::limits, flow_table::default_flows};
+use lb_common::{abi::limits, flow_table::default_flows, hash};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,8 @@ struct RawAgent {
     pin_dir: PathBuf,
     /// What the command line added.
     state_file: PathBuf,
+    /// Key of consistent hashing, 16 hexadecimal digits, the same on all nodes; without one it is known to everybody.
+    hash_seed: Option<String>,
 }
 
 impl Default for RawAgent {
@@ -61,6 +63,7 @@ impl Default for RawAgent {
             metrics_listen: "127.0.0.1:9479".into(),
             pin_dir: "/sys/fs/bpf/flowpin".into(),
             state_file: "/var/lib/flowpin/state.json".into(),
+            hash_seed: None,
         }
     }
 }
@@ -178,6 +181,15 @@ pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, So
             raw.agent.metrics_listen
         ))
     })?;
+    let hash_seed = raw.agent.hash_seed.as_deref().map_or(Ok(hash::DEFAULT_SEED), |text| {
+        let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u64::from_str_radix(text, 16).ok().filter(|_| digits).ok_or_else(|| {
+            value(format!(
+                "agent.hash_seed \"{text}\" is not 16 hexadecimal digits; write what `openssl rand -hex 8` prints, the same \
+                 on all nodes"
+            ))
+        })
+    })?;
     let capacity = |key, given: i64| {
         u32::try_from(given)
             .ok()
@@ -226,6 +238,7 @@ pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, So
         max_flows,
         flows_by_default: given.is_none(),
         max_clients,
+        hash_seed,
         snat,
         sockets: raw.sockets,
         kubernetes,

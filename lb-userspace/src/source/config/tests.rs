@@ -154,6 +154,8 @@ fn bad_values_are_named() {
         ("weight = 1", "weight = -1", "weight -1"),
         ("\"10.0.1.11\"", "\"fd00::1\"", "not of the VIP's family"),
         ("1048576", "12", "max_flows 12 is out of range"),
+        ("[agent]", "[agent]\nhash_seed = \"12\"", "agent.hash_seed \"12\" is not 16 hexadecimal digits"),
+        ("[agent]", "[agent]\nhash_seed = \"+123456789abcdef\"", "agent.hash_seed"),
         ("127.0.0.1:9479", "9479", "metrics_listen \"9479\""),
         ("veth*", "eth0", "\"eth0\" is declared twice"),
         ("veth*", "veth[", "\"veth[\" is not a name or glob"),

@@ -35,7 +35,7 @@ where
     ///
     /// # Errors
     /// They are of another kind, or can't be mapped.
-    pub fn over(heads: Map, buckets: Map, seed: u32) -> Result<Self> {
+    pub fn over(heads: Map, buckets: Map, seed: u64) -> Result<Self> {
         let (Map::Array(heads), Map::Array(buckets)) = (heads, buckets) else {
             anyhow::bail!("flow tables are arrays");
         };

@@ -263,7 +263,9 @@ fn what_is_to_be_kept_is_not_disturbed() {
     remove(&agent, "v4", V4);
     agent.sweeps(6);
     conns.iter_mut().for_each(|conn| conn.exchange(1_000).expect("what is open stays"));
-    [&theirs, &other].map(|socket| udp::exchange(socket, 1, 500));
+    for socket in [&theirs, &other] {
+        udp::exchange(socket, 1, 500);
+    }
     drop((conns, theirs, other));
     assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
 }
