@@ -55,9 +55,18 @@ const TEXTS: [&str; 10] = [
 pub fn run() -> anyhow::Result<()> {
     let mut wrong = Vec::new();
     let mut files = Vec::new();
-    for part in
-        ["fuzz", "guest", "import", "lb-cluster", "lb-common", "lb-ebpf", "lb-userspace", "tests", "xtask"]
-    {
+    for part in [
+        "fuzz",
+        "guest",
+        "import",
+        "lb-cluster",
+        "lb-common",
+        "lb-ebpf",
+        "lb-probes",
+        "lb-userspace",
+        "tests",
+        "xtask",
+    ] {
         collect(&root().join(part), &mut files)?;
     }
     for file in &files {

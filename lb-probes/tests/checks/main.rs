@@ -1,0 +1,5 @@
+//! Each check against a fake that speaks the bytes of its protocol, whole and in pieces.
+
+mod conversation;
+mod fake;
+mod redis;
