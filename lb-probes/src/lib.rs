@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`Conversation`] | that the backend answers what is sent with what is expected |
 //! | [`Redis`] | `PING`, and whether it is the master or a replica |
+//! | [`MySql`] | whether it greets and takes logins |
 //!
 //! Who connects, from where, and how long a check may take are the caller's; over [`Until`], a check whose time is
 //! over says what had come. Whatever comes, a check never panics and reads in bounds ([`MOST_READ`]).
@@ -15,6 +16,7 @@
 //! MySQL counts it as an aborted connection.
 
 mod conversation;
+mod mysql;
 mod peer;
 pub mod redis;
 mod text;
@@ -24,6 +26,7 @@ use thiserror::Error;
 
 pub use self::{
     conversation::{Conversation, Pattern, Step},
+    mysql::MySql,
     peer::MOST_READ,
     redis::Redis,
     text::{escape, unescape},
@@ -60,6 +63,14 @@ pub enum Invalid {
     /// A conversation without an [`Step::Expect`].
     #[error("the conversation expects nothing; say what the backend must answer, or check by tcp")]
     ExpectsNothing,
+    /// A name or password that the protocol can't carry.
+    #[error("{what} `{text}` contains a NUL character, which the protocol can't carry; leave it out")]
+    Nul {
+        /// Which one.
+        what: &'static str,
+        /// Its value; of a password: asterisks.
+        text: String,
+    },
     /// Something is there that takes something else.
     #[error("there is a {what} but no {needs}; {remedy}")]
     Lacks {

@@ -42,6 +42,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         Err(format!("takes nothing: {error}; it had answered {}", excerpt(&self.came)))
     }
 
+    /// Says goodbye and ends this direction. How the check came out is known by now, so that nothing here can change
+    /// it.
+    pub async fn leave(&mut self, farewell: &[u8]) {
+        if self.stream.write_all(farewell).await.is_ok() {
+            let _ = self.stream.shutdown().await;
+        }
+    }
+
     /// What came and hasn't been taken.
     pub fn came(&self) -> &[u8] {
         &self.came
@@ -78,6 +86,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
             Err(error) if self.came.is_empty() => Err(format!("no answer: {error}")),
             Err(error) => Err(format!("answers {}, then: {error}", excerpt(&self.came))),
         }
+    }
+
+    /// Reads until `n` bytes are there, and takes them.
+    ///
+    /// # Errors
+    /// Fewer came.
+    pub async fn exactly(&mut self, n: usize) -> Result<Vec<u8>, String> {
+        while self.came.len() < n {
+            if !self.more().await? {
+                return Err(self.closed());
+            }
+        }
+        Ok(self.take(n))
     }
 
     /// It closed before its answer was whole: why that is a failure.

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use lb_probes::{Conversation, Redis};
+use lb_probes::{Conversation, MySql, Redis};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 /// What a fake does next.
@@ -35,7 +35,7 @@ macro_rules! checks {
         }
     )*};
 }
-checks!(Conversation, Redis);
+checks!(Conversation, MySql, Redis);
 
 /// How a check came out, and what it said after the fake's last turn.
 pub type Played = (Result<(), String>, Vec<u8>);

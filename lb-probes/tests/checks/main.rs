@@ -2,4 +2,5 @@
 
 mod conversation;
 mod fake;
+mod mysql;
 mod redis;
