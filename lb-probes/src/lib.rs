@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`Conversation`] | that the backend answers what is sent with what is expected |
 //! | [`Redis`] | `PING`, and whether it is the master or a replica |
+//! | [`Postgres`] | whether it takes logins, and whether it is the primary or a standby |
 //! | [`MySql`] | whether it greets and takes logins |
 //!
 //! Who connects, from where, and how long a check may take are the caller's; over [`Until`], a check whose time is
@@ -18,6 +19,7 @@
 mod conversation;
 mod mysql;
 mod peer;
+pub mod postgres;
 pub mod redis;
 mod text;
 mod until;
@@ -28,6 +30,7 @@ pub use self::{
     conversation::{Conversation, Pattern, Step},
     mysql::MySql,
     peer::MOST_READ,
+    postgres::Postgres,
     redis::Redis,
     text::{escape, unescape},
     until::Until,

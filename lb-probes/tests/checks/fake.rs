@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use lb_probes::{Conversation, MySql, Redis};
+use lb_probes::{Conversation, MySql, Postgres, Redis};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 /// What a fake does next.
@@ -35,7 +35,7 @@ macro_rules! checks {
         }
     )*};
 }
-checks!(Conversation, MySql, Redis);
+checks!(Conversation, MySql, Postgres, Redis);
 
 /// How a check came out, and what it said after the fake's last turn.
 pub type Played = (Result<(), String>, Vec<u8>);

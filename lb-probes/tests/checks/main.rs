@@ -3,4 +3,6 @@
 mod conversation;
 mod fake;
 mod mysql;
+mod postgres;
 mod redis;
+mod scram;
