@@ -1,4 +1,4 @@
-//! Each check against a fake that speaks the bytes of its protocol, whole and in pieces.
+//! Each check against a fake that speaks the bytes of its protocol, whole and in pieces; and against anything.
 
 mod conversation;
 mod fake;
@@ -6,3 +6,4 @@ mod mysql;
 mod postgres;
 mod redis;
 mod scram;
+mod total;
