@@ -5,6 +5,7 @@
 
 mod link;
 mod service;
+mod view;
 mod words;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 };
 
 use service::{Me, Service};
+pub use view::{Count, View};
 pub use words::{Pool, Words};
 
 use crate::{
@@ -45,23 +47,6 @@ pub enum Refusal {
     /// It is what agents say.
     #[error("node {0} sends what only agents say")]
     Direction(NodeId),
-}
-
-/// What is known of a service, for those who look.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct View {
-    /// Who adds it up.
-    pub owner: Option<NodeId>,
-    /// What others have is part of the choice.
-    pub shared: bool,
-    /// How old what is known is; `None`: nothing is.
-    pub age: Option<Duration>,
-    /// Connections opened a second, over all nodes.
-    pub rate: f64,
-    /// From a report to the totals that contain it, on average.
-    pub delay: Option<Duration>,
-    /// Totals that were less than the node's own part in them: an owner is at fault.
-    pub contradictions: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -296,19 +281,6 @@ impl Agent {
     pub fn others(&self, now: Duration, key: ServiceKey, backend: BackendKey) -> Option<u64> {
         let service = self.services.get(&key)?;
         self.is_shared(now, service).then(|| service.others(backend))
-    }
-
-    /// What is known of a service; `None`: the node has no connections of it.
-    pub fn view(&self, now: Duration, key: ServiceKey) -> Option<View> {
-        let service = self.services.get(&key)?;
-        Some(View {
-            owner: service.owner,
-            shared: self.is_shared(now, service),
-            age: service.age(now),
-            rate: service.rate,
-            delay: service.delay,
-            contradictions: service.link.contradictions,
-        })
     }
 
     const fn me(&self, service: ServiceKey) -> Me {

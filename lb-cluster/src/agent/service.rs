@@ -39,7 +39,7 @@ pub(super) struct Me {
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Service {
-    own: BTreeMap<BackendKey, u32>,
+    pub(super) own: BTreeMap<BackendKey, u32>,
     pub(super) opened: u64,
     pool: u32,
     used: Duration,
@@ -200,6 +200,11 @@ impl Service {
             Some((past, _)) => past.get(&backend).copied().unwrap_or_default(),
             None => self.link.others(backend),
         }
+    }
+
+    /// Others' connections with all backends with which they have any.
+    pub(super) fn all_others(&self) -> BTreeMap<BackendKey, u64> {
+        self.past.as_ref().map_or_else(|| self.link.all_others(), |(past, _)| past.clone())
     }
 
     /// Until when what is known of others is worth more than nothing; `None`: it isn't. `heard`: when the owner said

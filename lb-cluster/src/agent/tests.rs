@@ -323,3 +323,12 @@ fn what_has_gone_is_said_until_the_owner_has_it() {
     agent.counted(ms(4), SERVICE, 2, 3, &[(B, 2)]);
     assert_eq!(reports(agent.poll(ms(4))), [(3, 1, vec![(10, 0), (11, 2)])]);
 }
+
+#[test]
+fn backends_of_others_are_listed_while_they_are_known() {
+    let agent = sharing();
+    let count = |backend, own, others| Count { backend, own, others };
+    assert_eq!(agent.counts(ms(5), SERVICE), [count(A, 1, Some(3)), count(B, 0, Some(2))]);
+    assert_eq!(agent.counts(ms(2_000), SERVICE), [count(A, 1, None)]);
+    assert_eq!(agent.services().collect::<Vec<_>>(), [SERVICE]);
+}
