@@ -1,0 +1,130 @@
+//! A mesh: its tasks, and what others do with it.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use lb_cluster::{ServiceKey, frame::Own};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    Kernel, MeshError, Settings, View,
+    context::Context,
+    dial,
+    driver::Driver,
+    identity::Identities,
+    links::{Event, Links},
+    listen,
+    peers::Peers,
+    settings::check_peers,
+};
+
+/// Frames that wait for the driver, at most. Then those who send them wait.
+const WAITING: usize = 1_024;
+
+/// This node's part of the mesh, for as long as it is kept: dropping it ends all connections and tasks.
+pub struct Mesh {
+    handle: Handle,
+    address: SocketAddr,
+    tasks: JoinSet<()>,
+}
+
+/// What is said to a mesh and asked of it. Of a mesh that has ended nothing is heard any more.
+#[derive(Clone)]
+pub struct Handle {
+    events: mpsc::UnboundedSender<Event>,
+    peers: Arc<watch::Sender<Vec<String>>>,
+}
+
+impl Mesh {
+    /// Starts to listen, to connect, and to write to the kernel. Within a Tokio runtime.
+    ///
+    /// # Errors
+    /// The settings can't be right, files can't be read, or it can't listen. Peers may be unreachable.
+    pub async fn start(settings: Settings, kernel: impl Kernel) -> Result<Self, MeshError> {
+        settings.check()?;
+        let identity = settings.identity.clone();
+        let identities = Arc::new(Identities::load(identity, &settings.node, &settings.cluster)?);
+        let failed = |error| MeshError::Listen { address: settings.listen, error };
+        let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let (events, from_events) = mpsc::unbounded_channel();
+        let (heard, from_heard) = mpsc::channel(WAITING);
+        let links = Arc::new(Links::new(&settings.node, &settings.cluster, events.clone()));
+        let peers = Arc::new(Peers::default());
+        let context = Context { links, peers, identities };
+        let driver = Driver::new(&settings, kernel, context.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(driver.run(from_events, from_heard));
+        tasks.spawn(listen::keep(context.clone(), listener, heard));
+        let (peers, from_peers) = watch::channel(settings.peers);
+        tasks.spawn(dial::keep(context, from_peers));
+        Ok(Self { handle: Handle { events, peers: Arc::new(peers) }, address, tasks })
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// For those who tell it of connections, and those who look.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Ends it, and waits until it doesn't listen any more: another may at the same address then.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+    }
+
+    /// Waits until one of its tasks has ended, which they do only by a fault: why. The mesh has to be dropped then, and
+    /// may be started again.
+    pub async fn ended(&mut self) -> String {
+        match self.tasks.join_next().await {
+            Some(Err(error)) => error.to_string(),
+            Some(Ok(())) | None => "a task has ended, which nobody had told it to".into(),
+        }
+    }
+}
+
+impl Handle {
+    /// The kernel's counts were read, as [`Agent::counted`](lb_cluster::agent::Agent::counted) wants them: those of
+    /// backends whose counts may have changed. At once when a connection has opened, every 50 ms or so for others.
+    /// After the start, and when a mesh was started again, all of them. `pool`: how many backends take new flows.
+    /// `opened`: connections of the service that the node has opened so far.
+    pub fn counted(&self, service: ServiceKey, pool: u32, opened: u64, counts: Vec<Own>) {
+        self.tell(Event::Counted { service, pool, opened, counts });
+    }
+
+    /// A service's backends are others now, or in other slots: [`Kernel::write`] is called for it soon. To be called for
+    /// each service after the start, too: also for one without connections the order among equals is another on each
+    /// node.
+    pub fn rewrite(&self, service: ServiceKey) {
+        self.tell(Event::Rewrite(service));
+    }
+
+    /// The peers are others now, see [`Settings::peers`]: the file has changed, or who knows them has told so.
+    /// Connections that there are stay.
+    ///
+    /// # Errors
+    /// One of them isn't any; the old ones stay.
+    pub fn set_peers(&self, peers: Vec<String>) -> Result<(), MeshError> {
+        check_peers(&peers)?;
+        self.peers.send_replace(peers);
+        Ok(())
+    }
+
+    /// What the mesh is like now; `None`: it has ended.
+    pub async fn view(&self) -> Option<View> {
+        let (wanted, view) = oneshot::channel();
+        self.tell(Event::View(wanted));
+        view.await.ok()
+    }
+
+    fn tell(&self, event: Event) {
+        // The mesh has ended: whoever keeps it knows.
+        let _ = self.events.send(event);
+    }
+}
