@@ -219,6 +219,8 @@ impl Handle {
         let record = RuntimeDrain::begin(drain.deadline_seconds);
         runtime.drains.entry(service.into()).or_default().insert(view.address.clone(), record);
         owner.change(service, runtime)?;
+        let key = (service.to_string(), view.address.clone());
+        self.shared.write().drained_from.insert(key, view.active_connections);
         let limit = drain.deadline_seconds.map(|s| format!("for {s} s at most"));
         self.shared.log.note("drain", service, &view.address, limit.unwrap_or_default());
         Ok(self.backend(service, &view.address)?.0)

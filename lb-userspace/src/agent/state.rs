@@ -13,7 +13,7 @@ use crate::{
         DatapathError,
         refusal::{Refusals, missed},
     },
-    model::{AlgorithmKind, ForwardKind, Forwarding, ModelError, ServiceSpec, frontend::family},
+    model::{AdminState, AlgorithmKind, ForwardKind, Forwarding, ModelError, ServiceSpec, frontend::family},
     reconcile::{Actual, Known, Step},
 };
 
@@ -24,9 +24,11 @@ pub struct State {
     known: Known,
     /// What the maps hold.
     actual: Actual,
-    /// Health checks that failed since the agent started, by service and backend.
-    failures: HashMap<String, HashMap<String, u64>>,
-    /// How often one of those has changed.
+    /// Health checks that failed since the agent started, by service and backend: how many, and why the last did.
+    failures: HashMap<String, HashMap<String, (u64, String)>>,
+    /// Open connections of draining backends when their drains began, since the agent started: by service and backend.
+    pub drained_from: HashMap<(String, String), u64>,
+    /// How often what follows from the state may have changed.
     revision: u64,
     /// Where programs should be and are.
     pub interfaces: Vec<InterfaceView>,
@@ -71,6 +73,10 @@ impl State {
                 backends.retain(|backend, _| spec.is_some_and(|spec| spec.backends.contains_key(backend)));
                 !backends.is_empty()
             });
+            self.drained_from.retain(|(service, backend), _| {
+                let spec = declared.get(service).and_then(|spec| spec.backends.get(backend));
+                spec.is_some_and(|spec| spec.admin != AdminState::Active)
+            });
         }
         self.known = next;
         self.generation += 1;
@@ -93,15 +99,19 @@ impl State {
         self.revision
     }
 
-    /// Counts a failed check of a backend.
-    pub fn failed(&mut self, service: &str, backend: &str) {
+    /// Counts a failed check of a backend, and remembers why it failed.
+    pub fn failed(&mut self, service: &str, backend: &str, why: &str) {
         self.revision += 1;
-        *self.failures.entry(service.into()).or_default().entry(backend.into()).or_default() += 1;
+        let (count, last) =
+            self.failures.entry(service.into()).or_default().entry(backend.into()).or_default();
+        *count += 1;
+        why.clone_into(last);
     }
 
-    /// Failed checks of a backend.
-    pub fn failures(&self, service: &str, backend: &str) -> u64 {
-        self.failures.get(service).and_then(|of| of.get(backend)).copied().unwrap_or(0)
+    /// Failed checks of a backend, and why the last one failed.
+    pub fn failures(&self, service: &str, backend: &str) -> (u64, Option<&str>) {
+        let found = self.failures.get(service).and_then(|of| of.get(backend));
+        found.map_or((0, None), |(count, last)| (*count, Some(last)))
     }
 
     /// Services whose packets need an address for source NAT of an IP version of which there is none.

@@ -98,6 +98,9 @@ pub struct BackendView {
     /// Health checks that failed since the agent started.
     #[serde(default)]
     pub health_check_failures: u64,
+    /// Why the last of them failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_health_check_failure: Option<String>,
     /// `file` or `cli`.
     pub origin: String,
     /// Pins that count.
@@ -118,6 +121,12 @@ pub struct BackendView {
     /// Age of the oldest connection that counts, as of the last look; none: there are no connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_seconds: Option<f64>,
+    /// While draining: open connections when the drain began; left out: the agent has been started since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_from: Option<u64>,
+    /// While draining: seconds since the drain began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_seconds: Option<f64>,
     /// While draining: seconds until the deadline (negative: past it), if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_deadline_seconds: Option<f64>,

@@ -202,8 +202,8 @@ async fn judge(handle: &Handle, one: &mut Watched, lacking: &mut Lacking, outcom
     if outcome.for_clients && failure.is_none() {
         tracing::warn!(service, backend, "clients aren't accepted, but the check is good: it stays in use");
     }
-    if failure.is_some() {
-        handle.shared.write().failed(service, backend);
+    if let Some(why) = &failure {
+        handle.shared.write().failed(service, backend, why);
     }
     if !changed {
         return;

@@ -55,6 +55,10 @@ pub struct Known<'a> {
     pub healthy: bool,
     /// Health checks that failed.
     pub failures: u64,
+    /// Why the last of them did.
+    pub why: Option<&'a str>,
+    /// While draining: open connections when the drain began.
+    pub from: Option<u64>,
 }
 
 impl<'a> Known<'a> {
@@ -63,10 +67,14 @@ impl<'a> Known<'a> {
         name: &'a str,
         spec: Option<&'a BackendSpec>,
         id: Option<BackendId>,
-        state: &Agent,
+        state: &'a Agent,
     ) -> Self {
         let healthy = state.health.of(service, name).healthy;
-        Self { name, spec, id, healthy, failures: state.failures(service, name) }
+        let (failures, why) = state.failures(service, name);
+        let drains = spec.is_some_and(|spec| spec.admin != AdminState::Active);
+        let from = || state.drained_from.get(&(service.into(), name.into())).copied();
+        let from = if drains { from() } else { None };
+        Self { name, spec, id, healthy, failures, why, from }
     }
 
     /// May it take new connections, as far as the operator is concerned?
@@ -82,6 +90,14 @@ impl<'a> Known<'a> {
         }
     }
 
+    /// By [`uptime`], when its drain began.
+    fn since(&self) -> Option<Duration> {
+        match self.spec?.admin {
+            AdminState::Draining { since, .. } => Some(since),
+            AdminState::Active => None,
+        }
+    }
+
     fn now(self, service: &ServiceSpec, snapshot: &Snapshot) -> Now<'a> {
         let counted = snapshot.backend(self.id);
         Now {
@@ -90,8 +106,11 @@ impl<'a> Known<'a> {
             state: State::new(self.takes_new(), self.spec.is_some(), counted.active).name(),
             healthy: self.healthy,
             failures: self.failures,
+            why: self.why,
             counted,
             clients: service.affinity.as_ref().map(|_| counted.clients),
+            from: self.from,
+            drained: self.since().map(|since| -left(since)),
             left: self.deadline().map(left),
         }
     }
@@ -114,10 +133,16 @@ pub struct Now<'a> {
     pub healthy: bool,
     /// Health checks that failed.
     pub failures: u64,
+    /// Why the last of them did.
+    pub why: Option<&'a str>,
     /// Counts.
     pub counted: Counted,
     /// Clients bound to it, if the service has affinity.
     pub clients: Option<u32>,
+    /// While draining: open connections when the drain began, if the agent was there then.
+    pub from: Option<u64>,
+    /// Seconds since its drain began.
+    pub drained: Option<f64>,
     /// Seconds until its drain's deadline, negative if that has passed; `None`: there is none.
     pub left: Option<f64>,
 }
@@ -135,7 +160,7 @@ pub fn backend<'a>(
     name: &'a str,
     spec: &'a BackendSpec,
     id: Option<BackendId>,
-    state: &Agent,
+    state: &'a Agent,
     snapshot: &Snapshot,
 ) -> Now<'a> {
     Known::new(&service.name, name, Some(spec), id, state).now(service, snapshot)

@@ -31,6 +31,7 @@ pub fn backend(service: &ServiceSpec, now: &Now<'_>, state: &State) -> BackendVi
         state: now.state.into(),
         healthy: now.healthy,
         health_check_failures: now.failures,
+        last_health_check_failure: now.why.map(String::from),
         origin,
         active_connections: now.counted.active.into(),
         clients: now.clients.map(u64::from),
@@ -40,6 +41,8 @@ pub fn backend(service: &ServiceSpec, now: &Now<'_>, state: &State) -> BackendVi
         packets_out: counters.packets_out,
         bytes_out: counters.bytes_out,
         oldest_seconds: now.oldest(),
+        drain_from: now.from,
+        drain_seconds: now.drained,
         drain_deadline_seconds: now.left,
     }
 }

@@ -65,6 +65,7 @@ pub fn backend(address: &str, active: u64) -> BackendView {
         state: "active".into(),
         healthy: true,
         health_check_failures: 0,
+        last_health_check_failure: None,
         origin: "cli".into(),
         active_connections: active,
         clients: None,
@@ -74,6 +75,8 @@ pub fn backend(address: &str, active: u64) -> BackendView {
         packets_out: 20,
         bytes_out: 3 * 1024 * 1024,
         oldest_seconds: None,
+        drain_from: None,
+        drain_seconds: None,
         drain_deadline_seconds: None,
     }
 }

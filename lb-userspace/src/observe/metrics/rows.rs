@@ -199,7 +199,15 @@ mod tests {
     #[test]
     fn labels_are_escaped() {
         let mut rows = Rows::default();
-        let backend = Known { name: "10.0.0.1:80", spec: None, id: None, healthy: true, failures: 0 };
+        let backend = Known {
+            name: "10.0.0.1:80",
+            spec: None,
+            id: None,
+            healthy: true,
+            failures: 0,
+            why: None,
+            from: None,
+        };
         rows.add("a\"b\\c\nd", [backend].into_iter(), false);
         assert_eq!(rows.text(rows.services[0].labels), r#"service="a\"b\\c\nd""#);
         assert_eq!(rows.text(rows.backends[0].labels), r#"service="a\"b\\c\nd",backend="10.0.0.1:80""#);
