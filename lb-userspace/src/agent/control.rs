@@ -1,6 +1,9 @@
 //! The API's questions, put to the handle.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use futures::stream::BoxStream;
 use tokio::time::timeout;
@@ -20,7 +23,7 @@ use crate::{
         },
     },
     datapath::DatapathError,
-    observe::metrics::Page,
+    observe::{Overview, metrics::Page, overview::Shown},
 };
 
 /// How long somebody may wait for his turn before the agent is said not to go on. Shorter than kubelets wait for an answer.
@@ -97,6 +100,17 @@ impl Control for Handle {
     async fn stats(&self) -> Result<StatsView, ApiError> {
         let (shared, since) = (self.shared.clone(), Instant::now());
         blocking(move || shared.stats(since)).await?.map_err(failed)
+    }
+    async fn overview(&self) -> Result<Overview, ApiError> {
+        let (shared, since) = (self.shared.clone(), Instant::now());
+        blocking(move || shared.overview(since)).await?.map_err(failed)
+    }
+    async fn shown(&self, names: Vec<String>) -> Result<Shown, ApiError> {
+        let (shared, since) = (self.shared.clone(), Instant::now());
+        blocking(move || shared.shown(&names, since)).await?.map_err(failed)
+    }
+    async fn drops(&self) -> BTreeMap<&'static str, u64> {
+        self.shared.drops().collect()
     }
     async fn metrics(&self) -> Result<Page, ApiError> {
         self.page().await

@@ -152,7 +152,14 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         let logger = Arc::new(Mutex::new(flow_logger(&handle.shared)?));
         tasks.keep("flow log", move |stopped| log_flows(logger.clone(), stopped));
     }
-    start(&mut tasks, &handle, &pins, listeners, Signs { hup, changes, repin: Repin::new(pins.clone())? });
+    start(
+        &mut tasks,
+        &handle,
+        &pins,
+        listeners,
+        config.ui,
+        Signs { hup, changes, repin: Repin::new(pins.clone())? },
+    );
     notify(&[sd_notify::NotifyState::Ready]);
     trim();
     tracing::info!("ready");
@@ -185,6 +192,7 @@ fn start(
     handle: &Handle,
     pins: &Arc<PinDir>,
     (api, metrics): (std::os::unix::net::UnixListener, std::net::TcpListener),
+    ui: bool,
     signs: Signs,
 ) {
     let of = || handle.clone();
@@ -202,7 +210,7 @@ fn start(
         let (listener, handle) = (metrics.try_clone().and_then(TcpListener::from_std), probes.clone());
         async move {
             match listener {
-                Ok(listener) => server::serve_metrics(listener, handle, down(stopped)).await,
+                Ok(listener) => server::serve_metrics(listener, handle, ui, down(stopped)).await,
                 Err(e) => tracing::error!("metrics: {e}"),
             }
         }

@@ -13,13 +13,17 @@ use crate::{
     conntrack::{Directory, matches::Place},
     datapath::DatapathError,
     observe::{
-        Snapshot,
+        Overview, Snapshot,
         connections::{self, Order},
         metrics::{Figures, Node, node::Cluster},
+        overview::{Durations, Shown, cpu_time},
         views,
     },
     proxy::state::families,
 };
+
+/// Backends whose counters are read one by one; of more, all are.
+const ONE_BY_ONE: usize = 1024;
 
 impl Shared {
     /// All counts, as of a moment after `since`. Whoever asks while one is taken for somebody else gets the same, if it is
@@ -87,8 +91,58 @@ impl Shared {
     /// # Errors
     /// The kernel refuses.
     pub fn stats(&self, since: Instant) -> Result<StatsView, DatapathError> {
-        let drops = Reason::ALL.iter().map(|r| (r.name().to_string(), self.maps.reason(*r))).collect();
+        let drops = self.drops().map(|(reason, count)| (reason.into(), count)).collect();
         Ok(StatsView { services: self.services(since)?, drops })
+    }
+
+    /// Refusals and drops by reason, zeros included.
+    pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Reason::ALL.iter().map(|reason| (reason.name(), self.maps.reason(*reason)))
+    }
+
+    /// All services in a few words each.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn overview(&self, since: Instant) -> Result<Overview, DatapathError> {
+        let began = cpu_time();
+        let snapshot = self.snapshot(since)?;
+        let state = self.read();
+        let last = state.actual().services().keys().max().map_or(0, |id| id + 1);
+        let mut overview = Overview::new(&state, &snapshot);
+        for histogram in self.maps.all_durations(last)? {
+            overview.durations.add(&histogram, self.clock);
+        }
+        overview.cost = cpu_time().saturating_sub(began);
+        Ok(overview)
+    }
+
+    /// These services, with counts as of now: of each backend, or of all at once where that is less work.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn shown(&self, names: &[String], since: Instant) -> Result<Shown, DatapathError> {
+        let began = cpu_time();
+        let ids: Vec<BackendId> = {
+            let state = self.read();
+            let services = names.iter().filter_map(|name| state.actual().service(name));
+            services.flat_map(|service| service.backends.values().copied()).collect()
+        };
+        let snapshot = if ids.len() > ONE_BY_ONE {
+            self.snapshot(since)?
+        } else {
+            Arc::new(Snapshot::of(&self.maps, self.census(), &ids))
+        };
+        let state = self.read();
+        let mut durations = Durations::default();
+        if let [name] = names
+            && let Some(id) = state.actual().id(name)
+        {
+            durations.add(&self.maps.durations(id), self.clock);
+        }
+        let specs = names.iter().filter_map(|name| state.desired.services().get(name));
+        let services = specs.map(|spec| views::service(spec, &state, &snapshot)).collect();
+        Ok(Shown { services, durations, cost: cpu_time().saturating_sub(began) })
     }
 
     /// What the metrics page says, read at one time.

@@ -1,7 +1,7 @@
 //! What the API server asks of the agent. The agent implements it on its handle; tests implement it without a kernel.
 //! Addresses come as the caller wrote them: any form that means the same backend does.
 
-use std::future::Future;
+use std::{collections::BTreeMap, future::Future};
 
 use futures::stream::BoxStream;
 
@@ -13,7 +13,7 @@ use super::{
         ServiceView, StatsView, StatusView,
     },
 };
-use crate::observe::metrics::Page;
+use crate::observe::{Overview, metrics::Page, overview::Shown};
 
 /// The agent, as the API sees it. Every change is in force when its future is done, and in the state file.
 pub trait Control: Clone + Send + Sync + 'static {
@@ -88,6 +88,12 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn status(&self) -> impl Future<Output = Result<StatusView, ApiError>> + Send;
     /// Counters.
     fn stats(&self) -> impl Future<Output = Result<StatsView, ApiError>> + Send;
+    /// All services in a few words each.
+    fn overview(&self) -> impl Future<Output = Result<Overview, ApiError>> + Send;
+    /// These services, with counts as of now; those that are gone are left out.
+    fn shown(&self, names: Vec<String>) -> impl Future<Output = Result<Shown, ApiError>> + Send;
+    /// Refusals and drops by reason, zeros included.
+    fn drops(&self) -> impl Future<Output = BTreeMap<&'static str, u64>> + Send;
     /// The metrics page.
     fn metrics(&self) -> impl Future<Output = Result<Page, ApiError>> + Send;
     /// Does whoever wants to change something get his turn within a few seconds?

@@ -14,3 +14,4 @@ mod route;
 mod routes;
 pub mod server;
 pub mod types;
+pub mod ui;

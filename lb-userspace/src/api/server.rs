@@ -5,7 +5,10 @@ use std::future::Future;
 
 use axum::{Json, Router, routing::get};
 use serde_json::Value;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+};
 
 use super::{
     connections,
@@ -13,6 +16,7 @@ use super::{
     openapi,
     route::Route,
     routes::{no_such_method, no_such_path, probes, routes},
+    ui,
 };
 
 /// Serves the API until `shutdown` is done; requests that have begun are answered, for two seconds at most.
@@ -24,19 +28,23 @@ pub async fn serve<C: Control>(
     connections::serve("API", listener, api(control), shutdown).await;
 }
 
-/// Serves `/metrics`, `/healthz` and `/readyz` until `shutdown` is done, as [`serve`] does.
+/// Serves `/metrics`, `/healthz`, `/readyz` and the stats page until `shutdown` is done, as [`serve`] does. `shows`: is there
+/// such a page?
 pub async fn serve_metrics<C: Control>(
     listener: TcpListener,
     control: C,
+    shows: bool,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    connections::serve(
-        "metrics",
-        listener,
-        router(probes()).fallback(no_such_path).with_state(control),
-        shutdown,
-    )
-    .await;
+    let (stop, stopped) = watch::channel(());
+    let page = if shows { ui::router(control.clone(), stopped) } else { ui::off() };
+    let router = router(probes()).fallback(no_such_path).with_state(control).merge(page);
+    // What goes on for as long as somebody looks ends first.
+    let shutdown = async {
+        shutdown.await;
+        drop(stop);
+    };
+    connections::serve("metrics", listener, router, shutdown).await;
 }
 
 /// What kube-proxy serves to scrapers.

@@ -40,6 +40,7 @@ pub struct Args {
 struct Report {
     api_socket: PathBuf,
     metrics_listen: String,
+    ui: bool,
     pin_dir: PathBuf,
     state_file: PathBuf,
     max_flows: u32,
@@ -127,6 +128,7 @@ fn report(config: Config) -> Report {
     Report {
         api_socket: config.api_socket,
         metrics_listen: config.metrics_listen.to_string(),
+        ui: config.ui,
         pin_dir: config.pin_dir,
         state_file: config.state_file,
         max_flows: config.max_flows,
@@ -169,13 +171,14 @@ fn interfaces_here() -> Vec<String> {
 fn text(what: &str, r: &Report) -> String {
     let backends: usize = r.services.iter().map(|s| s.backends.len()).sum();
     let mut text = format!(
-        "{what} {}: {}, {}\n\nAPI socket:  {}\nMetrics:     http://{}/metrics\nPins:        {}\n\
+        "{what} {}: {}, {}\n\nAPI socket:  {}\nMetrics:     http://{}/metrics\nStats page:  {}\nPins:        {}\n\
          State file:  {}\nConntrack:   {} flows\n",
         if r.rejected.is_empty() { "is valid" } else { "is valid in part" },
         plural(r.services.len() as u64, "service"),
         plural(backends as u64, "backend"),
         r.api_socket.display(),
         r.metrics_listen,
+        if r.ui { format!("http://{}/ui", r.metrics_listen) } else { "off".into() },
         r.pin_dir.display(),
         r.state_file.display(),
         count(r.max_flows.into()),

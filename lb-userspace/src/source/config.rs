@@ -265,6 +265,8 @@ pub struct Config {
     pub api_socket: PathBuf,
     /// Where metrics are served.
     pub metrics_listen: SocketAddr,
+    /// Is the stats page served there too?
+    pub ui: bool,
     /// Directory on bpffs for maps and links.
     pub pin_dir: PathBuf,
     /// What the command line added.

@@ -10,15 +10,18 @@ use tokio::{
 
 use crate::fake::Agent;
 
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+/// What came back.
+pub struct Answer {
+    pub status: u16,
+    /// In lower case.
+    pub head: String,
+    pub body: String,
 }
 
 impl Answer {
+    /// The one sentence of a refusal.
     #[track_caller]
-    fn refused(&self, status: u16) -> String {
+    pub fn refused(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.body);
         let view: ErrorView = serde_json::from_str(&self.body).expect("the one shape");
         assert!(!view.error.contains('\n') && !view.error.is_empty(), "{}", view.error);
@@ -26,7 +29,8 @@ impl Answer {
     }
 }
 
-async fn exchange(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, request: &str) -> Answer {
+/// Asks, and reads until the other side ends.
+pub async fn exchange(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, request: &str) -> Answer {
     // A server that has seen enough answers and hangs up before it has read all: then both end with an error.
     let _ = stream.write_all(request.as_bytes()).await;
     let mut bytes = Vec::new();
@@ -37,7 +41,8 @@ async fn exchange(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, request
     Answer { status, head: head.to_lowercase(), body: body.into() }
 }
 
-fn request(method: &str, path: &str, body: &str) -> String {
+/// A request, after which the connection ends.
+pub fn request(method: &str, path: &str, body: &str) -> String {
     format!(
         "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
@@ -120,7 +125,7 @@ fn metrics_and_probes_on_their_own_listener() {
     let (stop, stopped) = oneshot::channel::<()>();
     let listener = agent.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
     let address = listener.local_addr().expect("an address");
-    let server = agent.spawn(server::serve_metrics(listener, agent.fake.clone(), async {
+    let server = agent.spawn(server::serve_metrics(listener, agent.fake.clone(), true, async {
         let _ = stopped.await;
     }));
     let get = |path: &str| {
@@ -157,7 +162,7 @@ fn half_a_request_does_not_hold_up_the_end() {
     agent.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let server = tokio::spawn(server::serve_metrics(listener, agent.fake.clone(), async {
+        let server = tokio::spawn(server::serve_metrics(listener, agent.fake.clone(), true, async {
             let _ = stopped.await;
         }));
         let mut slow = TcpStream::connect(address).await.expect("connected");

@@ -12,12 +12,16 @@ use flowpin::{
         types::{
             BackendDecl, BackendView, Candidate, Closed, ConnectionClose, ConnectionFilter, ConnectionQuery,
             ConnectionView, Detach, DetachedView, Drain, EndpointView, EndpointsView, EventQuery, EventView,
-            ExplainQuery, ExplainView, ForwardDecl, FrontendView, InterfaceView, Patch, ServiceDecl,
-            ServiceView, StatsView, StatusView, WarningView,
+            ExplainQuery, ExplainView, InterfaceView, Patch, ServiceDecl, ServiceView, StatsView, StatusView,
+            WarningView,
         },
     },
     datapath::Clock,
-    observe::metrics::{Figures, Node, Page},
+    observe::{
+        Overview,
+        metrics::{Figures, Node, Page},
+        overview::Shown,
+    },
     source::decl::patch,
 };
 use futures::{
@@ -25,7 +29,11 @@ use futures::{
     stream::{self, BoxStream},
 };
 
-pub use crate::running::Agent;
+use crate::views;
+pub use crate::{
+    running::Agent,
+    views::{backend, frontend, service},
+};
 
 /// What the fake knows, and how it misbehaves.
 #[derive(Default)]
@@ -53,64 +61,6 @@ pub struct World {
 /// The world behind the API.
 #[derive(Clone, Default)]
 pub struct Fake(pub Arc<Mutex<World>>);
-
-/// A backend with counters that are easy to recognise.
-pub fn backend(address: &str, active: u64) -> BackendView {
-    BackendView {
-        backup: false,
-        address: address.into(),
-        weight: 1,
-        max_connections: None,
-        local: false,
-        state: "active".into(),
-        healthy: true,
-        health_check_failures: 0,
-        last_health_check_failure: None,
-        origin: "cli".into(),
-        active_connections: active,
-        clients: None,
-        total_connections: 1_234_567,
-        packets_in: 10,
-        bytes_in: 1536,
-        packets_out: 20,
-        bytes_out: 3 * 1024 * 1024,
-        oldest_seconds: None,
-        drain_from: None,
-        drain_seconds: None,
-        drain_deadline_seconds: None,
-    }
-}
-
-/// A frontend for everybody.
-pub fn frontend(addresses: &[&str], ports: &[&str]) -> FrontendView {
-    FrontendView {
-        addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
-        ports: ports.iter().map(ToString::to_string).collect(),
-        scope: "all".into(),
-        source_ranges: Vec::new(),
-        forward: ForwardDecl::Word("nat".into()),
-    }
-}
-
-/// A service.
-pub fn service(name: &str, vip: &str, backends: Vec<BackendView>) -> ServiceView {
-    ServiceView {
-        name: name.into(),
-        vip: vip.parse().expect("an address"),
-        vip_except: Default::default(),
-        source_ranges: Vec::new(),
-        ports: vec!["8001-8003/tcp".into()],
-        frontends: vec![frontend(&[vip], &["8001-8003/tcp"])],
-        stray: "reset".into(),
-        algorithm: "least-connections".into(),
-        origin: "cli".into(),
-        imbalance: None,
-        warnings: Vec::new(),
-        rejected: Vec::new(),
-        declared: ServiceDecl::default(),
-        backends,
-    }
-}
 
 fn missing(what: &str, name: &str) -> ApiError {
     ApiError::NotFound(format!("there is no {what} \"{name}\""))
@@ -378,6 +328,18 @@ impl Control for Fake {
     async fn stats(&self) -> Result<StatsView, ApiError> {
         let drops = BTreeMap::from([("no_backend".to_string(), 3), ("stray".to_string(), 0)]);
         Ok(StatsView { services: self.world().services.clone(), drops })
+    }
+    async fn overview(&self) -> Result<Overview, ApiError> {
+        Ok(views::overview(&self.world().services))
+    }
+    async fn shown(&self, names: Vec<String>) -> Result<Shown, ApiError> {
+        let world = self.world();
+        let of = |name: &String| world.services.iter().find(|s| s.name == *name).cloned();
+        let services = names.iter().filter_map(of).collect();
+        Ok(Shown { services, durations: Default::default(), cost: Default::default() })
+    }
+    async fn drops(&self) -> BTreeMap<&'static str, u64> {
+        BTreeMap::from([("no_backend", 3), ("stray", 0)])
     }
     async fn metrics(&self) -> Result<Page, ApiError> {
         let node = Node { kernel: "6.1".into(), ..Node::default() };

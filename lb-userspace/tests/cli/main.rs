@@ -9,4 +9,6 @@ mod drains;
 mod fake;
 mod ran;
 mod running;
+mod ui;
 mod usage;
+mod views;

@@ -151,6 +151,7 @@ impl Owner {
         let changed = [
             ("agent.api_socket", old.api_socket != new.api_socket),
             ("agent.metrics_listen", old.metrics_listen != new.metrics_listen),
+            ("agent.ui", old.ui != new.ui),
             ("agent.pin_dir", old.pin_dir != new.pin_dir),
             ("agent.state_file", old.state_file != new.state_file),
             ("sockets", old.sockets != new.sockets),

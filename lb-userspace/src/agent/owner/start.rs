@@ -82,10 +82,16 @@ pub fn load(path: Option<&Path>) -> Result<Loaded, SourceError> {
             set(&mut defaults.state_file, "state_file");
             let listen = config::guess(&text, "metrics_listen").and_then(|text| text.parse().ok());
             defaults.metrics_listen = listen.unwrap_or(defaults.metrics_listen);
+            defaults.ui = !text.lines().filter_map(|line| line.split_once('=')).any(switches_off);
             let problem = format!("{error}; what is live stays as it is: mend the file and send SIGHUP");
             Ok(Loaded { config: defaults, good: Good::default(), problem: Some(problem), blind: true })
         }
     }
+}
+
+/// Does a line of `[agent]`, which nothing else has, leave out the stats page?
+fn switches_off((key, value): (&str, &str)) -> bool {
+    key.trim() == "ui" && value.trim_start().starts_with("false")
 }
 
 /// A file that can be read, with what its services said before.

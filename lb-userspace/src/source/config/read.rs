@@ -48,6 +48,8 @@ struct RawAgent {
     api_socket: PathBuf,
     /// ADDRESS:PORT of the metrics page and the probes.
     metrics_listen: String,
+    /// Is there a page for browsers at /ui of `metrics_listen`?
+    ui: bool,
     /// On bpffs: maps and links stay here when the agent goes.
     pin_dir: PathBuf,
     /// What the command line added.
@@ -61,6 +63,7 @@ impl Default for RawAgent {
         Self {
             api_socket: "/run/flowpin/api.sock".into(),
             metrics_listen: "127.0.0.1:9479".into(),
+            ui: true,
             pin_dir: "/sys/fs/bpf/flowpin".into(),
             state_file: "/var/lib/flowpin/state.json".into(),
             hash_seed: None,
@@ -233,6 +236,7 @@ pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, So
     Ok(Config {
         api_socket: raw.agent.api_socket,
         metrics_listen,
+        ui: raw.agent.ui,
         pin_dir: raw.agent.pin_dir,
         state_file: raw.agent.state_file,
         max_flows,
