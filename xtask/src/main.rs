@@ -8,6 +8,7 @@ mod kubernetes;
 mod test;
 mod tidy;
 mod toolchain;
+mod ui;
 
 use std::{
     path::{Path, PathBuf},
@@ -42,6 +43,8 @@ enum Verb {
     TestKernels(kernels::Options),
     /// A Kubernetes of network namespaces, with Flowpin in it by its image and chart: upstream's end-to-end tests (needs root and Go)
     TestKubernetes(kubernetes::Options),
+    /// The stats page in headless Chromium, with real connections (needs root, target/release/flowpin and `scripts/setup ui`)
+    TestUi,
     /// The house rules
     Tidy,
     /// kube-proxy's random rules beside Flowpin, with real connections (needs root)
@@ -65,6 +68,7 @@ fn main() -> anyhow::Result<()> {
         Verb::Test(options) => test::run(&options),
         Verb::TestKernels(options) => kernels::matrix(&options),
         Verb::TestKubernetes(options) => kubernetes::test(&options),
+        Verb::TestUi => ui::run(),
         Verb::Tidy => tidy::run(),
         Verb::Demo => demo::run(),
         Verb::Bench { options } => bench(&options),
