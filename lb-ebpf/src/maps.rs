@@ -119,6 +119,16 @@ pub static STARTS: HashMap<BlockId, [BlockId; STARTING_POINTS], { MAX_LONG_POOLS
 pub static ACTIVE: Array<Active, { MAX_BLOCKS as usize }, MAPPED> = Array::new();
 #[btf_map]
 pub static CLIENTS: Array<Active, { MAX_BLOCKS as usize }, MAPPED> = Array::new();
+/// What the agent knows of other nodes' connections: a word for each backend, see `lb_common::ranked`. Not pinned: whoever comes after this agent has
+/// heard nothing yet. The agent makes it for all blocks where nodes share.
+#[btf_map]
+pub static OTHERS: Array<Active, { MAX_BLOCKS as usize }, MAPPED> = Array::new();
+/// Until when that is good, jiffies; from then on only the order among equals is.
+#[btf_map]
+pub static OTHERS_VALID: Array<u64, 1, MAPPED> = Array::new();
+/// 1: a service has got a connection since the agent looked.
+#[btf_map]
+pub static DIRTY: Array<u32, { MAX_SERVICES as usize }, MAPPED> = Array::new();
 #[btf_map]
 pub static AFFINITY: HashMap<AffinityKey, AffinityEntry, { DEFAULT_MAX_CLIENTS as usize }, NO_PREALLOC> =
     HashMap::new();
@@ -187,6 +197,10 @@ pub static HASH_SEED: Global<u64> = Global::new(lb_common::hash::DEFAULT_SEED);
 /// Cookie of the node's network namespace. Set by the agent before it loads the programs.
 #[unsafe(no_mangle)]
 pub static NODE_NETNS: Global<u64> = Global::new(0);
+
+/// 1: nodes share their counts. Set by the agent likewise.
+#[unsafe(no_mangle)]
+pub static CLUSTER: Global<u32> = Global::new(0);
 
 /// Whose sockets are led to backends, one of [`led`]. Set by the agent likewise.
 #[unsafe(no_mangle)]

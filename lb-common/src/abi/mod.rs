@@ -138,6 +138,12 @@ pub mod maps {
     pub const TC_TAILS: &str = "TAILS_TC";
     /// One `u32`: 1: flows past us have been pinned (see `pipeline::past`), so that packets to backends' own addresses may be of one. Written by the datapath.
     pub const PAST: &str = "PAST";
+    /// Other nodes' connections, a word for each backend ([`crate::ranked`]): block → 16 of them. Array, mapped and written by the agent; not pinned.
+    pub const OTHERS: &str = "OTHERS";
+    /// One `u64`: until when these are good, jiffies. Likewise.
+    pub const OTHERS_VALID: &str = "OTHERS_VALID";
+    /// Services that have got a connection since the agent looked: service → `u32`, 1 by the datapath, 0 by the agent. Array, mapped; not pinned.
+    pub const DIRTY: &str = "DIRTY";
     /// For the tests of upgrades: one that a later version has.
     #[cfg(feature = "next")]
     pub const NEXT: &str = "NEXT";

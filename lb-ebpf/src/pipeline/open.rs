@@ -129,8 +129,8 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, service: &Service, source: Sourc
         Err(why) => return why,
     };
     let Some(choosing) = choosing() else { return REFUSED | Reason::Internal as u32 };
-    let hash = hash::flow(&parsed.key, HASH_SEED.load());
-    choosing.pick = Pick::new(service, service.list(source, V::IS_V6), conntrack::chance());
+    let hash = hashed::<V>(parsed);
+    choosing.pick.begin(service, service.list(source, V::IS_V6), conntrack::chance());
     let (mut pinned, mut fresh) = (REFUSED | Reason::Internal as u32, false);
     for attempt in 0..opaque(SKIPS + 1) {
         let chosen = choose::<V>(parsed, service, choosing, hash);
@@ -165,6 +165,12 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, service: &Service, source: Sourc
         waiting::note::<V>(service.id, Scarce::Bindings, pinned);
     }
     pinned
+}
+
+/// The flow's hash. By itself for the sake of the stack.
+#[inline(never)]
+fn hashed<V: Family>(parsed: &Parsed<V::Addr>) -> u32 {
+    hash::flow(&parsed.key, HASH_SEED.load())
 }
 
 /// A backend with a place taken on it: the outcome of `choose` or `affinity`.
