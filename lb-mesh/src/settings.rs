@@ -38,9 +38,11 @@ pub struct Identity {
 }
 
 impl Settings {
+    /// Could it be right? Files aren't looked at.
+    ///
     /// # Errors
-    /// Something can't be right: what, and what to do.
-    pub(crate) fn check(&self) -> Result<(), MeshError> {
+    /// Something can't be: what, and what to do.
+    pub fn check(&self) -> Result<(), MeshError> {
         names::check_node(&self.node)?;
         names::check_cluster(&self.cluster)?;
         check_peers(&self.peers)?;

@@ -12,6 +12,7 @@
 pub mod agent;
 pub mod api;
 pub mod cli;
+pub mod cluster;
 pub mod conntrack;
 pub mod datapath;
 pub mod health;

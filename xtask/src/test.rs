@@ -80,9 +80,18 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     })?;
     stages.0.extend(unchecked.map(|why| (format!("advisories were NOT checked: {why}"), Duration::ZERO)));
     if options.no_root {
-        let host = ["lb-cluster", "lb-common", "lb-ebpf", "lb-mesh", "lb-probes", "flowpin", "flowpin-import", "xtask"]
-            .iter()
-            .flat_map(|name| ["--package", *name]);
+        let host = [
+            "lb-cluster",
+            "lb-common",
+            "lb-ebpf",
+            "lb-mesh",
+            "lb-probes",
+            "flowpin",
+            "flowpin-import",
+            "xtask",
+        ]
+        .iter()
+        .flat_map(|name| ["--package", *name]);
         let test: Vec<&str> = ["test"].into_iter().chain(host).collect();
         stages.cargo("unit and property tests", &test)?;
         stages.report();

@@ -17,9 +17,9 @@ use crate::{
         control::Control,
         error::ApiError,
         types::{
-            BackendDecl, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Detach,
-            DetachedView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl,
-            ServiceView, StatsView, StatusView,
+            BackendDecl, BackendView, Closed, ClusterView, ConnectionClose, ConnectionQuery, ConnectionView,
+            Detach, DetachedView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, Patch,
+            ServiceDecl, ServiceView, StatsView, StatusView,
         },
     },
     datapath::DatapathError,
@@ -96,6 +96,9 @@ impl Control for Handle {
         let leaves = self.shared.read().is_leaving();
         let detached = if leaves { Some(self.owner().lock().await.detached()) } else { None };
         Ok(StatusView { detached, ..self.shared.status() })
+    }
+    async fn cluster(&self) -> Result<ClusterView, ApiError> {
+        self.shared.cluster_view().await
     }
     async fn stats(&self) -> Result<StatsView, ApiError> {
         let (shared, since) = (self.shared.clone(), Instant::now());

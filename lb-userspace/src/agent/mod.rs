@@ -29,7 +29,7 @@ mod scrape;
 mod seen;
 pub mod shared;
 mod socket;
-mod state;
+pub mod state;
 mod sweeping;
 pub(crate) mod tasks;
 mod upkeep;
@@ -50,10 +50,12 @@ use self::{
 };
 use crate::{
     api::server,
+    cluster,
     datapath::{
         events::Events,
         interfaces,
         object::{FlowLog, Object, Wanted, flow_log},
+        others::Others,
         pin::PinDir,
         repin::Repin,
         sockets,
@@ -107,11 +109,13 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         max_flows: config.max_flows,
         max_clients: config.max_clients,
         hash_seed: config.hash_seed,
+        shares: config.cluster.is_some(),
         netns: if led { sockets::own_netns()? } else { 0 },
         sockets_led: sockets::whose(&config),
         log,
     };
     let object = Object::load(&pins, &wanted)?;
+    let others = config.cluster.is_some().then(|| Others::of(&object)).transpose()?;
     tracing::info!(
         max_flows = object.max_flows,
         "{}",
@@ -151,6 +155,12 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     if log {
         let logger = Arc::new(Mutex::new(flow_logger(&handle.shared)?));
         tasks.keep("flow log", move |stopped| log_flows(logger.clone(), stopped));
+    }
+    if let (Some(spec), Some(others)) = (config.cluster.clone(), others.map(Arc::new)) {
+        let shared = handle.shared.clone();
+        tasks.keep("cluster", move |stopped| {
+            cluster::run(shared.clone(), spec.clone(), others.clone(), stopped)
+        });
     }
     start(
         &mut tasks,

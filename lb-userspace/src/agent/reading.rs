@@ -9,7 +9,11 @@ use lb_common::abi::{BackendId, Reason};
 
 use super::shared::Shared;
 use crate::{
-    api::types::{ConnectionFilter, ConnectionView, ServiceView, StatsView},
+    api::{
+        error::ApiError,
+        types::{ClusterView, ConnectionFilter, ConnectionView, ServiceView, StatsView},
+    },
+    cluster::{self, pools::Pools},
     conntrack::{Directory, matches::Place},
     datapath::DatapathError,
     observe::{
@@ -64,6 +68,26 @@ impl Shared {
         let snapshot = self.snapshot(since)?;
         let state = self.read();
         Ok(state.desired.services().values().map(|s| views::service(s, &state, &snapshot)).collect())
+    }
+
+    /// The nodes that share counts.
+    ///
+    /// # Errors
+    /// This one doesn't.
+    pub async fn cluster_view(&self) -> Result<ClusterView, ApiError> {
+        let mesh = self.mesh.borrow().clone();
+        let view = match mesh {
+            Some(mesh) => mesh.view().await,
+            None => None,
+        };
+        let view = view.ok_or_else(|| {
+            let state = self.read();
+            ApiError::Conflict(state.problems.get(cluster::PROBLEM).map_or_else(
+                || "this agent shares no counts: write [cluster] in its config file, and restart it".into(),
+                |problem| format!("cluster: {problem}"),
+            ))
+        })?;
+        Ok(ClusterView::new(&view, &Pools::of(&self.read())))
     }
 
     /// What connections are looked for in.
@@ -169,6 +193,7 @@ impl Shared {
                 kernel: self.kernel.clone(),
                 restarts: self.read().restarts.clone(),
                 rejected: self.read().rejected.iter().map(views::rejected).collect(),
+                mesh: self.mesh_view.borrow().clone(),
                 cluster: self.cluster.borrow().clone().map(|state| Cluster {
                     state,
                     metrics: self.proxy_metrics.clone(),

@@ -89,6 +89,10 @@ pub struct Shared {
     pub clients: Clients,
     /// Programs; locked for a swap, or for a batch of the sweeper's requests.
     pub object: Mutex<Object>,
+    /// The mesh that shares counts, while there is one.
+    pub mesh: watch::Sender<Option<lb_mesh::Handle>>,
+    /// What it was like a moment ago.
+    pub mesh_view: watch::Sender<Option<Arc<lb_mesh::View>>>,
     /// Kernel time.
     pub clock: Clock,
     /// Capacity.
@@ -139,6 +143,8 @@ impl Shared {
             led,
             clients: Clients::open(pins)?,
             object: Mutex::new(object),
+            mesh: watch::channel(None).0,
+            mesh_view: watch::channel(None).0,
             clock,
             max_flows,
             hash_seed,

@@ -259,6 +259,14 @@ impl Client {
         self.get("/v1/status").await
     }
 
+    /// The nodes that share counts.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn cluster(&self) -> Result<ClusterView, ClientError> {
+        self.get("/v1/cluster").await
+    }
+
     /// Counters.
     ///
     /// # Errors

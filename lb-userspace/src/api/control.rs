@@ -8,8 +8,8 @@ use futures::stream::BoxStream;
 use super::{
     error::ApiError,
     types::{
-        BackendDecl, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Detach,
-        DetachedView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl,
+        BackendDecl, BackendView, Closed, ClusterView, ConnectionClose, ConnectionQuery, ConnectionView,
+        Detach, DetachedView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl,
         ServiceView, StatsView, StatusView,
     },
 };
@@ -86,6 +86,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn explain(&self, query: ExplainQuery) -> impl Future<Output = Result<ExplainView, ApiError>> + Send;
     /// State of the agent and its datapath.
     fn status(&self) -> impl Future<Output = Result<StatusView, ApiError>> + Send;
+    /// The nodes that share counts.
+    fn cluster(&self) -> impl Future<Output = Result<ClusterView, ApiError>> + Send;
     /// Counters.
     fn stats(&self) -> impl Future<Output = Result<StatsView, ApiError>> + Send;
     /// All services in a few words each.

@@ -16,8 +16,8 @@ use super::{
     extract::{Asked, Body, Named},
     route::Route,
     types::{
-        BackendDecl, BackendView, Closed, ConnectionClose, ConnectionQuery, ConnectionView, Detach,
-        DetachedView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl,
+        BackendDecl, BackendView, Closed, ClusterView, ConnectionClose, ConnectionQuery, ConnectionView,
+        Detach, DetachedView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl,
         ServiceView, StatsView, StatusView,
     },
 };
@@ -114,6 +114,8 @@ pub fn routes<C: Control>() -> Vec<Route<C>> {
             .asked::<ExplainQuery>()
             .answers::<ExplainView>(),
         Route::get("/v1/status", "State of the agent and its datapath.", status::<C>).answers::<StatusView>(),
+        Route::get("/v1/cluster", "The nodes that share counts, and what they have.", cluster::<C>)
+            .answers::<ClusterView>(),
         Route::get("/v1/stats", "Services with counters, and drops by reason.", stats::<C>).answers::<StatsView>(),
     ]
 }
@@ -242,6 +244,10 @@ async fn explain<C: Control>(
 
 async fn status<C: Control>(State(control): State<C>) -> Answer<StatusView> {
     Ok(Json(control.status().await?))
+}
+
+async fn cluster<C: Control>(State(control): State<C>) -> Answer<ClusterView> {
+    Ok(Json(control.cluster().await?))
 }
 
 async fn stats<C: Control>(State(control): State<C>) -> Answer<StatsView> {

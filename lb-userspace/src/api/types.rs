@@ -11,6 +11,7 @@ mod event;
 mod kubernetes;
 mod rejected;
 
+pub use crate::cluster::views::{ClusterView, CountView, MemberView, SharedView, UnreachableView};
 pub use add::{
     AffinityDecl, BackendDecl, Drain, ForwardBySource, ForwardDecl, FrontendDecl, HealthDecl, Patch,
     ServiceDecl, Time, TimeoutsDecl,

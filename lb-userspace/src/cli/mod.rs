@@ -1,5 +1,6 @@
-//! The command line: a file per noun. All but `agent`, `check`, `import`, `doctor`, `cleanup` and `completions` talk to
-//! the agent's API and to nothing else, and `detach` where no agent answers; `output` is the only printer.
+//! The command line: a file per noun. All but `agent`, `check`, `import`, `cluster keygen`, `doctor`, `cleanup` and
+//! `completions` talk to the agent's API and to nothing else, and `detach` where no agent answers; `output` is the only
+//! printer.
 
 use std::{
     io::Write,
@@ -14,6 +15,7 @@ mod agent;
 mod backend;
 mod check;
 mod cleanup;
+mod cluster;
 mod completions;
 mod connection;
 mod detach;
@@ -98,6 +100,7 @@ enum Command {
     Top(top::Args),
     Status(status::Args),
     Stats(stats::Args),
+    Cluster(cluster::Args),
     Check(check::Args),
     Import(import::Args),
     Doctor(doctor::Args),
@@ -155,6 +158,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Top(args) => args.run(&context).await,
             Command::Status(args) => args.run(&context).await,
             Command::Stats(args) => args.run(&context).await,
+            Command::Cluster(args) => args.run(&context).await,
             Command::Check(args) => args.run(&context.printer),
             Command::Import(args) => args.run(&context.printer),
             Command::Doctor(args) => args.run(&context.printer).await,

@@ -5,7 +5,7 @@ use std::{
     num::NonZeroUsize,
     os::fd::AsFd,
     ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 use aya::maps::MapData;
@@ -71,6 +71,17 @@ impl Bytes {
         let start = self.at(index).cast::<u64>();
         // SAFETY: within the mapping and aligned; all that is done with it is atomic.
         (0..self.size / 8).map(move |word| unsafe { AtomicU64::from_ptr(start.add(word)) })
+    }
+
+    /// One of the words of 32 bits of a value. Others may read and write it meanwhile.
+    ///
+    /// # Panics
+    /// There are not so many.
+    pub const fn word(&self, index: u32, at: usize) -> &AtomicU32 {
+        assert!(at < self.size / 4);
+        let start = self.at(index).cast::<u32>();
+        // SAFETY: within the mapping and aligned; all that is done with it is atomic.
+        unsafe { AtomicU32::from_ptr(start.add(at)) }
     }
 
     /// Copies a value out, word by word.

@@ -22,6 +22,7 @@ pub mod macs;
 mod mapping;
 pub mod maps;
 pub mod object;
+pub mod others;
 pub mod source_ranges;
 
 pub mod pin;

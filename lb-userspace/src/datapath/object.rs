@@ -36,6 +36,8 @@ pub struct Wanted {
     pub max_clients: u32,
     /// Key of consistent hashing.
     pub hash_seed: u64,
+    /// Are counts shared with other nodes?
+    pub shares: bool,
     /// Cookie of the node's network namespace. 0: not known; no sockets are led.
     pub netns: u64,
     /// Whose sockets are led: one of [`lb_common::abi::socket::led`].
@@ -115,12 +117,14 @@ impl Object {
         let seed = settings.map_or_else(rand::random, |s| s.seed());
         let buckets = flow_table::buckets(max_flows);
         let level: u8 = if wanted.log { aya_log::Level::Debug as u8 } else { 0 };
+        let shares = u32::from(wanted.shares);
         let mut loader = EbpfLoader::new();
         loader
             .verifier_log_level(refusal::LOG)
             .override_global("FLOW_BUCKETS", &buckets, true)
             .override_global("FLOW_SEED", &seed, true)
             .override_global("HASH_SEED", &wanted.hash_seed, true)
+            .override_global("CLUSTER", &shares, true)
             .override_global(aya_log::LEVEL, &level, true)
             .override_global("NODE_NETNS", &wanted.netns, true)
             .override_global("SOCKETS_LED", &wanted.sockets_led, true)
@@ -129,6 +133,9 @@ impl Object {
             loader.map_max_entries(name, buckets);
         }
         loader.map_max_entries(maps::AFFINITY, max_clients);
+        if !wanted.shares {
+            loader.map_max_entries(maps::OTHERS, 1).map_max_entries(maps::DIRTY, 1);
+        }
         for name in maps::ALL {
             loader.map_pin_path(name, pins.map(name));
         }
@@ -360,6 +367,7 @@ pub(super) fn shrink(loader: &mut EbpfLoader<'_>) {
     for name in maps::ALL {
         loader.map_max_entries(name, if name == maps::EVENTS { limits::EVENT_BYTES } else { 1 });
     }
+    loader.map_max_entries(maps::OTHERS, 1).map_max_entries(maps::DIRTY, 1);
 }
 
 /// The records of new flows, for the log.

@@ -1,5 +1,6 @@
 //! The config file: TOML, unknown keys refused, everything checked before anything is touched.
 
+mod cluster;
 mod kubernetes;
 mod read;
 mod schema;
@@ -16,7 +17,10 @@ pub use self::{
     schema::schema,
 };
 use super::SourceError;
-use crate::model::{ServiceSpec, SnatSpec};
+use crate::{
+    cluster::ClusterSpec,
+    model::{ServiceSpec, SnatSpec},
+};
 
 /// How to attach to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -283,6 +287,8 @@ pub struct Config {
     pub snat: SnatSpec,
     /// The node's own processes.
     pub sockets: SocketSpec,
+    /// Whom counts are shared with, if anybody.
+    pub cluster: Option<Arc<ClusterSpec>>,
     /// The cluster that is followed, if any.
     pub kubernetes: Option<Arc<KubernetesSpec>>,
     /// Which interfaces.

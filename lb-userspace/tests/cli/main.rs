@@ -4,6 +4,7 @@
 mod alone;
 mod api;
 mod changes;
+mod cluster;
 mod commands;
 mod drains;
 mod fake;

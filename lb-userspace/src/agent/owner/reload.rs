@@ -157,6 +157,7 @@ impl Owner {
             ("sockets", old.sockets != new.sockets),
             ("role = \"pod\" beside sockets.scope = \"all\"", sockets::whose(old) != sockets::whose(new)),
             ("agent.hash_seed", old.hash_seed != new.hash_seed),
+            ("cluster", old.cluster != new.cluster),
             ("conntrack.max_flows", old.max_flows != new.max_flows),
         ];
         for (key, _) in changed.into_iter().filter(|(_, changed)| *changed) {

@@ -4,6 +4,7 @@
 //! backends these are more than a million lines. The rest is written by `prometheus_client`.
 
 pub mod families;
+mod mesh;
 pub mod node;
 pub mod rows;
 

@@ -14,6 +14,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::mesh;
 use crate::{
     api::types::RejectedView,
     proxy::{ClusterState, ProxyMetrics},
@@ -42,6 +43,8 @@ pub struct Node {
     pub restarts: BTreeMap<&'static str, u64>,
     /// What is declared and not in force.
     pub rejected: Vec<RejectedView>,
+    /// The nodes that share counts, if this one does.
+    pub mesh: Option<Arc<lb_mesh::View>>,
     /// The cluster that is followed, if any.
     pub cluster: Option<Cluster>,
 }
@@ -168,6 +171,7 @@ impl Collector for Node {
                 .try_for_each(|(service, origin)| gauge(m, &[("service", service), ("origin", origin)], 1))
         })?;
         self.cluster.iter().try_for_each(|cluster| cluster.encode(e))?;
+        self.mesh.iter().try_for_each(|view| mesh::encode(view, e))?;
         let help = "Time from a change to its being in force";
         family(e, "flowpin_reconcile_duration_seconds", help, MetricType::Histogram, |m| {
             let labels: &Labels<'_> = &[];

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Attach, Config, Fast, FileService, InterfaceRule, Matcher, Reply, Role, SocketScope, SocketSpec,
+    cluster::RawCluster,
     kubernetes::RawKubernetes,
     split::{Part, split},
 };
@@ -32,6 +33,8 @@ pub(super) struct Raw {
     snat: RawSnat,
     /// The node's own processes.
     sockets: SocketSpec,
+    /// Whom counts are shared with; left out: each node counts by itself.
+    cluster: Option<RawCluster>,
     /// The cluster that is followed; left out: none.
     kubernetes: Option<RawKubernetes>,
     /// Where programs are attached.
@@ -208,6 +211,7 @@ pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, So
     }
     let model = |error| SourceError::Model { path: path.into(), error };
     let snat = SnatSpec::parse(&raw.snat.addresses, raw.snat.ports.as_deref()).map_err(model)?;
+    let cluster = raw.cluster.map(RawCluster::checked).transpose().map_err(value)?.map(Arc::new);
     let kubernetes = raw.kubernetes.map(RawKubernetes::checked).transpose().map_err(value)?.map(Arc::new);
     if raw.sockets.scope == SocketScope::Off
         && kubernetes.as_ref().is_some_and(|spec| spec.options.node_ports.names_loopback())
@@ -245,6 +249,7 @@ pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, So
         hash_seed,
         snat,
         sockets: raw.sockets,
+        cluster,
         kubernetes,
         interfaces,
         services: Arc::new(services),

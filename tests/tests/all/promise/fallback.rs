@@ -34,8 +34,15 @@ fn clsact_where_there_is_no_tcx() {
     let filters = |way: &str| net.node.must(&format!("tc filter show dev c0 {way}"));
     net.node.run(|| {
         let pins = PinDir::open(agent.pins()).unwrap();
-        let wanted =
-            Wanted { max_flows: 1024, max_clients: 1024, hash_seed: 1, netns: 0, sockets_led: 0, log: false };
+        let wanted = Wanted {
+            max_flows: 1024,
+            max_clients: 1024,
+            hash_seed: 1,
+            shares: false,
+            netns: 0,
+            sockets_led: 0,
+            log: false,
+        };
         let mut object = Object::load(&pins, &wanted).unwrap();
         let attachments = Attachments::new(&pins);
         for name in ["c0", "b0", "c0", "b0"] {

@@ -7,6 +7,7 @@ mod astray;
 mod attach;
 mod balance;
 mod close;
+mod cluster;
 mod crowded;
 mod deadlines;
 mod declared;

@@ -1,0 +1,141 @@
+//! The whole cluster counts as one: nodes tell each other of their connections. `lb_cluster` says what is told and
+//! concluded, `lb_mesh` carries it; here the kernel's counts are read and what others have is written back.
+
+mod counts;
+mod kernel;
+pub mod pools;
+mod spec;
+pub mod views;
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use lb_mesh::{Handle, Mesh};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use counts::{Change, Counts};
+use kernel::Writer;
+use pools::Pools;
+pub use spec::ClusterSpec;
+
+use crate::{
+    agent::{down, shared::Shared},
+    datapath::others::Others,
+};
+
+/// How often the kernel is asked who has got a connection: a look at words in memory.
+const LOOK: Duration = Duration::from_millis(2);
+/// How often all counts are read, for those that have ended.
+const ALL: Duration = Duration::from_millis(50);
+/// How often what is known is kept for the metrics page.
+const VIEW: Duration = Duration::from_secs(1);
+/// When a mesh that couldn't start is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// What is wrong, among the agent's problems.
+pub const PROBLEM: &str = "cluster";
+
+/// See the module. What can't start is tried again.
+pub async fn run(
+    shared: Arc<Shared>,
+    spec: Arc<ClusterSpec>,
+    others: Arc<Others>,
+    stopped: watch::Receiver<bool>,
+) {
+    let pools: Arc<RwLock<Pools>> = Arc::default();
+    let mut mesh = loop {
+        let writer = Writer { pools: pools.clone(), others: others.clone(), shared: shared.clone() };
+        let started = Mesh::start(spec.settings(), writer).await;
+        let problem =
+            started.as_ref().map(|_| ()).map_err(|error| format!("{error}; this node counts by itself"));
+        if let Err(problem) = &problem {
+            tracing::error!("cluster: {problem}");
+        }
+        shared.write().note(PROBLEM, problem);
+        if let Ok(mesh) = started {
+            break mesh;
+        }
+        if timeout(AGAIN, down(stopped.clone())).await.is_ok() {
+            return;
+        }
+    };
+    tracing::info!(node = spec.node, listen = %mesh.address(), "counts are shared with other nodes");
+    let handle = mesh.handle();
+    shared.mesh.send_replace(Some(handle.clone()));
+    let ended = tokio::select! {
+        () = down(stopped) => None,
+        why = mesh.ended() => Some(why),
+        () = work(&shared, &pools, &others, &handle) => None,
+    };
+    shared.mesh.send_replace(None);
+    shared.mesh_view.send_replace(None);
+    mesh.stop().await;
+    if let Some(why) = ended {
+        tracing::error!("cluster: {why}");
+    }
+}
+
+/// Reads counts and says what has changed, for as long as it is let.
+async fn work(shared: &Shared, pools: &RwLock<Pools>, others: &Others, handle: &Handle) {
+    let (mut counts, mut revision) = (Counts::default(), None);
+    let (mut all, mut view) = (Instant::now(), Instant::now());
+    let mut tick = interval(LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let changed = refresh(shared, pools, &mut revision);
+        let now = Instant::now();
+        let whole = changed || now >= all;
+        if whole {
+            all = now + ALL;
+        }
+        let pools = || pools.read().unwrap_or_else(PoisonError::into_inner);
+        if changed {
+            let pools = pools();
+            counts.forget(&pools).into_iter().for_each(|change| tell(handle, change));
+            pools.iter().for_each(|(key, _)| handle.rewrite(key));
+        }
+        look(shared, &pools(), others, &mut counts, whole)
+            .into_iter()
+            .for_each(|change| tell(handle, change));
+        if now >= view {
+            view = now + VIEW;
+            let seen = handle.view().await.map(Arc::new);
+            shared.mesh_view.send_replace(seen);
+        }
+    }
+}
+
+/// What has changed of services that have got a connection; `whole`: of all.
+fn look(shared: &Shared, pools: &Pools, others: &Others, counts: &mut Counts, whole: bool) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (key, service) in pools.iter() {
+        let opened = others.take_opened(service.id);
+        if opened || whole {
+            let active = |at: usize| shared.maps.active(service.backends[at].id);
+            changes.extend(counts.look(key, service, opened, active));
+        }
+    }
+    changes
+}
+
+fn tell(handle: &Handle, change: Change) {
+    handle.counted(change.service, change.pool, change.opened, change.counts);
+}
+
+/// Takes services as they are now, if they are others. True: they are.
+fn refresh(shared: &Shared, pools: &RwLock<Pools>, revision: &mut Option<u64>) -> bool {
+    let state = shared.read();
+    if *revision == Some(state.revision()) {
+        return false;
+    }
+    *revision = Some(state.revision());
+    let new = Pools::of(&state);
+    drop(state);
+    *pools.write().unwrap_or_else(PoisonError::into_inner) = new;
+    true
+}

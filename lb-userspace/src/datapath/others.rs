@@ -1,0 +1,58 @@
+//! What the kernel knows of other nodes' connections, and which services have got some: written and read where they lie.
+
+use std::sync::atomic::Ordering;
+
+use aya::maps::{Map, MapData};
+use lb_common::abi::{BackendId, ServiceId, maps};
+
+use super::{DatapathError, mapping::Bytes, object::Object};
+
+/// See the module.
+pub struct Others {
+    words: Bytes,
+    valid: Bytes,
+    dirty: Bytes,
+}
+
+impl Others {
+    /// Those of an agent's programs.
+    ///
+    /// # Errors
+    /// They can't be mapped.
+    pub fn of(object: &Object) -> Result<Self, DatapathError> {
+        let mapped = |name| {
+            let data: &MapData = match object.map(name) {
+                Some(Map::Array(data)) => data,
+                _ => return Err(DatapathError::NoObject),
+            };
+            Bytes::new(data, name, true)
+        };
+        Ok(Self {
+            words: mapped(maps::OTHERS)?,
+            valid: mapped(maps::OTHERS_VALID)?,
+            dirty: mapped(maps::DIRTY)?,
+        })
+    }
+
+    /// What others have with a backend, and its place among equals: see [`lb_common::ranked`].
+    pub fn write(&self, backend: BackendId, word: u32) {
+        if backend.block() < self.words.len() {
+            self.words.word(backend.block(), backend.slot()).store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// All that was written is good until then, jiffies.
+    pub fn extend(&self, until: u64) {
+        self.valid.write(0, &until.to_ne_bytes());
+    }
+
+    /// Has a service got a connection since this was asked?
+    pub fn take_opened(&self, service: ServiceId) -> bool {
+        if service >= self.dirty.len() {
+            return false;
+        }
+        let word = self.dirty.word(service, 0);
+        // Most have none: then nothing is written, and no CPU loses the line. Acquire: the counts are read after it.
+        word.load(Ordering::Relaxed) != 0 && word.swap(0, Ordering::AcqRel) != 0
+    }
+}
