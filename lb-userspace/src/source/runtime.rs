@@ -3,7 +3,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs::OpenOptions,
     io::Write,
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -53,7 +55,8 @@ impl Default for Runtime {
     }
 }
 
-/// Replaces a file: written aside, synced, renamed, the directory synced.
+/// Replaces a file: written aside, synced, renamed, the directory synced. Only its owner may read it: what is declared may
+/// have passwords in it.
 ///
 /// # Errors
 /// The disk refused; the old file is untouched.
@@ -62,8 +65,10 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
     std::fs::create_dir_all(dir)?;
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");
+    // Of an agent that ended while it wrote.
+    let _ = std::fs::remove_file(&aside);
     let written = || {
-        let mut file = std::fs::File::create(&aside)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
         file.write_all(text)?;
         file.sync_all()?;
         std::fs::rename(&aside, path)
