@@ -81,9 +81,9 @@ impl Redis {
                 Some(user) => vec!["AUTH", user, password],
                 None => vec!["AUTH", password],
             };
-            answered(&mut peer, &words, "AUTH", "+OK").await?;
+            answered(&mut peer, &words, "AUTH", "+OK", Some(password)).await?;
         }
-        answered(&mut peer, &["PING"], "PING", "+PONG").await?;
+        answered(&mut peer, &["PING"], "PING", "+PONG", None).await?;
         match self.role {
             Some(role) => has_role(&mut peer, role).await,
             None => Ok(()),
@@ -102,19 +102,43 @@ fn command(words: &[&str]) -> Vec<u8> {
     bytes
 }
 
-/// Sends a command that is answered by one line.
+/// Sends a command that is answered by one line. `secret`: isn't told, should the answer repeat it.
 async fn answered<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &mut Peer<S>,
     words: &[&str],
     what: &str,
     good: &str,
+    secret: Option<&String>,
 ) -> Result<(), String> {
     peer.send(&command(words)).await?;
     let answer = line(peer).await?;
     if answer == good.as_bytes() {
         return Ok(());
     }
-    Err(refusal(what, &answer))
+    let shown = match secret {
+        Some(secret) => without(&answer, secret.as_bytes()),
+        None => answer,
+    };
+    Err(refusal(what, &shown))
+}
+
+/// An answer with asterisks in the place of a secret: a server that doesn't know a command repeats its arguments.
+fn without(answer: &[u8], secret: &[u8]) -> Vec<u8> {
+    let mut shown = Vec::with_capacity(answer.len());
+    let mut rest = answer;
+    while let Some(byte) = rest.first() {
+        match rest.strip_prefix(secret).filter(|_| !secret.is_empty()) {
+            Some(after) => {
+                shown.extend_from_slice(b"***");
+                rest = after;
+            }
+            None => {
+                shown.push(*byte);
+                rest = &rest[1..];
+            }
+        }
+    }
+    shown
 }
 
 /// The next line, without its end.

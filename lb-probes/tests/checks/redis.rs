@@ -79,6 +79,17 @@ fn a_password_comes_first_with_or_without_a_user() {
 }
 
 #[test]
+fn a_password_is_not_told_by_who_repeats_it() {
+    let with = Redis { password: Some("s3cret".into()), ..PLAIN };
+    let auth = hears("*2\r\n$4\r\nAUTH\r\n$6\r\ns3cret\r\n");
+    let refused = [auth, says("-ERR unknown command 'AUTH', with args beginning with: 's3cret'\r\n")];
+    assert_eq!(
+        reason(&with, &refused),
+        "refuses AUTH: ERR unknown command 'AUTH', with args beginning with: '***'"
+    );
+}
+
+#[test]
 fn a_role_is_what_info_says() {
     let master = replication("# Replication\r\nrole:master\r\nconnected_slaves:0\r\n");
     let slave = replication("# Replication\r\nrole:slave\r\nmaster_host:10.0.0.1\r\n");
