@@ -217,9 +217,9 @@ impl Owner {
         }
     }
 
-    /// A health check's word on a backend. If the kernel refuses, it is tried again.
-    pub fn set_health(&mut self, service: &str, backend: &str, healthy: bool) {
-        self.shared.log.note(if healthy { "healthy" } else { "unhealthy" }, service, backend, "");
+    /// A health check's word on a backend, and why if it isn't well. If the kernel refuses, it is tried again.
+    pub fn set_health(&mut self, service: &str, backend: &str, healthy: bool, why: &str) {
+        self.shared.log.note(if healthy { "healthy" } else { "unhealthy" }, service, backend, why);
         self.conclude(service, backend, healthy);
     }
 

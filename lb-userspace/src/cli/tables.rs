@@ -247,7 +247,34 @@ pub fn service(s: &ServiceView) -> String {
     for warning in &s.warnings {
         text.push_str(&format!("Warning:    {warning}\n"));
     }
+    for backend in s.backends.iter().filter(|backend| !backend.healthy) {
+        // An agent that was started since knows that it is, and not why.
+        let why = backend.last_health_check_failure.as_deref().unwrap_or("as an earlier agent found it");
+        text.push_str(&format!("Unhealthy:  {}: {why}\n", backend.address));
+    }
     text.push('\n');
     text.push_str(&backends(std::slice::from_ref(s)));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_is_unhealthy_is_shown_with_the_reason() {
+        let backend = |address: &str, why: Option<&str>| {
+            json!({"address": address, "weight": 1, "max_connections": null, "state": "active", "healthy": why.is_none(),
+                   "last_health_check_failure": why, "origin": "cli", "active_connections": 0, "total_connections": 0,
+                   "packets_in": 0, "bytes_in": 0, "packets_out": 0, "bytes_out": 0})
+        };
+        let backends = [backend("10.0.1.1", None), backend("10.0.1.2", Some("is a replica, not a master"))];
+        let view = json!({"name": "app", "vip": "10.96.0.10", "ports": ["80/tcp"], "algorithm": "least-connections",
+                          "origin": "cli", "backends": backends});
+        let shown = service(&serde_json::from_value(view).expect("a service"));
+        assert_eq!(shown.matches("Unhealthy:").count(), 1, "{shown}");
+        assert!(shown.contains("\nUnhealthy:  10.0.1.2: is a replica, not a master\n"), "{shown}");
+    }
 }

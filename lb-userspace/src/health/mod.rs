@@ -24,7 +24,10 @@ use crate::{
         shared::{Shared, State},
         tasks::words,
     },
-    model::health::{Health, HealthSpec},
+    model::{
+        health::{Health, HealthSpec},
+        readable::readable,
+    },
 };
 
 /// How often the desired state is looked at for backends that came or went.
@@ -185,7 +188,8 @@ async fn judge(handle: &Handle, one: &mut Watched, lacking: &mut Lacking, outcom
     let Target { service, backend } = &outcome.target;
     let failure = match outcome.failure {
         Some(Failure::Here(why)) => return lacking.note(handle, &outcome.target, Some(why)),
-        Some(Failure::There(why)) => Some(why),
+        // Some of it may be a backend's own words.
+        Some(Failure::There(why)) => Some(readable(&why)),
         None => None,
     };
     lacking.note(handle, &outcome.target, None);
@@ -260,7 +264,7 @@ async fn conclude(handle: &Handle, Target { service, backend }: &Target, healthy
     } else {
         tracing::warn!(service, backend, "unhealthy, takes no new connections: {why}");
     }
-    handle.owner().lock().await.set_health(service, backend, healthy);
+    handle.owner().lock().await.set_health(service, backend, healthy, why);
 }
 
 /// Healthy backends whose answers to clients say that they aren't.
