@@ -14,7 +14,7 @@ mod rejected;
 pub use crate::cluster::views::{ClusterView, CountView, MemberView, SharedView, UnreachableView};
 pub use add::{
     AffinityDecl, BackendDecl, Drain, ForwardBySource, ForwardDecl, FrontendDecl, HealthDecl, Patch,
-    ServiceDecl, Time, TimeoutsDecl,
+    ServiceDecl, StepDecl, Time, TimeoutsDecl,
 };
 pub use detach::{Detach, DetachedView};
 pub use event::{EventQuery, EventView};

@@ -11,7 +11,10 @@ use clap::{
 use serde_json::{Map, Value, json};
 
 use super::frontend::{forward, frontend};
-use crate::api::types::{ForwardDecl, FrontendDecl, Patch};
+use crate::{
+    api::types::{ForwardDecl, FrontendDecl, Patch, StepDecl},
+    source::decl::health::{OF_TYPE, TYPES},
+};
 
 /// What a flag takes.
 #[derive(Clone, Copy)]
@@ -32,6 +35,8 @@ enum Kind {
     Affinity,
     /// A type of health checks, with which those settings go that it doesn't have.
     Health,
+    /// Steps of a conversation.
+    Talk,
     /// How packets go.
     Forward,
     /// Further frontends.
@@ -87,7 +92,7 @@ const SETTINGS: &[Setting] = &[
     row("timeout-half-open", &["timeouts", "half_open"], Kind::Text, "DURATION", "Forget TCP connections that aren't open by then [default: 10s]"),
     row("timeout-half-closed", &["timeouts", "half_closed"], Kind::Text, "DURATION", "Close TCP connections that one side has closed and that are silent for so long [default: 1h]"),
     row("timeout-udp", &["timeouts", "udp"], Kind::Text, "DURATION", "Forget UDP flows that are silent in both directions for so long [default: 60s, or as idle]"),
-    row("health", &["health"], Kind::Health, "TYPE", "How backends are checked: tcp, http, https, grpc, udp or none [default: none]"),
+    row("health", &["health"], Kind::Health, "TYPE", "How backends are checked: tcp, http, https, grpc, udp, redis, postgres, mysql or none [default: none]"),
     row("health-port", &["health", "port"], Kind::Number, "PORT", "The port that is checked [default: the backend's own]"),
     row("health-interval", &["health", "interval"], Kind::Text, "DURATION", "From one check to the next [default: 2s]"),
     row("health-timeout", &["health", "timeout"], Kind::Text, "DURATION", "How long an answer may take [default: 1s]"),
@@ -98,6 +103,11 @@ const SETTINGS: &[Setting] = &[
     row("health-expect", &["health", "expect"], Kind::Text, "STATUS", "HTTP and HTTPS: the status that is good, or several, as 200-399 or 200,404 [default: 200]"),
     row("health-service", &["health", "service"], Kind::Text, "NAME", "gRPC: the service that is asked about [default: the server as a whole]"),
     row("health-send", &["health", "send"], Kind::Text, "TEXT", "UDP: what is sent to the backend, which must answer [default: an empty datagram, which it mustn't refuse]"),
+    row("health-talk", &["health", "talk"], Kind::Talk, "STEP", "TCP: what is said to the backend and what it must answer, step by step: send=TEXT, expect=TEXT or matches=REGEX, with \\r \\n \\xNN; may be given several times [default: nothing, a connection is enough]"),
+    row("health-user", &["health", "user"], Kind::Text, "USER", "Redis, PostgreSQL, MySQL: who logs in; PostgreSQL needs one"),
+    row("health-password", &["health", "password"], Kind::Text, "PASSWORD", "Redis, and PostgreSQL with a role: the password; users of the node can see a command's arguments while it runs, the config file can be kept from them"),
+    row("health-database", &["health", "database"], Kind::Text, "NAME", "PostgreSQL: the database [default: the one named as the user]"),
+    row("health-role", &["health", "role"], Kind::Text, "ROLE", "Redis: master or replica, PostgreSQL: primary or standby: what the backend must be [default: either]"),
     row("health-passive", &["health", "passive"], Kind::Switch, "BOOL", "Whether refused and unanswered connections of clients take a backend out as well [default: true]"),
     row("health-panic", &["health", "panic"], Kind::Number, "PERCENT", "Use all backends if fewer are healthy [default: 0: never]"),
     row("slow-start", &["slow_start"], Kind::Text, "DURATION", "How long a backend that is new, undrained or healthy again takes to get all its weight [default: it has it at once]"),
@@ -108,15 +118,6 @@ const SETTINGS: &[Setting] = &[
 
 /// What a service can't be without.
 const NEEDED: [&str; 2] = ["vip", "port"];
-
-/// What only one type of health checks has, and which.
-const OF_TYPE: [(&str, &[&str]); 5] = [
-    ("path", &["http", "https"]),
-    ("host", &["http", "https"]),
-    ("expect", &["http", "https"]),
-    ("service", &["grpc"]),
-    ("send", &["udp"]),
-];
 
 impl Setting {
     fn heading(&self) -> Option<&'static str> {
@@ -145,9 +146,8 @@ impl Setting {
             Kind::Switch => arg.value_parser(clap::value_parser!(bool)).hide_possible_values(true),
             Kind::List | Kind::Vips => arg.action(ArgAction::Append),
             Kind::Affinity => arg.value_parser(["client-ip", "none"]).hide_possible_values(true),
-            Kind::Health => {
-                arg.value_parser(["tcp", "http", "https", "grpc", "none"]).hide_possible_values(true)
-            }
+            Kind::Health => arg.value_parser(TYPES).hide_possible_values(true),
+            Kind::Talk => arg.value_parser(step).action(ArgAction::Append),
             Kind::Forward => arg.value_parser(forward),
             Kind::Frontends => arg.value_parser(frontend).action(ArgAction::Append),
         }
@@ -178,6 +178,9 @@ impl Setting {
                     place(patch, &["health", key], Value::Null);
                 }
                 return place(patch, &["health", "type"], json!(kind));
+            }
+            Kind::Talk => {
+                json!(matches.get_many::<StepDecl>(self.flag).into_iter().flatten().collect::<Vec<_>>())
             }
             Kind::Forward => json!(matches.get_one::<ForwardDecl>(self.flag)),
             Kind::Frontends => {
@@ -213,6 +216,14 @@ fn place(patch: &mut Patch, key: &[&str], value: Value) {
             }
         }
     }
+}
+
+/// `send=PING\r\n`
+fn step(text: &str) -> Result<StepDecl, String> {
+    let text_of = |key| text.strip_prefix(key).and_then(|rest| rest.strip_prefix('=')).map(String::from);
+    let step = StepDecl { send: text_of("send"), expect: text_of("expect"), matches: text_of("matches") };
+    let some = step != StepDecl::default();
+    some.then_some(step).ok_or_else(|| "write send=TEXT, expect=TEXT or matches=REGEX".into())
 }
 
 fn given(matches: &ArgMatches, flag: &str) -> bool {

@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 use super::output::{Table, bytes, count, duration, or_dash, plural, yes};
-use crate::api::types::{BackendView, ForwardDecl, FrontendView, ServiceDecl, ServiceView};
+use crate::{
+    api::types::{BackendView, ForwardDecl, FrontendView, ServiceDecl, ServiceView},
+    model::readable::readable,
+};
 
 /// `draining (4m10s left)`
 fn state(backend: &BackendView) -> String {
@@ -95,8 +98,17 @@ fn plain(value: &Value) -> String {
         // What a check sends may have line ends in it, and what a terminal obeys.
         Value::String(text) => text.escape_debug().to_string(),
         Value::Number(number) if number.is_f64() => number.as_f64().map(pause).unwrap_or_default(),
+        Value::Array(steps) => {
+            let steps: Vec<_> = steps.iter().flat_map(Value::as_object).flatten().map(step).collect();
+            format!("[{}]", steps.join(", "))
+        }
         other => other.to_string(),
     }
+}
+
+/// A step of a conversation, with the escapes that it is written with: `send PING\r\n`.
+fn step((key, value): (&String, &Value)) -> String {
+    format!("{key} {}", readable(value.as_str().unwrap_or_default()))
 }
 
 /// A setting's duration: below a second it has parts.
@@ -262,6 +274,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_conversation_is_shown_as_it_is_written() {
+        let talk = json!([{"send": r"PING\r\n"}, {"expect": "+PONG"}, {"matches": "a\u{1b}"}]);
+        let declared = json!({"ports": [], "health": {"type": "tcp", "port": 6379, "talk": talk}});
+        let declared: ServiceDecl = serde_json::from_value(declared).expect("it can be read");
+        let shown = r"tcp, port 6379, talk [send PING\r\n, expect +PONG, matches a\u{1b}]";
+        assert_eq!(settings(&declared), [("health".to_string(), shown.to_string())]);
+    }
 
     #[test]
     fn who_is_unhealthy_is_shown_with_the_reason() {

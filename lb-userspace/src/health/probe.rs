@@ -3,14 +3,17 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::RangeInclusive,
+    time::Duration,
 };
 
 use http_body_util::Empty;
 use hyper::{Request, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
+use lb_probes::Until;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UdpSocket},
+    time::{Instant, timeout_at},
 };
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::Endpoint;
@@ -62,15 +65,33 @@ impl Failure {
 /// # Errors
 /// The backend isn't well, or can't be checked.
 pub async fn check(spec: &HealthSpec, to: SocketAddr) -> Result<(), Failure> {
-    match tokio::time::timeout(spec.timeout, ask(&spec.probe, to)).await {
+    let late = || format!("no answer within {}", humantime::format_duration(spec.timeout));
+    let deadline = Instant::now() + spec.timeout;
+    let end = match &spec.probe {
+        Probe::Talk(_) | Probe::Redis(_) | Probe::Postgres(_) | Probe::MySql(_) => deadline + LAST_WORDS,
+        Probe::Tcp | Probe::Http { .. } | Probe::Grpc { .. } | Probe::Udp { .. } => deadline,
+    };
+    match timeout_at(end, ask(&spec.probe, to, deadline, &late)).await {
         Ok(answer) => answer,
         // To an empty datagram nobody owes an answer.
         Err(_) if matches!(&spec.probe, Probe::Udp { send } if send.is_empty()) => Ok(()),
-        Err(_) => Err(format!("no answer within {}", humantime::format_duration(spec.timeout)).into()),
+        Err(_) => Err(late().into()),
     }
 }
 
-async fn ask(probe: &Probe, to: SocketAddr) -> Result<(), Failure> {
+/// A conversation ends by itself when its time is over, and says what had come: so long after that it is ended.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+async fn ask(
+    probe: &Probe,
+    to: SocketAddr,
+    deadline: Instant,
+    late: &impl Fn() -> String,
+) -> Result<(), Failure> {
+    let until = async || match timeout_at(deadline, connect(to)).await {
+        Ok(stream) => stream.map(|stream| Until::new(stream, deadline, late())),
+        Err(_) => Err(Failure::from(late())),
+    };
     match probe {
         Probe::Tcp => {
             let stream = connect(to).await?;
@@ -91,6 +112,11 @@ async fn ask(probe: &Probe, to: SocketAddr) -> Result<(), Failure> {
         }
         Probe::Grpc { service } => serving(to, service).await,
         Probe::Udp { send } => datagram(send, to).await,
+        // Streams are dropped, not reset: databases would log it.
+        Probe::Talk(conversation) => Ok(conversation.check(until().await?).await?),
+        Probe::Redis(redis) => Ok(redis.check(until().await?).await?),
+        Probe::Postgres(postgres) => Ok(postgres.check(until().await?).await?),
+        Probe::MySql(mysql) => Ok(mysql.check(until().await?).await?),
     }
 }
 
@@ -162,3 +188,6 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> Failure {
     }
     error.downcast_ref().map_or_else(|| error.to_string().into(), Failure::of)
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,8 +138,22 @@ pub enum ModelError {
     Algorithm { text: String },
     #[error("{what} {text:?} is not usable; write a duration like 30s, 15m or 3h, {range}")]
     Duration { what: &'static str, text: String, range: &'static str },
-    #[error("{what} is not for health checks of type {kind:?}; {known}")]
-    NotOfType { what: &'static str, kind: String, known: &'static str },
+    #[error("health.{key} is not for health checks of type {kind:?}; leave it out, or use type {}", types.join(" or "))]
+    NotOfType { key: &'static str, kind: String, types: &'static [&'static str] },
+    #[error(
+        "health checks of type \"postgres\" begin a login, and there is no user; add one, as user = \"flowpin\" (without \
+         a role it needs no account)"
+    )]
+    NoUser,
+    #[error("health.password \"***\" is what is shown in the place of one; write the password itself")]
+    ShownPassword,
+    #[error(
+        "health.talk {talk} expects nothing; add what the backend must answer, as {{ expect = \"+PONG\" }}, or leave talk \
+         out: then a connection is enough"
+    )]
+    TalkExpectsNothing { talk: String },
+    #[error("{what}: {why}")]
+    Probe { what: &'static str, why: lb_probes::Invalid },
     #[error("{what} {text:?} is not known; use {known}")]
     NotKnown { what: &'static str, text: String, known: &'static str },
     #[error(

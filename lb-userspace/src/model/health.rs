@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb_probes::{Conversation, MySql, Postgres, Redis};
+
 use super::Protocol;
 
 /// What is asked of a backend.
@@ -35,6 +37,14 @@ pub enum Probe {
         /// What is sent; empty: no answer is waited for.
         send: String,
     },
+    /// That it answers a conversation as is expected.
+    Talk(Conversation),
+    /// That it answers as Redis, and has its role.
+    Redis(Redis),
+    /// That it takes logins as PostgreSQL, and has its role.
+    Postgres(Postgres),
+    /// That it takes logins as MySQL.
+    MySql(MySql),
 }
 
 impl Probe {
@@ -43,6 +53,7 @@ impl Probe {
         match self {
             Self::Udp { .. } => Protocol::Udp,
             Self::Tcp | Self::Http { .. } | Self::Grpc { .. } => Protocol::Tcp,
+            Self::Talk(_) | Self::Redis(_) | Self::Postgres(_) | Self::MySql(_) => Protocol::Tcp,
         }
     }
 }

@@ -34,13 +34,30 @@ pub fn router(shown: Shown) -> Router {
         .route("/metrics/slis", get(async move || for_health.slis()))
 }
 
+/// With asterisks in the place of every password.
+fn without_passwords(value: Value) -> Value {
+    match value {
+        Value::Object(parts) => {
+            let shown = |(key, value): (String, Value)| match key.as_str() {
+                "password" => (key, json!("***")),
+                _ => (key, without_passwords(value)),
+            };
+            Value::Object(parts.into_iter().map(shown).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_passwords).collect()),
+        value => value,
+    }
+}
+
 impl Shown {
     /// The config file as it is now, as kube-proxy shows its own: an object for each program.
     fn configz(&self) -> Response {
         let Some(path) = &self.config else { return Json(json!({ "flowpin": {} })).into_response() };
         let read = || {
             let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
-            toml::from_str::<Value>(&text).map_err(|e| e.to_string())
+            // All of an error shows the line, which may have a password in it.
+            let config = toml::from_str::<Value>(&text).map_err(|e| e.message().to_string())?;
+            Ok::<_, String>(without_passwords(config))
         };
         match read() {
             Ok(config) => Json(json!({ "flowpin": config })).into_response(),
@@ -71,5 +88,17 @@ impl Shown {
              kubernetes_healthcheck{{name=\"in-force\",type=\"healthz\"}} {}\n",
             u8::from(healthy)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let health =
+            |password| json!({"service": [{"name": "a", "health": {"type": "redis", "password": password}}]});
+        assert_eq!(without_passwords(health("s3cret")), health("***"));
     }
 }

@@ -10,9 +10,11 @@ mod affinity;
 mod backend;
 mod forward;
 mod frontend;
-mod health;
+pub mod health;
+mod password;
 pub mod patch;
 mod statuses;
+mod talk;
 mod time;
 mod timeouts;
 
@@ -22,6 +24,7 @@ pub use self::{
     forward::{ForwardBySource, ForwardDecl},
     frontend::FrontendDecl,
     health::HealthDecl,
+    talk::StepDecl,
     time::Time,
     timeouts::TimeoutsDecl,
 };

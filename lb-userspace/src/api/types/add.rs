@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::source::decl::{
-    AffinityDecl, BackendDecl, ForwardBySource, ForwardDecl, FrontendDecl, HealthDecl, ServiceDecl, Time,
-    TimeoutsDecl, patch::Patch,
+    AffinityDecl, BackendDecl, ForwardBySource, ForwardDecl, FrontendDecl, HealthDecl, ServiceDecl, StepDecl,
+    Time, TimeoutsDecl, patch::Patch,
 };
 
 /// `POST /v1/services/{name}/backends/{address}/drain`.

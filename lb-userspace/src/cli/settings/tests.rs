@@ -29,6 +29,8 @@ fn example(setting: &Setting) -> String {
         ("source-range", _) => "10.0.0.0/8".into(),
         ("vip-except" | "vip", _) => "10.96.0.11".into(),
         ("health-expect", _) => "204".into(),
+        ("health-role", _) => "standby".into(),
+        (_, Kind::Talk) => "expect=+PONG".into(),
         (_, Kind::Text) => "77s".into(),
         (_, Kind::Word(words)) => words[words.len() - 1].into(),
         (_, Kind::Number) => "7".into(),
@@ -46,6 +48,10 @@ fn base(setting: &Setting) -> ServiceDecl {
     let health = match setting.flag {
         "health-service" => json!({"type": "grpc"}),
         "health-send" => json!({"type": "udp", "port": 1812}),
+        "health-talk" => json!({"type": "tcp"}),
+        "health-user" => json!({"type": "mysql"}),
+        "health-password" | "health-database" => json!({"type": "postgres", "user": "u", "role": "primary"}),
+        "health-role" => json!({"type": "postgres", "user": "u"}),
         _ => json!({"type": "http"}),
     };
     let mut base = json!({"vip": "0.0.0.0", "ports": ["80/tcp"]});
@@ -119,7 +125,8 @@ fn lists_are_whole_and_switches_bring_their_table() {
     assert_eq!(change("--vip 10.96.0.10"), json!({"vip": "10.96.0.10", "vips": null}));
     assert_eq!(
         change("--health grpc --health-rise 3"),
-        json!({"health": {"type": "grpc", "rise": 3, "path": null, "host": null, "expect": null, "send": null}})
+        json!({"health": {"type": "grpc", "rise": 3, "path": null, "host": null, "expect": null, "send": null,
+                          "talk": null, "user": null, "password": null, "database": null, "role": null}})
     );
     assert_eq!(change("--health none --affinity none"), json!({"health": null, "affinity": null}));
     assert_eq!(
@@ -131,10 +138,29 @@ fn lists_are_whole_and_switches_bring_their_table() {
     assert_eq!(
         made,
         json!({"vip": "10.96.0.10", "ports": ["80/tcp"], "on_removal": "drain",
-               "health": {"type": "http", "path": "/x", "service": null, "send": null},
+               "health": {"type": "http", "path": "/x", "service": null, "send": null, "talk": null, "user": null,
+                          "password": null, "database": null, "role": null},
                "affinity": {"client_ip": true, "bound": 3}})
     );
     serde_json::from_value::<ServiceDecl>(made).expect("a declaration");
+}
+
+#[test]
+fn every_type_of_checks_has_its_settings() {
+    let talk = change(
+        r"--health tcp --health-talk send=PING\r\n --health-talk expect=+PONG --health-talk matches=a=b",
+    );
+    assert_eq!(
+        talk["health"]["talk"],
+        json!([{"send": r"PING\r\n"}, {"expect": "+PONG"}, {"matches": "a=b"}])
+    );
+    for kind in TYPES.iter().filter(|kind| **kind != "none") {
+        assert_eq!(change(&format!("--health {kind}"))["health"]["type"], *kind);
+    }
+    for (key, types) in OF_TYPE {
+        assert!(SETTINGS.iter().any(|setting| setting.key == ["health", key]), "{key}");
+        assert!(types.iter().all(|kind| TYPES.contains(kind)), "{key}");
+    }
 }
 
 #[test]
@@ -148,6 +174,8 @@ fn what_is_wrong_with_flags_is_said() {
         ("--health-passive maybe", "maybe"),
         ("--on-deadline drain", "drain"),
         ("--slow-start", "DURATION"),
+        ("--health icmp", "redis"),
+        ("--health-talk PING", "send=TEXT"),
     ] {
         let error = parse::<Change>(line).expect_err(line).to_string();
         assert!(error.contains(says), "{line}: {error}");

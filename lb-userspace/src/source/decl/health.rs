@@ -9,8 +9,16 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use lb_common::expiry::Timeouts;
 
-use super::{number, statuses::Statuses, time::Time};
+use super::{
+    number,
+    password::Password,
+    statuses::Statuses,
+    talk::{self, StepDecl},
+    time::Time,
+};
 use crate::model::{HealthSpec, ModelError, Probe};
+
+mod databases;
 
 /// Of intervals and timeouts: more often would be a load.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -19,11 +27,28 @@ const LONGEST: Duration = Duration::from_millis(Timeouts::MAX_MS);
 /// Most checks in a row that it may take to change a backend's health.
 const MOST_IN_A_ROW: i64 = 1_000;
 
+/// What checks can be.
+pub const TYPES: [&str; 9] = ["tcp", "http", "https", "grpc", "udp", "redis", "postgres", "mysql", "none"];
+
+/// What only some types of checks have, and which.
+pub const OF_TYPE: [(&str, &[&str]); 10] = [
+    ("path", &["http", "https"]),
+    ("host", &["http", "https"]),
+    ("expect", &["http", "https"]),
+    ("service", &["grpc"]),
+    ("send", &["udp"]),
+    ("talk", &["tcp"]),
+    ("user", &["redis", "postgres", "mysql"]),
+    ("password", &["redis", "postgres"]),
+    ("database", &["postgres"]),
+    ("role", &["redis", "postgres"]),
+];
+
 /// How backends are checked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HealthDecl {
-    /// `tcp`, `http`, `https`, `grpc`, `udp` or `none`.
+    /// `tcp`, `http`, `https`, `grpc`, `udp`, `redis`, `postgres`, `mysql` or `none`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The port that is checked; default: the backend's own.
@@ -56,6 +81,21 @@ pub struct HealthDecl {
     /// UDP: what is sent to it, and it must answer; default: an empty datagram, which it mustn't refuse.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub send: Option<String>,
+    /// TCP: what is said to it and what it must answer, step by step; default: nothing, a connection is enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub talk: Option<Vec<StepDecl>>,
+    /// Redis, PostgreSQL, MySQL: who logs in. PostgreSQL needs one, Redis with a password only; of MySQL it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Redis, and PostgreSQL with a role: the password. It is shown as `***`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Password>,
+    /// PostgreSQL: the database; default: the one named as the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// Redis: `master` or `replica`, PostgreSQL: `primary` or `standby`: what it must be; default: either.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
     /// Do refused and unanswered connections of clients take a backend out as well? Default: yes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passive: Option<bool>,
@@ -82,19 +122,24 @@ impl HealthDecl {
         };
         let (interval, timeout) =
             (pause(&self.interval, "health.interval")?, pause(&self.timeout, "health.timeout")?);
+        if TYPES.contains(&self.kind.as_str()) {
+            self.only_of_its_type()?;
+        }
         let probe = match self.kind.as_str() {
             "none" => None,
-            "tcp" => Some(Probe::Tcp),
+            "tcp" => Some(self.talk.as_deref().map_or(Ok(Probe::Tcp), talk::probe)?),
             "http" => Some(self.http(false)?),
             "https" => Some(self.http(true)?),
             "grpc" => Some(Probe::Grpc { service: self.service.clone().unwrap_or_default() }),
             "udp" => Some(Probe::Udp { send: self.send.clone().unwrap_or_default() }),
+            "redis" => Some(self.redis()?),
+            "postgres" => Some(self.postgres()?),
+            "mysql" => Some(self.mysql()?),
             _ => {
-                let known = "tcp, http, https, grpc, udp or none";
+                let known = "tcp, http, https, grpc, udp, redis, postgres, mysql or none";
                 return Err(ModelError::NotKnown { what: "health.type", text: self.kind.clone(), known });
             }
         };
-        self.only_of_its_type()?;
         let second = Duration::from_secs(1);
         Ok(probe.map(|probe| HealthSpec {
             probe,
@@ -127,23 +172,28 @@ impl HealthDecl {
 
     /// What only another type has isn't there.
     fn only_of_its_type(&self) -> Result<(), ModelError> {
-        let web = matches!(self.kind.as_str(), "http" | "https");
-        let known = "path, host and expect with http and https, service with grpc, send with udp only";
-        let odd = [
-            ("health.path", !web && self.path.is_some()),
-            ("health.host", !web && self.host.is_some()),
-            ("health.expect", !web && self.expect.is_some()),
-            ("health.service", self.kind != "grpc" && self.service.is_some()),
-            ("health.send", self.kind != "udp" && self.send.is_some()),
+        let given = [
+            ("path", self.path.is_some()),
+            ("host", self.host.is_some()),
+            ("expect", self.expect.is_some()),
+            ("service", self.service.is_some()),
+            ("send", self.send.is_some()),
+            ("talk", self.talk.is_some()),
+            ("user", self.user.is_some()),
+            ("password", self.password.is_some()),
+            ("database", self.database.is_some()),
+            ("role", self.role.is_some()),
         ];
-        match odd.into_iter().find(|(_, odd)| *odd) {
-            Some((what, _)) => Err(ModelError::NotOfType { what, kind: self.kind.clone(), known }),
-            None => Ok(()),
+        for (key, types) in OF_TYPE {
+            if !types.contains(&self.kind.as_str()) && given.contains(&(key, true)) {
+                return Err(ModelError::NotOfType { key, kind: self.kind.clone(), types });
+            }
         }
+        Ok(())
     }
 }
 
-/// With all that it has.
+/// With all that it has, but for the password, of which it says that there is one.
 impl From<&HealthSpec> for HealthDecl {
     fn from(spec: &HealthSpec) -> Self {
         let HealthSpec { probe, port, interval, timeout, rise, fall, passive, panic } = spec;
@@ -175,6 +225,10 @@ impl From<&HealthSpec> for HealthDecl {
                 let send = (!send.is_empty()).then(|| send.clone());
                 Self { kind: "udp".into(), send, ..decl }
             }
+            Probe::Talk(conversation) => Self { talk: Some(talk::steps(conversation)), ..decl },
+            Probe::Redis(redis) => databases::of_redis(redis, decl),
+            Probe::Postgres(postgres) => databases::of_postgres(postgres, decl),
+            Probe::MySql(mysql) => Self { kind: "mysql".into(), user: mysql.user.clone(), ..decl },
         }
     }
 }

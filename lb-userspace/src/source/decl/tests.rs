@@ -157,7 +157,7 @@ prop_compose! {
 
 prop_compose! {
     fn a_health()(
-        kind in prop::sample::select(vec!["none", "tcp", "http", "https", "grpc", "udp"]),
+        kind in prop::sample::select(vec!["none", "tcp", "http", "https", "grpc", "udp", "redis", "postgres", "mysql"]),
         interval in time(9_000),
         timeout in time(9_000),
         (rise, fall) in (numbers(1..=1_000), numbers(1..=1_000)),
@@ -166,7 +166,8 @@ prop_compose! {
             (100..=599_i64).prop_map(Statuses::One),
             prop::sample::select(vec!["200-399", "200,404"]).prop_map(|text| Statuses::Text(text.into())),
         ]),
-        send in word(&["PING\r\n"]),
+        (send, talk) in (word(&["PING\r\n"]), prop::bool::ANY),
+        (user, database, role) in (word(&["probe"]), word(&["app"]), prop::option::of(0..2_usize)),
         port in numbers(1..=65_535),
         service in word(&["s"]),
         passive in prop::option::of(prop::bool::ANY),
@@ -186,6 +187,24 @@ prop_compose! {
             expect: expect.filter(|_| web),
             service: service.filter(|_| kind == "grpc"),
             send: send.filter(|_| kind == "udp"),
+            talk: (talk && kind == "tcp").then(|| vec![
+                StepDecl { send: Some(r"PING\r\n\x00\xff".into()), ..Default::default() },
+                StepDecl { expect: Some("+PONG\r\n".into()), ..Default::default() },
+                StepDecl { matches: Some(r"role:(master|slave)\r".into()), ..Default::default() },
+            ]),
+            user: match kind {
+                "postgres" => Some("flowpin".into()),
+                "mysql" => user,
+                _ => None,
+            },
+            // What is shown doesn't have it.
+            password: None,
+            database: database.filter(|_| kind == "postgres"),
+            role: role.and_then(|which| match kind {
+                "redis" => Some(["master", "replica"][which].into()),
+                "postgres" => Some(["primary", "standby"][which].into()),
+                _ => None,
+            }),
             passive,
             panic,
         }

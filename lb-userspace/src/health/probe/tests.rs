@@ -1,0 +1,73 @@
+use lb_probes::{Conversation, MySql, Pattern, Redis, Step, redis::Role};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+
+use super::*;
+
+fn spec(probe: Probe) -> HealthSpec {
+    HealthSpec {
+        probe,
+        port: None,
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_millis(300),
+        rise: 1,
+        fall: 1,
+        passive: false,
+        panic: 0,
+    }
+}
+
+/// A server that answers what comes with these, one after the other, and then is silent.
+async fn server(answers: &'static [&'static str]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    #[expect(clippy::disallowed_methods, reason = "the test fails if it panics")]
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a check");
+        for answer in answers {
+            let some = stream.read(&mut [0; 1024]).await.expect("a question");
+            assert!(some > 0, "it is asked");
+            stream.write_all(answer.as_bytes()).await.expect("it is taken");
+        }
+        let _ = stream.read(&mut [0; 1024]).await;
+    });
+    address
+}
+
+fn redis(role: Role) -> Probe {
+    Probe::Redis(Redis { password: None, user: None, role: Some(role) })
+}
+
+#[tokio::test]
+async fn a_content_check_sees_what_a_server_is() {
+    const REPLICA: &[&str] = &["+PONG\r\n", "$12\r\nrole:slave\r\n\r\n"];
+    assert_eq!(check(&spec(redis(Role::Replica)), server(REPLICA).await).await, Ok(()));
+    let why = check(&spec(redis(Role::Master)), server(REPLICA).await).await;
+    assert_eq!(why, Err(Failure::There("is a replica, not a master".into())));
+}
+
+#[tokio::test]
+async fn what_came_is_told_when_the_time_is_over() {
+    let steps =
+        vec![Step::Send(b"role?".into()), Step::Expect(Pattern::contains("master").expect("it is one"))];
+    let talk = Probe::Talk(Conversation::new(steps).expect("it is one"));
+    let began = Instant::now();
+    let why = check(&spec(talk), server(&["slave\r\n"]).await).await;
+    let words = r#"answers "slave\r\n", then: no answer within 300ms; "master" was expected"#;
+    assert_eq!(why, Err(Failure::There(words.into())));
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    // MySQL speaks first; this one waits to be spoken to.
+    let why = check(&spec(Probe::MySql(MySql { user: None })), server(&[]).await).await;
+    assert_eq!(why, Err(Failure::There("no answer within 300ms".into())));
+}
+
+#[tokio::test]
+async fn who_refuses_connections_isn_t_well() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    drop(listener);
+    let why = check(&spec(redis(Role::Master)), address).await;
+    assert!(matches!(&why, Err(Failure::There(why)) if why.contains("refused")), "{why:?}");
+}
