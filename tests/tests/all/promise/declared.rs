@@ -79,6 +79,24 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
         "204",
     ),
     ("--health grpc --health-interval 1h --health-service s", "--default health", "/health/service", "\"s\""),
+    (
+        "--health redis --health-interval 1h --health-user u --health-password p --health-role master",
+        "--default health",
+        "/health/role",
+        "\"master\"",
+    ),
+    (
+        "--health postgres --health-interval 1h --health-user u --health-database d",
+        "--default health",
+        "/health/database",
+        "\"d\"",
+    ),
+    (
+        "--health tcp --health-interval 1h --health-talk expect=x",
+        "--default health",
+        "/health/talk/0/expect",
+        "\"x\"",
+    ),
     ("--slow-start 2s", "--default slow-start", "/slow_start", "2.0"),
     ("--on-removal drain", "--default on-removal", "/on_removal", "\"drain\""),
     ("--on-unhealthy reset", "--default on-unhealthy", "/on_unhealthy", "\"reset\""),
@@ -93,6 +111,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("--vip fd96::77", "not of the VIP's family"),
     ("--health-interval 1s", "health.type"),
     ("--health tcp --health-path /x", "health.path is not for health checks of type \"tcp\""),
+    ("--health postgres", "user = \"flowpin\""),
     ("--slow-start 5s --timeout-idle 21days", "timeouts.idle \"21days\""),
     ("--forward dsr-l2 --timeout-backend-response 5s", "backend_response"),
 ];

@@ -8,6 +8,7 @@ mod attach;
 mod balance;
 mod close;
 mod cluster;
+mod content;
 mod crowded;
 mod deadlines;
 mod declared;
