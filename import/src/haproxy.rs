@@ -10,6 +10,7 @@ mod remedies;
 mod rules;
 mod server;
 mod settings;
+mod talk;
 
 use std::collections::BTreeMap;
 

@@ -152,6 +152,11 @@ fn merge(account: &mut Account, first: &mut Check, other: Check, notes: &mut Vec
             account.like(at, first.at);
             agree(account, &mut Some(ours.clone()), Some(theirs), ALIKE, notes);
         }
+        (Probe::Database(ours), Probe::Database(theirs)) if ours.value == theirs.value => {
+            account.like(at, first.at);
+            account.like(theirs.at, ours.at);
+        }
+        (Probe::Talk(ours), Probe::Talk(theirs)) if ours == &theirs => account.like(at, first.at),
         (_, probe) => {
             let line = account.item(first.at).line;
             let remedy = format!("In Flowpin {ALIKE}: as line {line} says.");

@@ -2,11 +2,14 @@
 
 use regex::bytes::RegexBuilder;
 
-use super::remedies::{CHECKS, remedy};
+use super::{
+    remedies::{CHECKS, TALK, remedy},
+    talk,
+};
 use crate::{
     account::{Account, Id, Note, Said},
     directive::{Directive, Params},
-    model::{Http, Probe, Statuses},
+    model::{Database, Http, Probe, Statuses, Step},
     values::{port, statuses, statuses_where},
 };
 
@@ -19,6 +22,11 @@ pub struct Checks {
     host: Option<Said<String>>,
     status: Option<Said<Statuses>>,
     tls: bool,
+    database: Option<Said<Database>>,
+    /// `tcp-check`, in their order.
+    steps: Vec<Said<Step>>,
+    /// Steps that can't be told.
+    untold: Vec<Id>,
     /// Items that say no more than that.
     pub same: Vec<Id>,
     pub port: Option<Said<u16>>,
@@ -34,13 +42,24 @@ impl Checks {
     /// Takes one of those; it takes the place of an earlier one.
     pub fn option(&mut self, account: &mut Account, directive: &Directive, notes: &mut Vec<Note>) {
         let at = directive.enter(account);
-        *self = Self::default();
+        let before = std::mem::take(self);
         let args: Vec<&str> = directive.args().iter().map(String::as_str).collect();
         let (method, path, more) = match args.as_slice() {
             ["httpchk"] => ("OPTIONS", None, None),
             ["httpchk", path] => ("OPTIONS", Some(*path), None),
             ["httpchk", method, path, more @ ..] => (*method, Some(*path), Some(more.join(" "))),
-            ["tcp-check", ..] => return self.same.push(at),
+            ["tcp-check", ..] => {
+                // Its steps may stand before it.
+                let Self { steps, untold, port, mut same, .. } = before;
+                same.push(at);
+                return *self = Self { steps, untold, port, same, ..Self::default() };
+            }
+            ["redis-check"] => return self.ask("redis", None, at),
+            ["pgsql-check", "user", user] => return self.ask("postgres", Some(user), at),
+            ["mysql-check"] => return self.ask("mysql", None, at),
+            ["mysql-check", "user", user] | ["mysql-check", "user", user, "post-41"] => {
+                return self.ask("mysql", Some(user), at);
+            }
             [name, ..] => return notes.push(Note::new(at, remedy(&CHECKS, name))),
             [] => return,
         };
@@ -60,6 +79,10 @@ impl Checks {
         self.host = host.map(|host| Said::new(host, at));
     }
 
+    fn ask(&mut self, kind: &'static str, user: Option<&str>, at: Id) {
+        self.database = Some(Said::new(Database { kind, user: user.map(Into::into) }, at));
+    }
+
     /// `http-check ...`, `tcp-check ...`
     pub fn step(&mut self, account: &mut Account, directive: &Directive, notes: &mut Vec<Note>) {
         let head = format!("{} {}", directive.name(), directive.arg());
@@ -67,6 +90,13 @@ impl Checks {
             ("http-check", "send") => self.send(account, directive, &head, notes),
             (_, "connect") => self.connect(account, directive, &head, notes),
             ("http-check", "expect") => self.expect(account, directive, notes),
+            ("tcp-check", "send" | "send-lf" | "send-binary" | "send-binary-lf" | "expect") => {
+                let at = directive.enter(account);
+                match talk::step(directive.args()) {
+                    Some(step) => self.steps.push(Said::new(step, at)),
+                    None => self.untold.push(at),
+                }
+            }
             (_, what) => {
                 let at = directive.enter(account);
                 let remedy = match what {
@@ -75,10 +105,7 @@ impl Checks {
                         "A server that is to leave slowly is drained: `flowpin backend drain`."
                     }
                     "send-state" => "Flowpin sends no header with a check.",
-                    "send" | "send-lf" | "send-binary" | "send-binary-lf" | "expect" => {
-                        super::remedies::CONTENT
-                    }
-                    _ => "Checks have no variables and no steps: one question, one answer.",
+                    _ => "Checks have no variables.",
                 };
                 notes.push(Note::new(at, remedy));
             }
@@ -108,13 +135,19 @@ impl Checks {
 
     fn connect(&mut self, account: &mut Account, directive: &Directive, head: &str, notes: &mut Vec<Note>) {
         let at = account.open(directive.line, head);
-        self.same.push(at);
+        // What follows would be said over another connection.
+        let another = !self.steps.is_empty() || !self.untold.is_empty();
+        match another {
+            true => self.untold.push(at),
+            false => self.same.push(at),
+        }
         let mut params = Params::new(directive, head, 2);
         let values =
             |word: &str| usize::from(matches!(word, "port" | "addr" | "sni" | "alpn" | "proto" | "comment"));
         while let Some(param) = params.take(account, values) {
             let at = param.at;
             match param.name {
+                _ if another => self.untold.push(at),
                 "port" => match port(param.value()) {
                     Ok(port) => self.port = Some(Said::new(port, at)),
                     Err(remedy) => notes.push(Note::new(at, remedy)),
@@ -124,7 +157,7 @@ impl Checks {
                     self.same.push(at);
                 }
                 "default" => self.same.push(at),
-                "ssl" => notes.push(Note::new(at, "TLS is spoken by checks of type https only.")),
+                "ssl" => self.untold.push(at),
                 _ => notes.push(Note::new(
                     at,
                     "Checks go to the backend's own address, as the node's routes have it, and are said \
@@ -158,7 +191,14 @@ impl Checks {
 
     /// What they ask; `tls`: of a server that speaks TLS.
     pub fn probe(&self, tls: bool) -> Probe {
-        let Some(at) = self.http else { return Probe::Tcp };
+        let Some(at) = self.http else {
+            return match (&self.database, self.steps.as_slice()) {
+                _ if !self.told(tls) => Probe::Tcp,
+                (Some(database), _) => Probe::Database(database.clone()),
+                (None, []) => Probe::Tcp,
+                (None, steps) => Probe::Talk(steps.to_vec()),
+            };
+        };
         // What HAProxy takes for good unless it is told otherwise.
         let default = || Said::new(vec![200..=399], at);
         Probe::Http(Http {
@@ -167,6 +207,24 @@ impl Checks {
             host: self.host.clone(),
             status: Some(self.status.clone().unwrap_or_else(default)),
         })
+    }
+
+    /// Can a database be asked, or a conversation be held, as it is said?
+    fn told(&self, tls: bool) -> bool {
+        let expects = |said: &Said<Step>| !matches!(said.value, Step::Send(_));
+        !tls && match self.database {
+            Some(_) => true,
+            None => self.untold.is_empty() && self.steps.iter().any(expects),
+        }
+    }
+
+    /// On what isn't asked although it is said; `tls`: of servers of which some speak TLS.
+    pub fn notes(&self, tls: bool) -> Vec<Note> {
+        let content = self.steps.iter().map(|said| said.at).chain(self.database.iter().map(|said| said.at));
+        let content: Vec<Id> = content.filter(|_| self.http.is_none() && !self.told(tls)).collect();
+        let mut ids: Vec<Id> = content.into_iter().chain(self.untold.iter().copied()).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|at| Note::new(at, TALK)).collect()
     }
 
     /// Who says what they ask.

@@ -228,6 +228,8 @@ fn backends(servers: Vec<Declared>, settings: &Settings, service: &mut Service) 
         .first()
         .copied()
         .filter(|first| ports.len() == service.frontends.len() && ports.iter().all(|port| port == first));
+    let tls = servers.iter().any(|declared| declared.server.check.is_some() && declared.server.tls);
+    service.notes.extend(settings.checks.notes(tls));
     let mut backups = 0;
     for Declared { mut backend, server, offset } in servers {
         if let Some(offset) = offset {

@@ -30,6 +30,14 @@ fn words(line: &str, number: usize) -> Result<Vec<String>, ImportError> {
                     Some('n') => '\n',
                     Some('r') => '\r',
                     Some('t') => '\t',
+                    Some('x') => match hex(chars.as_str()) {
+                        Some(byte) => {
+                            chars.nth(1);
+                            // What is no ASCII is no text by itself: whoever takes it for one sees that.
+                            if byte.is_ascii() { char::from(byte) } else { char::REPLACEMENT_CHARACTER }
+                        }
+                        None => 'x',
+                    },
                     Some(other) => other,
                     None => '\\',
                 };
@@ -52,6 +60,12 @@ fn words(line: &str, number: usize) -> Result<Vec<String>, ImportError> {
     Ok(words)
 }
 
+/// The byte of two hexadecimal digits.
+fn hex(text: &str) -> Option<u8> {
+    let digits = text.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    u8::from_str_radix(digits, 16).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +76,7 @@ mod tests {
         assert_eq!(of("  a b\\ c \"d e\"f 'g\\h' # i"), "a|b c|d ef|g\\h");
         assert_eq!(of("a \\# b#c"), "a|#|b");
         assert_eq!(of("send PING\\r\\n \"a\\\"b\" ''"), "send|PING\r\n|a\"b|");
+        assert_eq!(of("\\x41\\x0a\\xff\\xg"), "A\n\u{fffd}xg");
         assert_eq!(of("# a"), "");
         assert_eq!(of("a\\"), "a\\");
         assert!(words("a 'b", 7).unwrap_err().to_string().contains("line 7"));

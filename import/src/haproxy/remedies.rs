@@ -39,9 +39,11 @@ const HEADER: &str = "Flowpin writes no PROXY header. With forward = \"nat\" bac
      address: have them expect no header.";
 const NAMELESS: &str = "Services and backends have no number or text besides their name and address.";
 /// Answers whose content decides.
-pub const CONTENT: &str = "Flowpin doesn't look into answers yet: of HTTP it looks at the status, else \
-     whether connections are taken. Where the answer tells who may be used (a primary), declare only those, \
-     or drain the others.";
+pub const CONTENT: &str = "Of HTTP Flowpin looks at the status. Where other parts of an answer tell who may be used (a \
+     primary), write health with type redis or postgres and a role, or with talk.";
+/// A conversation that can't be told as it is.
+pub const TALK: &str = "Flowpin's checks send texts over one connection without TLS, and want texts or regular \
+     expressions: it looks whether the server takes connections. Write health.talk for what can be told so.";
 /// An `acl` that isn't a list of addresses, or that no rule uses which is translated.
 pub const ACL: &str = "Flowpin knows one kind of rule, source_ranges: whose connections a service takes. \
      What else decides needs HAProxy behind it.";
@@ -187,9 +189,12 @@ pub const OPTIONS: [(&str, &str); 9] = [
 /// `option`, where it says what a check asks.
 pub const CHECKS: [(&str, &str); 9] = [
     ("tcp-check", ""),
-    ("pgsql-check", "Flowpin speaks no PostgreSQL yet: it looks whether the server takes connections."),
-    ("mysql-check", "Flowpin speaks no MySQL yet: it looks whether the server takes connections."),
-    ("redis-check", "Flowpin speaks no Redis yet: it looks whether the server takes connections."),
+    ("pgsql-check", "It needs a user: write health = { type = \"postgres\", user = \"...\" }."),
+    (
+        "mysql-check",
+        "Flowpin speaks the protocol of MySQL 4.1 and later: write health = { type = \"mysql\" }.",
+    ),
+    ("redis-check", ""),
     ("ldap-check", "Flowpin speaks no LDAP: it looks whether the server takes connections."),
     ("smtpchk", "Flowpin speaks no SMTP: it looks whether the server takes connections."),
     ("ssl-hello-chk", "It looks whether the server takes connections; health of type https speaks TLS."),

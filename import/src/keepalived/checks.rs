@@ -198,7 +198,7 @@ pub fn checker(
         // Any of them is good where no status is named.
         Probe::Http(http) => drop(http.status.get_or_insert(Said::new(vec![200..=299], at))),
         Probe::Udp(_) => datagrams.give(&mut check, &mut backend.notes),
-        Probe::Tcp => {}
+        Probe::Tcp | Probe::Database(_) | Probe::Talk(_) => {}
     }
     backend.check = Some(check);
 }

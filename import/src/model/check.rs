@@ -54,13 +54,17 @@ pub enum Probe {
     Http(Http),
     /// Does it refuse a datagram, or answer this text?
     Udp(Option<Said<String>>),
+    /// Does it answer as a database does?
+    Database(Said<Database>),
+    /// Does it answer what is sent with what is expected? At least one step expects something.
+    Talk(Vec<Said<Step>>),
 }
 
 impl Probe {
     /// What it is asked by.
     pub const fn protocol(&self) -> Protocol {
         match self {
-            Self::Tcp | Self::Http(_) => Protocol::Tcp,
+            Self::Tcp | Self::Http(_) | Self::Database(_) | Self::Talk(_) => Protocol::Tcp,
             Self::Udp(_) => Protocol::Udp,
         }
     }
@@ -74,6 +78,8 @@ impl Probe {
                 texts.chain(status.as_ref().map(|said| said.at)).collect()
             }
             Self::Udp(send) => send.iter().map(|said| said.at).collect(),
+            Self::Database(said) => vec![said.at],
+            Self::Talk(steps) => steps.iter().map(|said| said.at).collect(),
         }
     }
 }
@@ -89,6 +95,26 @@ pub struct Http {
     pub host: Option<Said<String>>,
     /// The statuses that are good.
     pub status: Option<Said<Statuses>>,
+}
+
+/// A database that is asked by its own protocol.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Database {
+    /// Its type of checks.
+    pub kind: &'static str,
+    /// Who logs in.
+    pub user: Option<String>,
+}
+
+/// A step of a conversation. Texts are as Flowpin's file has them, with `\r \n \xNN`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Is sent.
+    Send(String),
+    /// Must be in the answer.
+    Expect(String),
+    /// A regular expression that must match something of the answer.
+    Matches(String),
 }
 
 /// Statuses of HTTP, each range within 100 to 599; at least one.

@@ -7,7 +7,10 @@ use toml_edit::Value;
 use super::comment;
 use crate::{
     account::{Account, Id, Note, Said},
-    model::{Affinity, Algorithm, Backend, Check, Frontend, Http, Ports, Probe, Service, Statuses, Timeouts},
+    model::{
+        Affinity, Algorithm, Backend, Check, Database, Frontend, Http, Ports, Probe, Service, Statuses, Step,
+        Timeouts,
+    },
     values::show_time,
 };
 
@@ -200,6 +203,14 @@ fn show_statuses(statuses: &Statuses) -> String {
     }
 }
 
+fn show_step(step: &Step) -> String {
+    match step {
+        Step::Send(text) => format!("{{ send = {} }}", quoted(text)),
+        Step::Expect(text) => format!("{{ expect = {} }}", quoted(text)),
+        Step::Matches(text) => format!("{{ matches = {} }}", quoted(text)),
+    }
+}
+
 fn health(out: &mut Out<'_>, check: &Check) {
     // Whoever is checked elsewhere has got another check.
     let Check { at, probe, port, elsewhere: _, interval, timeout, rise, fall, same } = check;
@@ -216,6 +227,16 @@ fn health(out: &mut Out<'_>, check: &Check) {
         Probe::Udp(send) => {
             table.push("type = \"udp\"".to_string());
             out.said(send, "send", |text| quoted(text), &mut table);
+        }
+        Probe::Database(Said { value: Database { kind, user }, at }) => {
+            table.push(format!("type = \"{kind}\""));
+            table.extend(user.iter().map(|user| format!("user = {}", quoted(user))));
+            out.done(*at);
+        }
+        Probe::Talk(steps) => {
+            let shown: Vec<String> = steps.iter().map(|step| show_step(&step.value)).collect();
+            table.extend(["type = \"tcp\"".to_string(), format!("talk = [{}]", shown.join(", "))]);
+            steps.iter().for_each(|step| out.done(step.at));
         }
     }
     out.said(port, "port", ToString::to_string, &mut table);
