@@ -1,5 +1,7 @@
 //! The command line's way to the agent: one request, one connection, one answer.
 
+mod events;
+
 use std::{
     fmt::Display,
     io,
@@ -15,6 +17,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
+pub use self::events::Events;
 use super::types::*;
 
 /// How long an answer may take. A million connections are listed in a few seconds; an agent that needs longer is stuck.
@@ -358,33 +361,6 @@ impl Client {
         match serde_json::from_slice::<ErrorView>(&body) {
             Ok(view) => Err(ClientError::Refused { status, message: view.error }),
             Err(_) => Err(self.odd(format!("with status {status} and no reason"))),
-        }
-    }
-}
-
-/// Events that come in.
-pub struct Events<'a> {
-    client: &'a Client,
-    body: Incoming,
-    buffer: Vec<u8>,
-}
-
-impl Events<'_> {
-    /// The next one; `None`: there are no more.
-    ///
-    /// # Errors
-    /// The agent has gone, or says something else.
-    pub async fn next(&mut self) -> Result<Option<EventView>, ClientError> {
-        loop {
-            if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
-                let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                return self.client.read(&line).map(Some);
-            }
-            match self.body.frame().await {
-                Some(Ok(frame)) => self.buffer.extend(frame.data_ref().into_iter().flatten()),
-                Some(Err(e)) => return Err(self.client.broken(&e)),
-                None => return Ok(None),
-            }
         }
     }
 }

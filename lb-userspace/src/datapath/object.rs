@@ -148,18 +148,9 @@ impl Object {
         let refusals = Refusals::default();
         let adopted = settings.is_some();
         let arrays = Arrays::pin(&ebpf, pins)?;
-        let mut object = Self {
-            ebpf,
-            clock,
-            adopted,
-            max_flows,
-            seed,
-            hash_seed: wanted.hash_seed,
-            arrays,
-            refusals,
-            upgrade,
-            held: None,
-        };
+        let hash_seed = wanted.hash_seed;
+        let mut object =
+            Self { ebpf, clock, adopted, max_flows, seed, hash_seed, arrays, refusals, upgrade, held: None };
         object.load_own()?;
         if settings.is_none() {
             let mut map: Array<_, Settings> = pins.open_as(maps::SETTINGS, aya::maps::Map::Array)?;
