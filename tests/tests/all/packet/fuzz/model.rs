@@ -4,7 +4,7 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use lb_common::{
-    abi::{BackendCounters, Reason},
+    abi::{Addr4, BackendCounters, FragmentKey, Reason},
     window::Side,
 };
 
@@ -61,6 +61,12 @@ pub const PAST: usize = 0;
 /// Replies to so many flows with another port are remembered, for packets to come.
 const REMEMBERED: usize = 64;
 
+/// Where a datagram is remembered: the identification's place in its stead.
+fn place((src, dst, id, proto): &Datagram) -> Datagram {
+    let raw = if src.is_ipv4() { u32::from((*id as u16).to_be()) } else { id.to_be() };
+    (*src, *dst, FragmentKey::<Addr4>::place(raw), *proto)
+}
+
 /// All that a node knows.
 #[derive(Default)]
 pub struct Model {
@@ -70,7 +76,8 @@ pub struct Model {
     pub services: HashMap<(IpAddr, u16, u8), Service>,
     flows: HashMap<u64, Flow>,
     entries: HashMap<Key, (u64, bool)>,
-    datagrams: HashMap<Datagram, Key>,
+    /// By addresses, place and protocol: which datagram it was, and its 5-tuple.
+    datagrams: HashMap<Datagram, (u32, Key)>,
     next: u64,
     /// 5-tuples of answers to flows that got another port, some of which may be over.
     pub answers: Vec<Key>,
@@ -99,6 +106,16 @@ impl Model {
 
     /// A packet comes in: what should become of it. `astray`: it opens nothing, and is answered by nobody. Flows that end by it end here; one that opens must be [`opened`](Self::opened).
     pub fn judge(&mut self, read: &Read, astray: bool) -> Fate {
+        let fate = self.fate(read, astray);
+        if let Read::First(whole, datagram) = read
+            && matches!(fate, Fate::Along(_) | Fate::Opens(..) | Fate::OpensPast)
+        {
+            self.datagrams.insert(place(datagram), (datagram.2, whole.key));
+        }
+        fate
+    }
+
+    fn fate(&mut self, read: &Read, astray: bool) -> Fate {
         let whole = match read {
             Read::Foreign => return Fate::Untouched,
             Read::Whole(whole) => whole,
@@ -107,7 +124,8 @@ impl Model {
             Read::Echo(_, dst) if self.is_vip(*dst) => return Fate::Echoed,
             Read::Echo(..) => return Fate::Untouched,
             Read::Fragment(part, datagram) => {
-                let Some(key) = self.datagrams.get(datagram).copied() else {
+                let found = self.datagrams.get(&place(datagram)).filter(|(id, _)| *id == datagram.2);
+                let Some((_, key)) = found.copied() else {
                     // VIPs are addresses of the node's, which may be meant itself.
                     return Fate::Untouched;
                 };
@@ -116,14 +134,13 @@ impl Model {
                 };
                 return self.along(id, part, forward);
             }
-            Read::First(whole, datagram) => {
+            Read::First(whole, _) => {
                 let key = whole.key;
                 if !self.entries.contains_key(&key)
                     && !self.services.contains_key(&(key.dst.0, key.dst.1, key.proto))
                 {
                     return Fate::Untouched;
                 }
-                self.datagrams.insert(*datagram, key);
                 whole
             }
         };
