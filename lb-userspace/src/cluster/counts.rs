@@ -70,7 +70,7 @@ impl Counts {
         said.opened += opened.max(u64::from(has_opened));
         let changed = !counts.is_empty() || has_opened || said.pool != pool;
         said.pool = pool;
-        changed.then(|| Change { service: key, pool, opened: said.opened, counts })
+        changed.then_some(Change { service: key, pool, opened: said.opened, counts })
     }
 
     /// Services that are no more: they have no connections any more.

@@ -62,7 +62,11 @@ fn removed(hook: &str) {
         let took = began.elapsed();
         println!("{hook}, {what}: back after {took:?}");
         assert!(took <= WITHIN, "{hook}, {what}: {took:?}");
-        assert!(agent.log().matches("put").count() > logged, "{what}: nothing is said\n{}", agent.log());
+        // It is said once it is done.
+        eventually("it is said", LIMIT, || {
+            let said = agent.log().matches("put").count() > logged;
+            if said { Ok(()) } else { Err(format!("{what}: nothing is said\n{}", agent.log())) }
+        });
         conns.iter_mut().for_each(|conn| conn.exchange(100).expect(what));
         drop(net.client.run(open));
         // What is about to end when the programs are gone says so to nobody, and would count until its time is over.
