@@ -44,12 +44,16 @@ fn of_service() -> Vec<Row> {
         "/timeouts/half_open",
         "/timeouts/half_closed",
         "/timeouts/udp",
-        "/health/interval",
-        "/health/timeout",
         "/affinity/timeout",
     ]
     .map(time)
     .into();
+    rows.extend(["/health/interval", "/health/timeout"].map(|pointer| {
+        let good = vec![json!(0.1), json!("100ms"), json!(LONGEST), json!("20days")];
+        let below_a_second = [json!(0.999), json!("999ms")];
+        let none = no_durations().into_iter().filter(|bad| !below_a_second.contains(bad));
+        (pointer, good, none.chain([json!(0.0999), json!("99ms")]).collect())
+    }));
     let response = [json!(1_800.001), json!("31min")];
     let bad = no_durations().into_iter().chain(response).collect();
     rows.push(("/timeouts/backend_response", vec![json!(1), json!(1_800)], bad));
@@ -122,8 +126,9 @@ fn try_out(
         let named =
             error.contains(&shown(value)) || value.as_f64().is_some_and(|n| error.contains(&format!("{n}")));
         assert!(named || error.contains(key), "{what}: {error}");
-        let remedy =
-            ["use ", "write ", "expected ", "from 1s ", "give "].iter().any(|word| error.contains(word));
+        let remedy = ["use ", "write ", "expected ", "from 1s ", "from 100ms ", "give "]
+            .iter()
+            .any(|word| error.contains(word));
         assert!(remedy, "{what}: no remedy: {error}");
     }
 }
