@@ -199,9 +199,9 @@ fn names(api: &mut Api) {
 
 fn backends(api: &mut Api) {
     let path = "/v1/services/a/backends/10.2.0.2";
-    for (pointer, last) in [("/weight", 65_535), ("/max_connections", i64::from(u32::MAX) - 1)] {
-        let bad = no_numbers().into_iter().chain([json!(0), json!(last + 1)]).collect();
-        let row = (pointer, vec![json!(1), json!(last)], bad);
+    for (pointer, first, last) in [("/weight", 0, 65_535), ("/max_connections", 1, i64::from(u32::MAX) - 1)] {
+        let bad = no_numbers().into_iter().chain([json!(first - 1), json!(last + 1)]).collect();
+        let row = (pointer, vec![json!(first), json!(last)], bad);
         try_out(api, &row, |api, value| asked(api, "PATCH", path, &nested(pointer, value)));
         try_out(api, &row, |api, value| {
             let mut add = nested(pointer, value);
