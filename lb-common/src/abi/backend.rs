@@ -66,16 +66,6 @@ impl Backend {
         Self { addr, port: PortBe::new(port.unwrap_or(0)), family, flags: 0, service }
     }
 
-    /// Where it is; no port: the one that the client used. `None`: it is a free slot.
-    pub fn socket(&self) -> Option<(IpAddr, Option<u16>)> {
-        let address = match self.family {
-            Self::V4 => IpAddr::V4(Addr4(self.addr[0]).into()),
-            Self::V6 => IpAddr::V6(Addr6(self.addr).into()),
-            _ => return None,
-        };
-        Some((address, Some(self.port.get()).filter(|port| *port != 0)))
-    }
-
     /// The same, with [`Backend::ON_NODE`] or without it.
     pub const fn on_node_if(self, on_node: bool) -> Self {
         let others = self.flags & !Self::ON_NODE;

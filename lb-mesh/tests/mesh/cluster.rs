@@ -19,6 +19,8 @@ use lb_mesh::{Handle, Identity, Kernel, Mesh, Reason, Settings, View, keygen};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
+use crate::relay::{Faults, Relay};
+
 /// The cluster's name.
 pub const NAME: &str = "test";
 /// Backends of each service.
@@ -129,6 +131,21 @@ impl Cluster {
         let nodes: Vec<Option<Mesh>> = (0..nodes).map(|_| None).collect();
         let memories = nodes.iter().map(|_| Memory::default()).collect();
         Self { keys, aggregators: Vec::new(), nodes, memories }
+    }
+
+    /// So many that are connected, each by the relay that leads to the other.
+    pub async fn behind_relays(nodes: usize) -> (Self, Vec<Relay>) {
+        let mut cluster = Self::new(nodes);
+        let mut relays = Vec::new();
+        for _ in 0..nodes {
+            relays.push(Relay::new(Faults::default()).await);
+        }
+        let addresses: Vec<_> = relays.iter().map(|relay| relay.address).collect();
+        for (at, relay) in relays.iter().enumerate() {
+            relay.lead_to(Some(cluster.start(at, addresses.clone()).await));
+        }
+        cluster.meshed().await;
+        (cluster, relays)
     }
 
     /// So many nodes, all of which run and know each other.

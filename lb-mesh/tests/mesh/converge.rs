@@ -148,16 +148,8 @@ async fn a_mesh_that_was_stopped_can_be_started_at_the_same_address() {
 /// The owner of a service, among others, starts again, and then again when it was gone for long.
 #[tokio::test]
 async fn an_owner_that_is_killed_and_comes_back_knows_all_again() {
-    let mut cluster = Cluster::new(3);
-    let mut relays = Vec::new();
-    for _ in 0..3 {
-        relays.push(Relay::new(Faults::default()).await);
-    }
+    let (mut cluster, relays) = Cluster::behind_relays(3).await;
     let addresses: Vec<_> = relays.iter().map(|relay| relay.address).collect();
-    for (at, relay) in relays.iter().enumerate() {
-        relay.lead_to(Some(cluster.start(at, addresses.clone()).await));
-    }
-    cluster.meshed().await;
     churn(&cluster, 4, 200, 1).await;
     cluster.converged().await;
     let owner = cluster.view(0).await.services[0].owner.clone().unwrap();

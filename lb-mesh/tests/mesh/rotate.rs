@@ -6,23 +6,14 @@ use lb_mesh::{Reason, keygen};
 
 use crate::{
     cluster::{Cluster, NAME, identity, name, refused, service, until},
-    relay::{Faults, Relay},
+    relay::Relay,
     stranger::{Stranger, of_node},
 };
 
 /// A new authority: what is connected stays so, what connects anew has to have a certificate of the new one's.
 #[tokio::test]
 async fn new_files_are_for_the_next_connection() {
-    let mut cluster = Cluster::new(3);
-    let mut relays = Vec::new();
-    for _ in 0..3 {
-        relays.push(Relay::new(Faults::default()).await);
-    }
-    let addresses: Vec<_> = relays.iter().map(|relay| relay.address).collect();
-    for (at, relay) in relays.iter().enumerate() {
-        relay.lead_to(Some(cluster.start(at, addresses.clone()).await));
-    }
-    cluster.meshed().await;
+    let (cluster, relays) = Cluster::behind_relays(3).await;
     (0..3).for_each(|at| cluster.change(at, service(0), at, 2));
     cluster.converged().await;
 

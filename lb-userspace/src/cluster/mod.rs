@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb_cluster::ServiceKey;
 use lb_mesh::{Handle, Mesh};
 use tokio::{
     sync::watch,
@@ -89,15 +90,14 @@ async fn work(shared: &Shared, pools: &RwLock<Pools>, others: &Others, handle: &
         tick.tick().await;
         let changed = refresh(shared, pools, &mut revision);
         let now = Instant::now();
-        let whole = changed || now >= all;
+        let whole = changed.is_some() || now >= all;
         if whole {
             all = now + ALL;
         }
         let pools = || pools.read().unwrap_or_else(PoisonError::into_inner);
-        if changed {
-            let pools = pools();
-            counts.forget(&pools).into_iter().for_each(|change| tell(handle, change));
-            pools.iter().for_each(|(key, _)| handle.rewrite(key));
+        if let Some(changed) = changed {
+            counts.forget(&pools()).into_iter().for_each(|change| tell(handle, change));
+            changed.into_iter().for_each(|key| handle.rewrite(key));
         }
         look(shared, &pools(), others, &mut counts, whole)
             .into_iter()
@@ -127,15 +127,18 @@ fn tell(handle: &Handle, change: Change) {
     handle.counted(change.service, change.pool, change.opened, change.counts);
 }
 
-/// Takes services as they are now, if they are others. True: they are.
-fn refresh(shared: &Shared, pools: &RwLock<Pools>, revision: &mut Option<u64>) -> bool {
+/// Takes services as they are now, if anything may be another: those whose backends are.
+fn refresh(shared: &Shared, pools: &RwLock<Pools>, revision: &mut Option<u64>) -> Option<Vec<ServiceKey>> {
     let state = shared.read();
     if *revision == Some(state.revision()) {
-        return false;
+        return None;
     }
     *revision = Some(state.revision());
     let new = Pools::of(&state);
     drop(state);
-    *pools.write().unwrap_or_else(PoisonError::into_inner) = new;
-    true
+    let mut pools = pools.write().unwrap_or_else(PoisonError::into_inner);
+    let changed = new.iter().filter(|(key, service)| pools.get(*key) != Some(*service));
+    let changed = changed.map(|(key, _)| key).collect();
+    *pools = new;
+    Some(changed)
 }

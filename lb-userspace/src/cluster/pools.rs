@@ -78,9 +78,13 @@ fn one(actual: &Actual, name: &str) -> Option<(ServiceKey, Shared)> {
     let service = actual.service(name)?;
     let members = service.backends.iter().filter_map(|(name, id)| {
         let backend = actual.backend(*id)?;
-        let (address, port) = backend.socket()?;
         let weight = actual.block(id.block()).map_or(0, |block| weight(block, id.slot()));
-        Some(Member { id: *id, address: name.clone(), key: BackendKey::of(address, port), weight })
+        Some(Member {
+            id: *id,
+            address: name.clone(),
+            key: BackendKey::of(backend.address()?, backend.port()),
+            weight,
+        })
     });
     let backends = members.collect();
     Some((ServiceKey::of("", name), Shared { name: name.into(), id, backends }))

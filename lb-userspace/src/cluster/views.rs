@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::pools::Pools;
+use crate::observe::now;
 
 /// The cluster, as this node sees it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
@@ -165,14 +166,11 @@ impl SharedView {
     }
 }
 
-/// The most connections for a weight over the mean. Of those that take new connections.
+/// [`now::imbalance`] over all nodes; `None` also if others' connections aren't known.
 fn imbalance(backends: &[(u32, CountView)]) -> Option<f64> {
-    let (mut all, mut weights, mut most) = (0.0, 0.0, 0.0f64);
-    for (weight, count) in backends.iter().filter(|(weight, _)| *weight != 0) {
-        let (open, weight) = (f64::from(count.own) + count.others? as f64, f64::from(*weight));
-        (all, weights, most) = (all + open, weights + weight, most.max(open / weight));
-    }
-    (all > 0.0).then(|| most * weights / all)
+    let in_use = backends.iter().filter(|(weight, _)| *weight != 0);
+    let counts = in_use.map(|(weight, count)| Some((f64::from(count.own) + count.others? as f64, *weight)));
+    now::imbalance(counts.collect::<Option<Vec<_>>>()?.into_iter())
 }
 
 #[cfg(test)]

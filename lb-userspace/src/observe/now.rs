@@ -194,10 +194,9 @@ pub fn backends<'a>(
 
 /// Most open connections for its weight over the mean, of backends that may take new ones, by their connections and weights.
 /// `None`: there are no connections.
-pub fn imbalance(in_use: impl Iterator<Item = (u32, u16)> + Clone) -> Option<f64> {
-    let numbers = in_use
-        .filter(|(_, weight)| *weight > 0)
-        .map(|(active, weight)| (f64::from(active), f64::from(weight)));
+pub fn imbalance(in_use: impl Iterator<Item = (impl Into<f64>, impl Into<f64>)> + Clone) -> Option<f64> {
+    let numbers =
+        in_use.map(|(active, weight)| (active.into(), weight.into())).filter(|(_, weight)| *weight > 0.0);
     let (open, weight) =
         numbers.clone().fold((0.0, 0.0), |(a, w), (active, weight)| (a + active, w + weight));
     let most = numbers.map(|(active, weight)| active / weight).fold(0.0, f64::max);
