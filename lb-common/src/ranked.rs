@@ -5,8 +5,8 @@
 //! connection. What is compared is
 //! `(own + others + fraction) / weight`. The fractions put backends on a circle, each with an arc as long as its
 //! weight; a node's phase is a point on it, and the first pick is the backend whose arc that point is in, to a 1024th
-//! of the circle: over all phases as often as its weight says. Phases of nodes are a golden ratio apart, so that the
-//! points of any number of nodes lie about evenly, though nobody has been asked.
+//! of the circle: over all phases as often as its weight says. All nodes know how many they are, so their points lie
+//! evenly on the circle, though nobody has been asked: as many nodes as backends begin each with another backend.
 
 /// Bits of the fraction in a word.
 pub const ORDER_BITS: u32 = 10;
@@ -23,17 +23,31 @@ pub const fn word(others: u64, order: u32) -> u32 {
     others << ORDER_BITS | order & ORDER
 }
 
-/// The point of the circle where a node's order begins. `rank`: the node's place in the sorted list of nodes.
-/// `ended`: connections of its that have come and gone; with each the point moves on by a backend, so that backends
-/// take turns also when connections end before the next one comes.
-pub const fn phase(rank: u32, ended: u64, backends: u32) -> u32 {
-    // 2^32 / phi.
-    let start = rank.wrapping_mul(0x9e37_79b9);
-    if backends == 0 {
-        return start;
+/// A node's place among all: where its order begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rank {
+    /// The node's place in the sorted list of nodes, from 0 on.
+    pub place: u32,
+    /// How many nodes there are; 0 counts as 1.
+    pub nodes: u32,
+}
+
+impl Rank {
+    /// A node that knows of no other.
+    pub const ALONE: Self = Self { place: 0, nodes: 1 };
+
+    /// The point of the circle where the node's order begins. `ended`: connections of its that have come and gone;
+    /// with each the point moves on by a backend, so that backends take turns also when connections end before the
+    /// next one comes.
+    pub const fn phase(self, ended: u64, backends: u32) -> u32 {
+        let start = part(self.place as u64, self.nodes);
+        start.wrapping_add(part(ended, backends))
     }
-    let turn = (ended % backends as u64) << 32;
-    start.wrapping_add((turn / backends as u64) as u32)
+}
+
+/// So many of `of` equal parts of the circle.
+const fn part(parts: u64, of: u32) -> u32 {
+    if of == 0 { 0 } else { (((parts % of as u64) << 32) / of as u64) as u32 }
 }
 
 /// Where a backend's arc ends. `weights`: of all backends up to it, and with it; `all`: of all backends, not 0.

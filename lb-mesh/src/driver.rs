@@ -8,7 +8,7 @@ use std::{
 };
 
 use lb_cluster::{
-    Aggregators, NodeId, ServiceKey,
+    Aggregators, NodeId, Rank, ServiceKey,
     agent::{self, Agent, Pool, VALID_FOR, Words},
     frame::Frame,
     owner::{self, Owner, To},
@@ -60,7 +60,7 @@ pub(crate) struct Driver<K> {
     /// Services that the kernel may have.
     known: BTreeSet<ServiceKey>,
     /// The node's place among the members: the order among equals follows from it, of all services.
-    rank: u32,
+    rank: Rank,
     /// All services are to be written.
     rewrite: bool,
     start: Instant,
@@ -88,7 +88,7 @@ impl<K: Kernel> Driver<K> {
             links: context.links.clone(),
             context,
             known: BTreeSet::new(),
-            rank: 0,
+            rank: Rank::ALONE,
             rewrite: false,
             start,
             renew: start,
@@ -266,8 +266,9 @@ impl<K: Kernel> Driver<K> {
     fn members(&mut self) {
         let (names, leaving) = self.links.members();
         self.leaving = leaving;
-        let rank = names.iter().position(|name| *name == self.links.node).unwrap_or_default();
-        let before = std::mem::replace(&mut self.rank, rank as u32);
+        let place = names.iter().position(|name| *name == self.links.node).unwrap_or_default();
+        let rank = Rank { place: place as u32, nodes: names.len() as u32 };
+        let before = std::mem::replace(&mut self.rank, rank);
         self.rewrite |= before != self.rank;
         self.agent.set_rank(self.rank);
         let chosen = if self.configured.is_empty() { &names } else { &self.configured };

@@ -96,7 +96,8 @@ struct Cluster {
 /// Lets it happen. The end is a second after the last incident.
 pub fn run(scenario: Scenario, mode: Mode, seed: u64) -> Outcome {
     let owner_id = NodeId::of("aggregator");
-    let mut nodes: Vec<_> = (0..scenario.nodes).map(|rank| Node::new(rank, scenario.weights.len())).collect();
+    let mut nodes: Vec<_> =
+        (0..scenario.nodes).map(|place| Node::new(place, scenario.nodes, scenario.weights.len())).collect();
     for node in &mut nodes {
         node.agent.set_aggregators(Duration::ZERO, Aggregators::new([owner_id]).expect("one"));
     }

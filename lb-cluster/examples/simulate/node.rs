@@ -8,7 +8,7 @@ use lb_cluster::{
 };
 use lb_common::{
     pick::Least,
-    ranked::{self, Ranked},
+    ranked::{self, Rank, Ranked},
 };
 use rand::{RngExt as _, rngs::StdRng};
 
@@ -62,10 +62,10 @@ pub fn least(counts: &[u32], weights: &[u32], chance: u32) -> usize {
 }
 
 impl Node {
-    pub fn new(rank: usize, backends: usize) -> Self {
-        let name = format!("node-{rank}");
+    pub fn new(place: usize, nodes: usize, backends: usize) -> Self {
+        let name = format!("node-{place}");
         let mut agent = Agent::new(&name, CLUSTER, 1);
-        agent.set_rank(rank as u32);
+        agent.set_rank(Rank { place: place as u32, nodes: nodes as u32 });
         Self {
             id: NodeId::of(&name),
             agent,

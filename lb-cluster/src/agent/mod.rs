@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use lb_common::ranked::Rank;
 use service::{Me, Service};
 pub use view::{Count, View};
 pub use words::{Pool, Words};
@@ -69,7 +70,7 @@ pub struct Agent {
     cluster: String,
     me: NodeId,
     epoch: u64,
-    rank: u32,
+    rank: Rank,
     aggregators: Aggregators,
     owners: BTreeMap<NodeId, Owner>,
     services: BTreeMap<ServiceKey, Service>,
@@ -90,7 +91,7 @@ impl Agent {
             cluster: cluster.to_owned(),
             me: NodeId::of(name),
             epoch,
-            rank: 0,
+            rank: Rank::ALONE,
             aggregators: Aggregators::default(),
             owners: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -101,8 +102,8 @@ impl Agent {
         }
     }
 
-    /// The node's place in the sorted list of nodes, from 0 on.
-    pub fn set_rank(&mut self, rank: u32) {
+    /// The node's place among all.
+    pub fn set_rank(&mut self, rank: Rank) {
         if self.rank != rank {
             self.rank = rank;
             self.rewrite.extend(self.services.keys());

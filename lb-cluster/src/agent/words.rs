@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
-use lb_common::ranked;
+use lb_common::ranked::{self, Rank};
 
 use crate::BackendKey;
 
@@ -51,9 +51,9 @@ impl Pool {
         self.eligible
     }
 
-    /// A word for each backend, the order alone. `rank`, `ended`: see [`ranked::phase`].
-    pub(super) fn order(&self, rank: u32, ended: u64) -> Vec<u32> {
-        let phase = ranked::phase(rank, ended, self.eligible);
+    /// A word for each backend, the order alone. `ended`: see [`Rank::phase`].
+    pub(super) fn order(&self, rank: Rank, ended: u64) -> Vec<u32> {
+        let phase = rank.phase(ended, self.eligible);
         self.backends.iter().map(|place| ranked::word(0, ranked::order(place.arc_end, phase))).collect()
     }
 
@@ -138,9 +138,9 @@ mod tests {
     #[test]
     fn nodes_agree_on_the_circle_whatever_their_slots_are() {
         let keys = [BackendKey(5), BackendKey(9), BackendKey(2), BackendKey(7)];
-        let one = Pool::new(&keys.map(|key| (key, 1))).order(3, 0);
+        let one = Pool::new(&keys.map(|key| (key, 1))).order(Rank { place: 3, nodes: 7 }, 0);
         let mut slots = [3, 0, 2, 1];
-        let other = Pool::new(&slots.map(|at| (keys[at], 1))).order(3, 0);
+        let other = Pool::new(&slots.map(|at| (keys[at], 1))).order(Rank { place: 3, nodes: 7 }, 0);
         assert_eq!(slots.map(|at| one[at]).to_vec(), other);
         slots.sort_by_key(|at| one[*at]);
         // A quarter of the circle apart, in the order of keys.
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn connections_under_way_go_where_the_least_are() {
         let pool = pool(&[1, 1, 0, 2]);
-        let mut words = pool.order(0, 0);
+        let mut words = pool.order(Rank::ALONE, 0);
         let order = words.clone();
         pool.add_others(&mut words, |key| [4, 9, 0, 4][(100 - key.0) as usize], &[0, 1, 0, 0], 0);
         assert_eq!(others(&words), [4, 9, 0, 4]);
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn nobody_to_go_to() {
         let pool = pool(&[0, 0]);
-        let mut words = pool.order(1, 2);
+        let mut words = pool.order(Rank { place: 1, nodes: 2 }, 2);
         pool.add_others(&mut words, |_| 3, &[0, 0], 5);
         assert_eq!(others(&words), [3, 3]);
     }
