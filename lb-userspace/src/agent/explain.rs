@@ -8,7 +8,7 @@ use std::{
 
 use lb_common::{
     abi::{Algorithm, Backend, BackendId, FlowKey, List, PoolBlock, PortBe, Proto, Service},
-    affinity, hash,
+    affinity, hash, ranked,
 };
 use tokio::{sync::oneshot, time::timeout};
 
@@ -21,6 +21,7 @@ use crate::{
         error::ApiError,
         types::{Candidate, ConnectionFilter, EndpointsView, ExplainQuery, ExplainView},
     },
+    cluster::pools::is_shared,
     model::{AdminState, Origin, ServiceSpec},
     source::kubernetes::{explain::Question, record::Transport},
 };
@@ -77,8 +78,24 @@ impl Handle {
                 format!("pinned there since {:.0} s: an open connection stays where it is", flow.age_seconds);
             view.backend = Some(flow.backend);
         }
+        self.nodes_say(&mut view).await;
         self.cluster_says(&asked, &mut view).await;
         Ok(view)
+    }
+
+    /// Says so if what other nodes have isn't known, of a service whose connections they share.
+    async fn nodes_say(&self, view: &mut ExplainView) {
+        if view.candidates.iter().all(|candidate| candidate.others.is_none()) {
+            return;
+        }
+        let nodes = self.shared.cluster_view().await;
+        let known = nodes.is_ok_and(|nodes| {
+            nodes.services.iter().any(|service| service.name == view.service && service.shared)
+        });
+        if !known {
+            view.candidates.iter_mut().for_each(|candidate| candidate.others = None);
+            view.why.push_str("; what other nodes have isn't known here");
+        }
     }
 
     /// Adds what of the cluster decides, if the service is the cluster's.
@@ -134,6 +151,10 @@ impl Asked {
         let names = state.actual().services().get(&service.id);
         let name = names.map(|s| s.name.clone()).unwrap_or_default();
         let spec = state.desired.services().get(&name);
+        let shared_by_nodes =
+            shared.sharing.borrow().clone().filter(|_| spec.is_some_and(|spec| is_shared(spec)));
+        let now = shared.clock.now();
+        let word = |id| shared_by_nodes.as_ref().map(|sharing| sharing.others.word(id, now));
         let mut candidates = Vec::new();
         for (backend, id) in names.iter().flat_map(|s| &s.backends) {
             let block = state.actual().block(id.block());
@@ -147,6 +168,7 @@ impl Asked {
                 Candidate {
                     backend: backend.clone(),
                     active_connections: active.into(),
+                    others: word(*id).map(|word| word >> ranked::ORDER_BITS),
                     clients: (service.affine != 0).then(|| shared.maps.clients(*id).into()),
                     weight_in_force: weight.into(),
                     max_connections: (limit != u32::MAX).then_some(limit),
@@ -178,7 +200,7 @@ impl Asked {
         let block = shared.maps.block(service.first_block).filter(|_| service.first_block != 0);
         let (backend, why) = match shut_out {
             Some(why) => (None, why.into()),
-            None => self.choose(shared, service, block.as_ref(), &candidates),
+            None => self.choose(shared, service, block.as_ref(), &candidates, &word),
         };
         let backend = backend
             .and_then(|id| candidates.iter().find(|(own, _)| *own == id).map(|(_, c)| c.backend.clone()));
@@ -219,6 +241,7 @@ impl Asked {
         service: &Service,
         block: Option<&PoolBlock>,
         candidates: &[(BackendId, Candidate)],
+        word: &dyn Fn(BackendId) -> Option<u32>,
     ) -> (Option<BackendId>, String) {
         let open: Vec<&(BackendId, Candidate)> = candidates.iter().filter(|(_, c)| c.takes_new).collect();
         if open.is_empty() {
@@ -247,6 +270,10 @@ impl Asked {
         }
         if service.algorithm == Algorithm::CONSISTENT_HASH {
             return self.hashed(shared, service, block, &open);
+        }
+        let ranked: Option<Vec<_>> = open.iter().map(|(id, c)| Some((*id, c, word(*id)?))).collect();
+        if let Some(ranked) = ranked {
+            return over_all_nodes(&ranked);
         }
         let by_clients = service.affine != 0;
         let load = |c: &Candidate| {
@@ -301,6 +328,26 @@ impl Asked {
             ),
         }
     }
+}
+
+/// The least of all nodes' connections, as the kernel compares them. `open`: with their words; not empty.
+fn over_all_nodes(open: &[(BackendId, &Candidate, u32)]) -> (Option<BackendId>, String) {
+    // Both fit: 43 bits and 16.
+    let product = |load: u64, other: &Candidate| load * other.weight_in_force;
+    let value =
+        |(_, c, word): &(BackendId, &Candidate, u32)| ranked::value(c.active_connections as u32, *word);
+    let count = |it: &(BackendId, &Candidate, u32)| value(it) >> ranked::ORDER_BITS;
+    let Some(best) = open.iter().min_by(|a, b| product(value(a), b.1).cmp(&product(value(b), a.1))) else {
+        return (None, "nobody".into());
+    };
+    let equals = open.iter().filter(|it| product(count(it), best.1) == product(count(best), it.1)).count();
+    let why = match equals {
+        1 => "it has the fewest connections of all nodes for its weight",
+        _ => {
+            "of those with the fewest connections of all nodes for their weight it is the next in this node's order"
+        }
+    };
+    (Some(best.0), why.into())
 }
 
 fn flow_hash(client: SocketAddr, vip: SocketAddr, proto: Proto, seed: u64) -> u32 {

@@ -75,9 +75,9 @@ impl Shared {
     /// # Errors
     /// This one doesn't.
     pub async fn cluster_view(&self) -> Result<ClusterView, ApiError> {
-        let mesh = self.mesh.borrow().clone();
-        let view = match mesh {
-            Some(mesh) => mesh.view().await,
+        let sharing = self.sharing.borrow().clone();
+        let view = match sharing {
+            Some(sharing) => sharing.mesh.view().await,
             None => None,
         };
         let view = view.ok_or_else(|| {
@@ -193,7 +193,7 @@ impl Shared {
                 kernel: self.kernel.clone(),
                 restarts: self.read().restarts.clone(),
                 rejected: self.read().rejected.iter().map(views::rejected).collect(),
-                mesh: self.mesh_view.borrow().clone(),
+                sharing: self.sharing_view.borrow().clone().map(|view| (view, self.sharing_age.clone())),
                 cluster: self.cluster.borrow().clone().map(|state| Cluster {
                     state,
                     metrics: self.proxy_metrics.clone(),

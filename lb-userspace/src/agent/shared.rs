@@ -22,7 +22,8 @@ pub use super::state::State;
 use super::tasks::{TaskEnd, TaskReport};
 use super::{events::Log, seen::Seen};
 use crate::{
-    api::types::{StatusView, WarningView},
+    api::types::{ClusterView, StatusView, WarningView},
+    cluster::Sharing,
     conntrack::{Census, Closer, Directory},
     datapath::{
         Clock, DatapathError, Maps, clients::Clients, flows::FlowTables, object::Object, pin::PinDir,
@@ -89,10 +90,12 @@ pub struct Shared {
     pub clients: Clients,
     /// Programs; locked for a swap, or for a batch of the sweeper's requests.
     pub object: Mutex<Object>,
-    /// The mesh that shares counts, while there is one.
-    pub mesh: watch::Sender<Option<lb_mesh::Handle>>,
-    /// What it was like a moment ago.
-    pub mesh_view: watch::Sender<Option<Arc<lb_mesh::View>>>,
+    /// What shares counts with other nodes, while it does.
+    pub sharing: watch::Sender<Option<Sharing>>,
+    /// What those nodes were like a moment ago.
+    pub sharing_view: watch::Sender<Option<Arc<ClusterView>>>,
+    /// How old what was known of them was, once a second for each service.
+    pub sharing_age: Histogram,
     /// Kernel time.
     pub clock: Clock,
     /// Capacity.
@@ -143,8 +146,9 @@ impl Shared {
             led,
             clients: Clients::open(pins)?,
             object: Mutex::new(object),
-            mesh: watch::channel(None).0,
-            mesh_view: watch::channel(None).0,
+            sharing: watch::channel(None).0,
+            sharing_view: watch::channel(None).0,
+            sharing_age: Histogram::new(exponential_buckets(0.001, 2.0, 12)),
             clock,
             max_flows,
             hash_seed,

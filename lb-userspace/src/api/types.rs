@@ -247,6 +247,9 @@ pub struct Candidate {
     pub backend: String,
     /// Pins that count.
     pub active_connections: u64,
+    /// Connections of other nodes that share their counts; `null`: not known, or none of this service's are shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<u32>,
     /// With affinity: clients bound to it that have a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<u64>,

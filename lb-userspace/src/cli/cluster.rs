@@ -55,20 +55,23 @@ impl Args {
         if let Some(Command::Keygen(keygen)) = self.command {
             return keygen.run(context);
         }
-        let mut view = context.client.cluster().await?;
-        let Some(name) = self.service else {
-            context.printer.print(&view, text)?;
-            return Ok(());
-        };
-        let Some(at) = view.services.iter().position(|service| service.name == name) else {
-            return Err(Failure::Said(format!(
-                "service \"{name}\" isn't shared: there is no such service, it has had no connections at this node, or \
-                 it doesn't go by least-connections without affinity"
-            )));
-        };
-        context.printer.print(&view.services.swap_remove(at), backends)?;
+        let view = context.client.cluster().await?;
+        match self.service {
+            None => context.printer.print(&view, text)?,
+            Some(name) => context.printer.print(&of(view, &name)?, backends)?,
+        }
         Ok(())
     }
+}
+
+/// What is shared of a service.
+pub fn of(view: ClusterView, name: &str) -> Result<SharedView, Failure> {
+    view.services.into_iter().find(|service| service.name == name).ok_or_else(|| {
+        Failure::Said(format!(
+            "service \"{name}\" isn't shared: there is no such service, it has had no connections at this node, or it \
+             doesn't go by least-connections without affinity"
+        ))
+    })
 }
 
 impl Keygen {
@@ -158,7 +161,8 @@ fn note(view: &ClusterView, member: &MemberView) -> String {
     notes.join(", ")
 }
 
-fn backends(service: &SharedView) -> String {
+/// A service's backends, own connections and others'.
+pub fn backends(service: &SharedView) -> String {
     let mut table = Table::new(&["BACKEND", ">OWN", ">OTHERS", ">ALL"]);
     for it in &service.backends {
         table.row([

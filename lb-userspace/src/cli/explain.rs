@@ -14,7 +14,7 @@ Examples:
   flowpin explain 192.0.2.7:40000 10.96.0.10:5432      where is this one, or where would it go?
   flowpin explain 192.0.2.7:5353 10.96.0.53:53 --protocol udp
 
-Of a Kubernetes Service it also says which policy, hints and conditions of endpoints decided.")]
+OTHERS are connections of other nodes that share their counts ([cluster]). Of a Kubernetes Service it also says which policy, hints and conditions of endpoints decided.")]
 pub struct Args {
     /// The client: an address, or an address and a port
     #[arg(value_name = "CLIENT[:PORT]")]
@@ -37,13 +37,22 @@ impl Args {
 
 fn text(view: &ExplainView) -> String {
     let backend = view.backend.as_deref().unwrap_or("-");
-    let mut table =
-        Table::new(&["BACKEND", "TAKES NEW", ">ACTIVE", ">CLIENTS", ">WEIGHT NOW", ">LIMIT", "NOTE"]);
+    let mut table = Table::new(&[
+        "BACKEND",
+        "TAKES NEW",
+        ">ACTIVE",
+        ">OTHERS",
+        ">CLIENTS",
+        ">WEIGHT NOW",
+        ">LIMIT",
+        "NOTE",
+    ]);
     for c in &view.candidates {
         table.row([
             c.backend.clone(),
             yes(c.takes_new),
             count(c.active_connections),
+            or_dash(c.others.map(|n| count(n.into()))),
             or_dash(c.clients.map(count)),
             count(c.weight_in_force),
             or_dash(c.max_connections.map(|n| count(n.into()))),

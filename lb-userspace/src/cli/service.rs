@@ -10,7 +10,7 @@ use super::{
     tables,
 };
 use crate::{
-    api::types::{Patch, ServiceView},
+    api::types::{Patch, ServiceView, SharedView},
     model::AlgorithmKind,
 };
 
@@ -64,8 +64,11 @@ A Kubernetes Service is one service for each of its ports, named namespace/name:
     )]
     List(List),
     /// Show one service with its backends, and what of it is not in force
-    #[command(after_help = "Example:\n  flowpin service show db")]
-    Show(Named),
+    #[command(after_help = "\
+Examples:
+  flowpin service show db
+  flowpin service show db --cluster      each backend's connections over all nodes, too")]
+    Show(Show),
     /// Remove a service that the command line added; open connections go on until they end
     #[command(
         visible_alias = "rm",
@@ -83,6 +86,15 @@ pub struct Named {
     /// The service's name
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    #[command(flatten)]
+    service: Named,
+    /// Over all nodes that share their counts, too
+    #[arg(long)]
+    cluster: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -128,6 +140,14 @@ fn namespace(text: &str) -> Result<String, String> {
     }
 }
 
+/// A service, and what all nodes together have of it.
+#[derive(Serialize)]
+struct OverAll {
+    #[serde(flatten)]
+    service: ServiceView,
+    cluster: SharedView,
+}
+
 /// The answer to a removal.
 #[derive(Serialize)]
 struct Removed<'a> {
@@ -168,7 +188,17 @@ impl Command {
                     _ => tables::services(services),
                 })?;
             }
-            Self::Show(Named { name }) => printer.print(&client.service(&name).await?, tables::service)?,
+            Self::Show(Show { service: Named { name }, cluster: false }) => {
+                printer.print(&client.service(&name).await?, tables::service)?;
+            }
+            Self::Show(Show { service: Named { name }, cluster: true }) => {
+                let service = client.service(&name).await?;
+                let cluster = super::cluster::of(client.cluster().await?, &name)?;
+                printer.print(&OverAll { service, cluster }, |it| {
+                    let shared = super::cluster::backends(&it.cluster);
+                    format!("{}\n\nOver all nodes:\n{shared}", tables::service(&it.service))
+                })?;
+            }
             Self::Remove(Named { name }) => {
                 client.remove_service(&name).await?;
                 printer.print(&Removed { name: &name, removed: true }, |r| {

@@ -17,10 +17,10 @@ use ratatui::{
 
 use super::{
     Context, Failure,
-    output::{bytes, count},
+    output::{bytes, count, or_dash},
     tables,
 };
-use crate::api::types::{BackendView, ServiceView, StatusView};
+use crate::api::types::{BackendView, ClusterView, CountView, ServiceView, SharedView, StatusView};
 
 /// Watch services, backends, connections, rates and imbalance live
 #[derive(Debug, clap::Args)]
@@ -44,9 +44,14 @@ struct Before {
     bytes_out: u64,
 }
 
+/// Connections over all nodes, by service and backend, as far as they are known.
+type Everywhere = HashMap<(String, String), u64>;
+
 /// What is shown.
 struct View {
     status: StatusView,
+    /// By service and backend, all nodes' connections; `None`: none are shared.
+    everywhere: Option<Everywhere>,
     services: Vec<ServiceView>,
     /// Since the look before, in seconds; 0: there was none.
     passed: f64,
@@ -104,6 +109,8 @@ impl Args {
 
 async fn look(context: &Context, last: Option<(&View, f64)>) -> Result<View, Failure> {
     let (status, services) = (context.client.status().await?, context.client.services().await?);
+    // An agent that shares nothing says so: then there is no such column.
+    let everywhere = context.client.cluster().await.ok().map(everywhere);
     let (mut before, mut passed) = (HashMap::new(), 0.0);
     if let Some((last, interval)) = last {
         passed = interval;
@@ -117,7 +124,16 @@ async fn look(context: &Context, last: Option<(&View, f64)>) -> Result<View, Fai
             before.insert(key, Before { total, bytes_in, bytes_out });
         }
     }
-    Ok(View { status, services, passed, before })
+    Ok(View { status, everywhere, services, passed, before })
+}
+
+fn everywhere(view: ClusterView) -> Everywhere {
+    let all = |service: SharedView| {
+        let of =
+            move |it: CountView| Some(((service.name.clone(), it.address), it.others? + u64::from(it.own)));
+        service.backends.into_iter().filter_map(of)
+    };
+    view.services.into_iter().flat_map(all).collect()
 }
 
 fn draw(frame: &mut Frame<'_>, view: &View, state: &mut TableState) {
@@ -142,35 +158,55 @@ fn draw(frame: &mut Frame<'_>, view: &View, state: &mut TableState) {
             .map(|b| Figures::of(view, service, b))
             .fold(Figures::default(), Figures::plus);
         let imbalance = service.imbalance.map_or_else(|| "-".into(), |i| format!("{i:.2}"));
-        let total = sum.row([
-            service.name.clone(),
-            String::new(),
-            format!("{} {}", tables::vip(service), service.ports.join(",")),
-            imbalance,
-        ]);
+        let total = sum.row(
+            view,
+            [
+                service.name.clone(),
+                String::new(),
+                format!("{} {}", tables::vip(service), service.ports.join(",")),
+                imbalance,
+            ],
+        );
         let backends = service.backends.iter().map(|b| {
             let state = if b.healthy { b.state.clone() } else { "unhealthy".into() };
             let out = b.state != "active" || !b.healthy;
-            let row =
-                Figures::of(view, service, b).row([String::new(), b.address.clone(), state, String::new()]);
+            let left = [String::new(), b.address.clone(), state, String::new()];
+            let row = Figures::of(view, service, b).row(view, left);
             if out { row.style(Style::new().add_modifier(Modifier::DIM)) } else { row }
         });
         std::iter::once(total.style(Style::new().add_modifier(Modifier::BOLD)))
             .chain(backends)
             .collect::<Vec<_>>()
     });
-    let widths = [18, 26, 22, 10, 10, 10, 12, 12].map(Constraint::Max);
-    let headings = ["SERVICE", "BACKEND", "WHERE, STATE", "IMBALANCE", "ACTIVE", "NEW/S", "IN/S", "OUT/S"];
+    let columns = [
+        ("SERVICE", 18),
+        ("BACKEND", 26),
+        ("WHERE, STATE", 22),
+        ("IMBALANCE", 10),
+        ("ACTIVE", 10),
+        (ALL_NODES, 10),
+        ("NEW/S", 10),
+        ("IN/S", 12),
+        ("OUT/S", 12),
+    ];
+    let shown = columns.into_iter().filter(|(heading, _)| view.everywhere.is_some() || *heading != ALL_NODES);
+    let (headings, widths): (Vec<_>, Vec<_>) =
+        shown.map(|(heading, width)| (heading, Constraint::Max(width))).unzip();
     let table = Table::new(rows, widths)
         .header(Row::new(headings).style(Style::new().add_modifier(Modifier::REVERSED)))
         .row_highlight_style(Style::new().add_modifier(Modifier::UNDERLINED));
     frame.render_stateful_widget(table, body, state);
 }
 
+/// The column that is only there if nodes share.
+const ALL_NODES: &str = "ALL NODES";
+
 /// What a row says in numbers, a second.
 #[derive(Clone, Copy, Default)]
 struct Figures {
     active: u64,
+    /// Of all nodes, as far as it is known.
+    everywhere: Option<u64>,
     opened: f64,
     sent: f64,
     back: f64,
@@ -185,6 +221,10 @@ impl Figures {
         };
         Self {
             active: backend.active_connections,
+            everywhere: view
+                .everywhere
+                .as_ref()
+                .and_then(|all| all.get(&(service.name.clone(), backend.address.clone())).copied()),
             opened: rate(backend.total_connections, before.map(|b| b.total)),
             sent: rate(backend.bytes_in, before.map(|b| b.bytes_in)),
             back: rate(backend.bytes_out, before.map(|b| b.bytes_out)),
@@ -194,20 +234,21 @@ impl Figures {
     fn plus(self, other: Self) -> Self {
         Self {
             active: self.active + other.active,
+            everywhere: match (self.everywhere, other.everywhere) {
+                (Some(mine), Some(others)) => Some(mine + others),
+                (mine, others) => mine.or(others),
+            },
             opened: self.opened + other.opened,
             sent: self.sent + other.sent,
             back: self.back + other.back,
         }
     }
 
-    fn row(self, left: [String; 4]) -> Row<'static> {
-        let figures = [
-            count(self.active),
-            format!("{:.0}", self.opened),
-            bytes(self.sent as u64),
-            bytes(self.back as u64),
-        ];
-        Row::new(left.into_iter().chain(figures).map(Cell::from))
+    fn row(self, view: &View, left: [String; 4]) -> Row<'static> {
+        let everywhere = view.everywhere.is_some().then(|| or_dash(self.everywhere.map(count)));
+        let rates = [format!("{:.0}", self.opened), bytes(self.sent as u64), bytes(self.back as u64)];
+        let cells = left.into_iter().chain([count(self.active)]).chain(everywhere).chain(rates);
+        Row::new(cells.map(Cell::from))
     }
 }
 
@@ -253,17 +294,28 @@ mod tests {
         let before = [("10.0.0.1", 180), ("10.0.0.2", 100)].map(|(address, total)| {
             (("app".to_string(), address.to_string()), Before { total, bytes_in: 0, bytes_out: total * 1024 })
         });
-        let view = View { status, services: vec![service], passed: 2.0, before: before.into() };
-        let mut terminal = Terminal::new(TestBackend::new(130, 6)).unwrap();
-        terminal.draw(|frame| draw(frame, &view, &mut TableState::default())).unwrap();
-        let shown = terminal.backend().to_string();
-        let squeezed: Vec<String> = shown
-            .lines()
-            .map(|l| l.trim_matches('"').split_whitespace().collect::<Vec<_>>().join(" "))
-            .collect();
-        assert!(squeezed[0].starts_with("flowpin 0.1.0 ok flows 40 of 1,048,576"), "{shown}");
+        let mut view =
+            View { status, everywhere: None, services: vec![service], passed: 2.0, before: before.into() };
+        let squeezed = squeezed(&view);
+        assert!(squeezed[0].starts_with("flowpin 0.1.0 ok flows 40 of 1,048,576"), "{squeezed:?}");
         assert_eq!(squeezed[3], "app 10.96.0.10 80/tcp 1.50 40 10 0 B 10.00 KiB");
         assert_eq!(squeezed[4], "10.0.0.1 active 30 10 0 B 10.00 KiB");
         assert_eq!(squeezed[5], "10.0.0.2 active 10 0 0 B 0 B");
+
+        // Where nodes share, there is a column for all of them.
+        view.everywhere = Some([(("app".to_string(), "10.0.0.1".to_string()), 70)].into());
+        let squeezed = self::squeezed(&view);
+        assert!(squeezed[2].contains("ACTIVE ALL NODES NEW/S"), "{squeezed:?}");
+        assert_eq!(squeezed[3], "app 10.96.0.10 80/tcp 1.50 40 70 10 0 B 10.00 KiB");
+        assert_eq!(squeezed[5], "10.0.0.2 active 10 - 0 0 B 0 B");
+    }
+
+    /// The lines on the screen, blanks as one.
+    fn squeezed(view: &View) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(140, 6)).unwrap();
+        terminal.draw(|frame| draw(frame, view, &mut TableState::default())).unwrap();
+        let shown = terminal.backend().to_string();
+        let squeeze = |l: &str| l.trim_matches('"').split_whitespace().collect::<Vec<_>>().join(" ");
+        shown.lines().map(squeeze).collect()
     }
 }

@@ -23,6 +23,7 @@ use counts::{Change, Counts};
 use kernel::Writer;
 use pools::Pools;
 pub use spec::ClusterSpec;
+use views::{ClusterView, SharedView};
 
 use crate::{
     agent::{down, shared::Shared},
@@ -39,6 +40,15 @@ const VIEW: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(5);
 /// What is wrong, among the agent's problems.
 pub const PROBLEM: &str = "cluster";
+
+/// What shares counts, for others to look at.
+#[derive(Clone)]
+pub struct Sharing {
+    /// The mesh.
+    pub mesh: Handle,
+    /// What the kernel knows of other nodes.
+    pub others: Arc<Others>,
+}
 
 /// See the module. What can't start is tried again.
 pub async fn run(
@@ -66,14 +76,14 @@ pub async fn run(
     };
     tracing::info!(node = spec.node, listen = %mesh.address(), "counts are shared with other nodes");
     let handle = mesh.handle();
-    shared.mesh.send_replace(Some(handle.clone()));
+    shared.sharing.send_replace(Some(Sharing { mesh: handle.clone(), others: others.clone() }));
     let ended = tokio::select! {
         () = down(stopped) => None,
         why = mesh.ended() => Some(why),
         () = work(&shared, &pools, &others, &handle) => None,
     };
-    shared.mesh.send_replace(None);
-    shared.mesh_view.send_replace(None);
+    shared.sharing.send_replace(None);
+    shared.sharing_view.send_replace(None);
     mesh.stop().await;
     if let Some(why) = ended {
         tracing::error!("cluster: {why}");
@@ -104,8 +114,11 @@ async fn work(shared: &Shared, pools: &RwLock<Pools>, others: &Others, handle: &
             .for_each(|change| tell(handle, change));
         if now >= view {
             view = now + VIEW;
-            let seen = handle.view().await.map(Arc::new);
-            shared.mesh_view.send_replace(seen);
+            let seen = handle.view().await.map(|view| Arc::new(ClusterView::new(&view, &pools())));
+            for age in seen.iter().flat_map(|view| &view.services).filter_map(SharedView::age) {
+                shared.sharing_age.observe(age);
+            }
+            shared.sharing_view.send_replace(seen);
         }
     }
 }

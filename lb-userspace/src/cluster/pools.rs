@@ -56,9 +56,7 @@ impl Pools {
     /// As of now: those that go by the least connections. Where clients are bound or hashed, it is known where they
     /// go.
     pub fn of(state: &State) -> Self {
-        let shared =
-            |spec: &ServiceSpec| spec.algorithm == AlgorithmKind::LeastConnections && spec.affinity.is_none();
-        let services = state.desired.services().values().filter(|spec| shared(spec));
+        let services = state.desired.services().values().filter(|spec| is_shared(spec));
         Self(services.filter_map(|spec| one(state.actual(), &spec.name)).collect())
     }
 
@@ -71,6 +69,11 @@ impl Pools {
     pub fn iter(&self) -> impl Iterator<Item = (ServiceKey, &Shared)> {
         self.0.iter().map(|(key, shared)| (*key, shared))
     }
+}
+
+/// Do a service's connections count over all nodes?
+pub fn is_shared(spec: &ServiceSpec) -> bool {
+    spec.algorithm == AlgorithmKind::LeastConnections && spec.affinity.is_none()
 }
 
 fn one(actual: &Actual, name: &str) -> Option<(ServiceKey, Shared)> {

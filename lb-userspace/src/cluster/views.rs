@@ -138,6 +138,11 @@ impl MemberView {
 }
 
 impl SharedView {
+    /// How old what counts of others is, in seconds; `None`: nothing of them counts.
+    pub fn age(&self) -> Option<f64> {
+        self.age_seconds.filter(|_| self.shared)
+    }
+
     fn new(service: &Service, pools: &Pools) -> Option<Self> {
         let pool = pools.get(service.service)?;
         let counts: BTreeMap<_, _> =

@@ -3,7 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use aya::maps::{Map, MapData};
-use lb_common::abi::{BackendId, ServiceId, maps};
+use lb_common::{
+    abi::{BackendId, ServiceId, maps},
+    ranked,
+};
 
 use super::{DatapathError, mapping::Bytes, object::Object};
 
@@ -39,6 +42,18 @@ impl Others {
         if backend.block() < self.words.len() {
             self.words.word(backend.block(), backend.slot()).store(word, Ordering::Relaxed);
         }
+    }
+
+    /// The word that the kernel compares for a backend, at this time (jiffies): without others' connections once they
+    /// aren't known any more.
+    pub fn word(&self, backend: BackendId, now: u64) -> u32 {
+        if backend.block() >= self.words.len() {
+            return 0;
+        }
+        let word = self.words.word(backend.block(), backend.slot()).load(Ordering::Relaxed);
+        let mut until = [0; 8];
+        self.valid.read(0, &mut until);
+        if now < u64::from_ne_bytes(until) { word } else { word & ranked::ORDER }
     }
 
     /// All that was written is good until then, jiffies.

@@ -368,7 +368,8 @@ fn explanations_name_the_backend_and_the_reason() {
         &text,
         &[
             "192.0.2.7 -> 10.96.0.10:80 (service \"app\"): 10.0.0.1\nit has the fewest connections",
-            "TAKES NEW",
+            "TAKES NEW   ACTIVE   OTHERS",
+            "yes              3        4",
         ],
     );
     let json = agent.run(&["explain", "[fd00::7]:40000", "[fd00::10]:80", "-o", "json"]).json();

@@ -254,6 +254,7 @@ impl Control for Fake {
         let candidate = Candidate {
             backend: "10.0.0.1".into(),
             active_connections: 3,
+            others: Some(4),
             clients: None,
             weight_in_force: 1,
             max_connections: None,

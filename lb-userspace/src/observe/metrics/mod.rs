@@ -4,9 +4,9 @@
 //! backends these are more than a million lines. The rest is written by `prometheus_client`.
 
 pub mod families;
-mod mesh;
 pub mod node;
 pub mod rows;
+mod sharing;
 
 use std::sync::Arc;
 

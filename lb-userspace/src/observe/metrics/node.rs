@@ -14,9 +14,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::mesh;
+use super::sharing;
 use crate::{
-    api::types::RejectedView,
+    api::types::{ClusterView, RejectedView},
     proxy::{ClusterState, ProxyMetrics},
 };
 
@@ -43,8 +43,8 @@ pub struct Node {
     pub restarts: BTreeMap<&'static str, u64>,
     /// What is declared and not in force.
     pub rejected: Vec<RejectedView>,
-    /// The nodes that share counts, if this one does.
-    pub mesh: Option<Arc<lb_mesh::View>>,
+    /// The nodes that share counts, if this one does, and how old what is known of them was.
+    pub sharing: Option<(Arc<ClusterView>, Histogram)>,
     /// The cluster that is followed, if any.
     pub cluster: Option<Cluster>,
 }
@@ -171,7 +171,7 @@ impl Collector for Node {
                 .try_for_each(|(service, origin)| gauge(m, &[("service", service), ("origin", origin)], 1))
         })?;
         self.cluster.iter().try_for_each(|cluster| cluster.encode(e))?;
-        self.mesh.iter().try_for_each(|view| mesh::encode(view, e))?;
+        self.sharing.iter().try_for_each(|(view, age)| sharing::encode(view, age, e))?;
         let help = "Time from a change to its being in force";
         family(e, "flowpin_reconcile_duration_seconds", help, MetricType::Histogram, |m| {
             let labels: &Labels<'_> = &[];
