@@ -251,8 +251,9 @@ const LANES: [&[&str]; 3] = [
 ];
 
 /// Tests that run alone: those that count rates, or fill the machine.
-const ALONE: [&str; 10] = [
+const ALONE: [&str; 11] = [
     "promise::accounting",
+    "promise::cluster::herd",
     "promise::deadlines",
     "promise::ends",
     "promise::flood",

@@ -47,7 +47,21 @@ impl Flowpin {
     /// No object, no permission, or the kernel refuses.
     pub fn load(hook: Hook, flows: u32, backends: usize, algorithm: Algorithm) -> Result<Self> {
         let hook = if hook == Hook::Xdp { run::Hook::XdpIn } else { run::Hook::TcIn };
-        let mut world = World::with_flows(hook, 2 * flows)?;
+        Self::over(World::with_flows(hook, 2 * flows)?, backends, algorithm, "Flowpin, least-connections")
+    }
+
+    /// Loads it where nodes share their counts.
+    ///
+    /// # Errors
+    /// As for [`Flowpin::load`].
+    pub fn sharing(hook: Hook, flows: u32, backends: usize) -> Result<Self> {
+        let hook = if hook == Hook::Xdp { run::Hook::XdpIn } else { run::Hook::TcIn };
+        let world = World::sharing(hook, 2 * flows)?;
+        Self::over(world, backends, Algorithm::LEAST_CONNECTIONS, "Flowpin, counts shared")
+    }
+
+    /// `least`: its name where backends are compared.
+    fn over(mut world: World, backends: usize, algorithm: Algorithm, least: &str) -> Result<Self> {
         let members: Vec<Member> = (0..backends)
             .map(|i| Member::new(Ipv4Addr::from(u32::from(FIRST) + i as u32).into(), 8080))
             .collect();
@@ -58,7 +72,7 @@ impl Flowpin {
         let name = match (algorithm, backends) {
             (Algorithm::CONSISTENT_HASH, _) => "Flowpin, consistent-hash",
             (_, 1) => "Flowpin",
-            _ => "Flowpin, least-connections",
+            _ => least,
         };
         Ok(Self { name: name.into(), world })
     }

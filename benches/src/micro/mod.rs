@@ -139,6 +139,7 @@ fn sizes(driver: &mut Driver, hook: Hook, options: &Options) -> Result<Vec<Serie
     for count in BACKENDS {
         let subject = Flowpin::load(hook, OPENED, count, Algorithm::LEAST_CONNECTIONS)?;
         cases.push(Case::new("backends", count, subject)?);
+        cases.push(Case::new("backends", count, Flowpin::sharing(hook, OPENED, count)?)?);
     }
     all.extend(compare(driver, &mut cases, Kind::Open, 0, options)?);
     cases.clear();

@@ -22,7 +22,7 @@ use lb_common::{
         Client, FirstFragment, Forward, FragmentKey, HostKey, Interface, Mac, PoolBlock, Reason, Service,
         ServiceId, ServiceKey, SourceKey, SourcePorts, SourceRanges, Sources, Vip, maps, table,
     },
-    flow_table,
+    flow_table, ranked,
 };
 
 pub use affinity::Affinity;
@@ -161,6 +161,27 @@ impl World {
     /// # Errors
     /// As for [`World::new`].
     pub fn with_sizes(hook: Hook, entries: u32, backends: u32, hz: u32) -> Result<Self> {
+        Self::load(hook, entries, backends, hz, false)
+    }
+
+    /// A node of several that share their counts, with flow tables as for [`World::with_flows`]: what it knows of others
+    /// is good for as long as the machine runs, and by turns one of them has 0 to 15 connections with a backend.
+    ///
+    /// # Errors
+    /// As for [`World::new`].
+    pub fn sharing(hook: Hook, entries: u32) -> Result<Self> {
+        let mut world = Self::load(hook, entries, BLOCKS * BLOCK_SLOTS as u32, HZ, true)?;
+        let mut words: Array<_, Active> = world.ebpf.take_map(maps::OTHERS).context("words")?.try_into()?;
+        for block in 0..BLOCKS {
+            let word = |slot| ranked::word(slot as u64, (block * 7 + slot as u32 * 61) & ranked::ORDER);
+            words.set(block, Active { count: std::array::from_fn(word) }, 0)?;
+        }
+        let mut valid: Array<_, u64> = world.ebpf.take_map(maps::OTHERS_VALID).context("until")?.try_into()?;
+        valid.set(0, u64::MAX, 0)?;
+        Ok(world)
+    }
+
+    fn load(hook: Hook, entries: u32, backends: u32, hz: u32, shares: bool) -> Result<Self> {
         paths::need_root();
         let path: PathBuf = paths::object();
         let buckets = flow_table::buckets(entries / 2);
@@ -168,12 +189,14 @@ impl World {
             .override_global("FLOW_BUCKETS", &buckets, true)
             .override_global("FLOW_SEED", &SEED, true)
             .override_global("TICK_HZ", &hz, true)
+            .override_global("CLUSTER", &u32::from(shares), true)
             .map_max_entries(maps::FLOWS4, buckets)
             .map_max_entries(maps::FLOWS6, buckets)
             .map_max_entries(maps::FLOW_HEADS4, buckets)
             .map_max_entries(maps::FLOW_HEADS6, buckets)
             .map_max_entries(maps::POOLS, BLOCKS)
             .map_max_entries(maps::ACTIVE, BLOCKS)
+            .map_max_entries(maps::OTHERS, BLOCKS)
             .map_max_entries(maps::CLIENTS, BLOCKS)
             .map_max_entries(maps::AFFINITY, CLIENTS)
             .map_max_entries(maps::BACKENDS, backends)

@@ -1,0 +1,116 @@
+//! Connections that come from everywhere at once.
+
+use std::time::Duration;
+
+use flowpin_tests::harness::{client::Conn, server::PLEASE_CLOSE};
+
+use super::{
+    relay::Delay,
+    world::{Setting, World},
+};
+
+/// Of a herd's connections, this long from the first to the last.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Each node has used the service: it listens to what others have.
+fn warm(world: &World) {
+    drop(world.herd(0..world.nodes.len(), Duration::ZERO));
+    world.rest();
+}
+
+/// Nodes of so many connections, in an order that isn't theirs.
+fn mixed(nodes: usize, connections: usize) -> impl ExactSizeIterator<Item = usize> {
+    (0..connections).map(move |i| (i * 5 + i / nodes * 3) % nodes)
+}
+
+/// Most connections of a backend.
+fn fullest(world: &World) -> usize {
+    world.counts().into_iter().max().unwrap_or_default()
+}
+
+#[test]
+fn forty_connections_in_a_second_are_ten_for_each_of_four() {
+    // Of 50, on two cores, 50 were even.
+    const RUNS: usize = 20;
+    let world = World::new(8, &[1; 4]);
+    world.meet(8);
+    warm(&world);
+    let mut even = 0;
+    for run in 0..RUNS {
+        let conns = world.herd(mixed(8, 40), SECOND);
+        let counts = world.counts();
+        assert!(fullest(&world) <= 11, "run {run}: {counts:?}");
+        even += usize::from(counts == [10; 4]);
+        drop(conns);
+        world.rest();
+    }
+    println!("{even} of {RUNS} runs were even");
+    assert!(even * 100 >= RUNS * 95, "{even} of {RUNS} runs were even");
+}
+
+#[test]
+fn a_connection_from_each_node_never_meets_another() {
+    for backends in [17, 33] {
+        let world = World::new(8, &vec![1; backends]);
+        world.meet(8);
+        let conns = world.herd(0..8, Duration::ZERO);
+        assert_eq!(fullest(&world), 1, "{:?}", world.counts());
+        drop(conns);
+    }
+}
+
+#[test]
+fn one_node_with_half_of_all_and_weights() {
+    let world = World::new(8, &[1, 2, 4]);
+    world.meet(8);
+    warm(&world);
+    let half = (0..70).map(|i| if i % 2 == 0 { 0 } else { 1 + i / 2 % 7 });
+    let conns = world.herd(half, SECOND * 2);
+    let counts = world.counts();
+    let fair = [10, 20, 40];
+    assert!(counts.iter().zip(fair).all(|(count, fair)| *count <= fair + 1), "{counts:?}");
+    drop(conns);
+}
+
+/// The most of a backend over its fair part, while backends restart one after another and clients come back.
+fn rolling_restart(world: &World) -> usize {
+    let mut conns = world.herd(mixed(8, 400), SECOND * 4);
+    let mut most = 0;
+    for backend in ["b0", "b1", "b2", "b3"] {
+        let (gone, stay): (Vec<Conn>, Vec<Conn>) = conns.into_iter().partition(|it| it.backend == backend);
+        conns = stay;
+        let count = gone.len();
+        for mut conn in gone {
+            std::io::Write::write_all(&mut conn.stream, &[PLEASE_CLOSE]).expect("it is open");
+        }
+        conns.extend(world.herd(mixed(8, count), SECOND));
+        most = most.max(fullest(world));
+    }
+    most - conns.len().div_ceil(4)
+}
+
+#[test]
+fn backends_restart_one_after_another() {
+    let world = World::new(8, &[1; 4]);
+    world.meet(8);
+    warm(&world);
+    let together = rolling_restart(&world);
+    drop(world);
+    let alone = rolling_restart(&World::of(&Setting { shares: false, ..Setting::new(8, &[1; 4]) }));
+    println!("the fullest over its fair part: {together}, nodes by themselves {alone}");
+    assert!(together <= 1 && together < alone, "{together}, nodes by themselves {alone}");
+}
+
+#[test]
+fn nobody_herds_where_what_is_told_takes_its_time() {
+    let delay = Some(Delay { one_way: Duration::from_millis(20), lost: 100 });
+    let world = World::of(&Setting { delay, ..Setting::new(8, &[1; 4]) });
+    world.meet(8);
+    warm(&world);
+    for run in 0..5 {
+        let conns = world.herd(mixed(8, 40), SECOND);
+        assert!(fullest(&world) <= 12, "run {run}: {:?}", world.counts());
+        drop(conns);
+        world.rest();
+    }
+}
