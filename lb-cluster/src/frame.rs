@@ -14,6 +14,9 @@ pub const VERSION: u8 = 1;
 /// of 30,000 nodes at once.
 pub const MAX_FRAME: usize = 1 << 20;
 
+/// Longest question and answer, bytes: a few lines of text.
+pub const MAX_TALK: usize = 16 << 10;
+
 /// Most backends of a service in a frame, the most that a pool has.
 pub const MAX_BACKENDS: usize = lb_common::abi::limits::MAX_BACKENDS_PER_SERVICE as usize;
 
@@ -37,6 +40,10 @@ pub enum Frame {
     Leave(Leave),
     /// Owner to all that know it, four times a second: here I am.
     Alive(Alive),
+    /// Node to node, on an operator's behalf: do this, or say that. No state machine's; answered with [`Frame::Answer`].
+    Question(Talk),
+    /// To a question, once.
+    Answer(Talk),
 }
 
 /// An agent presents itself.
@@ -177,6 +184,15 @@ pub struct Greeting {
     pub met: u64,
 }
 
+/// A question or an answer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Talk {
+    /// Which question, among those of the one who asks.
+    pub number: u64,
+    /// What is asked or said, at most [`MAX_TALK`] bytes; the nodes know what it means.
+    pub body: Vec<u8>,
+}
+
 /// A frame can't be read, or written.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FrameError {
@@ -208,6 +224,9 @@ pub enum FrameError {
     /// Too many backends.
     #[error("counts of {0} backends: a service has at most {MAX_BACKENDS}")]
     Backends(usize),
+    /// Too much said at once.
+    #[error("a question or answer of {0} bytes: they have at most {MAX_TALK}")]
+    Talk(usize),
     /// No rate at all.
     #[error("a rate of {0} connections a second: it has to be a number from 0 on")]
     Rate(String),
@@ -258,6 +277,10 @@ impl Frame {
                 Err(FrameError::Rate(totals.rate.to_string()))
             }
             Self::Totals(totals) => backends_allowed(totals.counts.len()),
+            Self::Question(talk) | Self::Answer(talk) if talk.body.len() > MAX_TALK => {
+                Err(FrameError::Talk(talk.body.len()))
+            }
+            Self::Question(_) | Self::Answer(_) => Ok(()),
             Self::Subscribe(_) | Self::Ask(_) | Self::Leave(_) | Self::Alive(_) => Ok(()),
         }
     }

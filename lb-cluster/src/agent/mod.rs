@@ -45,8 +45,8 @@ pub enum Refusal {
         /// For whom.
         owner: NodeId,
     },
-    /// It is what agents say.
-    #[error("node {0} sends what only agents say")]
+    /// It is what agents say, or nodes to each other.
+    #[error("node {0} sends what isn't for agents")]
     Direction(NodeId),
 }
 
@@ -165,7 +165,12 @@ impl Agent {
             Frame::Totals(totals) => (totals.owner, totals.epoch),
             Frame::Alive(alive) => (alive.owner, alive.epoch),
             Frame::Ask(ask) => (ask.from, 0),
-            Frame::Hello(_) | Frame::Subscribe(_) | Frame::Report(_) | Frame::Leave(_) => {
+            Frame::Hello(_)
+            | Frame::Subscribe(_)
+            | Frame::Report(_)
+            | Frame::Leave(_)
+            | Frame::Question(_)
+            | Frame::Answer(_) => {
                 return Err(Refusal::Direction(peer));
             }
         };

@@ -43,6 +43,12 @@ fn frame() -> impl Strategy<Value = Frame> {
         (node(), service()).prop_map(|(from, service)| Frame::Ask(Ask { from, service })),
         (node(), service(), any::<[u64; 2]>())
             .prop_map(|(node, service, [epoch, seq])| Frame::Leave(Leave { node, service, epoch, seq })),
+        (any::<u64>(), any::<bool>(), prop::collection::vec(any::<u8>(), 0..60)).prop_map(
+            |(number, asks, body)| {
+                let talk = Talk { number, body };
+                if asks { Frame::Question(talk) } else { Frame::Answer(talk) }
+            }
+        ),
         (node(), any::<u64>(), prop::option::of((node(), any::<u64>()))).prop_map(
             |(owner, epoch, greeting)| {
                 let greeting = greeting.map(|(node, met)| Greeting { node, met });
@@ -106,6 +112,12 @@ fn a_refusal_says_what_is_wrong() {
         "a node's name of 254 bytes: names have 1 to 253"
     );
     assert!(hello(&"n".repeat(253)).encode().is_ok());
+    let question = |length| Frame::Question(Talk { number: 1, body: vec![0; length] }).encode();
+    assert!(question(MAX_TALK).is_ok());
+    assert_eq!(
+        question(MAX_TALK + 1).unwrap_err().to_string(),
+        "a question or answer of 16385 bytes: they have at most 16384"
+    );
 }
 
 #[test]

@@ -91,8 +91,8 @@ pub enum Refusal {
         /// Of which service.
         service: ServiceKey,
     },
-    /// It is what owners say.
-    #[error("node {0} sends what only owners say")]
+    /// It is what owners say, or nodes to each other.
+    #[error("node {0} sends what isn't for owners")]
     Direction(NodeId),
 }
 
@@ -168,7 +168,9 @@ impl Owner {
             Frame::Report(report) => report.node,
             Frame::Ask(ask) => ask.from,
             Frame::Leave(leave) => leave.node,
-            Frame::Totals(_) | Frame::Alive(_) => return Err(Refusal::Direction(peer)),
+            Frame::Totals(_) | Frame::Alive(_) | Frame::Question(_) | Frame::Answer(_) => {
+                return Err(Refusal::Direction(peer));
+            }
         };
         if node != peer {
             return Err(Refusal::ForAnother { peer, node });
@@ -204,7 +206,7 @@ impl Owner {
                 }
                 Ok(())
             }
-            Frame::Totals(_) | Frame::Alive(_) => Ok(()),
+            Frame::Totals(_) | Frame::Alive(_) | Frame::Question(_) | Frame::Answer(_) => Ok(()),
         }
     }
 

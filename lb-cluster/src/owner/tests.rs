@@ -221,7 +221,7 @@ fn what_is_another_s_or_nonsense_is_refused_and_changes_nothing() {
         (
             NodeId(3),
             Frame::Alive(Alive { owner: NodeId(3), epoch: 1, greeting: None }),
-            "node 0000000000000003 sends what only owners say",
+            "node 0000000000000003 sends what isn't for owners",
         ),
     ] {
         assert_eq!(owner.receive(ms(2_000), peer, &frame).unwrap_err().to_string(), said);
