@@ -1,7 +1,8 @@
 //! How long it takes until all nodes know of a connection, and what that costs: meshes in one process, over loopback.
 //!
-//!     cargo run --release -p lb-mesh --example latency [NODES [OPENS]]
+//!     cargo run --release -p lb-mesh --example latency [NODES [OPENS [nats://HOST:4222]]]
 //!
+//! By TCP, and then by a NATS server if one is given.
 //! A connection opens on one node; measured is when each other node's kernel is given it. Then connections open at 100
 //! a second on all nodes in turn, and the process's CPU time is measured.
 
@@ -17,7 +18,7 @@ use lb_cluster::{
     frame::Own,
 };
 use lb_common::ranked::ORDER_BITS;
-use lb_mesh::{Identity, Kernel, Mesh, Settings, keygen};
+use lb_mesh::{Identity, Kernel, Mesh, Nats, NatsServer, Settings, Tcp, Transport, keygen};
 use rand::RngExt as _;
 use tokio::{
     sync::mpsc,
@@ -64,8 +65,18 @@ impl Kernel for Told {
 
 #[tokio::main]
 async fn main() {
-    let mut arguments = env::args().skip(1).map(|argument| argument.parse().expect("a number"));
-    let (nodes, opens) = (arguments.next().unwrap_or(8), arguments.next().unwrap_or(1_000));
+    let mut arguments = env::args().skip(1);
+    let mut number = |else_| arguments.next().map_or(else_, |argument| argument.parse().expect("a number"));
+    let (nodes, opens) = (number(8), number(1_000));
+    measure("TCP", nodes, opens, None).await;
+    if let Some(server) = arguments.next() {
+        let servers = NatsServer::list(&server).expect("a server");
+        let nats = Nats { servers, credentials: None, ca: None, certificate: None };
+        measure("NATS", nodes, opens, Some(nats)).await;
+    }
+}
+
+async fn measure(transport: &str, nodes: usize, opens: usize, nats: Option<Nats>) {
     let keys = tempfile::tempdir().expect("a folder for keys");
     let name = |node| format!("node-{node}");
     let names: Vec<_> = (0..nodes).map(name).collect();
@@ -75,9 +86,7 @@ async fn main() {
     let mut meshes = Vec::new();
     for (node, name) in names.iter().enumerate() {
         let file = |end: &str| keys.path().join(format!("{name}.{end}"));
-        let settings = Settings {
-            node: name.clone(),
-            cluster: CLUSTER.into(),
+        let tcp = || Tcp {
             listen: "127.0.0.1:0".parse().expect("an address"),
             peers: Vec::new(),
             identity: Identity {
@@ -85,13 +94,18 @@ async fn main() {
                 certificate: file("pem"),
                 key: file("key"),
             },
+        };
+        let settings = Settings {
+            node: name.clone(),
+            cluster: CLUSTER.into(),
+            transport: nats.clone().map_or_else(|| Transport::Tcp(tcp()), Transport::Nats),
             aggregators: Vec::new(),
         };
         let kernel = Told { node, own: own.clone(), tell: tell.clone() };
         meshes.push(Mesh::start(settings, kernel).await.expect("a mesh"));
     }
-    let peers: Vec<_> = meshes.iter().map(|mesh| mesh.address().to_string()).collect();
-    for mesh in &meshes {
+    let peers: Vec<_> = meshes.iter().filter_map(Mesh::address).map(|it| it.to_string()).collect();
+    for mesh in meshes.iter().filter(|mesh| mesh.address().is_some()) {
         mesh.handle().set_peers(peers.clone()).expect("peers");
     }
     let service = ServiceKey::of("", "measured");
@@ -135,7 +149,7 @@ async fn main() {
     times.sort_unstable();
     let percentile = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e3;
     println!(
-        "{nodes} nodes, {opens} connections: known to others after p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms, at most \
+        "{transport}, {nodes} nodes, {opens} connections: known to others after p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms, at most \
          {:.2} ms",
         percentile(50),
         percentile(90),

@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio_rustls::rustls::{self, AlertDescription as Alert, CertificateError};
 
-use crate::{Reason, identity::Identities, links::Links, peers::Peers};
+use crate::{Reason, driver::Shown, identity::Identities, links::Links, peers::Peers, view::Peer};
 
 /// How long the other end may take to show who it is.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -15,6 +15,16 @@ pub(crate) struct Context {
     pub(crate) links: Arc<Links>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) identities: Arc<Identities>,
+}
+
+impl Shown for Context {
+    fn peers(&self) -> Vec<Peer> {
+        self.peers.view()
+    }
+
+    fn problem(&self) -> Option<String> {
+        self.identities.problem()
+    }
 }
 
 /// Why a handshake has failed.

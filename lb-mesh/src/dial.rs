@@ -20,7 +20,7 @@ use crate::{
     context::{Context, HANDSHAKE, reason},
     links::{Link, Links},
     names,
-    outbox::Outbox,
+    outbox::PORTION,
     view::PeerState,
     wire::{ALIVE, HERE, ReadError, Reader},
 };
@@ -32,9 +32,9 @@ const RESOLVE_SOON: Duration = Duration::from_secs(1);
 /// How long a name server may take.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 /// Pause before the second attempt; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Connects to all addresses of all peers, and looks for new ones, until nobody can say any more who they are.
 pub(crate) async fn keep(context: Context, mut peers: watch::Receiver<Vec<String>>) {
@@ -202,7 +202,7 @@ async fn attempt(context: &Context, address: SocketAddr) -> Outcome {
     if let Err(error) = reader.next().await {
         return failed(&error);
     }
-    let Some(link) = links.connected(&name, address) else { return Outcome::Elsewhere(name) };
+    let Some(link) = links.connected(&name, Some(address)) else { return Outcome::Elsewhere(name) };
     context.peers.set(address, Some(PeerState::Connected(name.clone())));
     info!("connected to node {name} at {address}");
     let why = tokio::select! {
@@ -239,7 +239,7 @@ async fn send(links: &Links, link: &Link, mut stream: impl AsyncWrite + Unpin) -
     let mut buffer = BytesMut::new();
     loop {
         buffer.clear();
-        let frames = timeout(ALIVE, Outbox::take(outbox, &mut buffer)).await.unwrap_or_default();
+        let frames = timeout(ALIVE, outbox.take(&mut buffer, PORTION)).await.unwrap_or_default();
         let bytes = buffer.len() as u64;
         if frames == 0 {
             buffer.extend_from_slice(&HERE);

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     collections::{BTreeSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -21,9 +21,8 @@ use tracing::error;
 
 use crate::{
     Reason, Settings, View,
-    context::Context,
     links::{Event, Heard, Links},
-    view,
+    view::{self, Peer},
     wire::{Side, pack},
 };
 
@@ -46,6 +45,14 @@ pub trait Kernel: Send + 'static {
     fn extend(&mut self, valid_for: Duration);
 }
 
+/// What a transport shows of itself.
+pub(crate) trait Shown: Send + 'static {
+    /// Addresses, and how each is.
+    fn peers(&self) -> Vec<Peer>;
+    /// Why files can't be used as they are.
+    fn problem(&self) -> Option<String>;
+}
+
 /// See the module.
 pub(crate) struct Driver<K> {
     kernel: K,
@@ -56,7 +63,7 @@ pub(crate) struct Driver<K> {
     configured: Vec<String>,
     aggregators: Vec<String>,
     links: Arc<Links>,
-    context: Context,
+    transport: Box<dyn Shown>,
     /// Services that the kernel may have.
     known: BTreeSet<ServiceKey>,
     /// The node's place among the members: the order among equals follows from it, of all services.
@@ -70,7 +77,7 @@ pub(crate) struct Driver<K> {
 }
 
 impl<K: Kernel> Driver<K> {
-    pub(crate) fn new(settings: &Settings, kernel: K, context: Context) -> Self {
+    pub(crate) fn new(settings: &Settings, kernel: K, links: Arc<Links>, transport: Box<dyn Shown>) -> Self {
         let epoch = SystemTime::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_micros() as u64);
         let me = NodeId::of(&settings.node);
         let of_owner = owner::Settings { cluster: settings.cluster.clone(), budget: BUDGET };
@@ -85,8 +92,8 @@ impl<K: Kernel> Driver<K> {
             me,
             configured,
             aggregators: Vec::new(),
-            links: context.links.clone(),
-            context,
+            links,
+            transport,
             known: BTreeSet::new(),
             rank: Rank::ALONE,
             rewrite: false,
@@ -280,6 +287,7 @@ impl<K: Kernel> Driver<K> {
         if let Ok(aggregators) = Aggregators::new(chosen.iter().map(|name| NodeId::of(name))) {
             self.agent.set_aggregators(now, aggregators);
             self.owner.aggregators_changed(now);
+            self.links.owns.store(chosen.contains(&self.links.node), Relaxed);
             self.aggregators = chosen;
         }
     }
@@ -300,12 +308,12 @@ impl<K: Kernel> Driver<K> {
             node: self.links.node.clone(),
             cluster: self.links.cluster.clone(),
             members,
-            peers: self.context.peers.view(),
+            peers: self.transport.peers(),
             aggregators: self.aggregators.clone(),
             services: self.agent.services().filter_map(service).collect(),
             refused: self.links.refusals.view(),
             traffic: self.links.total.view(),
-            identity: self.context.identities.problem(),
+            identity: self.transport.problem(),
         }
     }
 }

@@ -23,6 +23,23 @@ pub enum MeshError {
     /// A peer isn't one.
     #[error("peer {0:?}: write HOST:PORT, such as node-2:7473 or [2001:db8::2]:7473")]
     Peer(String),
+    /// No server of NATS's. What was written is shown without its password.
+    #[error("{shown:?} is no NATS server: {why}; write nats://HOST:4222 or tls://HOST:4222")]
+    Server {
+        /// What was written, without a password.
+        shown: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// There is no server at all.
+    #[error("no NATS server is named; write nats://HOST:4222")]
+    NoServer,
+    /// Two ways to present oneself.
+    #[error("{0} has a user or a token, and there is a file of credentials too: keep one of them")]
+    TwoLogins(String),
+    /// There are no peers to be set.
+    #[error("nodes find each other through NATS: there is no list of peers")]
+    NoPeers,
     /// Too many aggregators.
     #[error("{0} aggregators: name {MAX_AGGREGATORS} at most, 3 are enough")]
     Aggregators(usize),

@@ -97,26 +97,14 @@ fn stamp(files: &Identity) -> Stamp {
 }
 
 fn load(files: &Identity, node: &str, cluster: &str) -> Result<Tls, MeshError> {
-    let mut roots = RootCertStore::empty();
-    for authority in certificates(&files.ca)? {
-        roots.add(authority).map_err(|error| identity(&files.ca, &error.to_string()))?;
-    }
-    let roots = Arc::new(roots);
+    let roots = Arc::new(authorities(&files.ca)?);
     let chain = certificates(&files.certificate)?;
     let own = names::node_of(Some(&chain), cluster).map_err(|error| identity(&files.certificate, &error))?;
     if own != node {
         let why = format!("it is node {own:?}'s, this is node {node:?}: take the certificate of this node");
         return Err(identity(&files.certificate, &why));
     }
-    let key = || {
-        PrivateKeyDer::from_pem_file(&files.key).map_err(|error| match error {
-            pem::Error::Io(error) => MeshError::File { path: files.key.clone(), error },
-            error => identity(&files.key, &format!("no private key in PEM: {error}")),
-        })
-    };
-    let unfit = |error: rustls::Error| {
-        identity(&files.key, &format!("it doesn't fit {}: {error}", files.certificate.display()))
-    };
+    let unfit = |error: rustls::Error| unfit(&files.key, &files.certificate, &error);
     let versions = || (Arc::new(ring::default_provider()), [&TLS13]);
     let unusable = |error: String| identity(&files.ca, &error);
 
@@ -126,7 +114,7 @@ fn load(files: &Identity, node: &str, cluster: &str) -> Result<Tls, MeshError> {
         .with_protocol_versions(&only)
         .map_err(unfit)?
         .with_webpki_verifier(believes.build().map_err(|error| unusable(error.to_string()))?)
-        .with_client_auth_cert(chain.clone(), key()?)
+        .with_client_auth_cert(chain.clone(), private_key(&files.key)?)
         .map_err(unfit)?;
     client.resumption = Resumption::disabled();
 
@@ -136,11 +124,59 @@ fn load(files: &Identity, node: &str, cluster: &str) -> Result<Tls, MeshError> {
         .with_protocol_versions(&only)
         .map_err(unfit)?
         .with_client_cert_verifier(believes.build().map_err(|error| unusable(error.to_string()))?)
-        .with_single_cert(chain, key()?)
+        .with_single_cert(chain, private_key(&files.key)?)
         .map_err(unfit)?;
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
     Ok(Tls { client: Arc::new(client), server: Arc::new(server) })
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, MeshError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| match error {
+        pem::Error::Io(error) => MeshError::File { path: path.to_owned(), error },
+        error => identity(path, &format!("no private key in PEM: {error}")),
+    })
+}
+
+fn unfit(key: &Path, certificate: &Path, error: &rustls::Error) -> MeshError {
+    identity(key, &format!("it doesn't fit {}: {error}", certificate.display()))
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, MeshError> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(path)? {
+        roots.add(authority).map_err(|error| identity(path, &error.to_string()))?;
+    }
+    Ok(roots)
+}
+
+/// How a node presents itself to a server that isn't a node, TLS 1.3 alone. `ca`: authorities that the server's
+/// certificate may be from; `None`: the system's. `certificate`: the node's own, and its key.
+///
+/// # Errors
+/// A file can't be read, or isn't what it should be.
+pub(crate) fn of_client(
+    ca: Option<&Path>,
+    certificate: Option<(&Path, &Path)>,
+) -> Result<ClientConfig, MeshError> {
+    let roots = match ca {
+        Some(ca) => authorities(ca)?,
+        None => {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
+        }
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|error| MeshError::Certificate(error.to_string()))?
+        .with_root_certificates(roots);
+    match certificate {
+        Some((certificate, key)) => builder
+            .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
+            .map_err(|error| unfit(key, certificate, &error)),
+        None => Ok(builder.with_no_client_auth()),
+    }
 }
 
 /// At least one.
@@ -157,6 +193,6 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, MeshError> 
     Ok(found)
 }
 
-fn identity(path: &Path, why: &str) -> MeshError {
+pub(crate) fn identity(path: &Path, why: &str) -> MeshError {
     MeshError::Identity { path: path.to_owned(), why: why.to_owned() }
 }

@@ -5,7 +5,10 @@ use std::{
     collections::BTreeMap,
     fmt::Display,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -55,7 +58,8 @@ pub(crate) enum Heard {
 }
 
 struct Outgoing {
-    address: SocketAddr,
+    /// `None`: it is reached through a server.
+    address: Option<SocketAddr>,
     since: Instant,
     outbox: Arc<Outbox>,
 }
@@ -80,6 +84,8 @@ pub(crate) struct Links {
     pub(crate) refusals: Refusals,
     /// A node has connected that this one isn't connected to: it's worth trying now.
     pub(crate) wanted: Notify,
+    /// This node owns services.
+    pub(crate) owns: AtomicBool,
 }
 
 impl Links {
@@ -93,6 +99,7 @@ impl Links {
             total: Meter::default(),
             refusals: Refusals::default(),
             wanted: Notify::new(),
+            owns: AtomicBool::new(false),
         }
     }
 
@@ -101,7 +108,7 @@ impl Links {
     }
 
     /// This node is connected to another. `None`: it was already, by another address.
-    pub(crate) fn connected(self: &Arc<Self>, name: &str, address: SocketAddr) -> Option<Link> {
+    pub(crate) fn connected(self: &Arc<Self>, name: &str, address: Option<SocketAddr>) -> Option<Link> {
         let id = NodeId::of(name);
         let outbox = Arc::new(Outbox::default());
         let mut nodes = self.nodes();
@@ -113,7 +120,7 @@ impl Links {
         let meter = node.meter.clone();
         drop(nodes);
         self.tell();
-        Some(Link { links: self.clone(), id, name: name.to_owned(), meter, outbox: Some(outbox) })
+        Some(Link { links: self.clone(), id, name: name.to_owned(), meter, outbox: Some(outbox), left: None })
     }
 
     /// Is this node connected to that one?
@@ -134,7 +141,7 @@ impl Links {
             self.wanted.notify_waiters();
         }
         let meter = node.meter.clone();
-        Some(Link { links: self.clone(), id, name: name.to_owned(), meter, outbox: None })
+        Some(Link { links: self.clone(), id, name: name.to_owned(), meter, outbox: None, left: None })
     }
 
     /// A node's name, or its number if it is gone.
@@ -211,7 +218,7 @@ impl Links {
             name: node.name.clone(),
             id: *id,
             itself: false,
-            address: node.outgoing.as_ref().map(|it| it.address),
+            address: node.outgoing.as_ref().and_then(|it| it.address),
             connected: node.outgoing.as_ref().map(|it| it.since.elapsed()),
             incoming: node.incoming,
             heard: (node.meter.heard.load(Relaxed).checked_sub(1))
@@ -243,6 +250,8 @@ pub(crate) struct Link {
     pub(crate) meter: Arc<Meter>,
     /// What is to be sent to it, if this node has connected to it.
     pub(crate) outbox: Option<Arc<Outbox>>,
+    /// When the node was there last, if that isn't when the link is dropped.
+    pub(crate) left: Option<Instant>,
 }
 
 impl Link {
@@ -263,7 +272,7 @@ impl Drop for Link {
                 for meter in [&*self.meter, &self.links.total] {
                     meter.dropped.fetch_add(dropped, Relaxed);
                 }
-                (node.outgoing, node.left) = (None, Some(Instant::now()));
+                (node.outgoing, node.left) = (None, Some(self.left.unwrap_or_else(Instant::now)));
             }
         }
         drop(nodes);

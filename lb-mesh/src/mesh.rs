@@ -1,12 +1,13 @@
 //! A mesh: its tasks, and what others do with it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use lb_cluster::{ServiceKey, frame::Own};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
+    time::timeout,
 };
 
 use crate::{
@@ -17,55 +18,80 @@ use crate::{
     identity::Identities,
     links::{Event, Links},
     listen,
-    peers::Peers,
-    settings::check_peers,
+    nats::{Access, GOODBYE, Nats, Status},
+    settings::{Nats as NatsSettings, Tcp, Transport, check_peers},
 };
 
+/// More than [`GOODBYE`], which has a limit itself.
+const MARGIN: Duration = Duration::from_millis(100);
 /// Frames that wait for the driver, at most. Then those who send them wait.
 const WAITING: usize = 1_024;
 
 /// This node's part of the mesh, for as long as it is kept: dropping it ends all connections and tasks.
 pub struct Mesh {
     handle: Handle,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     tasks: JoinSet<()>,
+    /// Who is told before it ends.
+    goodbye: Option<oneshot::Sender<()>>,
 }
 
 /// What is said to a mesh and asked of it. Of a mesh that has ended nothing is heard any more.
 #[derive(Clone)]
 pub struct Handle {
     events: mpsc::UnboundedSender<Event>,
-    peers: Arc<watch::Sender<Vec<String>>>,
+    /// With TCP.
+    peers: Option<Arc<watch::Sender<Vec<String>>>>,
 }
 
 impl Mesh {
     /// Starts to listen, to connect, and to write to the kernel. Within a Tokio runtime.
     ///
     /// # Errors
-    /// The settings can't be right, files can't be read, or it can't listen. Peers may be unreachable.
+    /// The settings can't be right, files can't be read, or it can't listen. Peers and servers may be unreachable.
     pub async fn start(settings: Settings, kernel: impl Kernel) -> Result<Self, MeshError> {
         settings.check()?;
-        let identity = settings.identity.clone();
-        let identities = Arc::new(Identities::load(identity, &settings.node, &settings.cluster)?);
-        let failed = |error| MeshError::Listen { address: settings.listen, error };
-        let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
+        match settings.transport.clone() {
+            Transport::Tcp(tcp) => Self::with_tcp(&settings, tcp, kernel).await,
+            Transport::Nats(nats) => Self::with_nats(&settings, nats, kernel),
+        }
+    }
+
+    async fn with_tcp(settings: &Settings, tcp: Tcp, kernel: impl Kernel) -> Result<Self, MeshError> {
+        let identities = Arc::new(Identities::load(tcp.identity, &settings.node, &settings.cluster)?);
+        let failed = |error| MeshError::Listen { address: tcp.listen, error };
+        let listener = TcpListener::bind(tcp.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (events, from_events) = mpsc::unbounded_channel();
         let (heard, from_heard) = mpsc::channel(WAITING);
         let links = Arc::new(Links::new(&settings.node, &settings.cluster, events.clone()));
-        let peers = Arc::new(Peers::default());
-        let context = Context { links, peers, identities };
-        let driver = Driver::new(&settings, kernel, context.clone());
+        let context = Context { links: links.clone(), peers: Arc::default(), identities };
+        let driver = Driver::new(settings, kernel, links, Box::new(context.clone()));
         let mut tasks = JoinSet::new();
         tasks.spawn(driver.run(from_events, from_heard));
         tasks.spawn(listen::keep(context.clone(), listener, heard));
-        let (peers, from_peers) = watch::channel(settings.peers);
+        let (peers, from_peers) = watch::channel(tcp.peers);
         tasks.spawn(dial::keep(context, from_peers));
-        Ok(Self { handle: Handle { events, peers: Arc::new(peers) }, address, tasks })
+        let handle = Handle { events, peers: Some(Arc::new(peers)) };
+        Ok(Self { handle, address: Some(address), tasks, goodbye: None })
     }
 
-    /// Where it listens.
-    pub const fn address(&self) -> SocketAddr {
+    fn with_nats(settings: &Settings, nats: NatsSettings, kernel: impl Kernel) -> Result<Self, MeshError> {
+        let servers = nats.servers.clone();
+        let status = Arc::new(Status::new(servers, Access::load(nats)?));
+        let (events, from_events) = mpsc::unbounded_channel();
+        let (heard, from_heard) = mpsc::channel(WAITING);
+        let links = Arc::new(Links::new(&settings.node, &settings.cluster, events.clone()));
+        let driver = Driver::new(settings, kernel, links.clone(), Box::new(status.clone()));
+        let (goodbye, stopped) = oneshot::channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(driver.run(from_events, from_heard));
+        tasks.spawn(Nats::new(links, status, heard).keep(stopped));
+        Ok(Self { handle: Handle { events, peers: None }, address: None, tasks, goodbye: Some(goodbye) })
+    }
+
+    /// Where it listens; `None`: with NATS, nowhere.
+    pub const fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
@@ -74,8 +100,15 @@ impl Mesh {
         self.handle.clone()
     }
 
-    /// Ends it, and waits until it doesn't listen any more: another may at the same address then.
+    /// Ends it, and waits until it doesn't listen any more: another may at the same address then. With NATS it takes up to
+    /// half a second to say so to the others.
     pub async fn stop(mut self) {
+        if let Some(goodbye) = self.goodbye.take()
+            && goodbye.send(()).is_ok()
+        {
+            // The one that ends is the one that was told to.
+            let _ = timeout(GOODBYE + MARGIN, self.tasks.join_next()).await;
+        }
         self.tasks.shutdown().await;
     }
 
@@ -109,10 +142,10 @@ impl Handle {
     /// Connections that there are stay.
     ///
     /// # Errors
-    /// One of them isn't any; the old ones stay.
+    /// One of them isn't any, and the old ones stay; or it isn't TCP.
     pub fn set_peers(&self, peers: Vec<String>) -> Result<(), MeshError> {
         check_peers(&peers)?;
-        self.peers.send_replace(peers);
+        self.peers.as_ref().ok_or(MeshError::NoPeers)?.send_replace(peers);
         Ok(())
     }
 

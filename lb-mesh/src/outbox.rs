@@ -14,7 +14,7 @@ const FRAMES: usize = 1_024;
 /// Most bytes that wait; a single frame may have more.
 const BYTES: usize = 4 << 20;
 /// What is written at once, about.
-const PORTION: usize = 64 << 10;
+pub(crate) const PORTION: usize = 64 << 10;
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -50,10 +50,11 @@ impl Outbox {
         dropped
     }
 
-    /// Waits for frames, and moves some of them into `buffer`. How many.
-    pub(crate) async fn take(&self, buffer: &mut BytesMut) -> u64 {
+    /// Waits for frames, and moves some of them into `buffer`, which has no more than `most` bytes then unless a single
+    /// frame has. How many.
+    pub(crate) async fn take(&self, buffer: &mut BytesMut, most: usize) -> u64 {
         loop {
-            let taken = self.take_now(buffer);
+            let taken = self.take_now(buffer, most);
             if taken != 0 {
                 return taken;
             }
@@ -61,11 +62,11 @@ impl Outbox {
         }
     }
 
-    fn take_now(&self, buffer: &mut BytesMut) -> u64 {
+    fn take_now(&self, buffer: &mut BytesMut, most: usize) -> u64 {
         let mut queue = self.queue();
         let mut taken = 0;
-        while buffer.len() < PORTION {
-            let Some(frame) = queue.frames.pop_front() else { break };
+        let fits = |buffer: &BytesMut, frame: &Bytes| buffer.is_empty() || buffer.len() + frame.len() <= most;
+        while let Some(frame) = queue.frames.pop_front_if(|frame| fits(buffer, frame)) {
             queue.bytes -= frame.len();
             buffer.extend_from_slice(&frame);
             taken += 1;
@@ -89,14 +90,27 @@ mod tests {
         let number = |i: usize| Bytes::from(i.to_be_bytes().to_vec());
         assert_eq!((0..FRAMES + 3).map(|i| outbox.push(number(i))).sum::<u64>(), 3);
         let mut buffer = BytesMut::new();
-        assert_eq!(outbox.take(&mut buffer).await, FRAMES as u64);
+        assert_eq!(outbox.take(&mut buffer, PORTION).await, FRAMES as u64);
         assert_eq!(&buffer[..8], 3usize.to_be_bytes());
 
         let large = Bytes::from(vec![0; BYTES / 2]);
         assert_eq!([0; 3].map(|_| outbox.push(large.clone())), [0, 0, 1]);
         assert_eq!(outbox.push(Bytes::from(vec![1; BYTES + 1])), 2, "one goes however large it is");
         buffer.clear();
-        assert_eq!((outbox.take(&mut buffer).await, buffer.len()), (1, BYTES + 1));
+        assert_eq!((outbox.take(&mut buffer, PORTION).await, buffer.len()), (1, BYTES + 1));
         assert_eq!(outbox.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_taken_than_fits() {
+        let outbox = Outbox::default();
+        for length in [40, 60, 1, 101] {
+            assert_eq!(outbox.push(Bytes::from(vec![0; length])), 0);
+        }
+        let mut buffer = BytesMut::new();
+        for expected in [(2, 100), (1, 1), (1, 101)] {
+            assert_eq!((outbox.take(&mut buffer, 100).await, buffer.len()), expected);
+            buffer.clear();
+        }
     }
 }

@@ -15,7 +15,7 @@ pub struct View {
     pub cluster: String,
     /// This node and those that are connected, by name.
     pub members: Vec<Member>,
-    /// Addresses that peers have by configuration and DNS.
+    /// Addresses that peers have by configuration and DNS; with NATS its servers.
     pub peers: Vec<Peer>,
     /// Names of the nodes that own services, sorted.
     pub aggregators: Vec<String>,
@@ -25,7 +25,8 @@ pub struct View {
     pub refused: BTreeMap<Reason, u64>,
     /// What has come and gone since the start.
     pub traffic: Traffic,
-    /// Why the files of [`Identity`](crate::Identity) can't be used as they are now; the last good ones are.
+    /// Why the files of [`Identity`](crate::Identity), or those of [`Nats`](crate::Nats), can't be used as they are now;
+    /// the last good ones are.
     pub identity: Option<String>,
 }
 
@@ -38,11 +39,11 @@ pub struct Member {
     pub id: NodeId,
     /// It is this one.
     pub itself: bool,
-    /// Where it is; `None`: it has connected to this node, but this one not to it. Is it among the peers?
+    /// Where it is; `None`: with NATS, or it has connected to this node, but this one not to it. Is it among the peers?
     pub address: Option<SocketAddr>,
     /// For how long this node has been connected to it.
     pub connected: Option<Duration>,
-    /// Connections that it has made to this node. 0: nothing that it says gets here.
+    /// Connections that it has made to this node; with NATS 1. 0: nothing that it says gets here.
     pub incoming: usize,
     /// How long ago anything was heard of it.
     pub heard: Option<Duration>,
@@ -66,7 +67,7 @@ pub struct Peer {
 pub enum PeerState {
     /// It wasn't reached yet.
     Connecting,
-    /// It is this node's, which is connected.
+    /// It is this node's, which is connected; with NATS the server's own name.
     Connected(String),
     /// It is this node's, which is connected by another address.
     Elsewhere(String),

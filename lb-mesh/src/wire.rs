@@ -56,6 +56,26 @@ pub(crate) fn unpack(bytes: &[u8]) -> Result<(Side, Frame), String> {
     Ok((side, Frame::decode(frame).map_err(|error| error.to_string())?))
 }
 
+/// Takes the next frame from a whole number of them, still packed; empty: the other end is there. `None`: there are no
+/// more.
+///
+/// # Errors
+/// What is left are no frames.
+pub(crate) fn take(bytes: &mut Bytes) -> Result<Option<Bytes>, String> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let Some(length) = bytes.first_chunk::<LENGTH>() else {
+        return Err(format!("{} bytes where a frame should begin", bytes.len()));
+    };
+    let length = u32::from_be_bytes(*length) as usize;
+    bytes.advance(LENGTH);
+    if length > bytes.len() {
+        return Err(format!("a frame of {length} bytes, of which {} are there", bytes.len()));
+    }
+    Ok(Some(bytes.split_to(length)))
+}
+
 /// Why no more frames can be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {

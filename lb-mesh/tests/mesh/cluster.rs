@@ -15,7 +15,7 @@ use lb_cluster::{
     frame::Own,
 };
 use lb_common::ranked::ORDER_BITS;
-use lb_mesh::{Handle, Identity, Kernel, Mesh, Reason, Settings, View, keygen};
+use lb_mesh::{Handle, Identity, Kernel, Mesh, Nats, Reason, Settings, Tcp, Transport, View, keygen};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
@@ -119,6 +119,8 @@ pub fn name(at: usize) -> String {
 pub struct Cluster {
     pub keys: TempDir,
     pub aggregators: Vec<String>,
+    /// How each node gets to others, if not by TCP.
+    pub nats: Vec<Nats>,
     pub nodes: Vec<Option<Mesh>>,
     pub memories: Vec<Memory>,
 }
@@ -130,7 +132,7 @@ impl Cluster {
         keygen::create(keys.path(), NAME, &(0..nodes).map(name).collect::<Vec<_>>()).unwrap();
         let nodes: Vec<Option<Mesh>> = (0..nodes).map(|_| None).collect();
         let memories = nodes.iter().map(|_| Memory::default()).collect();
-        Self { keys, aggregators: Vec::new(), nodes, memories }
+        Self { keys, aggregators: Vec::new(), nats: Vec::new(), nodes, memories }
     }
 
     /// So many that are connected, each by the relay that leads to the other.
@@ -142,7 +144,7 @@ impl Cluster {
         }
         let addresses: Vec<_> = relays.iter().map(|relay| relay.address).collect();
         for (at, relay) in relays.iter().enumerate() {
-            relay.lead_to(Some(cluster.start(at, addresses.clone()).await));
+            relay.lead_to(cluster.start(at, addresses.clone()).await);
         }
         cluster.meshed().await;
         (cluster, relays)
@@ -160,18 +162,25 @@ impl Cluster {
 
     /// The settings of a node.
     pub fn settings(&self, at: usize, peers: Vec<SocketAddr>) -> Settings {
-        Settings {
-            node: name(at),
-            cluster: NAME.into(),
+        let transport = match self.nats.get(at) {
+            Some(nats) => Transport::Nats(nats.clone()),
+            None => Transport::Tcp(self.tcp(at, peers)),
+        };
+        let (node, aggregators) = (name(at), self.aggregators.clone());
+        Settings { node, cluster: NAME.into(), transport, aggregators }
+    }
+
+    /// The same, of TCP.
+    pub fn tcp(&self, at: usize, peers: Vec<SocketAddr>) -> Tcp {
+        Tcp {
             listen: "127.0.0.1:0".parse().unwrap(),
             peers: peers.iter().map(SocketAddr::to_string).collect(),
             identity: identity(self.keys.path(), &name(at)),
-            aggregators: self.aggregators.clone(),
         }
     }
 
     /// Starts a node, or another life of its agent's; the kernel's connections were there before.
-    pub async fn start(&mut self, at: usize, peers: Vec<SocketAddr>) -> SocketAddr {
+    pub async fn start(&mut self, at: usize, peers: Vec<SocketAddr>) -> Option<SocketAddr> {
         let settings = self.settings(at, peers);
         self.nodes[at] = None;
         let mesh = Mesh::start(settings, self.memories[at].clone()).await.unwrap();
@@ -186,10 +195,16 @@ impl Cluster {
 
     /// Tells all that run where all that run are.
     pub fn introduce(&self) {
-        let addresses: Vec<_> = self.nodes.iter().flatten().map(|mesh| mesh.address().to_string()).collect();
+        let addresses = self.nodes.iter().flatten().filter_map(Mesh::address);
+        let addresses: Vec<_> = addresses.map(|address| address.to_string()).collect();
         for mesh in self.nodes.iter().flatten() {
             mesh.handle().set_peers(addresses.clone()).unwrap();
         }
+    }
+
+    /// Where a node that runs listens.
+    pub fn address(&self, at: usize) -> SocketAddr {
+        self.nodes[at].as_ref().and_then(Mesh::address).expect("it runs, with TCP")
     }
 
     pub fn handle(&self, at: usize) -> Handle {

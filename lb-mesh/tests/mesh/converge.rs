@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Connections open and close on all nodes that run.
-async fn churn(cluster: &Cluster, services: usize, steps: usize, seed: u64) {
+pub async fn churn(cluster: &Cluster, services: usize, steps: usize, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let running: Vec<_> = (0..cluster.nodes.len()).filter(|at| cluster.nodes[*at].is_some()).collect();
     let mut open = Vec::new();
@@ -115,7 +115,7 @@ async fn slow_lines_that_break_delay_and_lose_nothing() {
     let addresses: Vec<_> = relays.iter().map(|relay| relay.address).collect();
     for (at, relay) in relays.iter().enumerate() {
         let peers = addresses.iter().filter(|address| **address != relay.address).copied().collect();
-        relay.lead_to(Some(cluster.start(at, peers).await));
+        relay.lead_to(cluster.start(at, peers).await);
     }
     cluster.meshed().await;
     for round in 0..3 {
@@ -134,11 +134,12 @@ async fn a_mesh_that_was_stopped_can_be_started_at_the_same_address() {
     cluster.meshed().await;
     (0..2).for_each(|at| cluster.change(at, service(0), at, 1));
     let mesh = cluster.nodes[0].take().unwrap();
-    let (handle, address) = (mesh.handle(), mesh.address());
+    let (handle, address) = (mesh.handle(), mesh.address().unwrap());
     mesh.stop().await;
     assert!(handle.view().await.is_none(), "nothing is heard of it any more");
-    let peer = cluster.nodes[1].as_ref().unwrap().address();
-    let settings = lb_mesh::Settings { listen: address, ..cluster.settings(0, vec![peer]) };
+    let tcp = lb_mesh::Tcp { listen: address, ..cluster.tcp(0, vec![cluster.address(1)]) };
+    let transport = lb_mesh::Transport::Tcp(tcp);
+    let settings = lb_mesh::Settings { transport, ..cluster.settings(0, Vec::new()) };
     cluster.nodes[0] = Some(lb_mesh::Mesh::start(settings, cluster.memories[0].clone()).await.unwrap());
     cluster.change(0, service(0), 0, 1);
     cluster.converged().await;
@@ -155,7 +156,7 @@ async fn an_owner_that_is_killed_and_comes_back_knows_all_again() {
     let owner = cluster.view(0).await.services[0].owner.clone().unwrap();
     let owner = (0..3).find(|at| name(*at) == owner).unwrap();
 
-    relays[owner].lead_to(Some(cluster.start(owner, addresses.clone()).await));
+    relays[owner].lead_to(cluster.start(owner, addresses.clone()).await);
     relays[owner].cut();
     churn(&cluster, 4, 100, 2).await;
     cluster.converged().await;
@@ -167,7 +168,7 @@ async fn an_owner_that_is_killed_and_comes_back_knows_all_again() {
     churn(&cluster, 4, 100, 3).await;
     cluster.converged().await;
     cluster.meshed().await;
-    relays[owner].lead_to(Some(cluster.start(owner, addresses).await));
+    relays[owner].lead_to(cluster.start(owner, addresses).await);
     churn(&cluster, 4, 100, 4).await;
     cluster.converged().await;
     cluster.meshed().await;
@@ -181,7 +182,7 @@ async fn a_node_that_takes_nothing_delays_no_other() {
     let relay = Relay::new(Faults::default()).await;
     let mut addresses = Vec::new();
     for at in 0..3 {
-        addresses.push(cluster.start(at, Vec::new()).await);
+        addresses.push(cluster.start(at, Vec::new()).await.unwrap());
     }
     relay.lead_to(Some(addresses[2]));
     addresses[2] = relay.address;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use lb_mesh::{Mesh, Settings, keygen};
+use lb_mesh::{Mesh, Settings, Tcp, Transport, keygen};
 
 use crate::cluster::{Memory, NAME, identity};
 
@@ -22,9 +22,11 @@ async fn is_good(directory: &Path, node: &str) -> bool {
     let settings = Settings {
         node: node.into(),
         cluster: NAME.into(),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        peers: Vec::new(),
-        identity: identity(directory, node),
+        transport: Transport::Tcp(Tcp {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            peers: Vec::new(),
+            identity: identity(directory, node),
+        }),
         aggregators: Vec::new(),
     };
     Mesh::start(settings, Memory::default()).await.is_ok()

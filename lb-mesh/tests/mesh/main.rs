@@ -3,6 +3,7 @@
 mod cluster;
 mod converge;
 mod keys;
+mod nats;
 mod refuse;
 mod relay;
 mod rotate;

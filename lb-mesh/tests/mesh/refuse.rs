@@ -30,7 +30,7 @@ async fn cluster() -> (Cluster, SocketAddr) {
     cluster.change(0, service(0), 0, 2);
     cluster.change(1, service(0), 1, 3);
     cluster.converged().await;
-    let address = cluster.nodes[0].as_ref().unwrap().address();
+    let address = cluster.address(0);
     (cluster, address)
 }
 
@@ -100,7 +100,7 @@ async fn a_node_of_another_authority_is_no_member() {
     let mut settings = other.settings(0, vec![address]);
     settings.aggregators = Vec::new();
     let mesh = Mesh::start(settings, Memory::default()).await.unwrap();
-    cluster.handle(0).set_peers(vec![mesh.address().to_string()]).unwrap();
+    cluster.handle(0).set_peers(vec![mesh.address().unwrap().to_string()]).unwrap();
     refused(&mesh.handle(), Reason::Certificate).await;
     refused(&cluster.handle(0), Reason::Certificate).await;
     until("it isn't shown", || async {
@@ -296,23 +296,24 @@ async fn settings_that_cannot_be_right_are_said_to_be() {
     let cluster = Cluster::new(2);
     let keys = cluster.keys.path();
     let good = || cluster.settings(0, Vec::new());
+    let tcp = |tcp| lb_mesh::Settings { transport: lb_mesh::Transport::Tcp(tcp), ..good() };
+    let of = |identity| tcp(lb_mesh::Tcp { identity, ..cluster.tcp(0, Vec::new()) });
+    let peers = lb_mesh::Tcp { peers: vec!["node-2".into()], ..cluster.tcp(0, Vec::new()) };
     let listening = Mesh::start(good(), Memory::default()).await.unwrap();
+    let taken = lb_mesh::Tcp { listen: listening.address().unwrap(), ..cluster.tcp(0, Vec::new()) };
     let no_key = lb_mesh::Identity { key: keys.join(keygen::CA), ..identity(keys, "node-0") };
     let missing = lb_mesh::Identity { ca: keys.join("none"), ..identity(keys, "node-0") };
     for (settings, said) in [
         (lb_mesh::Settings { node: "Node".into(), ..good() }, "\"Node\" can't be a node's name"),
         (lb_mesh::Settings { cluster: "a b".into(), ..good() }, "\"a b\" can't be a cluster's name"),
-        (lb_mesh::Settings { peers: vec!["node-2".into()], ..good() }, "peer \"node-2\": write HOST:PORT"),
+        (tcp(peers), "peer \"node-2\": write HOST:PORT"),
         (lb_mesh::Settings { aggregators: (0..17).map(name).collect(), ..good() }, "17 aggregators: name 16"),
-        (
-            lb_mesh::Settings { identity: identity(keys, "node-1"), ..good() },
-            "take the certificate of this node",
-        ),
+        (of(identity(keys, "node-1")), "take the certificate of this node"),
         (lb_mesh::Settings { cluster: "other".into(), ..good() }, "isn't among them"),
-        (lb_mesh::Settings { identity: of_another(keys), ..good() }, "doesn't fit"),
-        (lb_mesh::Settings { identity: no_key, ..good() }, "no private key in PEM"),
-        (lb_mesh::Settings { identity: missing, ..good() }, "No such file"),
-        (lb_mesh::Settings { listen: listening.address(), ..good() }, "can't listen on"),
+        (of(of_another(keys)), "doesn't fit"),
+        (of(no_key), "no private key in PEM"),
+        (of(missing), "No such file"),
+        (tcp(taken), "can't listen on"),
     ] {
         let error =
             Mesh::start(settings, Memory::default()).await.err().map(|error: MeshError| error.to_string());

@@ -50,7 +50,7 @@ async fn new_files_are_for_the_next_connection() {
     // The old authority's isn't good any more.
     let trusting = tempfile::tempdir().unwrap();
     fs::copy(keys.join(keygen::CA), trusting.path().join(keygen::CA)).unwrap();
-    let address = cluster.nodes[0].as_ref().unwrap().address();
+    let address = cluster.address(0);
     assert!(!Stranger::connect(address, trusting.path(), Some(old)).await.is_taken().await);
     refused(&cluster.handle(0), Reason::Certificate).await;
     assert_ne!(old_ca, fs::read(keys.join(keygen::CA)).unwrap());
@@ -60,7 +60,7 @@ async fn new_files_are_for_the_next_connection() {
 #[tokio::test]
 async fn files_that_cannot_be_used_change_nothing() {
     let mut cluster = Cluster::new(3);
-    let address = cluster.start(0, Vec::new()).await;
+    let address = cluster.start(0, Vec::new()).await.unwrap();
     let keys = cluster.keys.path();
     let shown = || of_node(keys, "node-2");
     let mine = identity(keys, "node-0");

@@ -74,7 +74,8 @@ pub async fn run(
             return;
         }
     };
-    tracing::info!(node = spec.node, listen = %mesh.address(), "counts are shared with other nodes");
+    let listen = mesh.address().map(tracing::field::display);
+    tracing::info!(node = spec.node, listen, "counts are shared with other nodes");
     let handle = mesh.handle();
     shared.sharing.send_replace(Some(Sharing { mesh: handle.clone(), others: others.clone() }));
     let ended = tokio::select! {

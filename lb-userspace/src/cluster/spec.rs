@@ -30,9 +30,11 @@ impl ClusterSpec {
         lb_mesh::Settings {
             node: self.node.clone(),
             cluster: self.name.clone(),
-            listen: self.listen,
-            peers: self.peers.clone(),
-            identity: lb_mesh::Identity { ca, certificate, key },
+            transport: lb_mesh::Transport::Tcp(lb_mesh::Tcp {
+                listen: self.listen,
+                peers: self.peers.clone(),
+                identity: lb_mesh::Identity { ca, certificate, key },
+            }),
             aggregators: self.aggregators.clone(),
         }
     }
