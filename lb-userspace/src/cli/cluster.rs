@@ -152,7 +152,7 @@ fn note(view: &ClusterView, member: &MemberView) -> String {
     if view.aggregators.contains(&member.name) {
         notes.push("adds up");
     }
-    if !member.itself && member.address.is_none() {
+    if !member.itself && member.connected_seconds.is_none() {
         notes.push("not among the peers, or not reached");
     }
     if !member.incoming {

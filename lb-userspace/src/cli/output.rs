@@ -94,10 +94,12 @@ pub fn raw(bytes: &[u8]) -> io::Result<()> {
 /// The agent's log goes to stderr; RUST_LOG says how much of it.
 pub fn log_to_stderr() {
     let mut filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    // It logs each try to connect; what comes of them is said by the feed.
-    let asked = std::env::var("RUST_LOG").is_ok_and(|said| said.contains("kube_client"));
-    if let (false, Ok(off)) = (asked, "kube_client=off".parse()) {
-        filter = filter.add_directive(off);
+    // They log each try to connect; what comes of them is said by the feed, and by the mesh.
+    for library in ["kube_client", "async_nats"] {
+        let asked = std::env::var("RUST_LOG").is_ok_and(|said| said.contains(library));
+        if let (false, Ok(off)) = (asked, format!("{library}=off").parse()) {
+            filter = filter.add_directive(off);
+        }
     }
     let colours = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();

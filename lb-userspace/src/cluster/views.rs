@@ -18,7 +18,7 @@ pub struct ClusterView {
     pub node: String,
     /// This node and those that are connected, by name.
     pub members: Vec<MemberView>,
-    /// Addresses of peers that aren't connected, and why.
+    /// Addresses of peers that aren't connected, or of NATS servers that can't be used, and why.
     pub unreachable: Vec<UnreachableView>,
     /// Names of the nodes that add up.
     pub aggregators: Vec<String>,
@@ -30,7 +30,7 @@ pub struct ClusterView {
     pub frames: [u64; 2],
     /// Their bytes.
     pub bytes: [u64; 2],
-    /// Why the certificate's files can't be used as they are now; `null`: they can.
+    /// Why the files of certificates or credentials can't be used as they are now; `null`: they can.
     pub certificate_problem: Option<String>,
 }
 
@@ -41,7 +41,7 @@ pub struct MemberView {
     pub name: String,
     /// It is this one.
     pub itself: bool,
-    /// Where it is; `null`: this node isn't connected to it.
+    /// Where it is; `null`: this node isn't connected to it, or is by NATS.
     pub address: Option<String>,
     /// For how long it has been connected; `null`: it isn't.
     pub connected_seconds: Option<f64>,

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
+use lb_mesh::NatsServer;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -38,8 +39,9 @@ pub fn router(shown: Shown) -> Router {
 fn without_passwords(value: Value) -> Value {
     match value {
         Value::Object(parts) => {
-            let shown = |(key, value): (String, Value)| match key.as_str() {
-                "password" => (key, json!("***")),
+            let shown = |(key, value): (String, Value)| match (key.as_str(), &value) {
+                ("password", _) => (key, json!("***")),
+                ("transport", Value::String(servers)) => (key, json!(NatsServer::without_login(servers))),
                 _ => (key, without_passwords(value)),
             };
             Value::Object(parts.into_iter().map(shown).collect())
@@ -100,5 +102,7 @@ mod tests {
         let health =
             |password| json!({"service": [{"name": "a", "health": {"type": "redis", "password": password}}]});
         assert_eq!(without_passwords(health("s3cret")), health("***"));
+        let cluster = |login| json!({"cluster": {"transport": format!("nats://{login}@h:4222")}});
+        assert_eq!(without_passwords(cluster("node-1:s3cret")), cluster("***"));
     }
 }
