@@ -82,14 +82,15 @@ pub const NOBODY16: u64 = u64::MAX;
 #[inline(always)]
 pub fn least16(set: u32, limit: u32, active: impl Fn(usize) -> u32, word: impl Fn(usize) -> u32) -> u64 {
     let mut least = NOBODY16;
-    let mut slot = 0;
-    while slot < 16 && set >> slot != 0 {
+    for slot in 0..16 {
         let own = active(slot);
-        let mine = value(own, word(slot)) << 4 | slot as u64;
-        if mine < least && own < limit && set >> slot & 1 != 0 {
+        // All ones for who doesn't matter or is full: the kernel's verifier follows each branch.
+        let out = u64::from(set >> slot & 1).wrapping_sub(1);
+        let full = (u64::from(limit).wrapping_sub(u64::from(own) + 1) as i64 >> 63) as u64;
+        let mine = (value(own, word(slot)) << 4 | slot as u64) | out | full;
+        if mine < least {
             least = mine;
         }
-        slot += 1;
     }
     least
 }

@@ -3,12 +3,13 @@
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
     abi::{BLOCK_SLOTS, BackendId, BlockId, Reason},
-    hash, ranked,
+    hash,
+    ranked::{self, NOBODY16},
 };
 
 use super::{
     AGAIN, FULL, Pick,
-    scan::{active_at, eligible},
+    scan::{UNEVEN, active_at, eligible},
 };
 use crate::{
     account,
@@ -58,7 +59,8 @@ pub extern "C" fn flowpin_take_ranked(pick: *mut Pick, any: u32) -> u32 {
     AGAIN
 }
 
-/// Offers the backends of one block to a choice that compares all nodes' connections. Returns the next block, 0: there is none.
+/// Offers the backends of one block to a choice that compares all nodes' connections, if they are all alike, as in the usual pool: one compare for each.
+/// Returns the next block, 0: there is none; or [`UNEVEN`] and those that may take the flow.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn flowpin_scan_ranked(pick: *mut Pick, id: BlockId) -> u32 {
@@ -69,6 +71,30 @@ pub extern "C" fn flowpin_scan_ranked(pick: *mut Pick, id: BlockId) -> u32 {
         return 0;
     };
     let (set, mask) = (eligible(pick, block, id), pick.mask);
+    if set == 0 {
+        return block.next;
+    }
+    if block.even == 0 {
+        return UNEVEN | set;
+    }
+    let (own, word) = (|slot| active_at(active, slot), |slot| active_at(others, slot) & mask);
+    match ranked::least16(set, block.even_limit, own, word) {
+        NOBODY16 => pick.list |= FULL,
+        least => pick.best.ranked().offer16(id, least, block.even_weight),
+    }
+    block.next
+}
+
+/// The same for a `set` of backends of different weights or limits.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn flowpin_scan_ranked_each(pick: *mut Pick, id: BlockId, set: u32) -> u32 {
+    // SAFETY: the kernel's verifier vouches for memory of that size, or null.
+    let Some(pick) = (unsafe { pick.as_mut() }) else { return 0 };
+    let (Some(block), Some(active), Some(others)) = (POOLS.get(id), ACTIVE.get_ptr(id), OTHERS.get_ptr(id))
+    else {
+        return 0;
+    };
     for slot in 0..opaque(BLOCK_SLOTS) {
         if slot >= BLOCK_SLOTS {
             break;
@@ -82,7 +108,7 @@ pub extern "C" fn flowpin_scan_ranked(pick: *mut Pick, id: BlockId) -> u32 {
             pick.list |= FULL;
             continue;
         }
-        let value = ranked::value(own, active_at(others, slot) & mask);
+        let value = ranked::value(own, active_at(others, slot) & pick.mask);
         pick.best.ranked().offer(id, slot as u32, value, weight);
     }
     block.next

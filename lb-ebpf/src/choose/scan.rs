@@ -7,7 +7,10 @@ use lb_common::{
     ranked::Ranked,
 };
 
-use super::{Best, Compared, FULL, Pick, all_nodes::flowpin_scan_ranked};
+use super::{
+    Best, Compared, FULL, Pick,
+    all_nodes::{flowpin_scan_ranked, flowpin_scan_ranked_each},
+};
 use crate::{
     maps::{ACTIVE, CLIENTS, POOLS, STARTS},
     packet::opaque,
@@ -46,12 +49,17 @@ pub fn walk(pick: &mut Pick) {
         if id == 0 {
             break;
         }
-        let next = if pick.compared == Compared::OfAllNodes {
-            flowpin_scan_ranked(pick, id)
+        id = if pick.compared == Compared::OfAllNodes {
+            match flowpin_scan_ranked(pick, id) {
+                next if next & UNEVEN != 0 => flowpin_scan_ranked_each(pick, id, next & !UNEVEN),
+                next => next,
+            }
         } else {
-            flowpin_scan_even(pick, id, clients)
+            match flowpin_scan_even(pick, id, clients) {
+                next if next & UNEVEN != 0 => flowpin_scan_each(pick, id, clients, next & !UNEVEN),
+                next => next,
+            }
         };
-        id = if next & UNEVEN != 0 { flowpin_scan_each(pick, id, clients, next & !UNEVEN) } else { next };
         if id == 0 && long {
             id = first;
         }
@@ -70,7 +78,7 @@ fn start(first: BlockId, chance: u32) -> BlockId {
 }
 
 /// With this not a block, but slots: they are to be looked at one by one.
-const UNEVEN: u32 = 1 << 31;
+pub const UNEVEN: u32 = 1 << 31;
 
 /// Those of a block's slots that may take the flow, a bit each.
 #[inline(always)]

@@ -16,6 +16,9 @@ use crate::{
 pub fn aside<V: Family, P: Packet>(mut packet: P) -> P::Verdict {
     let Some(parsed) = parsed::<V>() else { return packet.drop() };
     if foreign::is_foreign(&packet, parsed.key.src) {
+        if service::vip::<V>(parsed.key.dst).is_some() {
+            account::reason(Reason::Foreign as u32);
+        }
         return packet.pass();
     }
     let why = ParseError::of(parsed.because);

@@ -12,7 +12,7 @@ use lb_common::{
 
 use super::{Family, carry, go_on, parsed, refuse};
 use crate::{
-    affinity,
+    account, affinity,
     choose::{self, Pick, SKIPS},
     conntrack::{
         self, Opening, REFUSED,
@@ -39,12 +39,13 @@ pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
         // The flow is gone that its first fragment was of.
         return refuse::<V, P>(packet, parsed, Reason::Fragment as u32);
     }
-    if foreign::is_foreign(&packet, parsed.key.src) {
-        return packet.pass();
-    }
     let Some(service) = service::lookup::<V>(&parsed.key) else {
         return go_on::<V, P>(packet, Step::Past);
     };
+    if foreign::is_foreign(&packet, parsed.key.src) {
+        account::reason(Reason::Foreign as u32);
+        return packet.pass();
+    }
     // Most services don't mind, and are spared a lookup.
     let source = if service.asks_source() { source(packet.interface()) } else { Source::ELSEWHERE };
     if service.forward(source).is_direct() != (packet.hook() == Hook::BESIDES)

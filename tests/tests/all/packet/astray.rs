@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use lb_common::abi::Reason;
+
 use super::{
     build::{ACK, Frame, MAC_B, PSH, SYN, eth},
     stage::{Expect::*, Net, Stage, TCP, UDP, everywhere},
@@ -48,6 +50,9 @@ fn frames_for_other_machines_open_nothing() {
             }
         }
         assert_eq!(s.world.entries(), 0);
+        // All of them are to a VIP.
+        let knocks = (knocks(s.net).len() * OTHERS.len()) as u64;
+        assert_eq!(s.world.reasons().expect("counts")[Reason::Foreign as usize], knocks);
         s.forwarded("for this node", &request(s.net, SYN));
     });
 }
