@@ -176,7 +176,8 @@ impl World {
             let word = |slot| ranked::word(slot as u64, (block * 7 + slot as u32 * 61) & ranked::ORDER);
             words.set(block, Active { count: std::array::from_fn(word) }, 0)?;
         }
-        let mut valid: Array<_, u64> = world.ebpf.take_map(maps::OTHERS_VALID).context("until")?.try_into()?;
+        let mut valid: Array<_, u64> =
+            world.ebpf.take_map(maps::OTHERS_VALID).context("until")?.try_into()?;
         valid.set(0, u64::MAX, 0)?;
         Ok(world)
     }

@@ -1,10 +1,10 @@
 //! Promise: nodes that share their counts go by the connections of all of them; whoever can't be heard of counts by itself, and nobody's connections
 //! are disturbed.
 
+mod cut;
 mod herd;
 mod relay;
 mod world;
-
 
 use flowpin_tests::harness::{client::Conn, eventually};
 use nix::sys::signal::Signal;

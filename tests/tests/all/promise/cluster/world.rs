@@ -35,12 +35,12 @@ pub struct World {
     _relay: Option<Ns>,
     pub servers: Vec<Server>,
     pub nodes: Vec<Node>,
-    _certificates: TempDir,
+    pub certificates: TempDir,
 }
 
 pub struct Node {
     pub client: Ns,
-    _ns: Ns,
+    pub ns: Ns,
     pub agent: Agent,
 }
 
@@ -144,17 +144,10 @@ impl World {
             client.ip("link set eth0 up");
             client.ip(&format!("route add default via 10.4.{i}.1"));
             let agent = Agent::start(&ns, &setting.config(certificates.path(), i));
-            Node { client, _ns: ns, agent }
+            Node { client, ns, agent }
         };
         let nodes = (0..nodes).map(start).collect();
-        Self {
-            _switch: switch,
-            _backends: backends,
-            _relay: relay,
-            servers,
-            nodes,
-            _certificates: certificates,
-        }
+        Self { _switch: switch, _backends: backends, _relay: relay, servers, nodes, certificates }
     }
 
     /// Waits until every node is connected to so many, itself included.
