@@ -10,7 +10,7 @@ use std::{
 use lb_cluster::{
     Aggregators, NodeId, Rank, ServiceKey,
     agent::{self, Agent, Pool, VALID_FOR, Words},
-    frame::Frame,
+    frame::{Frame, Talk},
     owner::{self, Owner, To},
 };
 use tokio::{
@@ -22,6 +22,7 @@ use tracing::error;
 use crate::{
     Reason, Settings, View,
     links::{Event, Heard, Links},
+    talk::{self, Asked, Question},
     view::{self, Peer},
     wire::{Side, pack},
 };
@@ -64,6 +65,9 @@ pub(crate) struct Driver<K> {
     aggregators: Vec<String>,
     links: Arc<Links>,
     transport: Box<dyn Shown>,
+    /// Questions of this node's, and where those of others go.
+    asked: Asked,
+    questions: mpsc::Sender<Question>,
     /// Services that the kernel may have.
     known: BTreeSet<ServiceKey>,
     /// The node's place among the members: the order among equals follows from it, of all services.
@@ -77,7 +81,13 @@ pub(crate) struct Driver<K> {
 }
 
 impl<K: Kernel> Driver<K> {
-    pub(crate) fn new(settings: &Settings, kernel: K, links: Arc<Links>, transport: Box<dyn Shown>) -> Self {
+    pub(crate) fn new(
+        settings: &Settings,
+        kernel: K,
+        links: Arc<Links>,
+        transport: Box<dyn Shown>,
+        questions: mpsc::Sender<Question>,
+    ) -> Self {
         let epoch = SystemTime::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_micros() as u64);
         let me = NodeId::of(&settings.node);
         let of_owner = owner::Settings { cluster: settings.cluster.clone(), budget: BUDGET };
@@ -94,6 +104,8 @@ impl<K: Kernel> Driver<K> {
             aggregators: Vec::new(),
             links,
             transport,
+            asked: Asked::default(),
+            questions,
             known: BTreeSet::new(),
             rank: Rank::ALONE,
             rewrite: false,
@@ -157,7 +169,17 @@ impl<K: Kernel> Driver<K> {
             // Who doesn't wait for it any more needs none.
             Event::View(wanted) => drop(wanted.send(self.view())),
             Event::Members => self.members(),
+            Event::Ask { body, heard } => {
+                let (number, to) = self.asked.ask(self.links.reachable().into_iter(), heard);
+                self.talk(&to, Frame::Question(Talk { number, body }));
+            }
+            Event::Answer { to, number, body } => self.talk(&[to], Frame::Answer(Talk { number, body })),
         }
+    }
+
+    /// Sends what no state machine says, for neither of them.
+    fn talk(&self, to: &[NodeId], frame: Frame) {
+        self.send(Side::Agent, to, frame, &mut VecDeque::new());
     }
 
     fn heard(&mut self, heard: Heard) {
@@ -173,6 +195,15 @@ impl<K: Kernel> Driver<K> {
 
     fn receive(&mut self, from: NodeId, side: Side, frame: &Frame) -> Result<(), (Reason, String)> {
         let now = self.now();
+        match frame {
+            Frame::Question(talk) => return self.question(from, talk),
+            Frame::Answer(Talk { number, body }) => {
+                // One that comes too late is no fault of the node's.
+                self.asked.answered(from, self.links.name(from), *number, body.clone());
+                return Ok(());
+            }
+            _ => {}
+        }
         match side {
             Side::Agent => self.agent.receive(now, from, frame).map_err(|refusal| {
                 let reason = match refusal {
@@ -192,6 +223,18 @@ impl<K: Kernel> Driver<K> {
                 (reason, refusal.to_string())
             }),
         }
+    }
+
+    fn question(&self, from: NodeId, talk: &Talk) -> Result<(), (Reason, String)> {
+        let question = Question {
+            from: self.links.name(from),
+            body: talk.body.clone(),
+            to: from,
+            number: talk.number,
+            events: self.links.events(),
+        };
+        let full = |_| (Reason::Flood, format!("{} questions wait for an answer already", talk::WAITING));
+        self.questions.try_send(question).map_err(full)
     }
 
     /// Does what is due, and says what is to be said.

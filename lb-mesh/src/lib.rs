@@ -94,6 +94,7 @@ mod nats;
 mod outbox;
 mod peers;
 mod settings;
+mod talk;
 mod view;
 mod wire;
 
@@ -106,4 +107,5 @@ pub use mesh::{Handle, Mesh};
 pub use names::CLUSTER_SUFFIX;
 pub use nats::NatsServer;
 pub use settings::{Identity, Nats, Settings, Tcp, Transport};
+pub use talk::{Question, Reply};
 pub use view::{Member, Peer, PeerState, Service, View};

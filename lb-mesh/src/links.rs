@@ -27,7 +27,7 @@ use crate::{
     Reason, View,
     counters::{Meter, Refusals},
     outbox::Outbox,
-    view,
+    talk, view,
     wire::Side,
 };
 
@@ -47,6 +47,10 @@ pub(crate) enum Event {
     View(oneshot::Sender<View>),
     /// Other nodes are connected now.
     Members,
+    /// A question to all nodes that are connected, and to whom it is said what they say.
+    Ask { body: Vec<u8>, heard: mpsc::UnboundedSender<talk::Heard> },
+    /// An answer to a node's question.
+    Answer { to: NodeId, number: u64, body: Vec<u8> },
 }
 
 /// What it hears of other nodes. In another queue, which is bounded: who sends too much, waits.
@@ -199,6 +203,18 @@ impl Links {
         names.sort_unstable();
         let next = members.filter(|node| node.outgoing.is_none()).filter_map(|node| node.left).min();
         (names, next.map(|left| left + GRACE))
+    }
+
+    /// Nodes that this one is connected to.
+    pub(crate) fn reachable(&self) -> Vec<(NodeId, String)> {
+        let nodes = self.nodes();
+        let reachable = nodes.iter().filter(|(_, node)| node.outgoing.is_some());
+        reachable.map(|(id, node)| (*id, node.name.clone())).collect()
+    }
+
+    /// For the driver.
+    pub(crate) fn events(&self) -> mpsc::UnboundedSender<Event> {
+        self.events.clone()
     }
 
     /// For those who look, by name.

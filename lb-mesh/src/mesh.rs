@@ -20,6 +20,7 @@ use crate::{
     listen,
     nats::{Access, GOODBYE, Nats, Status},
     settings::{Nats as NatsSettings, Tcp, Transport, check_peers},
+    talk::{self, Question, Reply},
 };
 
 /// More than [`GOODBYE`], which has a limit itself.
@@ -32,6 +33,7 @@ pub struct Mesh {
     handle: Handle,
     address: Option<SocketAddr>,
     tasks: JoinSet<()>,
+    questions: mpsc::Receiver<Question>,
     /// Who is told before it ends.
     goodbye: Option<oneshot::Sender<()>>,
 }
@@ -66,14 +68,15 @@ impl Mesh {
         let (heard, from_heard) = mpsc::channel(WAITING);
         let links = Arc::new(Links::new(&settings.node, &settings.cluster, events.clone()));
         let context = Context { links: links.clone(), peers: Arc::default(), identities };
-        let driver = Driver::new(settings, kernel, links, Box::new(context.clone()));
+        let (asked, questions) = mpsc::channel(talk::WAITING);
+        let driver = Driver::new(settings, kernel, links, Box::new(context.clone()), asked);
         let mut tasks = JoinSet::new();
         tasks.spawn(driver.run(from_events, from_heard));
         tasks.spawn(listen::keep(context.clone(), listener, heard));
         let (peers, from_peers) = watch::channel(tcp.peers);
         tasks.spawn(dial::keep(context, from_peers));
         let handle = Handle { events, peers: Some(Arc::new(peers)) };
-        Ok(Self { handle, address: Some(address), tasks, goodbye: None })
+        Ok(Self { handle, address: Some(address), tasks, questions, goodbye: None })
     }
 
     fn with_nats(settings: &Settings, nats: NatsSettings, kernel: impl Kernel) -> Result<Self, MeshError> {
@@ -82,12 +85,19 @@ impl Mesh {
         let (events, from_events) = mpsc::unbounded_channel();
         let (heard, from_heard) = mpsc::channel(WAITING);
         let links = Arc::new(Links::new(&settings.node, &settings.cluster, events.clone()));
-        let driver = Driver::new(settings, kernel, links.clone(), Box::new(status.clone()));
+        let (asked, questions) = mpsc::channel(talk::WAITING);
+        let driver = Driver::new(settings, kernel, links.clone(), Box::new(status.clone()), asked);
         let (goodbye, stopped) = oneshot::channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(driver.run(from_events, from_heard));
         tasks.spawn(Nats::new(links, status, heard).keep(stopped));
-        Ok(Self { handle: Handle { events, peers: None }, address: None, tasks, goodbye: Some(goodbye) })
+        Ok(Self {
+            handle: Handle { events, peers: None },
+            address: None,
+            tasks,
+            questions,
+            goodbye: Some(goodbye),
+        })
     }
 
     /// Where it listens; `None`: with NATS, nowhere.
@@ -98,6 +108,11 @@ impl Mesh {
     /// For those who tell it of connections, and those who look.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// The next question of another node's. What waits is lost if the mesh ends.
+    pub async fn question(&mut self) -> Option<Question> {
+        self.questions.recv().await
     }
 
     /// Ends it, and waits until it doesn't listen any more: another may at the same address then. With NATS it takes up to
@@ -147,6 +162,14 @@ impl Handle {
         check_peers(&peers)?;
         self.peers.as_ref().ok_or(MeshError::NoPeers)?.send_replace(peers);
         Ok(())
+    }
+
+    /// Asks all nodes that this one is connected to, and waits for their answers, at most so long. `body`: whatever they
+    /// understand, at most [`MAX_TALK`](lb_cluster::frame::MAX_TALK) bytes.
+    pub async fn ask(&self, body: Vec<u8>, patience: Duration) -> Vec<Reply> {
+        let (heard, answers) = mpsc::unbounded_channel();
+        self.tell(Event::Ask { body, heard });
+        talk::replies(answers, patience).await
     }
 
     /// What the mesh is like now; `None`: it has ended.

@@ -8,3 +8,4 @@ mod refuse;
 mod relay;
 mod rotate;
 mod stranger;
+mod talk;
