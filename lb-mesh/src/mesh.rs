@@ -33,7 +33,7 @@ pub struct Mesh {
     handle: Handle,
     address: Option<SocketAddr>,
     tasks: JoinSet<()>,
-    questions: mpsc::Receiver<Question>,
+    questions: Option<mpsc::Receiver<Question>>,
     /// Who is told before it ends.
     goodbye: Option<oneshot::Sender<()>>,
 }
@@ -76,7 +76,7 @@ impl Mesh {
         let (peers, from_peers) = watch::channel(tcp.peers);
         tasks.spawn(dial::keep(context, from_peers));
         let handle = Handle { events, peers: Some(Arc::new(peers)) };
-        Ok(Self { handle, address: Some(address), tasks, questions, goodbye: None })
+        Ok(Self { handle, address: Some(address), tasks, questions: Some(questions), goodbye: None })
     }
 
     fn with_nats(settings: &Settings, nats: NatsSettings, kernel: impl Kernel) -> Result<Self, MeshError> {
@@ -95,7 +95,7 @@ impl Mesh {
             handle: Handle { events, peers: None },
             address: None,
             tasks,
-            questions,
+            questions: Some(questions),
             goodbye: Some(goodbye),
         })
     }
@@ -110,9 +110,9 @@ impl Mesh {
         self.handle.clone()
     }
 
-    /// The next question of another node's. What waits is lost if the mesh ends.
-    pub async fn question(&mut self) -> Option<Question> {
-        self.questions.recv().await
+    /// What other nodes ask, for whoever answers; `None`: somebody has it. What waits is lost if the mesh ends.
+    pub const fn take_questions(&mut self) -> Option<mpsc::Receiver<Question>> {
+        self.questions.take()
     }
 
     /// Ends it, and waits until it doesn't listen any more: another may at the same address then. With NATS it takes up to

@@ -3,9 +3,14 @@
 use std::time::{Duration, Instant};
 
 use lb_cluster::frame::MAX_TALK;
-use lb_mesh::{Reason, Reply};
+use lb_mesh::{Question, Reason, Reply};
+use tokio::sync::mpsc;
 
 use crate::cluster::{Cluster, LIMIT, refused};
+
+fn questions(cluster: &mut Cluster, at: usize) -> mpsc::Receiver<Question> {
+    cluster.nodes[at].as_mut().and_then(lb_mesh::Mesh::take_questions).expect("it runs")
+}
 
 /// What each has said, by name.
 fn said(replies: &[Reply]) -> Vec<(&str, Option<&[u8]>)> {
@@ -17,12 +22,12 @@ async fn those_who_are_asked_answer_or_are_known_not_to() {
     let mut cluster = Cluster::running(3).await;
     cluster.meshed().await;
     let asker = cluster.handle(0);
-    let [mut first, mut second] = [1, 2].map(|at| cluster.nodes[at].take().expect("it runs"));
+    let [mut first, mut second] = [1, 2].map(|at| questions(&mut cluster, at));
     let answers = async {
-        let question = first.question().await.expect("it is asked");
+        let question = first.recv().await.expect("it is asked");
         assert_eq!((question.from.as_str(), question.body.as_slice()), ("node-0", b"how many?".as_slice()));
         question.answer(vec![5; MAX_TALK]);
-        let question = second.question().await.expect("it is asked");
+        let question = second.recv().await.expect("it is asked");
         question.answer(b"none".to_vec());
     };
     let (replies, ()) = tokio::join!(asker.ask(b"how many?".to_vec(), LIMIT), answers);
@@ -31,8 +36,8 @@ async fn those_who_are_asked_answer_or_are_known_not_to() {
 
     // Nobody waits for one that keeps silent longer than asked to.
     let answers = async {
-        first.question().await.expect("it is asked").answer(Vec::new());
-        second.question().await.expect("it is asked")
+        first.recv().await.expect("it is asked").answer(Vec::new());
+        second.recv().await.expect("it is asked")
     };
     let start = Instant::now();
     let patience = Duration::from_millis(300);
@@ -42,8 +47,8 @@ async fn those_who_are_asked_answer_or_are_known_not_to() {
     // What comes too late is no fault, and answers nothing else.
     late.answer(b"well".to_vec());
     let answers = async {
-        first.question().await.expect("it is asked").answer(b"1".to_vec());
-        second.question().await.expect("it is asked").answer(b"2".to_vec());
+        first.recv().await.expect("it is asked").answer(b"1".to_vec());
+        second.recv().await.expect("it is asked").answer(b"2".to_vec());
     };
     let (replies, ()) = tokio::join!(asker.ask(b"again?".to_vec(), LIMIT), answers);
     assert_eq!(said(&replies), [("node-1", Some(b"1".as_slice())), ("node-2", Some(b"2".as_slice()))]);
@@ -53,16 +58,15 @@ async fn those_who_are_asked_answer_or_are_known_not_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_asks_too_much_is_not_heard() {
-    let mut cluster = Cluster::running(2).await;
+    let cluster = Cluster::running(2).await;
     cluster.meshed().await;
-    let busy = cluster.nodes[1].take().expect("it runs");
     let asker = cluster.handle(0);
     for _ in 0..20 {
         // Nobody answers; who asks doesn't wait either.
         let replies = asker.ask(b"?".to_vec(), Duration::from_millis(1)).await;
         assert!(replies.iter().all(|reply| reply.body.is_none()), "{replies:?}");
     }
-    refused(&busy.handle(), Reason::Flood).await;
+    refused(&cluster.handle(1), Reason::Flood).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,8 +18,8 @@ use crate::{
         error::ApiError,
         types::{
             BackendDecl, BackendView, Closed, ClusterView, ConnectionClose, ConnectionQuery, ConnectionView,
-            Detach, DetachedView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, Patch,
-            ServiceDecl, ServiceView, StatsView, StatusView,
+            Detach, DetachedView, Drain, EventQuery, EventView, EverywhereView, ExplainQuery, ExplainView,
+            Patch, ServiceDecl, ServiceView, StatsView, StatusView, Task,
         },
     },
     datapath::DatapathError,
@@ -99,6 +99,9 @@ impl Control for Handle {
     }
     async fn cluster(&self) -> Result<ClusterView, ApiError> {
         self.shared.cluster_view().await
+    }
+    async fn everywhere(&self, task: Task) -> Result<EverywhereView, ApiError> {
+        Self::everywhere(self, task).await
     }
     async fn stats(&self) -> Result<StatsView, ApiError> {
         let (shared, since) = (self.shared.clone(), Instant::now());

@@ -153,7 +153,7 @@ impl Handle {
     }
 
     /// One backend; the name may be written in any way that means the same.
-    pub(super) fn backend(&self, service: &str, backend: &str) -> Result<(BackendView, Origin), ApiError> {
+    pub(crate) fn backend(&self, service: &str, backend: &str) -> Result<(BackendView, Origin), ApiError> {
         let (address, port) = parse_backend(service, backend).map_err(invalid)?;
         let name = crate::model::backend_name(address, port);
         let id = {

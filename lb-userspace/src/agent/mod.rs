@@ -157,9 +157,9 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         tasks.keep("flow log", move |stopped| log_flows(logger.clone(), stopped));
     }
     if let (Some(spec), Some(others)) = (config.cluster.clone(), others.map(Arc::new)) {
-        let shared = handle.shared.clone();
+        let agent = handle.clone();
         tasks.keep("cluster", move |stopped| {
-            cluster::run(shared.clone(), spec.clone(), others.clone(), stopped)
+            cluster::run(agent.clone(), spec.clone(), others.clone(), stopped)
         });
     }
     start(

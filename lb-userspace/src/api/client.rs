@@ -68,7 +68,12 @@ fn segment(text: &str) -> impl Display {
 }
 
 fn backend_path(service: &str, backend: &str) -> String {
-    format!("/v1/services/{}/backends/{}", segment(service), segment(backend))
+    format!("/v1{}", backend_of(service, backend))
+}
+
+/// A backend's path, at this node or at all.
+fn backend_of(service: &str, backend: &str) -> String {
+    format!("/services/{}/backends/{}", segment(service), segment(backend))
 }
 
 fn connections_path(query: &ConnectionQuery) -> String {
@@ -268,6 +273,19 @@ impl Client {
     /// See [`Client::services`].
     pub async fn cluster(&self) -> Result<ClusterView, ClientError> {
         self.get("/v1/cluster").await
+    }
+
+    /// Does something with a backend at all nodes that share counts.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn everywhere(&self, task: &Task) -> Result<EverywhereView, ClientError> {
+        let path = format!("/v1/cluster{}", backend_of(&task.service, &task.backend));
+        match &task.deed {
+            Deed::Look => self.get(&path).await,
+            Deed::Drain(drain) => self.post(&format!("{path}/drain"), drain).await,
+            Deed::Undrain => self.post(&format!("{path}/undrain"), &Drain::default()).await,
+        }
     }
 
     /// Counters.

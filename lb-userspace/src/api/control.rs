@@ -9,8 +9,8 @@ use super::{
     error::ApiError,
     types::{
         BackendDecl, BackendView, Closed, ClusterView, ConnectionClose, ConnectionQuery, ConnectionView,
-        Detach, DetachedView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl,
-        ServiceView, StatsView, StatusView,
+        Detach, DetachedView, Drain, EventQuery, EventView, EverywhereView, ExplainQuery, ExplainView, Patch,
+        ServiceDecl, ServiceView, StatsView, StatusView, Task,
     },
 };
 use crate::observe::{Overview, metrics::Page, overview::Shown};
@@ -88,6 +88,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn status(&self) -> impl Future<Output = Result<StatusView, ApiError>> + Send;
     /// The nodes that share counts.
     fn cluster(&self) -> impl Future<Output = Result<ClusterView, ApiError>> + Send;
+    /// Does something with a backend at all nodes that share counts.
+    fn everywhere(&self, task: Task) -> impl Future<Output = Result<EverywhereView, ApiError>> + Send;
     /// Counters.
     fn stats(&self) -> impl Future<Output = Result<StatsView, ApiError>> + Send;
     /// All services in a few words each.

@@ -17,8 +17,8 @@ use super::{
     route::Route,
     types::{
         BackendDecl, BackendView, Closed, ClusterView, ConnectionClose, ConnectionQuery, ConnectionView,
-        Detach, DetachedView, Drain, EventQuery, EventView, ExplainQuery, ExplainView, Patch, ServiceDecl,
-        ServiceView, StatsView, StatusView,
+        Deed, Detach, DetachedView, Drain, EventQuery, EventView, EverywhereView, ExplainQuery, ExplainView,
+        Patch, ServiceDecl, ServiceView, StatsView, StatusView, Task,
     },
 };
 
@@ -116,6 +116,25 @@ pub fn routes<C: Control>() -> Vec<Route<C>> {
         Route::get("/v1/status", "State of the agent and its datapath.", status::<C>).answers::<StatusView>(),
         Route::get("/v1/cluster", "The nodes that share counts, and what they have.", cluster::<C>)
             .answers::<ClusterView>(),
+        Route::get(
+            "/v1/cluster/services/{name}/backends/{address}",
+            "A backend at all nodes that share counts.",
+            look_everywhere::<C>,
+        )
+        .answers::<EverywhereView>(),
+        Route::post(
+            "/v1/cluster/services/{name}/backends/{address}/drain",
+            "Sends no new connections to a backend, at all nodes.",
+            drain_everywhere::<C>,
+        )
+        .takes::<Drain>()
+        .answers::<EverywhereView>(),
+        Route::post(
+            "/v1/cluster/services/{name}/backends/{address}/undrain",
+            "Sends new connections to a draining backend again, at all nodes.",
+            undrain_everywhere::<C>,
+        )
+        .answers::<EverywhereView>(),
         Route::get("/v1/stats", "Services with counters, and drops by reason.", stats::<C>).answers::<StatsView>(),
     ]
 }
@@ -195,6 +214,28 @@ async fn undrain<C: Control>(
     Named((service, backend)): Named<(String, String)>,
 ) -> Answer<BackendView> {
     Ok(Json(control.undrain(service, backend).await?))
+}
+
+async fn look_everywhere<C: Control>(
+    State(control): State<C>,
+    Named((service, backend)): Named<(String, String)>,
+) -> Answer<EverywhereView> {
+    Ok(Json(control.everywhere(Task { service, backend, deed: Deed::Look }).await?))
+}
+
+async fn drain_everywhere<C: Control>(
+    State(control): State<C>,
+    Named((service, backend)): Named<(String, String)>,
+    Body(drain): Body<Drain>,
+) -> Answer<EverywhereView> {
+    Ok(Json(control.everywhere(Task { service, backend, deed: Deed::Drain(drain) }).await?))
+}
+
+async fn undrain_everywhere<C: Control>(
+    State(control): State<C>,
+    Named((service, backend)): Named<(String, String)>,
+) -> Answer<EverywhereView> {
+    Ok(Json(control.everywhere(Task { service, backend, deed: Deed::Undrain }).await?))
 }
 
 /// A JSON list, written as its elements come, a line each.

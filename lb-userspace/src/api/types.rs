@@ -11,7 +11,10 @@ mod event;
 mod kubernetes;
 mod rejected;
 
-pub use crate::cluster::views::{ClusterView, CountView, MemberView, SharedView, UnreachableView};
+pub use crate::cluster::{
+    everywhere::{Deed, EverywhereView, NodeBackendView, Task},
+    views::{ClusterView, CountView, MemberView, SharedView, UnreachableView},
+};
 pub use add::{
     AffinityDecl, BackendDecl, Drain, ForwardBySource, ForwardDecl, FrontendDecl, HealthDecl, Patch,
     ServiceDecl, StepDecl, Time, TimeoutsDecl,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 
-use super::{Context, Failure, drain, output::plural, tables};
-use crate::api::types::{BackendDecl, BackendView, Drain, Patch};
+use super::{Context, Failure, drain, everywhere, output::plural, tables};
+use crate::api::types::{BackendDecl, BackendView, Deed, Drain, Patch, Task};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -45,14 +45,18 @@ Examples:
   flowpin backend drain db 10.0.1.11:5432
   flowpin backend drain db 10.0.1.11:5432 --wait
   flowpin backend drain db 10.0.1.11:5432 --deadline 15m --wait
+  flowpin backend drain db 10.0.1.11:5432 --cluster --wait      at all nodes that share their counts
 
 With --wait it returns when no connection is left. At the deadline the service's on_deadline decides: \
 \"reset\" closes what is left, both ends at once; \"keep\", the default, leaves it open, and the command fails. Ctrl-C ends the waiting and not the drain; \
 \"flowpin backend undrain\" ends the drain.")]
     Drain(DrainArgs),
     /// Send new connections to a draining backend again
-    #[command(after_help = "Example:\n  flowpin backend undrain db 10.0.1.11:5432")]
-    Undrain(Which),
+    #[command(after_help = "\
+Examples:
+  flowpin backend undrain db 10.0.1.11:5432
+  flowpin backend undrain db 10.0.1.11:5432 --cluster     at all nodes")]
+    Undrain(UndrainArgs),
     /// Remove a backend that the command line added; its open connections go on until they end
     #[command(
         visible_alias = "rm",
@@ -154,6 +158,18 @@ pub struct DrainArgs {
     /// Show what is left and return when it is nothing, or the deadline has passed
     #[arg(long)]
     wait: bool,
+    /// At all nodes that share their counts ([cluster] in the config file)
+    #[arg(long)]
+    cluster: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct UndrainArgs {
+    #[command(flatten)]
+    which: Which,
+    /// At all nodes that share their counts
+    #[arg(long)]
+    cluster: bool,
 }
 
 /// A duration of at least a second, since the API counts in seconds.
@@ -226,15 +242,26 @@ impl Command {
                     .collect();
                 printer.print(&list, |_| tables::backends(&services))?;
             }
-            Self::Drain(DrainArgs { which: Which { service, address }, deadline, wait }) => {
+            Self::Drain(DrainArgs { which: Which { service, address }, deadline, wait, cluster }) => {
                 let request = Drain { deadline_seconds: deadline.map(|d| d.as_secs()) };
+                if cluster {
+                    let task = Task { service, backend: address, deed: Deed::Drain(request) };
+                    return match wait {
+                        true => everywhere::drain_and_wait(context, task).await,
+                        false => everywhere::run(context, task).await,
+                    };
+                }
                 let backend = client.drain(&service, &address, &request).await?;
                 if wait {
                     return drain::wait(context, &service, backend).await;
                 }
                 printer.print(&Owned { service: &service, backend: &backend }, drained)?;
             }
-            Self::Undrain(Which { service, address }) => {
+            Self::Undrain(UndrainArgs { which: Which { service, address }, cluster: true }) => {
+                let task = Task { service, backend: address, deed: Deed::Undrain };
+                return everywhere::run(context, task).await;
+            }
+            Self::Undrain(UndrainArgs { which: Which { service, address }, cluster: false }) => {
                 let backend = client.undrain(&service, &address).await?;
                 printer.print(&Owned { service: &service, backend: &backend }, |o| {
                     format!(

@@ -20,13 +20,13 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// How long an agent may be away while it is waited for. A restart or an upgrade of the agent takes a second or two, and the drain
 /// goes on in the kernel meanwhile.
-const AWAY: Duration = Duration::from_secs(30);
+pub const AWAY: Duration = Duration::from_secs(30);
 
 /// How long after its deadline a drain may make no headway: a service may have the rest closed then, which takes a while.
-const LATE: Duration = Duration::from_secs(3);
+pub const LATE: Duration = Duration::from_secs(3);
 
 /// How often progress is told where there is no terminal to redraw a line on.
-const REPORT: Duration = Duration::from_secs(10);
+pub const REPORT: Duration = Duration::from_secs(10);
 
 /// Returns when no connection of `backend` is left.
 ///

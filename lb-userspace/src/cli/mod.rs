@@ -22,6 +22,7 @@ mod detach;
 mod doctor;
 mod drain;
 mod events;
+mod everywhere;
 mod explain;
 mod failure;
 mod frontend;

@@ -2,6 +2,7 @@
 //! concluded, `lb_mesh` carries it; here the kernel's counts are read and what others have is written back.
 
 mod counts;
+pub mod everywhere;
 mod kernel;
 pub mod pools;
 mod spec;
@@ -13,7 +14,7 @@ use std::{
 };
 
 use lb_cluster::ServiceKey;
-use lb_mesh::{Handle, Mesh};
+use lb_mesh::Mesh;
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, timeout},
@@ -26,7 +27,7 @@ pub use spec::ClusterSpec;
 use views::{ClusterView, SharedView};
 
 use crate::{
-    agent::{down, shared::Shared},
+    agent::{down, handle::Handle, shared::Shared},
     datapath::others::Others,
 };
 
@@ -45,18 +46,14 @@ pub const PROBLEM: &str = "cluster";
 #[derive(Clone)]
 pub struct Sharing {
     /// The mesh.
-    pub mesh: Handle,
+    pub mesh: lb_mesh::Handle,
     /// What the kernel knows of other nodes.
     pub others: Arc<Others>,
 }
 
 /// See the module. What can't start is tried again.
-pub async fn run(
-    shared: Arc<Shared>,
-    spec: Arc<ClusterSpec>,
-    others: Arc<Others>,
-    stopped: watch::Receiver<bool>,
-) {
+pub async fn run(agent: Handle, spec: Arc<ClusterSpec>, others: Arc<Others>, stopped: watch::Receiver<bool>) {
+    let shared = agent.shared.clone();
     let pools: Arc<RwLock<Pools>> = Arc::default();
     let mut mesh = loop {
         let writer = Writer { pools: pools.clone(), others: others.clone(), shared: shared.clone() };
@@ -77,11 +74,20 @@ pub async fn run(
     let listen = mesh.address().map(tracing::field::display);
     tracing::info!(node = spec.node, listen, "counts are shared with other nodes");
     let handle = mesh.handle();
+    let questions = mesh.take_questions();
+    let answers = async {
+        if let Some(questions) = questions {
+            agent.answer(questions).await;
+        }
+        // The mesh ends besides, and says why.
+        std::future::pending().await
+    };
     shared.sharing.send_replace(Some(Sharing { mesh: handle.clone(), others: others.clone() }));
     let ended = tokio::select! {
         () = down(stopped) => None,
         why = mesh.ended() => Some(why),
         () = work(&shared, &pools, &others, &handle) => None,
+        () = answers => None,
     };
     shared.sharing.send_replace(None);
     shared.sharing_view.send_replace(None);
@@ -92,7 +98,7 @@ pub async fn run(
 }
 
 /// Reads counts and says what has changed, for as long as it is let.
-async fn work(shared: &Shared, pools: &RwLock<Pools>, others: &Others, handle: &Handle) {
+async fn work(shared: &Shared, pools: &RwLock<Pools>, others: &Others, handle: &lb_mesh::Handle) {
     let (mut counts, mut revision) = (Counts::default(), None);
     let (mut all, mut view) = (Instant::now(), Instant::now());
     let mut tick = interval(LOOK);
@@ -137,7 +143,7 @@ fn look(shared: &Shared, pools: &Pools, others: &Others, counts: &mut Counts, wh
     changes
 }
 
-fn tell(handle: &Handle, change: Change) {
+fn tell(handle: &lb_mesh::Handle, change: Change) {
     handle.counted(change.service, change.pool, change.opened, change.counts);
 }
 

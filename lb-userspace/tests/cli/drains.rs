@@ -76,3 +76,38 @@ fn drain_wait_outlives_a_restart_of_the_agent() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     has(&String::from_utf8_lossy(&output.stdout), &["is drained: 0 connections left"]);
 }
+
+#[test]
+fn all_nodes_drain_and_are_waited_for() {
+    let agent = Agent::new();
+    let ran = agent.run(&["backend", "drain", "app", "10.0.1.11", "--cluster", "--deadline", "15m"]);
+    has(&ran.ok(), &["NODE", "node-2", "draining", "15m", "4 connections left over all nodes"]);
+    has(&agent.run(&["backend", "undrain", "app", "10.0.1.11", "--cluster"]).ok(), &["node-1", "active"]);
+
+    agent.world(|w| w.ending = 1);
+    let ran = agent.run(&["backend", "drain", "app", "10.0.1.11", "--cluster", "--wait"]);
+    has(&ran.err, &["draining 10.0.1.11: 4 connections left over all nodes"]);
+    has(&ran.ok(), &["drained", "service \"app\": 0 connections left over all nodes"]);
+}
+
+#[test]
+fn a_node_that_does_not_drain_is_named() {
+    let agent = Agent::new();
+    agent.world(|w| w.silent = true);
+    for wait in [&[][..], &["--wait"]] {
+        let ran = agent.run(&[&["backend", "drain", "app", "10.0.1.11", "--cluster"], wait].concat());
+        has(&ran.out, &["node-2", "1 node not answering"]);
+        has(&ran.failed(1), &["not done at 1 node: node-3:7473: no such host; elsewhere it is"]);
+    }
+}
+
+#[test]
+fn a_drain_over_all_nodes_ends_late_or_by_another() {
+    let agent = Agent::new();
+    let drain = ["backend", "drain", "app", "10.0.1.11", "--cluster", "--deadline", "2s", "--wait"];
+    let ran = agent.run(&drain);
+    has(&ran.failed(1), &["the deadline has passed", "4 connections over all nodes"]);
+    agent.world(|w| w.undrained_meanwhile = true);
+    let ran = agent.run(&drain);
+    has(&ran.failed(1), &["was undrained at node node-1 by somebody else"]);
+}

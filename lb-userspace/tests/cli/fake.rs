@@ -11,9 +11,10 @@ use flowpin::{
         error::ApiError,
         types::{
             BackendDecl, BackendView, Candidate, Closed, ClusterView, ConnectionClose, ConnectionFilter,
-            ConnectionQuery, ConnectionView, CountView, Detach, DetachedView, Drain, EndpointView,
-            EndpointsView, EventQuery, EventView, ExplainQuery, ExplainView, InterfaceView, MemberView,
-            Patch, ServiceDecl, ServiceView, SharedView, StatsView, StatusView, UnreachableView, WarningView,
+            ConnectionQuery, ConnectionView, CountView, Deed, Detach, DetachedView, Drain, EndpointView,
+            EndpointsView, EventQuery, EventView, EverywhereView, ExplainQuery, ExplainView, InterfaceView,
+            MemberView, NodeBackendView, Patch, ServiceDecl, ServiceView, SharedView, StatsView, StatusView,
+            Task, UnreachableView, WarningView,
         },
     },
     datapath::Clock,
@@ -56,6 +57,8 @@ pub struct World {
     pub drain: Option<Drain>,
     /// Someone undrains between two questions.
     pub undrained_meanwhile: bool,
+    /// One of the other nodes doesn't answer.
+    pub silent: bool,
 }
 
 /// The world behind the API.
@@ -323,6 +326,28 @@ impl Control for Fake {
             bytes: [64_000, 32_000],
             certificate_problem: None,
         })
+    }
+    /// All nodes have the same connections.
+    async fn everywhere(&self, task: Task) -> Result<EverywhereView, ApiError> {
+        let Task { service, backend, deed } = task;
+        let found = match deed {
+            Deed::Drain(drain) => self.drain(service.clone(), backend.clone(), drain).await?,
+            Deed::Undrain => self.undrain(service.clone(), backend.clone()).await?,
+            Deed::Look => {
+                let mut world = self.world();
+                world.pass();
+                world.backend(&service, &backend)?.clone()
+            }
+        };
+        let active_connections = 2 * found.active_connections;
+        let node =
+            |name: &str| NodeBackendView { node: name.into(), backend: Some(found.clone()), problem: None };
+        let mut nodes = vec![node("node-1"), node("node-2")];
+        if self.world().silent {
+            let problem = Some("no such host".into());
+            nodes.push(NodeBackendView { node: "node-3:7473".into(), backend: None, problem });
+        }
+        Ok(EverywhereView { service, backend, active_connections, nodes })
     }
     async fn status(&self) -> Result<StatusView, ApiError> {
         let problems = self.world().problems.clone();

@@ -6,6 +6,8 @@ mod herd;
 mod relay;
 mod world;
 
+use std::process::Stdio;
+
 use flowpin_tests::harness::{client::Conn, eventually};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -122,5 +124,37 @@ fn who_has_another_authority_s_certificate_is_refused() {
     }
     let alone = world.nodes[2].agent.json(&["cluster"]);
     assert_eq!(alone["members"].as_array().map(Vec::len), Some(1), "{alone}");
+    talk(&mut conns);
+}
+
+#[test]
+fn a_backend_drains_at_all_nodes() {
+    let world = World::new(3, &[1, 1, 1]);
+    world.meet(3);
+    let mut conns = world.open_all(18);
+    let drain = ["backend", "drain", "app", "10.3.0.100", "--cluster", "--wait"];
+    let mut waiting = world.nodes[0].agent.spawn_cli(&drain, Stdio::piped());
+    for node in &world.nodes {
+        eventually("it drains at all nodes", LIMIT, || {
+            let view = node.agent.json(&["backend", "list", "app"]);
+            if view[0]["state"] == "draining" { Ok(()) } else { Err(view.to_string()) }
+        });
+    }
+    let there = world.counts()[0];
+    conns.extend((0..6).map(|i| world.open(i % 3)));
+    assert_eq!(world.counts()[0], there, "nobody new");
+    talk(&mut conns);
+    assert!(waiting.try_wait().expect("it runs").is_none(), "connections are left");
+    conns.retain(|conn| conn.backend != "b0");
+    let ended = waiting.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success() && said.contains("0 connections left over all nodes"), "{said}");
+    assert!((0..3).all(|i| said.contains(&format!("node-{i}"))), "{said}");
+    world.nodes[1].agent.done(&["backend", "undrain", "app", "10.3.0.100", "--cluster"]);
+    for node in 0..3 {
+        world.knows(node, conns.len() as u64);
+        conns.push(world.open(node));
+    }
+    assert_eq!(world.counts()[0], 3, "they go there again");
     talk(&mut conns);
 }
