@@ -10,6 +10,7 @@ mod account;
 mod directive;
 mod fit;
 mod haproxy;
+pub mod ipvs;
 mod ipvsadm;
 mod keepalived;
 mod model;

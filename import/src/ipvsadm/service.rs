@@ -6,7 +6,8 @@ use super::Reader;
 use crate::{
     account::{Id, Said},
     directive::{Directive, Params},
-    model::{Affinity, Algorithm, Backend, Forward, Frontend, Ports, Protocol, Service},
+    ipvs::{self, Flag, Likeness},
+    model::{Affinity, Algorithm, Backend, Frontend, Ports, Protocol, Service},
     values::{address, host, number, port, seconds, split_port},
 };
 
@@ -156,8 +157,7 @@ impl Reader {
         }
         scheduled(service, scheduler, flags);
         if let Some((at, time)) = persistence {
-            // 300 seconds are ipvsadm's, where -p gives none.
-            let timeout = time.unwrap_or_else(|| Said::new(std::time::Duration::from_secs(300), at));
+            let timeout = time.unwrap_or_else(|| Said::new(ipvs::PERSISTENCE, at));
             let prefix = service.affinity.take().and_then(|affinity| affinity.ipv6_prefix);
             service.affinity = Some(Affinity { at, timeout: Some(timeout), ipv6_prefix: prefix });
         }
@@ -189,9 +189,9 @@ impl Reader {
                     account.like(at, said.at);
                     backend = Some(param.value().to_string());
                 }
-                "-g" => forward = Some(Said::new(Forward::DsrL2, at)),
-                "-i" => forward = Some(Said::new(Forward::DsrIpip, at)),
-                "-m" => forward = Some(Said::new(Forward::Nat, at)),
+                "-g" | "-i" | "-m" => {
+                    forward = ipvs::forward(param.name).map(|forward| Said::new(forward, at));
+                }
                 "-w" => match number(param.value()) {
                     Ok(weight) => said.weight = Some(Said::new(weight, at)),
                     Err(remedy) => said.note(at, remedy),
@@ -226,8 +226,7 @@ impl Reader {
             Some(Err(_)) if at_port == Some("0") => {}
             Some(Err(remedy)) => said.turn_off(at, format!("{remedy} `ipvsadm-save -n` prints numbers.")),
         }
-        // Where a command doesn't say, ipvsadm takes -g.
-        said.forward = Some(forward.unwrap_or(Said::new(Forward::DsrL2, at)));
+        said.forward = Some(forward.unwrap_or(Said::new(ipvs::DEFAULT_FORWARD, at)));
         let backends = &mut self.draft.services[index].backends;
         match backends.iter().position(|old| old.host == said.host && old.port == said.port) {
             Some(old) if directive.name() == "-e" => {
@@ -245,10 +244,10 @@ impl Reader {
 fn scheduled(service: &mut Service, scheduler: Option<(String, Id)>, flags: Vec<(String, Id)>) {
     let (mut by_port, mut rest) = (false, Vec::new());
     for (text, at) in flags {
-        for flag in text.split(',') {
-            match flag {
-                "sh-port" | "mh-port" => by_port = true,
-                _ => rest.push((flag.to_string(), at)),
+        for word in text.split(',') {
+            match ipvs::flag(word) {
+                Some(Flag::ByPort) => by_port = true,
+                other => rest.push((other, at)),
             }
         }
         if by_port && rest.iter().all(|(_, other)| *other != at) {
@@ -256,11 +255,9 @@ fn scheduled(service: &mut Service, scheduler: Option<(String, Id)>, flags: Vec<
         }
     }
     for (flag, at) in rest {
-        let remedy = match flag.as_str() {
-            "sh-fallback" | "mh-fallback" => {
-                "It is so here: backends that can't take a client are passed over."
-            }
-            _ => "It is a flag of a scheduler that Flowpin doesn't have.",
+        let remedy = match flag {
+            Some(_) => "It is so here: backends that can't take a client are passed over.",
+            None => "It is a flag of a scheduler that Flowpin doesn't have.",
         };
         service.note(at, remedy);
     }
@@ -272,29 +269,20 @@ fn scheduled(service: &mut Service, scheduler: Option<(String, Id)>, flags: Vec<
 /// A scheduler of IPVS, by its name.
 pub fn apply(service: &mut Service, name: &str, at: Id, by_port: bool) {
     const NEAREST: &str = "least-connections comes nearest, and is written";
-    let remedy = match name {
-        "wlc" => None,
-        "lc" => Some("Weights count here. Leave them out where lc didn't look at them.".to_string()),
-        "rr" | "wrr" => Some(format!("Flowpin has no round robin yet: {NEAREST}.")),
-        "sed" | "nq" => Some(format!("Flowpin doesn't look ahead by a connection: {NEAREST}.")),
-        "lblc" | "lblcr" | "dh" => {
-            Some(format!("It is for caches, by the destination's address: {NEAREST}."))
-        }
-        "fo" | "ovf" => Some(format!(
-            "Flowpin has no order of backends yet: {NEAREST}. Leave those out that are to wait."
-        )),
-        "twos" => Some(format!("It compares two backends, Flowpin all: {NEAREST}.")),
-        "sh" | "mh" => {
-            service.algorithm = Some(Said::new(Algorithm::ConsistentHash, at));
-            if !by_port && service.affinity.is_none() {
-                service.affinity = Some(Affinity { at, timeout: None, ipv6_prefix: None });
-            }
-            return;
-        }
-        other => Some(format!("The scheduler {other:?} isn't known: {NEAREST}.")),
+    let Some(scheduler) = ipvs::scheduler(name) else {
+        service.algorithm = Some(Said::new(Algorithm::LeastConnections, at));
+        return service.note(at, format!("The scheduler {name:?} isn't known: {NEAREST}."));
     };
-    service.algorithm = Some(Said::new(Algorithm::LeastConnections, at));
-    if let Some(remedy) = remedy {
-        service.note(at, remedy);
+    service.algorithm = Some(Said::new(scheduler.algorithm, at));
+    if scheduler.by_client && !by_port && service.affinity.is_none() {
+        service.affinity = Some(Affinity { at, timeout: None, ipv6_prefix: None });
+    }
+    match scheduler.likeness {
+        Likeness::Same => {}
+        Likeness::Except(remedy) => service.note(at, remedy),
+        Likeness::Near(differs) => service.note(at, format!("{differs}: {NEAREST}.")),
+        Likeness::Unlike(purpose, instead) => {
+            service.note(at, format!("{purpose}: {NEAREST}. {instead}").trim_end());
+        }
     }
 }
