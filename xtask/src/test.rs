@@ -84,6 +84,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             "lb-cluster",
             "lb-common",
             "lb-ebpf",
+            "lb-ipvsadm",
             "lb-mesh",
             "lb-probes",
             "flowpin",

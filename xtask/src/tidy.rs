@@ -62,6 +62,7 @@ pub fn run() -> anyhow::Result<()> {
         "lb-cluster",
         "lb-common",
         "lb-ebpf",
+        "lb-ipvsadm",
         "lb-mesh",
         "lb-probes",
         "lb-userspace",
