@@ -27,6 +27,7 @@ mod explain;
 mod failure;
 mod frontend;
 mod import;
+mod ipvsadm;
 mod output;
 mod service;
 mod settings;
@@ -104,6 +105,7 @@ enum Command {
     Cluster(cluster::Args),
     Check(check::Args),
     Import(import::Args),
+    Ipvsadm(ipvsadm::Args),
     Doctor(doctor::Args),
     Detach(detach::Args),
     Attach(detach::Attach),
@@ -162,6 +164,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Cluster(args) => args.run(&context).await,
             Command::Check(args) => args.run(&context.printer),
             Command::Import(args) => args.run(&context.printer),
+            Command::Ipvsadm(args) => args.run(&context).await,
             Command::Doctor(args) => args.run(&context.printer).await,
             Command::Detach(args) => args.run(&context).await,
             Command::Attach(args) => args.run(&context).await,

@@ -8,6 +8,7 @@ mod cluster;
 mod commands;
 mod drains;
 mod fake;
+mod ipvsadm;
 mod ran;
 mod running;
 mod ui;

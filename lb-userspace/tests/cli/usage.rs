@@ -127,6 +127,7 @@ fn help_has_examples_for_every_command() {
         "stats",
         "check",
         "import",
+        "ipvsadm",
         "doctor",
         "detach",
         "attach",
