@@ -26,6 +26,7 @@ mod handover;
 mod health;
 mod host;
 mod hostrules;
+mod ipvsadm;
 mod itself;
 mod kubernetes;
 mod leaving;
