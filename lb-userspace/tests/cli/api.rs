@@ -226,3 +226,16 @@ fn the_document_names_every_route() {
         keys.as_array().is_some_and(|keys| keys.iter().any(|k| k["name"] == "sort" && k["in"] == "query"))
     );
 }
+
+/// From which the API's reference is made; `UPDATE=1` writes it anew.
+#[test]
+fn the_document_is_in_packaging() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/openapi.json");
+    let answer = ask(&Agent::new(), "GET", "/v1/openapi.json", "");
+    let made: Value = serde_json::from_str(&answer.body).expect("JSON");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, serde_json::to_string_pretty(&made).expect("JSON") + "\n").expect("written");
+    }
+    let there: Value = serde_json::from_str(&std::fs::read_to_string(path).expect("the file")).expect("JSON");
+    assert!(there == made, "{path} is old: UPDATE=1 cargo test -p flowpin --test cli the_document");
+}
