@@ -1,5 +1,5 @@
 //! The one list of reasons for which a packet is refused or dropped: counter index, metric label, meaning, remedy, answer. The table in
-//! OPERATING.md is made from it.
+//! docs/reasons.md is made from it.
 
 /// What the sender of a packet hears of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,8 +159,8 @@ mod tests {
     fn the_operators_table_is_this_list() {
         let row = |r: &Reason| format!("| `{}` | {} | {} |\n", r.name(), r.meaning(), r.remedy());
         let table: String = Reason::ALL.iter().map(row).collect();
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../OPERATING.md");
-        let text = std::fs::read_to_string(path).expect("OPERATING.md");
-        assert!(text.contains(&table), "the table of reasons in OPERATING.md should be:\n{table}");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reasons.md");
+        let text = std::fs::read_to_string(path).expect("docs/reasons.md");
+        assert!(text.contains(&table), "the table in docs/reasons.md should be:\n{table}");
     }
 }

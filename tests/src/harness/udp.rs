@@ -75,7 +75,7 @@ pub fn exchange(socket: &UdpSocket, number: u64, len: usize) -> usize {
     sent.extend((8..len).map(|i| (i as u64).wrapping_mul(number | 1).to_le_bytes()[1]));
     let mut received = vec![0; LARGEST];
     for again in 0..TRIES {
-        // Not the same datagram again: of those with a finished checksum XDP on veth spoils one in 65,536 (README), and the same one each time.
+        // Not the same datagram again: of those with a finished checksum XDP on veth spoils one in 65,536 (docs/limits.md), and the same one each time.
         if let Some(place) = sent.get_mut(8..16) {
             place.copy_from_slice(&(again as u64).to_le_bytes());
         }

@@ -40,7 +40,7 @@ const STEPS: [&str; 11] = [
     "devices",
     "clock",
 ];
-/// Steps that need a kernel newer than the oldest, and which (README, limits).
+/// Steps that need a kernel newer than the oldest, and which (docs/limits.md).
 const SINCE: [(&str, [u32; 2]); 1] = [("dsr-ipip", [6, 7])];
 /// Short connections on the oldest kernel, with the sweeper at work.
 const CHURN: usize = 300_000;

@@ -290,8 +290,9 @@ fn shown(matrix: &BTreeMap<(usize, usize), [&str; 5]>) -> String {
 fn by_tc() {
     let table = shown(&fill("tc"));
     println!("{table}");
-    let readme = std::fs::read_to_string(workspace().join("README.md")).expect("README.md");
-    assert!(readme.contains(&table), "README.md doesn't have this table:\n{table}");
+    let file = "docs/forwarding.md";
+    let text = std::fs::read_to_string(workspace().join(file)).expect(file);
+    assert!(text.contains(&table), "{file} doesn't have this table:\n{table}");
 }
 
 #[test]
