@@ -38,10 +38,13 @@ const HOSTS: [[&str; 2]; 6] = [
     ["proxy.", "golang.org"],
 ];
 /// Where texts are that are no Rust.
-const TEXTS: [&str; 13] = [
+const TEXTS: [&str; 16] = [
     "",
     "scripts",
     ".ci",
+    ".github",
+    ".github/ISSUE_TEMPLATE",
+    ".github/workflows",
     "docs",
     "docs/migration",
     "docs/site",
