@@ -18,6 +18,7 @@ mod ends;
 mod errors;
 mod fallback;
 mod firewall;
+mod first_hour;
 mod flood;
 mod followed;
 mod forged;
