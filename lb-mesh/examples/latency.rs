@@ -149,8 +149,8 @@ async fn measure(transport: &str, nodes: usize, opens: usize, nats: Option<Nats>
     times.sort_unstable();
     let percentile = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e3;
     println!(
-        "{transport}, {nodes} nodes, {opens} connections: known to others after p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms, at most \
-         {:.2} ms",
+        "{transport}, {nodes} nodes, {opens} connections: known to others after p50 {:.2} ms, p90 {:.2} ms, \
+         p99 {:.2} ms, at most {:.2} ms",
         percentile(50),
         percentile(90),
         percentile(99),

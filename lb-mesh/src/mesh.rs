@@ -115,8 +115,8 @@ impl Mesh {
         self.questions.take()
     }
 
-    /// Ends it, and waits until it doesn't listen any more: another may at the same address then. With NATS it takes up to
-    /// half a second to say so to the others.
+    /// Ends it, and waits until it doesn't listen any more: another may at the same address then. With NATS it takes
+    /// up to half a second to say so to the others.
     pub async fn stop(mut self) {
         if let Some(goodbye) = self.goodbye.take()
             && goodbye.send(()).is_ok()

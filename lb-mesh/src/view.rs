@@ -25,7 +25,7 @@ pub struct View {
     pub refused: BTreeMap<Reason, u64>,
     /// What has come and gone since the start.
     pub traffic: Traffic,
-    /// Why the files of [`Identity`](crate::Identity), or those of [`Nats`](crate::Nats), can't be used as they are now;
+    /// Why the files of [`Identity`](crate::Identity), or of [`Nats`](crate::Nats), can't be used as they are now;
     /// the last good ones are.
     pub identity: Option<String>,
 }

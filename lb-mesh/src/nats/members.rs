@@ -1,4 +1,4 @@
-//! Which nodes are there: those that were heard not long ago. What is to be sent to each goes through a task of its own.
+//! Which nodes are there: those that were heard not long ago. What is sent to each goes through a task of its own.
 
 use std::{
     collections::HashMap,
