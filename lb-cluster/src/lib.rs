@@ -36,6 +36,8 @@
 //! A node that is silent is kept for 5 seconds, one whose agent alone is gone for 15; a new owner's word counts only once
 //! nodes have had 800 ms to report.
 //!
+//! Connections that stay open stay where they are. [`rebalance`] says which may be moved after a scale-out.
+//!
 //! What it can't do: connections that open within one delay of each other, some 2 ms, don't know of each other. In a herd
 //! one or another backend ends with one more than the mean.
 //!
@@ -67,6 +69,7 @@ mod aggregators;
 pub mod frame;
 mod keys;
 pub mod owner;
+pub mod rebalance;
 mod timers;
 
 pub use aggregators::{Aggregators, MAX_AGGREGATORS, TooMany};
