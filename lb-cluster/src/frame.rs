@@ -14,8 +14,8 @@ pub const VERSION: u8 = 1;
 /// of 30,000 nodes at once.
 pub const MAX_FRAME: usize = 1 << 20;
 
-/// Longest question and answer, bytes: a few lines of text.
-pub const MAX_TALK: usize = 16 << 10;
+/// Longest question and answer, bytes: a few lines of text, or a number for each backend of the largest service.
+pub const MAX_TALK: usize = 512 << 10;
 
 /// Most backends of a service in a frame, the most that a pool has.
 pub const MAX_BACKENDS: usize = lb_common::abi::limits::MAX_BACKENDS_PER_SERVICE as usize;

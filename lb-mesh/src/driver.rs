@@ -169,8 +169,10 @@ impl<K: Kernel> Driver<K> {
             // Who doesn't wait for it any more needs none.
             Event::View(wanted) => drop(wanted.send(self.view())),
             Event::Members => self.members(),
-            Event::Ask { body, heard } => {
-                let (number, to) = self.asked.ask(self.links.reachable().into_iter(), heard);
+            Event::Ask { node, body, heard } => {
+                let mut nodes = self.links.reachable();
+                nodes.retain(|(_, name)| node.as_ref().is_none_or(|node| node == name));
+                let (number, to) = self.asked.ask(nodes.into_iter(), heard);
                 self.talk(&to, Frame::Question(Talk { number, body }));
             }
             Event::Answer { to, number, body } => self.talk(&[to], Frame::Answer(Talk { number, body })),

@@ -47,8 +47,8 @@ pub(crate) enum Event {
     View(oneshot::Sender<View>),
     /// Other nodes are connected now.
     Members,
-    /// A question to all nodes that are connected, and to whom it is said what they say.
-    Ask { body: Vec<u8>, heard: mpsc::UnboundedSender<talk::Heard> },
+    /// A question to all nodes that are connected, or to one of them, and to whom it is said what they say.
+    Ask { node: Option<String>, body: Vec<u8>, heard: mpsc::UnboundedSender<talk::Heard> },
     /// An answer to a node's question.
     Answer { to: NodeId, number: u64, body: Vec<u8> },
 }

@@ -168,8 +168,15 @@ impl Handle {
     /// understand, at most [`MAX_TALK`](lb_cluster::frame::MAX_TALK) bytes.
     pub async fn ask(&self, body: Vec<u8>, patience: Duration) -> Vec<Reply> {
         let (heard, answers) = mpsc::unbounded_channel();
-        self.tell(Event::Ask { body, heard });
+        self.tell(Event::Ask { node: None, body, heard });
         talk::replies(answers, patience).await
+    }
+
+    /// The same of one node, by name. `None`: this one isn't connected to it, or it has said nothing in time.
+    pub async fn ask_one(&self, node: &str, body: Vec<u8>, patience: Duration) -> Option<Vec<u8>> {
+        let (heard, answers) = mpsc::unbounded_channel();
+        self.tell(Event::Ask { node: Some(node.into()), body, heard });
+        talk::replies(answers, patience).await.pop()?.body
     }
 
     /// What the mesh is like now; `None`: it has ended.

@@ -252,9 +252,11 @@ const LANES: [&[&str]; 3] = [
 ];
 
 /// Tests that run alone: those that count rates, or fill the machine.
-const ALONE: [&str; 11] = [
+const ALONE: [&str; 13] = [
     "promise::accounting",
+    "promise::cluster::cut",
     "promise::cluster::herd",
+    "promise::cluster::moving",
     "promise::deadlines",
     "promise::ends",
     "promise::flood",

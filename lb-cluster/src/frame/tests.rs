@@ -116,7 +116,7 @@ fn a_refusal_says_what_is_wrong() {
     assert!(question(MAX_TALK).is_ok());
     assert_eq!(
         question(MAX_TALK + 1).unwrap_err().to_string(),
-        "a question or answer of 16385 bytes: they have at most 16384"
+        "a question or answer of 524289 bytes: they have at most 524288"
     );
 }
 

@@ -40,6 +40,8 @@ pub use budget::{BadBudget, Budget};
 pub use grants::{Grants, State};
 pub use node::{ASK_GAP, Asker, Estimate, MAX_ASK_GAP, estimate, wants};
 
+use serde::{Deserialize, Serialize};
+
 use crate::BackendKey;
 
 /// After a change of the pool, a drain or a change of health nothing is granted for so long.
@@ -102,7 +104,7 @@ pub struct Backend {
 }
 
 /// Connections of one backend, to be moved elsewhere.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Move {
     /// Whose.
     pub backend: BackendKey,
@@ -111,7 +113,7 @@ pub struct Move {
 }
 
 /// A node asks how many of its idle connections it may move.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Ask {
     /// Its number; the answer has the same.
     pub number: u64,
@@ -120,12 +122,17 @@ pub struct Ask {
 }
 
 /// What the owner says to an [`Ask`].
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// That of the ask.
     pub number: u64,
     /// What is to be moved now; nothing for backends that aren't listed.
     pub grants: Vec<Move>,
+}
+
+/// Has no backend more than one above its fair part? Then there is nothing to be moved.
+pub fn is_even(pool: &[Backend]) -> bool {
+    shares::Shares::of(pool).even
 }
 
 #[cfg(test)]

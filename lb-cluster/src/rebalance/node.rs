@@ -73,10 +73,15 @@ impl Asker {
         Self { number, due: Duration::ZERO, gap: ASK_GAP, asked: None }
     }
 
+    /// May it ask already? Only then need it be known what is idle.
+    pub fn is_due(&self, now: Duration) -> bool {
+        now >= self.due
+    }
+
     /// What is to be asked now, if anything. `idle`: the node's own idle connections, each backend once. At most once
     /// in [`ASK_GAP`]; twice as long after each ask that nothing was granted for, up to [`MAX_ASK_GAP`].
     pub fn ask(&mut self, now: Duration, idle: &[(BackendKey, u64)], pool: &[Backend]) -> Option<Ask> {
-        if now < self.due {
+        if !self.is_due(now) {
             return None;
         }
         let wants = wants(idle, pool);

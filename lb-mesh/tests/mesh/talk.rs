@@ -52,6 +52,12 @@ async fn those_who_are_asked_answer_or_are_known_not_to() {
     };
     let (replies, ()) = tokio::join!(asker.ask(b"again?".to_vec(), LIMIT), answers);
     assert_eq!(said(&replies), [("node-1", Some(b"1".as_slice())), ("node-2", Some(b"2".as_slice()))]);
+    // One alone is asked.
+    let answer = async { first.recv().await.expect("it is asked").answer(b"one".to_vec()) };
+    let (reply, ()) = tokio::join!(asker.ask_one("node-1", b"you?".to_vec(), LIMIT), answer);
+    assert_eq!(reply.as_deref(), Some(b"one".as_slice()));
+    assert!(second.try_recv().is_err());
+    assert_eq!(asker.ask_one("nobody", b"you?".to_vec(), LIMIT).await, None);
     let view = cluster.view(0).await;
     assert!(view.refused.values().all(|count| *count == 0), "{:?}", view.refused);
 }

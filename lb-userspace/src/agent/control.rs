@@ -19,7 +19,7 @@ use crate::{
         types::{
             BackendDecl, BackendView, Closed, ClusterView, ConnectionClose, ConnectionQuery, ConnectionView,
             Detach, DetachedView, Drain, EventQuery, EventView, EverywhereView, ExplainQuery, ExplainView,
-            Patch, ServiceDecl, ServiceView, StatsView, StatusView, Task,
+            Patch, RebalanceView, ServiceDecl, ServiceView, StatsView, StatusView, Task,
         },
     },
     datapath::DatapathError,
@@ -99,6 +99,9 @@ impl Control for Handle {
     }
     async fn cluster(&self) -> Result<ClusterView, ApiError> {
         self.shared.cluster_view().await
+    }
+    async fn rebalance(&self, service: String, begin: bool) -> Result<RebalanceView, ApiError> {
+        Self::rebalance(self, &service, begin).await
     }
     async fn everywhere(&self, task: Task) -> Result<EverywhereView, ApiError> {
         Self::everywhere(self, task).await

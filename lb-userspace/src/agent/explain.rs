@@ -21,7 +21,6 @@ use crate::{
         error::ApiError,
         types::{Candidate, ConnectionFilter, EndpointsView, ExplainQuery, ExplainView},
     },
-    cluster::pools::is_shared,
     model::{AdminState, Origin, ServiceSpec},
     source::kubernetes::{explain::Question, record::Transport},
 };
@@ -152,7 +151,7 @@ impl Asked {
         let name = names.map(|s| s.name.clone()).unwrap_or_default();
         let spec = state.desired.services().get(&name);
         let shared_by_nodes =
-            shared.sharing.borrow().clone().filter(|_| spec.is_some_and(|spec| is_shared(spec)));
+            shared.sharing.borrow().clone().filter(|_| spec.is_some_and(|spec| spec.goes_by_connections()));
         let now = shared.clock.now();
         let word = |id| shared_by_nodes.as_ref().map(|sharing| sharing.others.word(id, now));
         let mut candidates = Vec::new();

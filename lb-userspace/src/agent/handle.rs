@@ -46,7 +46,7 @@ pub(super) fn invalid(error: ModelError) -> ApiError {
 }
 
 /// Does what may take a while where it holds nobody up.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| ApiError::Failed(e.to_string()))
@@ -134,7 +134,7 @@ impl Handle {
         }
     }
 
-    pub(super) fn no_service(name: &str) -> ApiError {
+    pub(crate) fn no_service(name: &str) -> ApiError {
         ApiError::NotFound(format!("there is no service \"{name}\"; see: flowpin service list"))
     }
 

@@ -253,6 +253,8 @@ fn start(
     tasks.keep("Kubernetes", move |stopped| kubernetes::run(follower.clone(), stopped));
     let asked = of();
     tasks.keep("Kubernetes' probes", move |stopped| kubernetes::listen(asked.clone(), stopped));
+    let mover = of();
+    tasks.keep("rebalancing", move |stopped| cluster::rebalance::run(mover.clone(), stopped));
     let (keeper, signs) = (of(), Arc::new(Mutex::new(signs)));
     tasks.keep("upkeep", move |stopped| upkeep::run(keeper.clone(), signs.clone(), host.clone(), stopped));
 }

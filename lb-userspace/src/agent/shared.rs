@@ -23,7 +23,7 @@ use super::tasks::{TaskEnd, TaskReport};
 use super::{events::Log, seen::Seen};
 use crate::{
     api::types::{ClusterView, StatusView, WarningView},
-    cluster::Sharing,
+    cluster::{Sharing, rebalance::Owned},
     conntrack::{Census, Closer, Directory},
     datapath::{
         Clock, DatapathError, Maps, clients::Clients, flows::FlowTables, object::Object, pin::PinDir,
@@ -96,6 +96,8 @@ pub struct Shared {
     pub sharing_view: watch::Sender<Option<Arc<ClusterView>>>,
     /// How old what was known of them was, once a second for each service.
     pub sharing_age: Histogram,
+    /// What is handed out of services that are rebalanced.
+    pub owned: Owned,
     /// Kernel time.
     pub clock: Clock,
     /// Capacity.
@@ -146,6 +148,7 @@ impl Shared {
             led,
             clients: Clients::open(pins)?,
             object: Mutex::new(object),
+            owned: Owned::default(),
             sharing: watch::channel(None).0,
             sharing_view: watch::channel(None).0,
             sharing_age: Histogram::new(exponential_buckets(0.001, 2.0, 12)),

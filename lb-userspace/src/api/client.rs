@@ -275,6 +275,15 @@ impl Client {
         self.get("/v1/cluster").await
     }
 
+    /// How rebalancing of a service stands; `begin`: it begins now.
+    ///
+    /// # Errors
+    /// See [`Client::services`].
+    pub async fn rebalance(&self, service: &str, begin: bool) -> Result<RebalanceView, ClientError> {
+        let path = format!("/v1/services/{}/rebalance", segment(service));
+        if begin { self.post(&path, &Drain::default()).await } else { self.get(&path).await }
+    }
+
     /// Does something with a backend at all nodes that share counts.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use super::{
     types::{
         BackendDecl, BackendView, Closed, ClusterView, ConnectionClose, ConnectionQuery, ConnectionView,
         Detach, DetachedView, Drain, EventQuery, EventView, EverywhereView, ExplainQuery, ExplainView, Patch,
-        ServiceDecl, ServiceView, StatsView, StatusView, Task,
+        RebalanceView, ServiceDecl, ServiceView, StatsView, StatusView, Task,
     },
 };
 use crate::observe::{Overview, metrics::Page, overview::Shown};
@@ -90,6 +90,12 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn cluster(&self) -> impl Future<Output = Result<ClusterView, ApiError>> + Send;
     /// Does something with a backend at all nodes that share counts.
     fn everywhere(&self, task: Task) -> impl Future<Output = Result<EverywhereView, ApiError>> + Send;
+    /// How rebalancing of a service stands; `begin`: it begins now.
+    fn rebalance(
+        &self,
+        service: String,
+        begin: bool,
+    ) -> impl Future<Output = Result<RebalanceView, ApiError>> + Send;
     /// Counters.
     fn stats(&self) -> impl Future<Output = Result<StatsView, ApiError>> + Send;
     /// All services in a few words each.

@@ -18,7 +18,7 @@ use super::{
     types::{
         BackendDecl, BackendView, Closed, ClusterView, ConnectionClose, ConnectionQuery, ConnectionView,
         Deed, Detach, DetachedView, Drain, EventQuery, EventView, EverywhereView, ExplainQuery, ExplainView,
-        Patch, ServiceDecl, ServiceView, StatsView, StatusView, Task,
+        Patch, RebalanceView, ServiceDecl, ServiceView, StatsView, StatusView, Task,
     },
 };
 
@@ -93,6 +93,18 @@ pub fn routes<C: Control>() -> Vec<Route<C>> {
             undrain::<C>,
         )
         .answers::<BackendView>(),
+        Route::get(
+            "/v1/services/{name}/rebalance",
+            "How rebalancing of a service stands, and what it would move.",
+            look_rebalance::<C>,
+        )
+        .answers::<RebalanceView>(),
+        Route::post(
+            "/v1/services/{name}/rebalance",
+            "Begins to rebalance a service now, within its budget.",
+            begin_rebalance::<C>,
+        )
+        .answers::<RebalanceView>(),
         Route::get("/v1/connections", "Pinned connections.", connections::<C>)
             .asked::<ConnectionQuery>()
             .answers::<Vec<ConnectionView>>(),
@@ -214,6 +226,20 @@ async fn undrain<C: Control>(
     Named((service, backend)): Named<(String, String)>,
 ) -> Answer<BackendView> {
     Ok(Json(control.undrain(service, backend).await?))
+}
+
+async fn look_rebalance<C: Control>(
+    State(control): State<C>,
+    Named(service): Named<String>,
+) -> Answer<RebalanceView> {
+    Ok(Json(control.rebalance(service, false).await?))
+}
+
+async fn begin_rebalance<C: Control>(
+    State(control): State<C>,
+    Named(service): Named<String>,
+) -> Answer<RebalanceView> {
+    Ok(Json(control.rebalance(service, true).await?))
 }
 
 async fn look_everywhere<C: Control>(

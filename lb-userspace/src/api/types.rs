@@ -13,6 +13,7 @@ mod rejected;
 
 pub use crate::cluster::{
     everywhere::{Deed, EverywhereView, NodeBackendView, Task},
+    rebalancing::RebalanceView,
     views::{ClusterView, CountView, MemberView, SharedView, UnreachableView},
 };
 pub use add::{

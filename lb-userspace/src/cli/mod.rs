@@ -29,6 +29,7 @@ mod frontend;
 mod import;
 mod ipvsadm;
 mod output;
+mod rebalance;
 mod service;
 mod settings;
 mod stats;
@@ -103,6 +104,7 @@ enum Command {
     Status(status::Args),
     Stats(stats::Args),
     Cluster(cluster::Args),
+    Rebalance(rebalance::Args),
     Check(check::Args),
     Import(import::Args),
     Ipvsadm(ipvsadm::Args),
@@ -162,6 +164,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Status(args) => args.run(&context).await,
             Command::Stats(args) => args.run(&context).await,
             Command::Cluster(args) => args.run(&context).await,
+            Command::Rebalance(args) => args.run(&context).await,
             Command::Check(args) => args.run(&context.printer),
             Command::Import(args) => args.run(&context.printer),
             Command::Ipvsadm(args) => args.run(&context).await,

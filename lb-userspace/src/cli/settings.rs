@@ -8,6 +8,7 @@ use clap::{
     builder::{NonEmptyStringValueParser, PossibleValuesParser},
     error::ErrorKind,
 };
+use lb_cluster::rebalance::Budget;
 use serde_json::{Map, Value, json};
 
 use super::frontend::{forward, frontend};
@@ -25,6 +26,10 @@ enum Kind {
     Word(&'static [&'static str]),
     /// A whole number.
     Number,
+    /// Any number.
+    Real,
+    /// A budget, or `none`.
+    Rebalance,
     /// `true` or `false`.
     Switch,
     /// Text, any number of times.
@@ -110,6 +115,9 @@ const SETTINGS: &[Setting] = &[
     row("health-role", &["health", "role"], Kind::Text, "ROLE", "Redis: master or replica, PostgreSQL: primary or standby: what the backend must be [default: either]"),
     row("health-passive", &["health", "passive"], Kind::Switch, "BOOL", "Whether refused and unanswered connections of clients take a backend out as well [default: true]"),
     row("health-panic", &["health", "panic"], Kind::Number, "PERCENT", "Use all backends if fewer are healthy [default: 0: never]"),
+    row("rebalance", &["rebalance"], Kind::Rebalance, "BUDGET", "Move idle connections from the fullest backends to others, at most this part of all in a minute, as 1%/min, or none: both ends are reset, and clients must connect again [default: none]"),
+    row("rebalance-idle", &["rebalance", "idle"], Kind::Text, "DURATION", "How long they have been silent in both directions [default: 30s]"),
+    row("rebalance-above", &["rebalance", "above"], Kind::Real, "RATIO", "Begin when the fullest backend has more than so many times the mean [default: 1.2]"),
     row("slow-start", &["slow_start"], Kind::Text, "DURATION", "How long a backend that is new, undrained or healthy again takes to get all its weight [default: it has it at once]"),
     row("on-removal", &["on_removal"], Kind::Word(&["keep", "drain", "reset"]), "POLICY", "What becomes of open connections of a backend that is removed [default: they stay, and UDP flows go to another]"),
     row("on-unhealthy", &["on_unhealthy"], FATE, "POLICY", "What becomes of open connections of a backend that fails its health checks [default: they stay, and UDP flows go to another]"),
@@ -125,6 +133,7 @@ impl Setting {
             "affinity" => Some("Affinity"),
             "timeouts" => Some("Timeouts (durations like 90s, 15m or 3h)"),
             "health" => Some("Health checks"),
+            "rebalance" => Some("Rebalancing"),
             "slow_start" | "on_removal" | "on_unhealthy" | "on_deadline" => Some("Backends that come and go"),
             _ => None,
         }
@@ -143,6 +152,8 @@ impl Setting {
                 arg.value_parser(PossibleValuesParser::new(words)).hide_possible_values(true)
             }
             Kind::Number => arg.value_parser(clap::value_parser!(i64)),
+            Kind::Real => arg.value_parser(clap::value_parser!(f64)),
+            Kind::Rebalance => arg.value_parser(budget),
             Kind::Switch => arg.value_parser(clap::value_parser!(bool)).hide_possible_values(true),
             Kind::List | Kind::Vips => arg.action(ArgAction::Append),
             Kind::Affinity => arg.value_parser(["client-ip", "none"]).hide_possible_values(true),
@@ -160,6 +171,9 @@ impl Setting {
         let value = match self.kind {
             Kind::Text | Kind::Word(_) => json!(text()),
             Kind::Number => json!(matches.get_one::<i64>(self.flag)),
+            Kind::Real => json!(matches.get_one::<f64>(self.flag)),
+            Kind::Rebalance if text() == "none" => Value::Null,
+            Kind::Rebalance => return place(patch, &["rebalance", "budget"], json!(text())),
             Kind::Switch => json!(matches.get_one::<bool>(self.flag)),
             Kind::List => json!(texts().collect::<Vec<_>>()),
             Kind::Vips => {
@@ -194,7 +208,9 @@ impl Setting {
     fn take_back(&self, patch: &mut Patch) {
         match self.kind {
             // A word by itself is the whole of it.
-            Kind::Affinity | Kind::Health => drop(patch.insert(self.key[0].into(), Value::Null)),
+            Kind::Affinity | Kind::Health | Kind::Rebalance => {
+                drop(patch.insert(self.key[0].into(), Value::Null))
+            }
             _ => place(patch, self.key, Value::Null),
         }
     }
@@ -216,6 +232,14 @@ fn place(patch: &mut Patch, key: &[&str], value: Value) {
             }
         }
     }
+}
+
+/// `1%/min` or `none`
+fn budget(text: &str) -> Result<String, String> {
+    if text != "none" {
+        text.parse::<Budget>().map_err(|_| "write a part of all connections a minute, as 1%/min, or none")?;
+    }
+    Ok(text.into())
 }
 
 /// `send=PING\r\n`
@@ -244,7 +268,8 @@ pub struct Settings(pub Patch);
 
 impl clap::Args for Settings {
     fn augment_args(command: Command) -> Command {
-        let whole = |setting: &Setting| matches!(setting.kind, Kind::Affinity | Kind::Health);
+        let whole =
+            |setting: &Setting| matches!(setting.kind, Kind::Affinity | Kind::Health | Kind::Rebalance);
         let args = SETTINGS.iter().map(|setting| {
             let arg = setting.arg().required(NEEDED.contains(&setting.flag));
             match setting.key {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use lb_cluster::rebalance::Ask;
 use lb_mesh::Reply;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
 
-use super::PROBLEM;
+use super::{PROBLEM, rebalance::Totals};
 use crate::{
     agent::handle::Handle,
     api::{
@@ -42,6 +43,37 @@ pub struct Task {
     pub deed: Deed,
 }
 
+/// What a node asks others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// Is this done, please? Answered with a [`BackendView`], or why not.
+    Task(Task),
+    /// How many connections may be moved? For the owner; answered with an `Answer`.
+    Moves {
+        /// Of which service.
+        service: String,
+        /// What all nodes have, as far as it is known.
+        totals: Totals,
+        /// How many it could move.
+        ask: Ask,
+    },
+    /// How does rebalancing stand? For the owner; answered with a [`Stand`].
+    Stand {
+        /// Of which service.
+        service: String,
+        /// What all nodes have.
+        totals: Totals,
+        /// An operator wants it to begin now.
+        begin: bool,
+    },
+    /// How many connections of each backend are idle? Answered with [`Totals`].
+    Idle {
+        /// Of which service.
+        service: String,
+    },
+}
+
 /// A backend at all nodes that share their counts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EverywhereView {
@@ -66,6 +98,12 @@ pub struct NodeBackendView {
     /// Why not, or why it wasn't done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+/// As it is sent.
+fn written(what: &impl Serialize) -> Vec<u8> {
+    // Text, numbers and lists can always be written.
+    serde_json::to_vec(what).unwrap_or_default()
 }
 
 /// What a node answers.
@@ -105,8 +143,7 @@ impl Handle {
             Err(ApiError::Conflict(why)) => Err(why),
             Err(error) => return Err(error),
         };
-        let body = serde_json::to_vec(&task).map_err(|e| ApiError::Failed(e.to_string()))?;
-        let replies = mesh.ask(body, PATIENCE).await;
+        let replies = mesh.ask(written(&Question::Task(task.clone())), PATIENCE).await;
         let mut nodes = vec![NodeBackendView::new(view.node, here)];
         nodes.extend(replies.into_iter().map(NodeBackendView::of));
         nodes.sort_by(|a, b| a.node.cmp(&b.node));
@@ -128,18 +165,51 @@ impl Handle {
     /// Does what other nodes ask for, one after another.
     pub(super) async fn answer(&self, mut questions: mpsc::Receiver<lb_mesh::Question>) {
         while let Some(question) = questions.recv().await {
-            let said: Said = match serde_json::from_slice::<Task>(&question.body) {
-                Ok(task) => {
+            let answer = match serde_json::from_slice(&question.body) {
+                Ok(Question::Task(task)) => {
                     if task.deed != Deed::Look {
                         let Task { service, backend, deed } = &task;
                         tracing::info!(from = question.from, service, backend, ?deed, "asked by a node");
                     }
-                    self.here(&task).await.map_err(|error| Refusal::from(error).error)
+                    let said: Said = self.here(&task).await.map_err(|error| Refusal::from(error).error);
+                    written(&said)
                 }
-                Err(_) => Err("the question isn't understood: is this node of the same version?".into()),
+                Ok(Question::Moves { service, totals, ask }) => {
+                    written(&self.shared.grant(&service, &totals, &ask))
+                }
+                Ok(Question::Stand { service, totals, begin }) => {
+                    written(&self.shared.stand(&service, &totals, begin))
+                }
+                Ok(Question::Idle { service }) => written(&self.idle_here(&service).await),
+                Err(_) => {
+                    let why = "the question isn't understood: is this node of the same version?";
+                    written(&Said::Err(why.into()))
+                }
             };
-            // A view can always be written.
-            question.answer(serde_json::to_vec(&said).unwrap_or_default());
+            question.answer(answer);
         }
+    }
+
+    /// Asks all others; those who don't answer, or aren't understood, are left out.
+    pub(super) async fn ask_all<T: DeserializeOwned>(
+        &self,
+        question: &Question,
+        patience: Duration,
+    ) -> Vec<T> {
+        let Some(sharing) = self.shared.sharing.borrow().clone() else { return Vec::new() };
+        let replies = sharing.mesh.ask(written(question), patience).await;
+        replies.into_iter().filter_map(|reply| serde_json::from_slice(&reply.body?).ok()).collect()
+    }
+
+    /// Asks one node. `None`: it doesn't answer, or isn't understood.
+    pub(super) async fn ask_node<T: DeserializeOwned>(
+        &self,
+        node: &str,
+        question: &Question,
+        patience: Duration,
+    ) -> Option<T> {
+        let mesh = self.shared.sharing.borrow().clone()?.mesh;
+        let body = mesh.ask_one(node, written(question), patience).await?;
+        serde_json::from_slice(&body).ok()
     }
 }

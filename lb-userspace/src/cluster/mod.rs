@@ -5,6 +5,8 @@ mod counts;
 pub mod everywhere;
 mod kernel;
 pub mod pools;
+pub mod rebalance;
+pub mod rebalancing;
 mod spec;
 pub mod views;
 

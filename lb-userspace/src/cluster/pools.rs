@@ -5,11 +5,7 @@ use std::collections::HashMap;
 use lb_cluster::{BackendKey, ServiceKey, agent::Pool};
 use lb_common::abi::{BLOCK_SLOTS, BackendId, List, PoolBlock, ServiceId};
 
-use crate::{
-    agent::state::State,
-    model::{AlgorithmKind, ServiceSpec},
-    reconcile::Actual,
-};
+use crate::{agent::state::State, reconcile::Actual};
 
 /// A service as other nodes know it, and as the kernel does.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,7 +52,7 @@ impl Pools {
     /// As of now: those that go by the least connections. Where clients are bound or hashed, it is known where they
     /// go.
     pub fn of(state: &State) -> Self {
-        let services = state.desired.services().values().filter(|spec| is_shared(spec));
+        let services = state.desired.services().values().filter(|spec| spec.goes_by_connections());
         Self(services.filter_map(|spec| one(state.actual(), &spec.name)).collect())
     }
 
@@ -71,12 +67,8 @@ impl Pools {
     }
 }
 
-/// Do a service's connections count over all nodes?
-pub fn is_shared(spec: &ServiceSpec) -> bool {
-    spec.algorithm == AlgorithmKind::LeastConnections && spec.affinity.is_none()
-}
-
-fn one(actual: &Actual, name: &str) -> Option<(ServiceKey, Shared)> {
+/// A service that is in force, whatever it goes by.
+pub fn one(actual: &Actual, name: &str) -> Option<(ServiceKey, Shared)> {
     let id = actual.id(name)?;
     let service = actual.service(name)?;
     let members = service.backends.iter().filter_map(|(name, id)| {

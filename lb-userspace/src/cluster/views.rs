@@ -10,7 +10,7 @@ use super::pools::Pools;
 use crate::observe::now;
 
 /// The cluster, as this node sees it.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
 pub struct ClusterView {
     /// Its name.
     pub cluster: String,

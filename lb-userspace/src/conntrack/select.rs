@@ -25,6 +25,8 @@ pub enum Cause {
     Removal,
     /// An operator asked for it.
     Operator,
+    /// It is idle, and its backend has more than its share.
+    Rebalance,
     /// It has run into a timeout.
     Timeout(Timeout),
 }
@@ -37,6 +39,7 @@ impl Cause {
             Self::Unhealthy => "the backend is unhealthy",
             Self::Removal => "the backend is no longer declared",
             Self::Operator => "an operator asked for it",
+            Self::Rebalance => "rebalancing moves it to another backend",
             Self::Timeout(timeout) => timeout.name(),
         }
     }
@@ -52,7 +55,7 @@ impl Cause {
             Self::Deadline => 0,
             Self::Unhealthy => 1,
             Self::Removal => 2,
-            Self::Operator => 3,
+            Self::Operator | Self::Rebalance => 3,
             Self::Timeout(_) => 4,
         }
     }

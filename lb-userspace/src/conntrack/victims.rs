@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use lb_common::{
     abi::{BackendId, Flow, ServiceId, sweep::Request},
     expiry::idle,
-    flow_state::Word,
+    flow_state::{Phase, Word},
 };
 
 use super::{
@@ -73,6 +73,32 @@ pub fn matching(place: Place<'_>, filter: &ConnectionFilter, idle_for: Duration)
     });
     found.extend(matching_sockets(place, &filter, idle_for));
     found
+}
+
+/// Open TCP connections of a service that have been silent for so long, by backend. Sockets of the node's processes aren't among them: how
+/// long those have been silent nobody knows.
+pub fn unused_of(place: Place<'_>, service: &str, idle_for: Duration) -> HashMap<BackendId, Vec<Victim>> {
+    let filter = ConnectionFilter { service: Some(service.into()), ..ConnectionFilter::default() };
+    let filter = Filter::new(&filter);
+    let mut found = HashMap::<_, Vec<_>>::new();
+    each(place, &place.tables.v4, &filter, |row| {
+        found.entry(row.flow.backend).or_default().extend(unused(&row, place, idle_for, Pinned::V4));
+    });
+    each(place, &place.tables.v6, &filter, |row| {
+        found.entry(row.flow.backend).or_default().extend(unused(&row, place, idle_for, Pinned::V6));
+    });
+    found
+}
+
+fn unused<A: Sweep>(
+    row: &Match<'_, A>,
+    place: Place<'_>,
+    idle_for: Duration,
+    pin: fn(Request<A>) -> Pinned,
+) -> Option<Victim> {
+    let open = row.word().phase() == Phase::ESTABLISHED;
+    let silent = || u128::from(row.clock.millis(row.idle(&row.reply()).into())) >= idle_for.as_millis();
+    if open && silent() { victim(row.flow, place.directory, pin) } else { None }
 }
 
 /// Sockets likewise. How long a connected one has been silent nobody knows: it isn't taken for idle.

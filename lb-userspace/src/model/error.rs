@@ -134,6 +134,11 @@ pub enum ModelError {
     OldKernel { service: String },
     #[error("affinity can be by {by:?} or have a group, {group}, not both; leave one out")]
     ByAndGroup { by: String, group: String },
+    #[error(
+        "service {service:?} has rebalance, which is for least-connections without affinity: a client that comes back would go to \
+         where it was; leave one out"
+    )]
+    RebalancedOtherwise { service: String },
     #[error("algorithm {text:?} is not known; use least-connections or consistent-hash")]
     Algorithm { text: String },
     #[error("{what} {text:?} is not usable; write a duration like 30s, 15m or 3h, {range}")]

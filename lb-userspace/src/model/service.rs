@@ -6,7 +6,7 @@ use lb_common::abi::{Stray, limits};
 
 use super::{
     AdminState, AffinitySpec, BackendSpec, Frontend, HealthSpec, ModelError, Origin, OwnAddresses, PortRange,
-    Protocol, RemovalPolicies, TimeoutSpec, backend_name, frontend::family,
+    Protocol, RebalanceSpec, RemovalPolicies, TimeoutSpec, backend_name, frontend::family,
 };
 
 /// How a backend is chosen for a new flow.
@@ -94,6 +94,8 @@ pub struct ServiceSpec {
     pub timeouts: TimeoutSpec,
     /// How backends are checked; `None`: they aren't.
     pub health: Option<HealthSpec>,
+    /// Which connections are moved to backends that have too few; `None`: none are.
+    pub rebalance: Option<RebalanceSpec>,
     /// How long a backend that is new, or back, takes to get all its weight; `None`: it has it at once.
     pub slow_start: Option<Duration>,
     /// What becomes of open connections of backends that are not to be used any more.
@@ -115,6 +117,7 @@ impl ServiceSpec {
             affinity: None,
             timeouts: TimeoutSpec::default(),
             health: None,
+            rebalance: None,
             slow_start: None,
             policies: RemovalPolicies::default(),
             backends: BTreeMap::new(),
@@ -133,6 +136,11 @@ impl ServiceSpec {
         }
         self.backends.insert(name, backend);
         Ok(())
+    }
+
+    /// Does only the number of connections decide where a new one goes?
+    pub fn goes_by_connections(&self) -> bool {
+        self.algorithm == AlgorithmKind::LeastConnections && self.affinity.is_none()
     }
 
     /// What happens to stray packets.
@@ -227,6 +235,9 @@ impl ServiceSpec {
             return Err(ModelError::TooManyBackends { service: service(), count: self.backends.len() });
         }
         self.validate_direct()?;
+        if self.rebalance.is_some() && !self.goes_by_connections() {
+            return Err(ModelError::RebalancedOtherwise { service: service() });
+        }
         self.backends.values().try_for_each(|backend| self.check_backend(backend))
     }
 

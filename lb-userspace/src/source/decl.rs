@@ -13,6 +13,7 @@ mod frontend;
 pub mod health;
 mod password;
 pub mod patch;
+mod rebalance;
 mod statuses;
 mod talk;
 mod time;
@@ -24,6 +25,7 @@ pub use self::{
     forward::{ForwardBySource, ForwardDecl},
     frontend::FrontendDecl,
     health::HealthDecl,
+    rebalance::RebalanceDecl,
     talk::StepDecl,
     time::Time,
     timeouts::TimeoutsDecl,
@@ -77,6 +79,9 @@ pub struct ServiceDecl {
     /// How backends are checked; default: they aren't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthDecl>,
+    /// Which connections are moved to backends that have too few; default: none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebalance: Option<RebalanceDecl>,
     /// How long a backend that is new, or back, takes to get all its weight; default: it has it at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Time>,
@@ -140,6 +145,7 @@ impl ServiceDecl {
             affinity,
             timeouts: self.timeouts.as_ref().map(TimeoutsDecl::spec).transpose()?.unwrap_or_default(),
             health: self.health.as_ref().map(HealthDecl::spec).transpose()?.flatten(),
+            rebalance: self.rebalance.as_ref().map(RebalanceDecl::spec).transpose()?,
             slow_start: time::optional(&self.slow_start, "slow_start")?,
             policies: self.removal_policies()?,
             ..ServiceSpec::new(name, self.spec_frontends()?, origin)
@@ -238,6 +244,7 @@ impl From<&ServiceSpec> for ServiceDecl {
             affinity: spec.affinity.as_ref().map(Into::into),
             timeouts: (timeouts != TimeoutsDecl::default()).then_some(timeouts),
             health: spec.health.as_ref().map(Into::into),
+            rebalance: spec.rebalance.as_ref().map(Into::into),
             slow_start: spec.slow_start.map(Into::into),
             on_removal: policy(spec.policies.removal),
             on_unhealthy: policy(spec.policies.unhealthy),

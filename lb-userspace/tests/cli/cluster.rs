@@ -33,3 +33,20 @@ fn certificates_for_a_cluster() {
     has(&keygen(&["node-1"]).ok(), &["nothing to do"]);
     assert!(keygen(&["Node_1"]).err.contains("\"Node_1\" can't be"));
 }
+
+#[test]
+fn what_rebalancing_would_do() {
+    let agent = Agent::new();
+    let dry = agent.run(&["rebalance", "app", "--dry-run"]).ok();
+    has(
+        &dry,
+        &["5%/min of all connections, handed out by node-2", "waiting: the fullest has less than 1.2 times"],
+    );
+    has(&dry, &["1.15", "10.0.1.11", "40", "in 2m4s at this budget"]);
+    has(&agent.run(&["rebalance", "app", "--now"]).ok(), &["moving: 7 so far"]);
+    assert_eq!(agent.run(&["rebalance", "app", "--now", "-o", "json"]).json()["moved"], 7);
+    has(&agent.run(&["rebalance", "app"]).failed(2), &["--dry-run", "--now"]);
+    has(&agent.run(&["rebalance", "app", "--now", "--dry-run"]).failed(2), &["cannot be used with"]);
+    let bad = agent.run(&["service", "set", "app", "--rebalance", "1%/h"]).failed(2);
+    has(&bad, &["write a part of all connections a minute, as 1%/min, or none"]);
+}

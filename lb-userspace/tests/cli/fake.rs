@@ -11,10 +11,9 @@ use flowpin::{
         error::ApiError,
         types::{
             BackendDecl, BackendView, Candidate, Closed, ClusterView, ConnectionClose, ConnectionFilter,
-            ConnectionQuery, ConnectionView, CountView, Deed, Detach, DetachedView, Drain, EndpointView,
-            EndpointsView, EventQuery, EventView, EverywhereView, ExplainQuery, ExplainView, InterfaceView,
-            MemberView, NodeBackendView, Patch, ServiceDecl, ServiceView, SharedView, StatsView, StatusView,
-            Task, UnreachableView, WarningView,
+            ConnectionQuery, ConnectionView, Deed, Detach, DetachedView, Drain, EndpointView, EndpointsView,
+            EventQuery, EventView, EverywhereView, ExplainQuery, ExplainView, InterfaceView, NodeBackendView,
+            Patch, RebalanceView, ServiceDecl, ServiceView, StatsView, StatusView, Task, WarningView,
         },
     },
     datapath::Clock,
@@ -292,40 +291,10 @@ impl Control for Fake {
         Ok(ExplainView { service: "app".into(), client, vip, backend, why, candidates, kubernetes })
     }
     async fn cluster(&self) -> Result<ClusterView, ApiError> {
-        let member = |name: &str, itself| MemberView {
-            name: name.into(),
-            itself,
-            address: Some("10.0.0.2:7473".into()).filter(|_| !itself),
-            connected_seconds: (!itself).then_some(61.0),
-            heard_seconds: (!itself).then_some(0.25),
-            incoming: true,
-        };
-        let count = |address: &str, own, others| CountView { address: address.into(), own, others };
-        Ok(ClusterView {
-            cluster: "prod".into(),
-            node: "node-1".into(),
-            members: vec![member("node-1", true), member("node-2", false)],
-            unreachable: vec![UnreachableView {
-                peer: "node-3:7473".into(),
-                address: None,
-                why: "no such host".into(),
-            }],
-            aggregators: vec!["node-1".into(), "node-2".into()],
-            services: vec![SharedView {
-                name: "app".into(),
-                owner: Some("node-2".into()),
-                shared: true,
-                age_seconds: Some(0.05),
-                rate: 3.0,
-                delay_seconds: Some(0.002),
-                imbalance: Some(1.25),
-                backends: vec![count("10.0.1.11", 3, Some(5)), count("10.0.1.12", 2, Some(6))],
-            }],
-            refused: [("certificate".to_string(), 4), ("flood".to_string(), 0)].into(),
-            frames: [1_200, 900],
-            bytes: [64_000, 32_000],
-            certificate_problem: None,
-        })
+        Ok(views::cluster())
+    }
+    async fn rebalance(&self, service: String, begin: bool) -> Result<RebalanceView, ApiError> {
+        Ok(views::rebalance(service, begin))
     }
     /// All nodes have the same connections.
     async fn everywhere(&self, task: Task) -> Result<EverywhereView, ApiError> {

@@ -1,7 +1,10 @@
 //! Services and backends of the fake agent, as the API shows them and as the stats page looks for them.
 
 use flowpin::{
-    api::types::{BackendView, ForwardDecl, FrontendView, ServiceDecl, ServiceView},
+    api::types::{
+        BackendView, ClusterView, CountView, ForwardDecl, FrontendView, MemberView, RebalanceView,
+        ServiceDecl, ServiceView, SharedView, UnreachableView,
+    },
     observe::{
         Overview,
         overview::{Entry, Totals},
@@ -84,4 +87,59 @@ pub fn overview(services: &[ServiceView]) -> Overview {
         });
     }
     overview
+}
+
+/// Nodes that share counts.
+pub fn cluster() -> ClusterView {
+    let member = |name: &str, itself| MemberView {
+        name: name.into(),
+        itself,
+        address: Some("10.0.0.2:7473".into()).filter(|_| !itself),
+        connected_seconds: (!itself).then_some(61.0),
+        heard_seconds: (!itself).then_some(0.25),
+        incoming: true,
+    };
+    let count = |address: &str, own, others| CountView { address: address.into(), own, others };
+    ClusterView {
+        cluster: "prod".into(),
+        node: "node-1".into(),
+        members: vec![member("node-1", true), member("node-2", false)],
+        unreachable: vec![UnreachableView {
+            peer: "node-3:7473".into(),
+            address: None,
+            why: "no such host".into(),
+        }],
+        aggregators: vec!["node-1".into(), "node-2".into()],
+        services: vec![SharedView {
+            name: "app".into(),
+            owner: Some("node-2".into()),
+            shared: true,
+            age_seconds: Some(0.05),
+            rate: 3.0,
+            delay_seconds: Some(0.002),
+            imbalance: Some(1.25),
+            backends: vec![count("10.0.1.11", 3, Some(5)), count("10.0.1.12", 2, Some(6))],
+        }],
+        refused: [("certificate".to_string(), 4), ("flood".to_string(), 0)].into(),
+        frames: [1_200, 900],
+        bytes: [64_000, 32_000],
+        certificate_problem: None,
+    }
+}
+
+/// A service that is rebalanced, which waits unless it is told to begin.
+pub fn rebalance(service: String, begin: bool) -> RebalanceView {
+    RebalanceView {
+        service,
+        budget: "5%/min".into(),
+        idle_seconds: 30.0,
+        above: 1.2,
+        owner: Some("node-2".into()),
+        state: Some(if begin { "moving" } else { "waiting" }.into()),
+        seconds: None,
+        moved: begin.then_some(7),
+        imbalance: 1.15,
+        would_move: [("10.0.1.11".to_string(), 40)].into(),
+        takes_seconds: Some(124.0),
+    }
 }

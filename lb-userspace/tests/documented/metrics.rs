@@ -7,7 +7,7 @@ use std::{
 };
 
 use flowpin::{
-    api::types::RejectedView,
+    api::types::{ClusterView, RejectedView},
     datapath::Clock,
     model::{Origin, service::make_backend},
     observe::{
@@ -23,14 +23,14 @@ use lb_common::{
     abi::{BackendId, DurationHistogram, Reason},
     expiry::Timeout,
 };
+use prometheus_client::metrics::histogram::Histogram;
 use serde_json::{Value, json};
 
 /// Labels of what has lines only now and then, by what names begin with.
-const NOW_AND_THEN: [(&str, &[&str]); 6] = [
+const NOW_AND_THEN: [(&str, &[&str]); 5] = [
     ("flowpin_backend_", &["backend", "service"]),
     ("flowpin_service_", &["service"]),
     ("flowpin_kubernetes_notes", &["reason"]),
-    ("flowpin_cluster_refused", &["reason"]),
     ("rest_client_requests", &["code", "host", "method"]),
     ("rest_client_request_duration", &["host", "verb"]),
 ];
@@ -65,7 +65,7 @@ fn page() -> Page {
         timed_out: BTreeMap::from([(("s".to_string(), Timeout::Idle), 0)]),
         restarts: BTreeMap::from([("health", 0)]),
         rejected: vec![rejected],
-        mesh: Some(Arc::default()),
+        sharing: Some((Arc::new(shared()), Histogram::new([1.0]))),
         cluster: Some(Cluster { state: cluster, metrics: Arc::default(), families: vec!["IPv4"] }),
         ..Node::default()
     };
@@ -84,6 +84,14 @@ fn labels(line: &str) -> Option<(&str, BTreeSet<&str>)> {
     let (inside, _) = rest.rsplit_once('}')?;
     let names = inside.split("\",").filter_map(|label| label.split_once("=\"")).map(|(name, _)| name);
     Some((name, names.filter(|name| *name != "le").collect()))
+}
+
+/// A service that nodes share.
+fn shared() -> ClusterView {
+    let service = json!({"name": "s", "owner": null, "shared": true, "age_seconds": 0.1, "rate": 1.0, "delay_seconds": null,
+        "imbalance": 1.0, "backends": []});
+    let services = vec![serde_json::from_value(service).expect("a service")];
+    ClusterView { services, refused: [("flood".to_string(), 0)].into(), ..ClusterView::default() }
 }
 
 fn metrics() -> Value {

@@ -34,6 +34,8 @@ fn example(setting: &Setting) -> String {
         (_, Kind::Text) => "77s".into(),
         (_, Kind::Word(words)) => words[words.len() - 1].into(),
         (_, Kind::Number) => "7".into(),
+        (_, Kind::Real) => "1.5".into(),
+        (_, Kind::Rebalance) => "2%/min".into(),
         (_, Kind::Switch) => "false".into(),
         (_, Kind::List | Kind::Vips) => unreachable!("all of them are above"),
         (_, Kind::Affinity) => "client-ip".into(),
@@ -55,6 +57,9 @@ fn base(setting: &Setting) -> ServiceDecl {
         _ => json!({"type": "http"}),
     };
     let mut base = json!({"vip": "0.0.0.0", "ports": ["80/tcp"]});
+    if setting.key[0] == "rebalance" && setting.key.len() > 1 {
+        base["rebalance"] = json!({"budget": "1%/min"});
+    }
     if setting.key[0] == "health" && setting.key.len() > 1 {
         base["health"] = health;
     }

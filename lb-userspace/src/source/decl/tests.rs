@@ -84,6 +84,14 @@ fn what_is_wrong_is_named() {
         (r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "slow_start": 0.5}"#, "slow_start \"0.5s\""),
         (r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "slow_start": -3}"#, "slow_start \"-3s\""),
         (
+            r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "rebalance": {"budget": "1%/h"}}"#,
+            "rebalance.budget \"1%/h\"",
+        ),
+        (
+            r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "rebalance": {"budget": "1%/min", "above": 0.9}}"#,
+            "rebalance.above \"0.9\"",
+        ),
+        (
             r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "affinity": {"by": "port", "group": "g"}}"#,
             "not both",
         ),
@@ -235,6 +243,16 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn a_rebalance()(
+        budget in prop::sample::select(vec!["1%/min", "0.001%/min", "100%/min", "2.5%/min"]),
+        idle in time(90_000),
+        above in prop::option::of(100u32..=10_000),
+    ) -> RebalanceDecl {
+        RebalanceDecl { budget: budget.into(), idle, above: above.map(|above| f64::from(above) / 100.0) }
+    }
+}
+
+prop_compose! {
     fn a_service()(
         (v6, except, sources) in (prop::bool::ANY, prop::bool::ANY, prop::bool::ANY),
         (scope, forward, stray, algorithm) in (
@@ -247,6 +265,7 @@ prop_compose! {
         timeouts in prop::option::of(some_timeouts()),
         health in prop::option::of(a_health()),
         slow_start in time(9_000),
+        rebalance in prop::option::of(a_rebalance()),
         on_removal in word(&["keep", "drain", "reset"]),
         (on_unhealthy, on_deadline) in (word(&["keep", "reset"]), word(&["keep", "reset"])),
         frontends in prop::collection::vec(a_frontend(), 0..3),
@@ -256,6 +275,7 @@ prop_compose! {
         let frontends: Vec<_> = frontends.into_iter().filter(|f| seen.insert(f.ports.clone())).collect();
         let anywhere = frontends.iter().any(|f| f.addresses == ["0.0.0.0"]);
         let mut there = BTreeSet::new();
+        let by_connections = affinity.is_none() && algorithm.as_deref() != Some("consistent-hash");
         ServiceDecl {
             name: "ns/app:http".into(),
             vip: Some("10.96.0.10".into()),
@@ -273,6 +293,7 @@ prop_compose! {
             affinity,
             timeouts,
             health,
+            rebalance: rebalance.filter(|_| by_connections),
             slow_start,
             on_removal,
             on_unhealthy,

@@ -52,6 +52,13 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ("--affinity client-ip --affinity-by port", "--default affinity", "/affinity/by", "\"port\""),
     ("--affinity client-ip --affinity-ipv6-prefix 64", "--default affinity", "/affinity/ipv6_prefix", "64"),
     ("--affinity client-ip --affinity-bound 100", "--default affinity", "/affinity/bound", "100"),
+    (
+        "--rebalance 2%/min --rebalance-idle 1m --rebalance-above 1.5",
+        "--rebalance none",
+        "/rebalance/budget",
+        "\"2%/min\"",
+    ),
+    ("--rebalance 2%/min --rebalance-above 1.5", "--default rebalance", "/rebalance/above", "1.5"),
     ("--timeout-idle 20h", "--default timeout-idle", "/timeouts/idle", "72000.0"),
     ("--timeout-client-request 60s", "--default timeout-client-request", "/timeouts/client_request", "60.0"),
     (

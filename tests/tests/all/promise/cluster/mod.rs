@@ -3,6 +3,7 @@
 
 mod cut;
 mod herd;
+mod moving;
 mod relay;
 mod world;
 

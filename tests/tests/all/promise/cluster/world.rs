@@ -61,12 +61,14 @@ pub struct Setting<'a> {
     pub delay: Option<Delay>,
     /// Do nodes share their counts?
     pub shares: bool,
+    /// More of the service.
+    pub service: &'a str,
 }
 
 impl<'a> Setting<'a> {
     /// Nodes that share at once. `weights`: of the backends.
     pub const fn new(nodes: usize, weights: &'a [u32]) -> Self {
-        Self { nodes, weights, delay: None, shares: true }
+        Self { nodes, weights, delay: None, shares: true, service: "" }
     }
 
     /// What a node's agent is told.
@@ -76,6 +78,7 @@ impl<'a> Setting<'a> {
         text += &format!(
             "[[service]]\nname = \"app\"\nvip = \"{VIP}\"\nports = [\"80/tcp\"]\nforward = \"snat\"\n"
         );
+        text += self.service;
         for (i, weight) in self.weights.iter().enumerate() {
             text += &format!("[[service.backend]]\naddress = \"10.3.0.{}\"\nweight = {weight}\n", 100 + i);
         }

@@ -150,6 +150,7 @@ fn bodies(schema: &str, path: &str) -> Vec<Value> {
         ("", false) => vec![
             json!({"slow_start": 5, "timeouts": {"idle": "3h", "backend_response": "30min"}, "affinity": null}),
             json!({"health": {"type": "tcp", "interval": 86_400, "rise": 1_000}, "on_unhealthy": "reset"}),
+            json!({"rebalance": {"budget": "1%/min", "idle": 86_400, "above": 100}, "affinity": null}),
             json!({"ports": ["80/tcp", "90-99/udp"], "forward": "snat", "stray": "pass"}),
             service,
         ],

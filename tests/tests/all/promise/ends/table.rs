@@ -45,6 +45,7 @@ fn of_service() -> Vec<Row> {
         "/timeouts/half_closed",
         "/timeouts/udp",
         "/affinity/timeout",
+        "/rebalance/idle",
     ]
     .map(time)
     .into();
@@ -91,6 +92,9 @@ fn nested(pointer: &str, value: &Value) -> Value {
     let mut value = all.iter().fold(value.clone(), |inner, key| json!({*key: inner}));
     if let Some(health) = value.get_mut("health") {
         health["type"] = "tcp".into();
+    }
+    if let Some(rebalance) = value.get_mut("rebalance") {
+        rebalance["budget"] = "1%/min".into();
     }
     value
 }
