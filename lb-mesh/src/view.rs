@@ -7,7 +7,7 @@ use lb_cluster::{NodeId, ServiceKey, agent::Count};
 use crate::{Reason, Traffic};
 
 /// A mesh at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct View {
     /// This node's name.
     pub node: String,
