@@ -1,7 +1,7 @@
 //! As much of a shell's language as the documentation's commands have.
 
 /// Words before a command that has another one run.
-const BEFORE: [&str; 4] = ["sudo", "do", "then", "exec"];
+const BEFORE: [&str; 5] = ["sudo", "do", "then", "until", "exec"];
 
 /// Calls of `flowpin` in lines of a shell, each with its words after that one.
 pub fn calls(lines: &[String]) -> Vec<Vec<String>> {
