@@ -176,6 +176,7 @@ mod tests {
             leads_out: false,
             tunnel: false,
             above: None,
+            below: None,
             xdp: None,
         }
     }
