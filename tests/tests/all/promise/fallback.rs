@@ -56,6 +56,7 @@ fn clsact_where_there_is_no_tcx() {
                 leads_out: true,
                 tunnel: false,
                 above: None,
+                below: None,
                 xdp: None,
             };
             for mode in [Mode::Clsact, Mode::ClsactEgress] {
