@@ -19,22 +19,28 @@ Examples:
 Moved are connections that have been silent for a while, on backends that have more than their share: both ends are reset, and the client \
 must connect again, which leads it to the backend with the fewest. The budget is that of all nodes together, and holds for --now as well; for a \
 minute after a change of the backends nothing is moved.")]
-#[group(id = "what", required = true, multiple = false)]
 pub struct Args {
     /// The service
-    #[arg(value_parser = NonEmptyStringValueParser::new(), group = "whose")]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     service: String,
+    #[command(flatten)]
+    what: What,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct What {
     /// Say what would be moved, and how it stands
-    #[arg(long, group = "what")]
+    #[arg(long)]
     dry_run: bool,
     /// Begin now
-    #[arg(long, group = "what")]
+    #[arg(long)]
     now: bool,
 }
 
 impl Args {
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
-        let view = context.client.rebalance(&self.service, self.now).await?;
+        let view = context.client.rebalance(&self.service, self.what.now).await?;
         context.printer.print(&view, text)?;
         Ok(())
     }

@@ -106,8 +106,10 @@ fn a_drain_over_all_nodes_ends_late_or_by_another() {
     let agent = Agent::new();
     let drain = ["backend", "drain", "app", "10.0.1.11", "--cluster", "--deadline", "2s", "--wait"];
     let ran = agent.run(&drain);
-    has(&ran.failed(1), &["the deadline has passed", "4 connections over all nodes"]);
+    assert_eq!(ran.code, 1);
+    has(&ran.err, &["the deadline has passed", "4 connections over all nodes"]);
     agent.world(|w| w.undrained_meanwhile = true);
     let ran = agent.run(&drain);
-    has(&ran.failed(1), &["was undrained at node node-1 by somebody else"]);
+    assert_eq!(ran.code, 1);
+    has(&ran.err, &["was undrained at node node-1 by somebody else"]);
 }

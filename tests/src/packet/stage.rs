@@ -67,6 +67,8 @@ pub const NET6: Net = {
 pub enum Expect {
     /// Passes, not a byte changed, nothing counted.
     Pass,
+    /// Passes, not a byte changed, counted under this reason.
+    Left(Reason),
     /// Passes, and is now this.
     Becomes(Frame),
     /// Goes back where it came from, and is now this; nothing counted.
@@ -174,6 +176,10 @@ impl Stage<'_> {
         let mut counted = before;
         let (want, bytes) = match expect {
             Expect::Pass => (Verdict::Pass, Some(input.to_vec())),
+            Expect::Left(reason) => {
+                counted[*reason as usize] += 1;
+                (Verdict::Pass, Some(input.to_vec()))
+            }
             Expect::Becomes(frame) => (Verdict::Pass, Some(frame.bytes())),
             Expect::Answered(frame) => (Verdict::Back, Some(frame.bytes())),
             Expect::Back(frame, reason) => {
