@@ -2,6 +2,7 @@
 //! concluded, `lb_mesh` carries it; here the kernel's counts are read and what others have is written back.
 
 mod counts;
+pub mod discover;
 pub mod everywhere;
 mod kernel;
 pub mod pools;
@@ -23,6 +24,7 @@ use tokio::{
 };
 
 use counts::{Change, Counts};
+use discover::Discovery;
 use kernel::Writer;
 use pools::Pools;
 pub use spec::ClusterSpec;
@@ -84,11 +86,13 @@ pub async fn run(agent: Handle, spec: Arc<ClusterSpec>, others: Arc<Others>, sto
         // The mesh ends besides, and says why.
         std::future::pending().await
     };
+    let discovery = Discovery::new(&spec);
     shared.sharing.send_replace(Some(Sharing { mesh: handle.clone(), others: others.clone() }));
     let ended = tokio::select! {
         () = down(stopped) => None,
         why = mesh.ended() => Some(why),
-        () = work(&shared, &pools, &others, &handle) => None,
+        () = work(&shared, &pools, &others, &handle, &discovery) => None,
+        () = discovery.run(&shared, &handle) => None,
         () = answers => None,
     };
     shared.sharing.send_replace(None);
@@ -100,7 +104,13 @@ pub async fn run(agent: Handle, spec: Arc<ClusterSpec>, others: Arc<Others>, sto
 }
 
 /// Reads counts and says what has changed, for as long as it is let.
-async fn work(shared: &Shared, pools: &RwLock<Pools>, others: &Others, handle: &lb_mesh::Handle) {
+async fn work(
+    shared: &Shared,
+    pools: &RwLock<Pools>,
+    others: &Others,
+    handle: &lb_mesh::Handle,
+    discovery: &Discovery,
+) {
     let (mut counts, mut revision) = (Counts::default(), None);
     let (mut all, mut view) = (Instant::now(), Instant::now());
     let mut tick = interval(LOOK);
@@ -123,7 +133,11 @@ async fn work(shared: &Shared, pools: &RwLock<Pools>, others: &Others, handle: &
             .for_each(|change| tell(handle, change));
         if now >= view {
             view = now + VIEW;
-            let seen = handle.view().await.map(|view| Arc::new(ClusterView::new(&view, &pools())));
+            let seen = handle.view().await.map(|view| {
+                let mut view = ClusterView::new(&view, &pools());
+                view.unreachable.extend(discovery.unreachable());
+                Arc::new(view)
+            });
             for age in seen.iter().flat_map(|view| &view.services).filter_map(SharedView::age) {
                 shared.sharing_age.observe(age);
             }

@@ -2,6 +2,8 @@
 
 use lb_mesh::{Settings, Transport};
 
+use super::discover::PodService;
+
 /// Whom counts are shared with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSpec {
@@ -11,6 +13,8 @@ pub struct ClusterSpec {
     pub node: String,
     /// How nodes reach each other. A password in it is never shown.
     pub transport: Transport,
+    /// With TCP: whose endpoints are peers, besides those that are named.
+    pub pods: Option<PodService>,
     /// Names of the nodes that own services; empty: it follows from who is connected.
     pub aggregators: Vec<String>,
 }

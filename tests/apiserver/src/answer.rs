@@ -15,6 +15,9 @@ use tokio::sync::{broadcast, watch};
 
 use super::{Fake, Fault, Sign};
 
+/// Among what a request asks for: the namespace, which is in its path.
+const NAMESPACE: &str = "namespace";
+
 /// Is an object selected?
 fn fits(object: &Value, query: &HashMap<String, String>) -> bool {
     let labels = &object["metadata"]["labels"];
@@ -28,7 +31,9 @@ fn fits(object: &Value, query: &HashMap<String, String>) -> bool {
         Some((path, value)) => field(path) != value,
         None => selector.split_once('=').is_some_and(|(path, value)| field(path) == value),
     });
-    label && fields
+    let namespace =
+        query.get(NAMESPACE).is_none_or(|namespace| object["metadata"]["namespace"] == **namespace);
+    label && fields && namespace
 }
 
 fn status(code: u16, wait: u32) -> Value {
@@ -40,7 +45,7 @@ pub async fn answer(
     State(fake): State<Fake>,
     method: Method,
     uri: Uri,
-    Query(query): Query<HashMap<String, String>>,
+    Query(mut query): Query<HashMap<String, String>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
@@ -52,6 +57,10 @@ pub async fn answer(
         return create(&fake, &body);
     }
     let plural = uri.path().rsplit('/').next().unwrap().to_string();
+    if let Some((_, rest)) = uri.path().split_once("/namespaces/") {
+        let namespace = rest.split('/').next().unwrap_or_default();
+        query.insert(NAMESPACE.into(), namespace.into());
+    }
     let watches = query.get("watch").is_some_and(|w| w == "true" || w == "1");
     let gone = {
         let mut inner = fake.inner.lock().unwrap();

@@ -6,7 +6,7 @@ use lb_mesh::{Identity, Nats, NatsServer, Tcp, Transport};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::cluster::ClusterSpec;
+use crate::cluster::{ClusterSpec, discover::PodService};
 
 /// Share counts with other nodes, so that all of them together go by the least connections.
 #[derive(Deserialize, JsonSchema)]
@@ -14,7 +14,7 @@ use crate::cluster::ClusterSpec;
 pub(super) struct RawCluster {
     /// The cluster's name, the same on all nodes and in all certificates.
     name: String,
-    /// This node's name, the one in its certificate; left out: the host's.
+    /// This node's name, the one in its certificate; left out: NODE_NAME in the environment, else the host's.
     node: Option<String>,
     /// How nodes reach each other: tcp, or nats://HOST:4222, or tls://HOST:4222 for NATS with TLS; USER:PASSWORD@ or
     /// TOKEN@ may be before the host, and commas between several servers.
@@ -22,9 +22,11 @@ pub(super) struct RawCluster {
     transport: String,
     /// Where other nodes connect to, ADDRESS:PORT; default: [::]:7473. With tcp only.
     listen: Option<String>,
-    /// All nodes, HOST:PORT each; a name may have many addresses. The own may be among them. With tcp only.
+    /// All nodes, HOST:PORT each; a name may have many addresses. The own may be among them.
+    /// kubernetes:NAMESPACE/SERVICE: all endpoints of a Service of Kubernetes. With tcp only.
     peers: Option<Vec<String>>,
-    /// A file of credentials for NATS, as nsc makes them.
+    /// A file of credentials for NATS, as nsc makes them. In this path and those of certificate and key {node} is the
+    /// node's name.
     credentials: Option<PathBuf>,
     /// Certificates of the authorities whose certificates nodes may have, PEM. With NATS the server's; left out: the
     /// system's.
@@ -44,26 +46,40 @@ fn tcp() -> String {
     TCP.into()
 }
 
+/// This node's name: what the file says, else what a pod was told of its Node, else the host's.
+fn node_name(
+    said: Option<String>,
+    told: Option<String>,
+    host: impl Fn() -> Option<String>,
+) -> Result<String, String> {
+    let told = told.filter(|name| !name.is_empty());
+    said.or(told).or_else(|| host().map(|name| name.to_ascii_lowercase())).ok_or_else(|| {
+        "cluster.node: the host's name isn't known; name the node as its certificate does".into()
+    })
+}
+
 impl RawCluster {
     /// # Errors
     /// A value can't be right, in words.
     pub(super) fn checked(mut self) -> Result<ClusterSpec, String> {
         let host = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-        let node = match self.node.take() {
-            Some(node) => node,
-            None => host()
-                .map(|name| name.to_ascii_lowercase())
-                .ok_or("cluster.node: the host's name isn't known; name the node as its certificate does")?,
-        };
+        let node = node_name(self.node.take(), std::env::var("NODE_NAME").ok(), host)?;
+        for path in [&mut self.credentials, &mut self.certificate, &mut self.key].into_iter().flatten() {
+            *path = path.to_string_lossy().replace("{node}", &node).into();
+        }
         let (name, aggregators) = (self.name.clone(), std::mem::take(&mut self.aggregators));
-        let transport =
-            if self.transport == TCP { Transport::Tcp(self.tcp()?) } else { Transport::Nats(self.nats()?) };
-        let spec = ClusterSpec { name, node, transport, aggregators };
+        let (transport, pods) = if self.transport == TCP {
+            let (tcp, pods) = self.tcp()?;
+            (Transport::Tcp(tcp), pods)
+        } else {
+            (Transport::Nats(self.nats()?), None)
+        };
+        let spec = ClusterSpec { name, node, transport, pods, aggregators };
         spec.settings().check().map_err(|error| format!("cluster: {error}"))?;
         Ok(spec)
     }
 
-    fn tcp(self) -> Result<Tcp, String> {
+    fn tcp(self) -> Result<(Tcp, Option<PodService>), String> {
         if self.credentials.is_some() {
             return Err(
                 "cluster.credentials is for NATS; leave it out, or write transport = \"nats://HOST:4222\""
@@ -76,6 +92,18 @@ impl RawCluster {
             .map_err(|_| format!("cluster.listen \"{listen}\" is not ADDRESS:PORT; write [::]:7473"))?;
         let peers =
             self.peers.ok_or("cluster.peers is missing; write all nodes, as [\"node-1:7473\", ...]")?;
+        let (services, peers): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| PodService::is(peer));
+        let pods = match services.as_slice() {
+            [] => None,
+            [service] => {
+                Some(PodService::parse(service, listen.port()).map_err(|e| format!("cluster.peers: {e}"))?)
+            }
+            [first, second, ..] => {
+                return Err(format!(
+                    "cluster.peers has two Services, \"{first}\" and \"{second}\"; all nodes are behind one, keep it"
+                ));
+            }
+        };
         let file = |key, file: Option<PathBuf>| {
             file.ok_or_else(|| {
                 format!("cluster.{key} is missing; `flowpin cluster keygen` makes certificates and keys")
@@ -86,7 +114,7 @@ impl RawCluster {
             certificate: file("certificate", self.certificate)?,
             key: file("key", self.key)?,
         };
-        Ok(Tcp { listen, peers, identity })
+        Ok((Tcp { listen, peers, identity }, pods))
     }
 
     fn nats(self) -> Result<Nats, String> {
@@ -143,10 +171,60 @@ mod tests {
             ),
             (format!("peers = []\ncredentials = \"a\"\n{FILES}"), "cluster.credentials is for NATS"),
             (format!("peers = [\"node-2\"]\n{FILES}"), "peer \"node-2\": write HOST:PORT"),
+            (
+                format!("peers = [\"kubernetes:flowpin\"]\n{FILES}"),
+                "cluster.peers: \"kubernetes:flowpin\" is no Service; write kubernetes:NAMESPACE/SERVICE",
+            ),
+            (
+                format!("peers = [\"kubernetes:a/b\", \"n:1\", \"kubernetes:a/c\"]\n{FILES}"),
+                "has two Services, \"kubernetes:a/b\" and \"kubernetes:a/c\"",
+            ),
+            (
+                format!("peers = [\"kubernetes:a/b\"]\nlisten = \"[::]:0\"\n{FILES}"),
+                "needs a port in cluster.listen",
+            ),
         ] {
             let error = cluster(&lines).unwrap_err();
             assert!(error.contains(said), "{said}: {error}");
         }
+    }
+
+    #[test]
+    fn a_service_of_kubernetes_is_no_name_of_a_peer() {
+        let lines =
+            format!("peers = [\"kubernetes:flowpin/peers\", \"n:1\"]\nlisten = \"[::]:7000\"\n{FILES}");
+        let spec = cluster(&lines).unwrap();
+        assert_eq!(spec.pods, PodService::parse("kubernetes:flowpin/peers", 7000).ok());
+        let Transport::Tcp(tcp) = spec.transport else { panic!("{spec:?}") };
+        assert_eq!(tcp.peers, ["n:1"]);
+        let spec = cluster(&format!("peers = [\"kubernetes:7473\"]\n{FILES}")).unwrap();
+        assert_eq!(spec.pods, None, "a host may be called that");
+        let spec = cluster(NATS).unwrap();
+        assert_eq!(spec.pods, None);
+    }
+
+    #[test]
+    fn paths_may_have_the_nodes_name_in_them() {
+        let files = "ca = \"/t/ca.pem\"\ncertificate = \"/t/{node}/{node}.pem\"\nkey = \"/t/{node}.key\"\n";
+        let Transport::Tcp(tcp) = cluster(&format!("peers = []\n{files}")).unwrap().transport else {
+            panic!("TCP is the default")
+        };
+        assert_eq!(tcp.identity.certificate, PathBuf::from("/t/node-1/node-1.pem"));
+        assert_eq!(tcp.identity.key, PathBuf::from("/t/node-1.key"));
+        let nats = format!("transport = \"nats://h\"\ncredentials = \"{{node}}.creds\"\n{files}");
+        let Transport::Nats(nats) = cluster(&nats).unwrap().transport else { panic!("it is said") };
+        assert_eq!(nats.credentials, Some("node-1.creds".into()));
+        assert_eq!(nats.certificate, Some(("/t/node-1/node-1.pem".into(), "/t/node-1.key".into())));
+    }
+
+    #[test]
+    fn who_the_node_is() {
+        let (said, told) = (Some("said".to_owned()), Some("told".to_owned()));
+        let host = || Some("Host.Example".to_owned());
+        assert_eq!(node_name(said, told.clone(), host).unwrap(), "said");
+        assert_eq!(node_name(None, told, host).unwrap(), "told");
+        assert_eq!(node_name(None, Some(String::new()), host).unwrap(), "host.example");
+        assert!(node_name(None, None, || None).unwrap_err().contains("name the node"));
     }
 
     #[test]

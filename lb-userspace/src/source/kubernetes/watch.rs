@@ -1,11 +1,12 @@
 //! Watches: a list, then what changes, for each kind by itself. What one lacks keeps no other from going on.
 
-use std::{borrow::Cow, fmt::Debug, marker::PhantomData, time::Duration};
+use std::{borrow::Cow, fmt::Debug, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource,
+    core::NamespaceResourceScope,
     runtime::watcher::{self, Config, watcher},
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
@@ -123,7 +124,8 @@ impl<'de, T: Object> Deserialize<'de> for Watched<T> {
 
 impl<T: Object> Resource for Watched<T> {
     type DynamicType = ();
-    type Scope = PhantomData<T>;
+    /// What lists of one namespace take; those of all of them, and of Nodes, ask for nothing.
+    type Scope = NamespaceResourceScope;
     fn kind((): &()) -> Cow<'_, str> {
         T::KIND.into()
     }
@@ -154,12 +156,28 @@ pub async fn run(client: Client, selection: Selection, told: mpsc::Sender<Told>)
     let slices = Config::default().labels("!service.kubernetes.io/headless");
     let node = Config::default().fields(&format!("metadata.name={}", selection.node));
     tokio::join!(
-        follow::<Service>(client.clone(), services, told.clone()),
-        follow::<EndpointSlice>(client.clone(), slices, told.clone()),
-        follow::<Node>(client.clone(), node, told.clone()),
-        follow::<ServiceCidr>(client.clone(), Config::default(), told.clone()),
-        follow::<Namespace>(client, Config::default(), told),
+        follow(Api::<Watched<Service>>::all(client.clone()), services, told.clone(), Go::On),
+        follow(Api::<Watched<EndpointSlice>>::all(client.clone()), slices, told.clone(), Go::On),
+        follow(Api::<Watched<Node>>::all(client.clone()), node, told.clone(), Go::On),
+        follow(Api::<Watched<ServiceCidr>>::all(client.clone()), Config::default(), told.clone(), Go::On),
+        follow(Api::<Watched<Namespace>>::all(client), Config::default(), told, Go::On),
     );
+}
+
+/// Watches the EndpointSlices of one Service, for as long as somebody listens. Whoever may list and watch them in that
+/// namespace may do it.
+pub async fn slices(client: Client, namespace: &str, service: &str, told: mpsc::Sender<Told>) {
+    let config = Config::default().labels(&format!("kubernetes.io/service-name={service}"));
+    follow(Api::<Watched<EndpointSlice>>::namespaced(client, namespace), config, told, Go::Back).await;
+}
+
+/// Where to, after an error that the watch itself would survive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Go {
+    /// The same watch again: a list of everything is dear, and all nodes would want one at the same time.
+    On,
+    /// A new list. It is small, and its answer says that the server is back, where nothing may change for days.
+    Back,
 }
 
 /// What is to be done after an error.
@@ -196,13 +214,13 @@ fn after(error: &watcher::Error) -> After {
 }
 
 /// Follows one kind, until nobody listens any more.
-async fn follow<T: Object>(client: Client, config: Config, told: mpsc::Sender<Told>) {
+async fn follow<T: Object>(api: Api<Watched<T>>, config: Config, told: mpsc::Sender<Told>, go: Go) {
     let mut pause = PAUSES[0];
     let mut unseen = false;
     // Was the error before this one of the same kind, that a list is needed?
     let mut again = false;
     while !told.is_closed() {
-        let mut events = std::pin::pin!(watcher(Api::<Watched<T>>::all(client.clone()), config.clone()));
+        let mut events = std::pin::pin!(watcher(api.clone(), config.clone()));
         while let Some(event) = events.next().await {
             let error = match event {
                 Ok(event) => {
@@ -241,7 +259,7 @@ async fn follow<T: Object>(client: Client, config: Config, told: mpsc::Sender<To
                 _ => tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await,
             }
             pause = PAUSES[1].min(pause * 2);
-            if !matches!(after, After::Again | After::Wait(_)) {
+            if go == Go::Back || !matches!(after, After::Again | After::Wait(_)) {
                 break;
             }
         }
