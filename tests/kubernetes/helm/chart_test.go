@@ -303,6 +303,54 @@ func TestMemoryFollowsTheFlows(t *testing.T) {
 	}
 }
 
+func TestCluster(t *testing.T) {
+	_, kinds := render(t)
+	if kinds["Service"] != nil || strings.Contains(config(t), "[cluster]") {
+		t.Error("counts are shared only where that is asked for")
+	}
+	for secret, folder := range map[string]string{"": "/var/lib/flowpin/tls", "flowpin-nodes": "/etc/flowpin-tls"} {
+		_, kinds = render(t, "cluster.enabled=true", "cluster.name=prod", "cluster.secret="+secret)
+		text := decode[corev1.ConfigMap](t, kinds).Data["flowpin.toml"]
+		for _, line := range []string{
+			"[cluster]", `name = "prod"`, `peers = ["kubernetes:kube-system/flowpin-cluster"]`, `ca = "` + folder + `/ca.pem"`,
+			`certificate = "` + folder + `/{node}.pem"`, `key = "` + folder + `/{node}.key"`,
+		} {
+			if !slices.Contains(strings.Split(text, "\n"), line) {
+				t.Errorf("no line %q in\n%s", line, text)
+			}
+		}
+		set, container := agent(t, kinds)
+		service := decode[corev1.Service](t, kinds)
+		for key, value := range service.Spec.Selector {
+			if set.Spec.Template.Labels[key] != value {
+				t.Errorf("the Service selects %s=%s, which no agent has", key, value)
+			}
+		}
+		if spec := service.Spec; service.Name != "flowpin-cluster" || service.Namespace != "kube-system" || spec.ClusterIP != "None" || !spec.PublishNotReadyAddresses || len(spec.Selector) == 0 {
+			t.Errorf("%+v", service)
+		}
+		port := service.Spec.Ports[0]
+		if i := slices.IndexFunc(container.Ports, func(p corev1.ContainerPort) bool { return p.Name == port.TargetPort.StrVal }); i < 0 || container.Ports[i].ContainerPort != 7473 || port.Port != 7473 || port.Name != "cluster" {
+			t.Errorf("the Service's port %+v isn't one of %+v", port, container.Ports)
+		}
+		volumes := set.Spec.Template.Spec.Volumes
+		i := slices.IndexFunc(volumes, func(v corev1.Volume) bool { return v.Secret != nil })
+		if secret == "" {
+			if i >= 0 {
+				t.Errorf("a Secret that nobody named: %+v", volumes[i])
+			}
+			continue
+		}
+		if i < 0 || volumes[i].Secret.SecretName != secret || *volumes[i].Secret.DefaultMode != 0o400 {
+			t.Errorf("volumes %+v", volumes)
+		}
+		mount := container.VolumeMounts[len(container.VolumeMounts)-1]
+		if i >= 0 && (mount.Name != volumes[i].Name || mount.MountPath != folder || !mount.ReadOnly) {
+			t.Errorf("mount %+v", mount)
+		}
+	}
+}
+
 func TestMonitoring(t *testing.T) {
 	_, kinds := render(t)
 	if kinds["PodMonitor"] != nil || kinds["PrometheusRule"] != nil {
@@ -361,6 +409,8 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		"config.interfaces[0].match=eth0":                         "attach",
 		"hostPaths.bpffs=sys/fs/bpf":                              "/hostPaths/bpffs",
 		"priviledged=true":                                        "priviledged",
+		"cluster.enabled=true":                                    "cluster.enabled needs cluster.name",
+		"cluster.name=Prod":                                       "/cluster/name",
 		"serviceProxyName=-flowpin":                               "/serviceProxyName",
 		"podMonitor.enabled=true,metrics.listen=127.0.0.1:9479":   "metrics that Prometheus reaches",
 		"config.nodePortAddresses={secondary}":                    "/config/nodePortAddresses/0",

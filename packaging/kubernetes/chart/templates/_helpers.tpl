@@ -33,6 +33,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- .Values.metrics.listen | default (ternary "0.0.0.0:9479" "127.0.0.1:9479" .Values.podMonitor.enabled) }}
 {{- end }}
 
+{{/* The Secret with certificates of nodes that share counts, if there is one. */}}
+{{- define "flowpin.clusterSecret" -}}
+{{- if .Values.cluster.enabled }}{{ .Values.cluster.secret }}{{ end }}
+{{- end }}
+
 {{/* Where the kubelet asks: at Flowpin's own port, since that of a node's health may still be kube-proxy's. */}}
 {{- define "flowpin.probe" -}}
 {{- $listen := include "flowpin.metricsListen" . }}
