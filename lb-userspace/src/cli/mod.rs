@@ -1,5 +1,5 @@
-//! The command line: a file per noun. All but `agent`, `check`, `import`, `cluster keygen`, `doctor`, `cleanup` and
-//! `completions` talk to the agent's API and to nothing else, and `detach` where no agent answers; `output` is the only
+//! The command line: a file per noun. All but `agent`, `check`, `import`, `cluster keygen`, `doctor`, `cleanup`,
+//! `completions` and `man` talk to the agent's API and to nothing else, and `detach` where no agent answers; `output` is the only
 //! printer.
 
 use std::{
@@ -28,6 +28,7 @@ mod failure;
 mod frontend;
 mod import;
 mod ipvsadm;
+mod man;
 mod output;
 mod rebalance;
 mod service;
@@ -115,6 +116,7 @@ enum Command {
     #[command(subcommand)]
     Cleanup(cleanup::Command),
     Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// What a command needs besides its own arguments.
@@ -173,6 +175,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Attach(args) => args.run(&context).await,
             Command::Cleanup(command) => command.run(&context.printer).await,
             Command::Completions(args) => args.run(),
+            Command::Man(args) => args.run(),
         }
     });
     // What is still being done for nobody isn't waited for.

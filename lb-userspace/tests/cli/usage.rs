@@ -151,6 +151,23 @@ fn completions_name_every_command() {
 }
 
 #[test]
+fn every_command_has_a_manual_page() {
+    let dir = tempfile::tempdir().expect("a directory");
+    Ran::of(&mut flowpin(&["man", dir.path().join("man1").to_str().expect("text")])).ok();
+    let page = |name: &str| std::fs::read_to_string(dir.path().join("man1").join(name)).expect(name);
+    has(
+        &page("flowpin.1"),
+        &["flowpin\\-backend(1)", ".SH EXAMPLES", ".SH FILES", "/etc/flowpin/flowpin.toml"],
+    );
+    has(&page("flowpin-backend.1"), &["flowpin\\-backend\\-drain(1)", ".SH \"SEE ALSO\"\nflowpin(1), "]);
+    has(&page("flowpin-backend-drain.1"), &["flowpin backend drain db 10.0.1.11:5432", "\\-\\-deadline"]);
+    // Only those that the help names.
+    let names = std::fs::read_dir(dir.path().join("man1")).expect("pages").flatten().map(|e| e.file_name());
+    assert!(names.map(|name| name.into_string().expect("text")).all(|name| name != "flowpin-man.1"));
+    has(&Ran::of(&mut flowpin(&["man", "/proc/nowhere"])).failed(1), &["/proc/nowhere: "]);
+}
+
+#[test]
 fn a_reader_who_stops_reading_is_no_failure() {
     let agent = Agent::empty();
     agent.world(|w| {
