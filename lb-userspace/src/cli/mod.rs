@@ -62,8 +62,8 @@ Examples:
   flowpin doctor                                            what can this machine do?
   flowpin check --config /etc/flowpin/flowpin.toml          is the file right?
   flowpin agent --config /etc/flowpin/flowpin.toml          run
-  flowpin service add app --vip 10.96.0.10 --port 80/tcp    a service by hand
-  flowpin backend add app 10.0.1.11                         a backend for it
+  flowpin service add app --vip 10.96.0.10 --port 80/tcp --backend 10.0.1.11    a service by hand
+  flowpin backend add app 10.0.1.12                         another backend for it
   flowpin service set app --slow-start 30s                  change it while it is in use
   flowpin backend drain app 10.0.1.11 --wait                take it out, break nothing
 

@@ -2,10 +2,11 @@
 
 use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
+use serde_json::json;
 
 use super::{
     Context, Failure,
-    output::Printer,
+    output::{Printer, plural},
     settings::{Change, Settings},
     tables,
 };
@@ -19,7 +20,7 @@ pub enum Command {
     /// Add a service; it is in force, and kept over restarts, when the command returns
     #[command(after_help = "\
 Examples:
-  flowpin service add db --vip 10.96.0.10 --port 5432/tcp
+  flowpin service add db --vip 10.96.0.10 --port 5432/tcp --backend 10.0.1.11 --backend 10.0.1.12
   flowpin service add node --vip 0.0.0.0 --port 30080/tcp --source-range 192.168.0.0/16
   flowpin service add web --vip 10.96.0.80 --vip fd00::80 --port 80:8080/tcp --port 443:8443/tcp
   flowpin service add app --vip 10.96.0.13 --port 8080/tcp --health tcp --slow-start 30s \\
@@ -35,8 +36,8 @@ they came. --vip, --port, --scope, --source-range and --forward make the first o
 KEY=VALUE with commas between: address, port and source-range (these may be repeated), scope, and forward, or \
 forward-pod and forward-elsewhere. Ports, source ranges and forward are the first one's where a frontend names none; \"source-range=\" is everybody.
 
-A service refuses connections (RST, port unreachable) until it has a backend: \
-add some with \"flowpin backend add\".")]
+A service refuses connections (RST, port unreachable) until it has a backend. Those of --backend are there from the first \
+connection on; \"flowpin backend add\" adds others, and takes weights and limits.")]
     Add(Box<Add>),
     /// Change settings of a service that the command line added, while it is in use; open connections stay
     #[command(after_help = "\
@@ -102,6 +103,10 @@ pub struct Add {
     /// A name for it, or namespace/name:port: 1 to 253 of a-z A-Z 0-9 . _ - with / or : between parts
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
+    /// A backend, as 10.0.1.11:5432, [fd00::11]:5432, or without port: then it is the one that the client used, or to
+    /// which the service's port leads; may be given several times
+    #[arg(long = "backend", value_name = "ADDRESS", value_parser = NonEmptyStringValueParser::new())]
+    backends: Vec<String>,
     #[command(flatten)]
     settings: Settings,
 }
@@ -164,7 +169,11 @@ impl Command {
                 warn(printer, &view);
                 printer.print(&view, |v| {
                     let places: Vec<String> = v.frontends.iter().map(tables::place).collect();
-                    format!("service \"{}\" added at {}", v.name, places.join("; "))
+                    let backends = match v.backends.len() {
+                        0 => String::new(),
+                        n => format!(", with {}", plural(n as u64, "backend")),
+                    };
+                    format!("service \"{}\" added at {}{backends}", v.name, places.join("; "))
                 })?;
             }
             Self::Set(Set { name, change: Change(change) }) => {
@@ -211,9 +220,13 @@ impl Command {
 }
 
 /// As the API wants a service that is made. What isn't said of the algorithm is written down, so that it stays.
-fn request(Add { name, settings: Settings(mut settings) }: Add) -> Patch {
+fn request(Add { name, backends, settings: Settings(mut settings) }: Add) -> Patch {
     settings.entry("algorithm").or_insert_with(|| AlgorithmKind::LeastConnections.name().into());
     settings.insert("name".into(), name.into());
+    if !backends.is_empty() {
+        let decl = |address| json!({ "address": address });
+        settings.insert("backends".into(), backends.into_iter().map(decl).collect());
+    }
     settings
 }
 

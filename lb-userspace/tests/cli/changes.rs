@@ -5,6 +5,19 @@ use serde_json::{Value, json};
 use crate::{fake::Agent, ran::has};
 
 #[test]
+fn service_add_takes_backends_along() {
+    let agent = Agent::empty();
+    let line =
+        "service add db --vip 10.96.0.10 --port 5432/tcp --backend 10.0.1.11 --backend [fd00::11]:5433";
+    let words: Vec<&str> = line.split_whitespace().collect();
+    has(&agent.run(&words).ok(), &["\"db\" added at 10.96.0.10 port 5432/tcp, with 2 backends"]);
+    let sent = agent.world(|w| w.added.clone()).expect("it arrived");
+    let addresses: Vec<&str> = sent.backends.iter().map(|b| b.address.as_str()).collect();
+    assert_eq!(addresses, ["10.0.1.11", "[fd00::11]:5433"]);
+    has(&agent.run(&[&words[..], &["--backend", ""]].concat()).failed(2), &["--backend <ADDRESS>"]);
+}
+
+#[test]
 fn every_kind_of_service_can_be_made_without_a_file() {
     let agent = Agent::empty();
     let line = "service add app --vip 10.96.0.10 --port 80/tcp --timeout-idle 15h --timeout-udp 30s --health http \

@@ -121,7 +121,7 @@ impl Control for Fake {
             ports: decl.ports.clone(),
             frontends: vec![frontend(&[&vip], &ports)],
             algorithm: decl.algorithm.clone().unwrap_or_default(),
-            ..service(&add.name, "10.0.0.1", Vec::new())
+            ..service(&add.name, "10.0.0.1", decl.backends.iter().map(|b| backend(&b.address, 0)).collect())
         };
         world.added = Some(add);
         world.services.push(view.clone());
