@@ -19,6 +19,7 @@ mod control;
 mod due;
 pub mod events;
 mod explain;
+mod first;
 pub mod handle;
 mod hints;
 pub mod kubernetes;
@@ -135,11 +136,12 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         );
     }
     tracing::info!(adopted = object.adopted, hz = object.clock.hz, "programs loaded");
-    let shared = Arc::new(Shared::new(object, &pins, led, options.config)?);
+    let shared = Arc::new(Shared::new(object, &pins, led, options.config.clone())?);
     let first = interfaces::connect()?;
     let mut owner = Owner::new(shared.clone(), loaded, &pins)?;
     let seen = Seen::look(&first).await;
     owner.start(&seen, &pins)?;
+    first::say(&seen, &config, options.config.as_deref());
     shared.note_own(&seen);
     shared.kubernetes.send_replace(config.kubernetes.clone());
     let netlink = Netlink::new(first);

@@ -69,6 +69,15 @@ impl Seen {
         of(true).chain(of(false)).filter_map(rule)
     }
 
+    /// Interfaces that clients are likely to come by: those of default routes, or all if there is no such route.
+    pub fn likely(&self) -> Vec<&str> {
+        let fit = self.interfaces.iter().flatten().filter(|i| i.unfit.is_none());
+        let (by_route, others): (Vec<&Interface>, Vec<_>) =
+            fit.partition(|i| self.uplinks.contains(&i.index));
+        let likely = if by_route.is_empty() { others } else { by_route };
+        likely.into_iter().map(|i| i.name.as_str()).collect()
+    }
+
     /// Addresses for source NAT: those that are given, and for an IP version of which none is, one of the node's own: the source address of
     /// the default route, or the first of an interface that is attached to.
     pub fn sources(&self, config: &Config) -> SnatSpec {

@@ -19,7 +19,7 @@ and the next agent takes over. With --detach-on-exit balancing ends with the age
 
 RUST_LOG=debug logs more, RUST_LOG=info,flowpin::flows=debug logs each new flow.")]
 pub struct Args {
-    /// Config file (TOML); without one every setting has its default and nothing is attached
+    /// Config file (TOML); without one every setting has its default, nothing is attached, and the log says what to write
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Take the kernel part down when the agent ends
