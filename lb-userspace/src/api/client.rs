@@ -1,6 +1,7 @@
 //! The command line's way to the agent: one request, one connection, one answer.
 
 mod events;
+mod nodes;
 
 use std::{
     fmt::Display,
@@ -265,36 +266,6 @@ impl Client {
     /// See [`Client::services`].
     pub async fn status(&self) -> Result<StatusView, ClientError> {
         self.get("/v1/status").await
-    }
-
-    /// The nodes that share counts.
-    ///
-    /// # Errors
-    /// See [`Client::services`].
-    pub async fn cluster(&self) -> Result<ClusterView, ClientError> {
-        self.get("/v1/cluster").await
-    }
-
-    /// How rebalancing of a service stands; `begin`: it begins now.
-    ///
-    /// # Errors
-    /// See [`Client::services`].
-    pub async fn rebalance(&self, service: &str, begin: bool) -> Result<RebalanceView, ClientError> {
-        let path = format!("/v1/services/{}/rebalance", segment(service));
-        if begin { self.post(&path, &Drain::default()).await } else { self.get(&path).await }
-    }
-
-    /// Does something with a backend at all nodes that share counts.
-    ///
-    /// # Errors
-    /// See [`Client::services`].
-    pub async fn everywhere(&self, task: &Task) -> Result<EverywhereView, ClientError> {
-        let path = format!("/v1/cluster{}", backend_of(&task.service, &task.backend));
-        match &task.deed {
-            Deed::Look => self.get(&path).await,
-            Deed::Drain(drain) => self.post(&format!("{path}/drain"), drain).await,
-            Deed::Undrain => self.post(&format!("{path}/undrain"), &Drain::default()).await,
-        }
     }
 
     /// Counters.

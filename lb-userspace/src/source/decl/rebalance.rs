@@ -56,3 +56,20 @@ impl From<&RebalanceSpec> for RebalanceDecl {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_rebalancing_is_named() {
+        let decl = |budget: &str, above| RebalanceDecl { budget: budget.into(), idle: None, above };
+        let refused = |decl: RebalanceDecl| decl.spec().expect_err("it isn't good").to_string();
+        assert!(refused(decl("1%/h", None)).contains("rebalance.budget \"1%/h\""));
+        for above in [0.9, 101.0, f64::NAN] {
+            assert!(refused(decl("1%/min", Some(above))).contains("rebalance.above"), "{above}");
+        }
+        let spec = decl("1%/min", None).spec().expect("good");
+        assert_eq!((spec.idle, spec.above), (RebalanceSpec::IDLE, 120));
+    }
+}

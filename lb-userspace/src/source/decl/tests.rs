@@ -84,14 +84,6 @@ fn what_is_wrong_is_named() {
         (r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "slow_start": 0.5}"#, "slow_start \"0.5s\""),
         (r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "slow_start": -3}"#, "slow_start \"-3s\""),
         (
-            r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "rebalance": {"budget": "1%/h"}}"#,
-            "rebalance.budget \"1%/h\"",
-        ),
-        (
-            r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "rebalance": {"budget": "1%/min", "above": 0.9}}"#,
-            "rebalance.above \"0.9\"",
-        ),
-        (
             r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "affinity": {"by": "port", "group": "g"}}"#,
             "not both",
         ),
