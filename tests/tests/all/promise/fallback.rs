@@ -56,7 +56,6 @@ fn clsact_where_there_is_no_tcx() {
                 leads_out: true,
                 tunnel: false,
                 above: None,
-                below: None,
                 xdp: None,
             };
             for mode in [Mode::Clsact, Mode::ClsactEgress] {
