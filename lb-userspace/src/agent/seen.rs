@@ -185,7 +185,6 @@ mod tests {
             leads_out: false,
             tunnel: false,
             above: None,
-            below: None,
             xdp: None,
         }
     }

@@ -29,8 +29,6 @@ pub struct Interface {
     pub tunnel: bool,
     /// Index of the device that it is a port or link of (a bridge, a bond).
     pub above: Option<u32>,
-    /// Index of the device that it is a VLAN of.
-    pub below: Option<u32>,
     /// Id of the XDP program on it, whoever attached it.
     pub xdp: Option<u32>,
 }
@@ -54,11 +52,6 @@ impl Interface {
         let kinds: Vec<&LinkInfo> = kinds.flatten().collect();
         let above = message.attributes.iter().find_map(|a| match a {
             LinkAttribute::Controller(index) => Some(*index),
-            _ => None,
-        });
-        let vlan = kinds.iter().any(|i| matches!(i, LinkInfo::Kind(InfoKind::Vlan)));
-        let below = message.attributes.iter().find_map(|a| match a {
-            LinkAttribute::Link(index) => Some(*index).filter(|_| vlan),
             _ => None,
         });
         let mac = message.attributes.iter().find_map(|a| match a {
@@ -89,7 +82,6 @@ impl Interface {
             leads_out: veth && elsewhere,
             tunnel,
             above,
-            below,
             xdp,
         })
     }

@@ -222,7 +222,6 @@ impl Owner {
             views.push(view);
         }
         drop(object);
-        self.shared.write().note("layers", layers(found, &kept));
         // Those that have to be there.
         for rule in &self.config.interfaces {
             let missing = match rule.literal() {
@@ -265,60 +264,5 @@ impl Owner {
         let mut state = self.shared.write();
         state.interfaces = views;
         state.problems.remove("interfaces");
-    }
-}
-
-/// Is no interface attached to besides one that lies above it?
-///
-/// # Errors
-/// One is: which, and what follows.
-fn layers(found: &[interfaces::Interface], attached: &[u32]) -> Result<(), String> {
-    let name = |index: u32| found.iter().find(|it| it.index == index).map_or("?", |it| it.name.as_str());
-    let is_attached = |index: &u32| attached.contains(index);
-    let pair = found.iter().filter(|it| is_attached(&it.index)).find_map(|it| {
-        let above = it.above.filter(is_attached).map(|above| (it.index, above));
-        above.or_else(|| it.below.filter(is_attached).map(|below| (below, it.index)))
-    });
-    match pair {
-        None => Ok(()),
-        Some((below, above)) => Err(format!(
-            "attached to {0} and to {1} above it: what {0} has translated looks to {1} like a packet past the VIP; attach to one of \
-             them",
-            name(below),
-            name(above)
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn interface(index: u32, above: Option<u32>, below: Option<u32>) -> interfaces::Interface {
-        interfaces::Interface {
-            index,
-            name: format!("i{index}"),
-            mac: None,
-            unfit: None,
-            partial_checksums: false,
-            leads_out: false,
-            tunnel: false,
-            above,
-            below,
-            xdp: None,
-        }
-    }
-
-    #[test]
-    fn a_device_and_what_lies_above_it_are_not_both_attached_to() {
-        // A port of bridge 1, and a VLAN of it.
-        let found = [interface(1, None, None), interface(2, Some(1), None), interface(3, None, Some(1))];
-        for good in [&[1][..], &[2], &[2, 3], &[]] {
-            assert_eq!(layers(&found, good), Ok(()), "{good:?}");
-        }
-        for (both, below, above) in [(&[1, 2], "i2", "i1"), (&[3, 1], "i1", "i3")] {
-            let why = layers(&found, both).expect_err("both");
-            assert!(why.starts_with(&format!("attached to {below} and to {above} above it")), "{why}");
-        }
     }
 }
