@@ -111,7 +111,7 @@ reasons! {
         "a new flow by a frontend with `scope = \"local\"`, and no backend of this node can take it; dropped",
         "expected: let clients go to nodes that have a backend, or use `scope = \"all\"`";
     Foreign = 19, "foreign", Nothing,
-        "a packet to a VIP whose frame is for another machine or for all, or whose sender can't be where it says; left to the stack",
+        "a packet to a service whose frame is for another machine or for all, or whose sender can't be where it says; left to the stack",
         "expected on promiscuous interfaces and where switches flood. Otherwise the node is known by a MAC address that none of its interfaces has";
     #[cfg(feature = "next")]
     Next = 20, "next", Nothing,

@@ -6,13 +6,18 @@ use lb_common::abi::Reason;
 
 use super::{
     build::{ACK, Frame, MAC_B, PSH, SYN, eth},
-    stage::{Expect::*, Net, Stage, TCP, UDP, everywhere},
+    stage::{Expect, Expect::*, Net, Stage, TCP, UDP, everywhere},
     tcp::{Talk, request},
     world::Added,
 };
 
 /// Another machine's address, everybody's, and a group's.
 const OTHERS: [[u8; 6]; 3] = [[0x02, 0, 0, 0, 0, 0x0c], [0xff; 6], [0x33, 0x33, 0, 0, 0, 1]];
+
+/// What becomes of the knock at this place: that at a port which no service has isn't counted.
+const fn left(at: usize) -> Expect {
+    if matches!(at, 2 | 4) { Pass } else { Left(Reason::Foreign) }
+}
 
 /// What opens a flow, is refused, or is answered at the VIP.
 fn knocks(net: &Net) -> Vec<Frame> {
@@ -44,9 +49,9 @@ fn frames_for_other_machines_open_nothing() {
     everywhere(|s| {
         services(s);
         s.world.addressed_by(&[MAC_B]).expect("they are noted");
-        for knock in knocks(s.net) {
+        for (at, knock) in knocks(s.net).into_iter().enumerate() {
             for mac in OTHERS {
-                s.step("for another", with_mac(&knock, mac), Left(Reason::Foreign));
+                s.step("for another", with_mac(&knock, mac), left(at));
             }
         }
         assert_eq!(s.world.entries(), 0);
@@ -58,8 +63,8 @@ fn frames_for_other_machines_open_nothing() {
 fn what_is_for_all_is_for_nobody_even_if_the_node_isnt_known() {
     everywhere(|s| {
         services(s);
-        for knock in knocks(s.net) {
-            s.step("for all", with_mac(&knock, [0xff; 6]), Left(Reason::Foreign));
+        for (at, knock) in knocks(s.net).into_iter().enumerate() {
+            s.step("for all", with_mac(&knock, [0xff; 6]), left(at));
         }
         s.forwarded("for another, as far as is known", &request(s.net, SYN).reversed());
     });
@@ -93,8 +98,8 @@ fn nobodys_addresses_open_nothing() {
                 .map(|ip| ip.expect("an address"))
         };
         for from in nobody {
-            for knock in knocks(&Net { client: from, ..*s.net }) {
-                s.step("from nobody", knock, Left(Reason::Foreign));
+            for (at, knock) in knocks(&Net { client: from, ..*s.net }).into_iter().enumerate() {
+                s.step("from nobody", knock, left(at));
             }
         }
         assert_eq!(s.world.entries(), 0);

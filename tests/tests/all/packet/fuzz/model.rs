@@ -83,6 +83,8 @@ pub struct Model {
     pub answers: Vec<Key>,
     /// What must have been counted.
     pub reasons: [u64; Reason::COUNT],
+    /// Packets that opened nothing and were answered by nobody, whatever they were.
+    pub astray: u64,
 }
 
 impl Model {
@@ -106,6 +108,7 @@ impl Model {
 
     /// A packet comes in: what should become of it. `astray`: it opens nothing, and is answered by nobody. Flows that end by it end here; one that opens must be [`opened`](Self::opened).
     pub fn judge(&mut self, read: &Read, astray: bool) -> Fate {
+        self.astray += u64::from(astray);
         let fate = self.fate(read, astray);
         if let Read::First(whole, datagram) = read
             && matches!(fate, Fate::Along(_) | Fate::Opens(..) | Fate::OpensPast)
