@@ -51,9 +51,18 @@ fn each_comes_back() {
     let mut conn = net.client.run(|| Conn::open(at(&V4.vip(0), 80)).expect("answered"));
     let tasks: BTreeSet<String> = restarts(&net).expect("a page").into_iter().map(|(task, _)| task).collect();
     println!("{tasks:?}");
-    for known in
-        ["api", "metrics", "netlink", "sweeper", "health checks", "deadlines", "events", "upkeep", "closer"]
-    {
+    for known in [
+        "api",
+        "metrics",
+        "netlink",
+        "sweeper",
+        "health checks",
+        "deadlines",
+        "events",
+        "upkeep",
+        "closer",
+        "rebalancing",
+    ] {
         assert!(tasks.contains(known), "{known}: {tasks:?}");
     }
     for task in &tasks {
