@@ -28,7 +28,7 @@ use crate::{
     counters::{Meter, Refusals},
     outbox::Outbox,
     talk, view,
-    wire::Side,
+    wire::{Side, unpack},
 };
 
 /// A node whose connection has ended is a member for so long yet: it may only be starting again, and its services
@@ -271,6 +271,30 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// The node has sent more than it may.
+    pub(crate) fn floods(&self) {
+        let why = "too many frames, or too many bytes";
+        self.links.refuse(Reason::Flood, Some(&self.meter), &self.name, &why);
+    }
+
+    /// Counts a frame that has come, still packed, and hands it to the driver. False: the driver is gone.
+    pub(crate) async fn take_in(&self, bytes: &[u8], heard: &mpsc::Sender<Heard>) -> bool {
+        for meter in [&*self.meter, &self.links.total] {
+            meter.frames_in.fetch_add(1, Relaxed);
+            meter.bytes_in.fetch_add(bytes.len() as u64, Relaxed);
+        }
+        match unpack(bytes) {
+            Ok((side, frame)) => {
+                let frame = Heard::Frame { from: self.id, meter: self.meter.clone(), side, frame };
+                heard.send(frame).await.is_ok()
+            }
+            Err(why) => {
+                self.links.refuse(Reason::Malformed, Some(&self.meter), &self.name, &why);
+                true
+            }
+        }
+    }
+
     /// No other connection of the node's to this one is left.
     pub(crate) fn is_last_incoming(&self) -> bool {
         self.links.nodes().get(&self.id).is_some_and(|node| node.incoming == 1)

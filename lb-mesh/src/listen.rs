@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -24,7 +24,7 @@ use crate::{
     dial::say_here,
     links::{Heard, Link, Links},
     names,
-    wire::{ReadError, Reader, unpack},
+    wire::{ReadError, Reader},
 };
 
 /// Most connections that haven't shown a valid certificate yet.
@@ -161,7 +161,7 @@ async fn hear(
         };
         links.heard(&link.meter);
         if let Err(wait) = bucket.take(Instant::now(), bytes.len()) {
-            links.refuse(Reason::Flood, Some(&link.meter), &link.name, &"too many frames, or too many bytes");
+            link.floods();
             // What it sends meanwhile waits at its end.
             sleep(wait).await;
             continue;
@@ -169,18 +169,8 @@ async fn hear(
         if bytes.is_empty() {
             continue;
         }
-        for meter in [&*link.meter, &links.total] {
-            meter.frames_in.fetch_add(1, Relaxed);
-            meter.bytes_in.fetch_add(bytes.len() as u64, Relaxed);
-        }
-        match unpack(&bytes) {
-            Ok((side, frame)) => {
-                let frame = Heard::Frame { from: link.id, meter: link.meter.clone(), side, frame };
-                if heard.send(frame).await.is_err() {
-                    return false;
-                }
-            }
-            Err(why) => links.refuse(Reason::Malformed, Some(&link.meter), &link.name, &why),
+        if !link.take_in(&bytes, heard).await {
+            return false;
         }
     }
 }

@@ -167,16 +167,18 @@ impl Handle {
     /// Asks all nodes that this one is connected to, and waits for their answers, at most so long. `body`: whatever they
     /// understand, at most [`MAX_TALK`](lb_cluster::frame::MAX_TALK) bytes.
     pub async fn ask(&self, body: Vec<u8>, patience: Duration) -> Vec<Reply> {
-        let (heard, answers) = mpsc::unbounded_channel();
-        self.tell(Event::Ask { node: None, body, heard });
-        talk::replies(answers, patience).await
+        self.replies(None, body, patience).await
     }
 
     /// The same of one node, by name. `None`: this one isn't connected to it, or it has said nothing in time.
     pub async fn ask_one(&self, node: &str, body: Vec<u8>, patience: Duration) -> Option<Vec<u8>> {
+        self.replies(Some(node.into()), body, patience).await.pop()?.body
+    }
+
+    async fn replies(&self, node: Option<String>, body: Vec<u8>, patience: Duration) -> Vec<Reply> {
         let (heard, answers) = mpsc::unbounded_channel();
-        self.tell(Event::Ask { node: Some(node.into()), body, heard });
-        talk::replies(answers, patience).await.pop()?.body
+        self.tell(Event::Ask { node, body, heard });
+        talk::replies(answers, patience).await
     }
 
     /// What the mesh is like now; `None`: it has ended.

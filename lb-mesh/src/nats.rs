@@ -12,7 +12,7 @@ mod subjects;
 use std::{
     future::{Future, ready},
     pin::pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,7 +35,7 @@ use crate::{
     context::HANDSHAKE,
     dial::{FIRST_PAUSE, LONGEST_PAUSE},
     links::{Heard, Links},
-    wire::{ALIVE, HERE, take, unpack},
+    wire::{ALIVE, HERE, take},
 };
 use beacon::Beacon;
 use members::Members;
@@ -237,7 +237,7 @@ impl Nats {
         }
         let Some(presence) = self.members.heard(&name, Instant::now()) else { return };
         if !presence.node.may(message.payload.len()) {
-            return flood(&self.links, presence.node);
+            return presence.node.link().floods();
         }
         if presence.node.said(beacon) || presence.is_new {
             self.say(&session.client, self.subjects.to(&name), Bytes::from_static(&HERE)).await;
@@ -256,24 +256,13 @@ impl Nats {
                 Err(why) => return links.refuse(Reason::Malformed, Some(&node.link().meter), &name, &why),
             };
             if !node.may(bytes.len()) {
-                return flood(links, node);
+                return node.link().floods();
             }
             if bytes.is_empty() {
                 continue;
             }
-            let link = node.link();
-            for meter in [&*link.meter, &links.total] {
-                meter.frames_in.fetch_add(1, Relaxed);
-                meter.bytes_in.fetch_add(bytes.len() as u64, Relaxed);
-            }
-            match unpack(&bytes) {
-                Ok((side, frame)) => {
-                    let frame = Heard::Frame { from: link.id, meter: link.meter.clone(), side, frame };
-                    // If the driver is gone, the mesh ends.
-                    let _ = self.heard.send(frame).await;
-                }
-                Err(why) => links.refuse(Reason::Malformed, Some(&link.meter), &name, &why),
-            }
+            // If the driver is gone, the mesh ends.
+            let _ = node.link().take_in(&bytes, &self.heard).await;
         }
     }
 
@@ -290,9 +279,4 @@ impl Nats {
         };
         let _ = timeout(GOODBYE, said).await;
     }
-}
-
-fn flood(links: &Links, node: &members::Node) {
-    let link = node.link();
-    links.refuse(Reason::Flood, Some(&link.meter), &link.name, &"too many frames, or too many bytes");
 }

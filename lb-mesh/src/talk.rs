@@ -78,18 +78,17 @@ impl Asked {
         (self.last, nodes)
     }
 
-    /// A node's answer. False: it wasn't asked that, or has answered already.
-    pub(crate) fn answered(&mut self, from: NodeId, name: String, number: u64, body: Vec<u8>) -> bool {
-        let Some((nodes, heard)) = self.open.get_mut(&number) else { return false };
+    /// A node's answer; nothing if it wasn't asked that, or has answered already.
+    pub(crate) fn answered(&mut self, from: NodeId, name: String, number: u64, body: Vec<u8>) {
+        let Some((nodes, heard)) = self.open.get_mut(&number) else { return };
         if !nodes.remove(&from) {
-            return false;
+            return;
         }
         // As above.
         let _ = heard.send(Heard::Said(name, body));
         if nodes.is_empty() {
             self.open.remove(&number);
         }
-        true
     }
 }
 

@@ -276,6 +276,16 @@ impl Cluster {
         .await;
     }
 
+    /// Nothing has changed for the first two, and what changes now is heard.
+    pub async fn goes_on(&self) {
+        for at in 0..2 {
+            let view = self.view(at).await;
+            assert_eq!(seen(&view, service(0)), Some(self.truth(service(0))), "{view:#?}");
+        }
+        self.change(1, service(0), 3, 1);
+        self.converged().await;
+    }
+
     /// Waits until all that run are connected with all others that run, both ways.
     pub async fn meshed(&self) {
         let running = self.nodes.iter().flatten().count();

@@ -15,7 +15,7 @@ use lb_mesh::{Member, Nats, NatsServer as Address, PeerState, Reason};
 use tokio::time::Instant;
 
 use crate::{
-    cluster::{Cluster, NAME, backend, name, refused, seen, service, until},
+    cluster::{Cluster, NAME, backend, name, refused, service, until},
     converge::churn,
 };
 use server::NatsServer;
@@ -65,16 +65,6 @@ async fn open() -> (Cluster, NatsServer, Client) {
     cluster.converged().await;
     let stranger = async_nats::connect(server.url("")).await.unwrap();
     (cluster, server, stranger)
-}
-
-/// Nothing has changed, and what changes now is heard.
-async fn goes_on(cluster: &Cluster) {
-    for at in 0..2 {
-        let view = cluster.view(at).await;
-        assert_eq!(seen(&view, service(0)), Some(cluster.truth(service(0))), "{view:#?}");
-    }
-    cluster.change(1, service(0), 3, 1);
-    cluster.converged().await;
 }
 
 fn packed(side: u8, frame: &[u8]) -> Vec<u8> {
@@ -270,7 +260,7 @@ async fn a_node_that_speaks_for_another_and_messages_that_are_nobodys() {
         if counts == [5, 1 + 3, 6] { Ok(()) } else { Err(refused) }
     })
     .await;
-    goes_on(&cluster).await;
+    cluster.goes_on().await;
     let view = cluster.view(0).await;
     let refused: u64 = view.refused.values().sum();
     assert_eq!(refused, 15, "{:?}", view.refused);
@@ -292,7 +282,7 @@ async fn a_flood_of_frames_is_bounded_and_delays_no_other() {
     let meanwhile = async {
         refused(&cluster.handle(0), Reason::Flood).await;
         for _ in 0..20 {
-            goes_on(&cluster).await;
+            cluster.goes_on().await;
         }
         let flooding = member(&cluster, 0, 2).await.expect("it is heard");
         assert!(flooding.traffic.refused > 0 && flooding.traffic.frames_in >= 20_000, "{flooding:?}");

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{Cluster, Memory, NAME, backend, identity, name, refused, seen, service, until},
+    cluster::{Cluster, Memory, NAME, backend, identity, name, refused, service, until},
     stranger::{Authority, Stranger, of_node},
 };
 
@@ -32,16 +32,6 @@ async fn cluster() -> (Cluster, SocketAddr) {
     cluster.converged().await;
     let address = cluster.address(0);
     (cluster, address)
-}
-
-/// Nothing has changed, and what changes now is heard.
-async fn goes_on(cluster: &Cluster) {
-    for at in 0..2 {
-        let view = cluster.view(at).await;
-        assert_eq!(seen(&view, service(0)), Some(cluster.truth(service(0))), "{view:#?}");
-    }
-    cluster.change(1, service(0), 3, 1);
-    cluster.converged().await;
 }
 
 /// The node as it should be for others, with certificates of the other authority being good as well.
@@ -89,7 +79,7 @@ async fn certificates_that_are_not_a_nodes() {
         .await;
     }
     assert!(cluster.view(0).await.members.iter().all(|member| member.name != "node-2"));
-    goes_on(&cluster).await;
+    cluster.goes_on().await;
 }
 
 /// A whole cluster that has the same name, and is in the list of peers, but has its own authority.
@@ -111,7 +101,7 @@ async fn a_node_of_another_authority_is_no_member() {
     })
     .await;
     assert_eq!(mesh.handle().view().await.unwrap().members.len(), 1);
-    goes_on(&cluster).await;
+    cluster.goes_on().await;
 }
 
 /// `node-2` as a member, from now on.
@@ -176,7 +166,7 @@ async fn a_node_that_speaks_for_another() {
     assert_eq!((member.traffic.refused, member.traffic.frames_in), (10, 10));
     assert!(member.connected.is_none(), "nobody can connect to it: it owns nothing");
     assert!(!view.aggregators.contains(&name(2)));
-    goes_on(&cluster).await;
+    cluster.goes_on().await;
 }
 
 #[tokio::test]
@@ -209,7 +199,7 @@ async fn bytes_that_are_no_frames() {
     stranger.raw(&((1 << 20) + 2u32).to_be_bytes()).await;
     stranger.is_closed().await;
     counted(8).await;
-    goes_on(&cluster).await;
+    cluster.goes_on().await;
 }
 
 #[tokio::test]
@@ -232,7 +222,7 @@ async fn those_who_do_not_speak_tls_or_say_nothing() {
     }
     refused(&cluster.handle(0), Reason::Connections).await;
     member(&cluster, address).await;
-    goes_on(&cluster).await;
+    cluster.goes_on().await;
     // They are given up, and others are taken in their place.
     for mut stream in silent {
         let _ = stream.read(&mut [0; 1]).await;
@@ -253,7 +243,7 @@ async fn a_certificate_that_many_use_at_once() {
     let mut more = Stranger::connect(address, keys, Some(of_node(keys, "node-2"))).await;
     assert!(!more.is_taken().await);
     refused(&cluster.handle(0), Reason::Connections).await;
-    goes_on(&cluster).await;
+    cluster.goes_on().await;
 }
 
 #[tokio::test]
@@ -273,7 +263,7 @@ async fn a_flood_of_frames() {
     let meanwhile = async {
         refused(&cluster.handle(0), Reason::Flood).await;
         for _ in 0..20 {
-            goes_on(&cluster).await;
+            cluster.goes_on().await;
         }
         let view = cluster.view(0).await;
         let flooding = view.members.iter().find(|member| member.name == "node-2").unwrap();
