@@ -247,16 +247,14 @@ const LANES: [&[&str]; 3] = [
         "promise::matrix",
         "promise::stick",
     ],
-    &["promise::persistent", "promise::programs", "promise::sockets"],
-    &["promise::close", "promise::health", "promise::refusal", "promise::timeouts"],
+    &["promise::cluster::moving", "promise::persistent", "promise::programs", "promise::sockets"],
+    &["promise::close", "promise::cluster::cut", "promise::health", "promise::refusal", "promise::timeouts"],
 ];
 
 /// Tests that run alone: those that count rates, or fill the machine.
-const ALONE: [&str; 13] = [
+const ALONE: [&str; 11] = [
     "promise::accounting",
-    "promise::cluster::cut",
     "promise::cluster::herd",
-    "promise::cluster::moving",
     "promise::deadlines",
     "promise::ends",
     "promise::flood",

@@ -51,6 +51,12 @@ impl Default for Owned {
 }
 
 impl Owned {
+    /// Forgets services that aren't rebalanced any more.
+    fn keep(&self, rebalanced: &[String]) {
+        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        services.retain(|service, _| rebalanced.contains(service));
+    }
+
     fn with<T>(&self, service: &str, pool: &[Backend], act: impl FnOnce(&mut Grants, Duration) -> T) -> T {
         let now = self.start.elapsed();
         let weights: Vec<_> = pool.iter().map(|backend| (backend.key, backend.weight)).collect();
@@ -221,6 +227,7 @@ pub async fn run(agent: Handle, stopped: watch::Receiver<bool>) {
             services.map(|spec| spec.name.clone()).collect()
         };
         asking.retain(|service, _| services.contains(service));
+        shared.owned.keep(&services);
         if services.is_empty() {
             continue;
         }
