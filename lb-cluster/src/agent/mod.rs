@@ -14,6 +14,7 @@ use std::{
 };
 
 use lb_common::ranked::Rank;
+use link::Heard;
 use service::{Me, Service};
 pub use view::{Count, View};
 pub use words::{Pool, Words};
@@ -75,9 +76,12 @@ pub struct Agent {
     owners: BTreeMap<NodeId, Owner>,
     services: BTreeMap<ServiceKey, Service>,
     due: Timers<ServiceKey>,
+    /// Services that the node doesn't listen to any more: connections that it had opened until then.
+    left: BTreeMap<ServiceKey, u64>,
     /// Reports of a service go on from here, so that no number is used twice.
     numbers: u64,
     rewrite: BTreeSet<ServiceKey>,
+    delays: Vec<Duration>,
     out: Vec<(NodeId, Frame)>,
 }
 
@@ -96,8 +100,10 @@ impl Agent {
             owners: BTreeMap::new(),
             services: BTreeMap::new(),
             due: Timers::new(),
+            left: BTreeMap::new(),
             numbers: 0,
             rewrite: BTreeSet::new(),
+            delays: Vec::new(),
             out: Vec::new(),
         }
     }
@@ -140,9 +146,13 @@ impl Agent {
         counts: &[(BackendKey, u32)],
     ) {
         if !self.services.contains_key(&key) {
-            if counts.iter().all(|(_, open)| *open == 0) {
+            // One that has come and gone is a first connection, too.
+            if counts.iter().all(|(_, open)| *open == 0)
+                && opened <= self.left.get(&key).copied().unwrap_or(0)
+            {
                 return;
             }
+            self.left.remove(&key);
             let owner = self.aggregators.owner(key);
             self.meet(now, owner);
             self.services.insert(key, Service::new(now, owner, self.numbers));
@@ -266,6 +276,12 @@ impl Agent {
         std::mem::take(&mut self.rewrite)
     }
 
+    /// How long reports of new connections took until totals contained them, since this was asked: of services that
+    /// other nodes add up.
+    pub fn take_delays(&mut self) -> Vec<Duration> {
+        std::mem::take(&mut self.delays)
+    }
+
     /// What is to be written for a service: a word for each backend of the pool. `own`: the node's connections now,
     /// by slot. `chance`: a random number. Until `now` + [`VALID_FOR`], but for the order.
     pub fn words(&self, now: Duration, key: ServiceKey, pool: &Pool, own: &[u32], chance: u32) -> Words {
@@ -335,8 +351,9 @@ impl Agent {
     fn totals(&mut self, now: Duration, totals: &Totals) {
         let (key, me) = (totals.service, self.me(totals.service));
         let Some(service) = self.services.get_mut(&key) else { return };
-        if service.hear(now, me, totals) {
+        if let Heard::News { delay } = service.hear(now, me, totals) {
             self.rewrite.insert(key);
+            self.delays.extend(delay.filter(|_| totals.owner != self.me));
         }
         self.schedule(now, key);
     }
@@ -355,6 +372,7 @@ impl Agent {
             let leave = service.leave(me);
             self.out.extend(service.owner.map(|owner| (owner, leave)));
             self.numbers = self.numbers.max(service.seq);
+            self.left.insert(key, service.opened);
             self.services.remove(&key);
             return;
         }

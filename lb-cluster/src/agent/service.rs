@@ -92,7 +92,8 @@ impl Service {
 
     /// The kernel's counts, of backends that may have changed.
     pub(super) fn counted(&mut self, now: Duration, pool: u32, opened: u64, counts: &[(BackendKey, u32)]) {
-        (self.pool, self.opened) = (pool, opened);
+        let before = std::mem::replace(&mut self.opened, opened);
+        self.pool = pool;
         for (backend, open) in counts {
             let before = match open {
                 0 => self.own.remove(backend),
@@ -105,7 +106,7 @@ impl Service {
                 self.want(now);
             }
         }
-        if !self.own.is_empty() {
+        if !self.own.is_empty() || opened > before {
             self.used = now;
         }
     }
@@ -139,14 +140,15 @@ impl Service {
         Frame::Leave(Leave { node: me.node, service: me.service, epoch: me.epoch, seq: self.seq })
     }
 
-    /// True: what is known has changed.
-    pub(super) fn hear(&mut self, now: Duration, me: Me, frame: &Totals) -> bool {
+    /// What totals led to.
+    pub(super) fn hear(&mut self, now: Duration, me: Me, frame: &Totals) -> Heard {
         let first = !self.link.has_totals();
-        let delay = match self.link.hear(now, (me.node, me.epoch), frame) {
-            Heard::Nothing => return false,
+        let heard = self.link.hear(now, (me.node, me.epoch), frame);
+        let delay = match heard {
+            Heard::Nothing => return heard,
             Heard::Missed => {
                 self.asked = None;
-                return false;
+                return heard;
             }
             Heard::News { delay } => {
                 // The way there and back is what there is until a report has come back.
@@ -171,7 +173,7 @@ impl Service {
         if self.link.usable() {
             self.past = None;
         }
-        true
+        heard
     }
 
     /// The owner wants to know all of it.

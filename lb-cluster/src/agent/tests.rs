@@ -93,6 +93,29 @@ fn a_service_is_subscribed_to_with_its_first_flow() {
     assert!(!agent.view(ms(0), SERVICE).unwrap().shared);
 }
 
+/// The next one is picked by what others have.
+#[test]
+fn a_connection_that_has_come_and_gone_is_a_first_one_too() {
+    let mut agent = Agent::new("node-1", "c", EPOCH);
+    agent.set_aggregators(ms(0), Aggregators::new([OWNER]).unwrap());
+    agent.counted(ms(0), SERVICE, 2, 1, &[]);
+    let subscribed = |out: Vec<(NodeId, Frame)>| out.iter().any(|(_, it)| matches!(it, Frame::Subscribe(_)));
+    assert!(subscribed(agent.poll(ms(0))));
+    hear(&mut agent, ms(3), totals(1, true, &[(A, 3)], Some((0, 0))));
+    assert_eq!(others(&agent, ms(3)), [Some(3), Some(0)]);
+    // After an hour without any it leaves, and no change of the pool makes it listen again: only a connection does.
+    let mut now = ms(3);
+    while agent.view(now, SERVICE).is_some() {
+        now = now.max(agent.deadline().unwrap());
+        alive(&mut agent, now, 1);
+        agent.poll(now);
+    }
+    agent.counted(now, SERVICE, 3, 1, &[]);
+    assert!(!subscribed(agent.poll(now)));
+    agent.counted(now, SERVICE, 3, 2, &[]);
+    assert!(subscribed(agent.poll(now)));
+}
+
 #[test]
 fn others_are_the_totals_without_what_is_its_own_in_them() {
     let mut agent = agent();
