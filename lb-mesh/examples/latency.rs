@@ -61,6 +61,8 @@ impl Kernel for Told {
     }
 
     fn extend(&mut self, _: Duration) {}
+
+    fn reported(&mut self, _: Duration) {}
 }
 
 #[tokio::main]

@@ -44,6 +44,9 @@ pub trait Kernel: Send + 'static {
 
     /// All words that were written are good for so long from now. Called twice a second, also if nothing changes.
     fn extend(&mut self, valid_for: Duration);
+
+    /// A report of new connections took so long until another node's totals contained it.
+    fn reported(&mut self, took: Duration);
 }
 
 /// What a transport shows of itself.
@@ -245,6 +248,7 @@ impl<K: Kernel> Driver<K> {
             self.members();
         }
         self.exchange();
+        self.agent.take_delays().into_iter().for_each(|took| self.kernel.reported(took));
         let mut services = self.agent.take_rewrites();
         if std::mem::take(&mut self.rewrite) {
             services.extend(&self.known);

@@ -3,17 +3,17 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use flowpin::{
+    cluster::SharingTimes,
     datapath::Clock,
     observe::metrics::{Figures, Node, Page, node::Cluster},
     proxy::ClusterState,
 };
-use prometheus_client::metrics::histogram::Histogram;
 use serde_json::Value;
 
 /// Names that a page announces; those of families without a line as well.
 fn exported() -> BTreeSet<String> {
     let node = Node {
-        sharing: Some((Arc::default(), Histogram::new([1.0]))),
+        sharing: Some((Arc::default(), SharingTimes::new())),
         cluster: Some(Cluster {
             state: ClusterState::new(String::new()),
             metrics: Arc::default(),

@@ -55,6 +55,7 @@ struct State {
     opened: u64,
     words: BTreeMap<ServiceKey, Words>,
     extended: u64,
+    reported: Vec<Duration>,
 }
 
 impl Kernel for Memory {
@@ -68,6 +69,10 @@ impl Kernel for Memory {
     fn extend(&mut self, valid_for: Duration) {
         assert_eq!(valid_for, Duration::from_secs(2));
         self.0.lock().unwrap().extended += 1;
+    }
+
+    fn reported(&mut self, took: Duration) {
+        self.0.lock().unwrap().reported.push(took);
     }
 }
 
@@ -83,6 +88,11 @@ impl Memory {
     pub fn order(&self, service: ServiceKey) -> Option<Vec<u32>> {
         let state = self.0.lock().unwrap();
         state.words.get(&service).filter(|words| !words.shared).map(|words| words.words.clone())
+    }
+
+    /// How long reports took.
+    pub fn reported(&self) -> Vec<Duration> {
+        self.0.lock().unwrap().reported.clone()
     }
 
     /// How often all of it was said to be good for longer.

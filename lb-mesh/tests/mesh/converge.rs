@@ -7,7 +7,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::{task::yield_now, time::sleep};
 
 use crate::{
-    cluster::{BACKENDS, Cluster, name, service, until},
+    cluster::{BACKENDS, Cluster, Memory, name, service, until},
     relay::{Faults, Relay},
 };
 
@@ -122,6 +122,9 @@ async fn slow_lines_that_break_delay_and_lose_nothing() {
         churn(&cluster, 3, 150, round).await;
         cluster.converged().await;
     }
+    let reported: Vec<Duration> = cluster.memories.iter().flat_map(Memory::reported).collect();
+    assert!(!reported.is_empty(), "nodes say how long reports take");
+    assert!(reported.iter().all(|took| *took >= Duration::from_millis(40)), "{reported:?}");
     // And all at once.
     relays.iter().for_each(Relay::cut);
     churn(&cluster, 3, 50, 9).await;

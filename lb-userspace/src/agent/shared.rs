@@ -23,7 +23,7 @@ use super::tasks::{TaskEnd, TaskReport};
 use super::{events::Log, seen::Seen};
 use crate::{
     api::types::{ClusterView, StatusView, WarningView},
-    cluster::{Sharing, rebalance::Owned},
+    cluster::{Sharing, SharingTimes, rebalance::Owned},
     conntrack::{Census, Closer, Directory},
     datapath::{
         Clock, DatapathError, Maps, clients::Clients, flows::FlowTables, object::Object, pin::PinDir,
@@ -94,8 +94,8 @@ pub struct Shared {
     pub sharing: watch::Sender<Option<Sharing>>,
     /// What those nodes were like a moment ago.
     pub sharing_view: watch::Sender<Option<Arc<ClusterView>>>,
-    /// How old what was known of them was, once a second for each service.
-    pub sharing_age: Histogram,
+    /// How old what is known of them is, and how long what is told takes.
+    pub sharing_times: SharingTimes,
     /// What is handed out of services that are rebalanced.
     pub owned: Owned,
     /// Kernel time.
@@ -151,7 +151,7 @@ impl Shared {
             owned: Owned::default(),
             sharing: watch::channel(None).0,
             sharing_view: watch::channel(None).0,
-            sharing_age: Histogram::new(exponential_buckets(0.001, 2.0, 12)),
+            sharing_times: SharingTimes::new(),
             clock,
             max_flows,
             hash_seed,

@@ -40,4 +40,8 @@ impl lb_mesh::Kernel for Writer {
         let jiffies = valid_for.as_millis() as u64 * u64::from(clock.hz) / 1_000;
         self.others.extend(clock.now() + jiffies);
     }
+
+    fn reported(&mut self, took: Duration) {
+        self.shared.sharing_times.report.observe(took.as_secs_f64());
+    }
 }

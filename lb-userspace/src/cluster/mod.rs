@@ -9,6 +9,7 @@ pub mod pools;
 pub mod rebalance;
 pub mod rebalancing;
 mod spec;
+mod times;
 pub mod views;
 
 use std::{
@@ -20,7 +21,7 @@ use lb_cluster::ServiceKey;
 use lb_mesh::Mesh;
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{sleep, timeout},
 };
 
 use counts::{Change, Counts};
@@ -28,6 +29,7 @@ use discover::Discovery;
 use kernel::Writer;
 use pools::Pools;
 pub use spec::ClusterSpec;
+pub use times::SharingTimes;
 use views::{ClusterView, SharedView};
 
 use crate::{
@@ -35,8 +37,12 @@ use crate::{
     datapath::others::Others,
 };
 
-/// How often the kernel is asked who has got a connection: a look at words in memory.
+/// How often the kernel is asked who has got a connection while they come: a look at words in memory.
 const LOOK: Duration = Duration::from_millis(2);
+/// How often while none come: waking up is what costs.
+const RARELY: Duration = Duration::from_millis(5);
+/// None have come for so long.
+const NONE_COME: Duration = Duration::from_millis(25);
 /// How often all counts are read, for those that have ended.
 const ALL: Duration = Duration::from_millis(50);
 /// How often what is known is kept for the metrics page.
@@ -113,10 +119,9 @@ async fn work(
 ) {
     let (mut counts, mut revision) = (Counts::default(), None);
     let (mut all, mut view) = (Instant::now(), Instant::now());
-    let mut tick = interval(LOOK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut came = Instant::now();
     loop {
-        tick.tick().await;
+        sleep(if came.elapsed() < NONE_COME { LOOK } else { RARELY }).await;
         let changed = refresh(shared, pools, &mut revision);
         let now = Instant::now();
         let whole = changed.is_some() || now >= all;
@@ -128,9 +133,11 @@ async fn work(
             counts.forget(&pools()).into_iter().for_each(|change| tell(handle, change));
             changed.into_iter().for_each(|key| handle.rewrite(key));
         }
-        look(shared, &pools(), others, &mut counts, whole)
-            .into_iter()
-            .for_each(|change| tell(handle, change));
+        let (changes, opened) = look(shared, &pools(), others, &mut counts, whole);
+        changes.into_iter().for_each(|change| tell(handle, change));
+        if opened {
+            came = now;
+        }
         if now >= view {
             view = now + VIEW;
             let seen = handle.view().await.map(|view| {
@@ -139,24 +146,31 @@ async fn work(
                 Arc::new(view)
             });
             for age in seen.iter().flat_map(|view| &view.services).filter_map(SharedView::age) {
-                shared.sharing_age.observe(age);
+                shared.sharing_times.age.observe(age);
             }
             shared.sharing_view.send_replace(seen);
         }
     }
 }
 
-/// What has changed of services that have got a connection; `whole`: of all.
-fn look(shared: &Shared, pools: &Pools, others: &Others, counts: &mut Counts, whole: bool) -> Vec<Change> {
-    let mut changes = Vec::new();
+/// What has changed of services that have got a connection, and whether one has; `whole`: of all services.
+fn look(
+    shared: &Shared,
+    pools: &Pools,
+    others: &Others,
+    counts: &mut Counts,
+    whole: bool,
+) -> (Vec<Change>, bool) {
+    let (mut changes, mut any) = (Vec::new(), false);
     for (key, service) in pools.iter() {
         let opened = others.take_opened(service.id);
+        any |= opened;
         if opened || whole {
             let active = |at: usize| shared.maps.active(service.backends[at].id);
             changes.extend(counts.look(key, service, opened, active));
         }
     }
-    changes
+    (changes, any)
 }
 
 fn tell(handle: &lb_mesh::Handle, change: Change) {

@@ -8,6 +8,7 @@ use std::{
 
 use flowpin::{
     api::types::{ClusterView, RejectedView},
+    cluster::SharingTimes,
     datapath::Clock,
     model::{Origin, service::make_backend},
     observe::{
@@ -23,7 +24,6 @@ use lb_common::{
     abi::{BackendId, DurationHistogram, Reason},
     expiry::Timeout,
 };
-use prometheus_client::metrics::histogram::Histogram;
 use serde_json::{Value, json};
 
 /// Labels of what has lines only now and then, by what names begin with.
@@ -65,7 +65,7 @@ fn page() -> Page {
         timed_out: BTreeMap::from([(("s".to_string(), Timeout::Idle), 0)]),
         restarts: BTreeMap::from([("health", 0)]),
         rejected: vec![rejected],
-        sharing: Some((Arc::new(shared()), Histogram::new([1.0]))),
+        sharing: Some((Arc::new(shared()), SharingTimes::new())),
         cluster: Some(Cluster { state: cluster, metrics: Arc::default(), families: vec!["IPv4"] }),
         ..Node::default()
     };

@@ -17,6 +17,7 @@ use prometheus_client::{
 use super::sharing;
 use crate::{
     api::types::{ClusterView, RejectedView},
+    cluster::SharingTimes,
     proxy::{ClusterState, ProxyMetrics},
 };
 
@@ -44,7 +45,7 @@ pub struct Node {
     /// What is declared and not in force.
     pub rejected: Vec<RejectedView>,
     /// The nodes that share counts, if this one does, and how old what is known of them was.
-    pub sharing: Option<(Arc<ClusterView>, Histogram)>,
+    pub sharing: Option<(Arc<ClusterView>, SharingTimes)>,
     /// The cluster that is followed, if any.
     pub cluster: Option<Cluster>,
 }
@@ -171,7 +172,7 @@ impl Collector for Node {
                 .try_for_each(|(service, origin)| gauge(m, &[("service", service), ("origin", origin)], 1))
         })?;
         self.cluster.iter().try_for_each(|cluster| cluster.encode(e))?;
-        self.sharing.iter().try_for_each(|(view, age)| sharing::encode(view, age, e))?;
+        self.sharing.iter().try_for_each(|(view, times)| sharing::encode(view, times, e))?;
         let help = "Time from a change to its being in force";
         family(e, "flowpin_reconcile_duration_seconds", help, MetricType::Histogram, |m| {
             let labels: &Labels<'_> = &[];

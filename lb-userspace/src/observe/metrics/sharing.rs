@@ -4,17 +4,14 @@ use std::fmt;
 
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric as _},
-    metrics::{
-        MetricType::{self, Counter, Gauge},
-        histogram::Histogram,
-    },
+    metrics::MetricType::{self, Counter, Gauge},
 };
 
 use super::node::{Labels, counter, family, gauge, real};
-use crate::api::types::ClusterView;
+use crate::{api::types::ClusterView, cluster::SharingTimes};
 
 /// See the module.
-pub(super) fn encode(view: &ClusterView, age: &Histogram, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+pub(super) fn encode(view: &ClusterView, times: &SharingTimes, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let help = "Nodes that share counts, this one included";
     family(e, "flowpin_cluster_members", help, Gauge, |m| gauge(m, &[], whole(view.members.len())))?;
@@ -26,11 +23,23 @@ pub(super) fn encode(view: &ClusterView, age: &Histogram, e: &mut DescriptorEnco
         let known = view.services.iter().filter_map(|service| Some((&service.name, service.imbalance?)));
         known.into_iter().try_for_each(|(name, imbalance)| real(m, &[("service", name)], imbalance))
     })?;
-    let help = "Age of what is known of other nodes' connections, looked at once a second for each service";
-    family(e, "flowpin_cluster_age_seconds", help, MetricType::Histogram, |m| {
-        let labels: &Labels<'_> = &[];
-        age.encode(m.encode_family(&labels)?)
-    })?;
+    for (name, help, times) in [
+        (
+            "flowpin_cluster_age_seconds",
+            "Age of what is known of other nodes' connections, looked at once a second for each service",
+            &times.age,
+        ),
+        (
+            "flowpin_cluster_report_seconds",
+            "Time from a report of new connections until the totals of another node contain it",
+            &times.report,
+        ),
+    ] {
+        family(e, name, help, MetricType::Histogram, |m| {
+            let labels: &Labels<'_> = &[];
+            times.encode(m.encode_family(&labels)?)
+        })?;
+    }
     for (name, help, [received, sent]) in [
         ("flowpin_cluster_frames", "Messages from and to other nodes", view.frames),
         ("flowpin_cluster_bytes", "Their bytes, without those of TLS", view.bytes),
