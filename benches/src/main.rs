@@ -2,10 +2,12 @@
 
 mod agent;
 mod beside;
+mod cluster;
 mod measure;
 mod micro;
 mod net;
 mod report;
+mod simulation;
 mod verifier;
 
 use std::path::Path;
@@ -22,6 +24,10 @@ pub enum Part {
     Network,
     /// What the agent takes beside 10,000 services; only if it is asked for. FLOWPIN_BIN: of another build
     Agent,
+    /// Eight agents that share counts: how soon others know of a connection, and what it takes; only if it is asked for
+    Cluster,
+    /// Simulated clusters of up to 5,000 nodes; only if it is asked for
+    Simulation,
 }
 
 /// What is measured, and how thoroughly.
@@ -50,6 +56,10 @@ pub struct Options {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    if options.only == Some(Part::Simulation) {
+        println!("{}", simulation::run(&options)?);
+        return Ok(());
+    }
     ensure!(
         nix::unistd::geteuid().is_root(),
         "the benchmarks load programs and make namespaces: sudo scripts/bench"
@@ -60,6 +70,10 @@ fn main() -> anyhow::Result<()> {
     }
     if options.only == Some(Part::Agent) {
         println!("{}", agent::run()?);
+        return Ok(());
+    }
+    if options.only == Some(Part::Cluster) {
+        println!("{}", cluster::run(&options)?);
         return Ok(());
     }
     let wanted = |part| options.only.is_none_or(|only| only == part);

@@ -2,7 +2,7 @@
 //! and a comparison with the baseline that is committed.
 
 mod baseline;
-mod plot;
+pub mod plot;
 
 use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 

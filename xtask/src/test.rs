@@ -81,6 +81,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     stages.0.extend(unchecked.map(|why| (format!("advisories were NOT checked: {why}"), Duration::ZERO)));
     if options.no_root {
         let host = [
+            "cluster-simulation",
             "lb-cluster",
             "lb-common",
             "lb-ebpf",

@@ -1,7 +1,4 @@
-use super::{
-    node::Mode,
-    rows::{Row, SMALL},
-};
+use super::{Mode, Row, SMALL};
 
 fn row(name: &str) -> Row {
     *SMALL.iter().find(|row| row.name == name).expect("a row")
