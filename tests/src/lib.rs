@@ -3,5 +3,6 @@
 //!
 //! Everything needs root, and says so: a test never skips.
 
+pub mod cluster;
 pub mod harness;
 pub mod packet;

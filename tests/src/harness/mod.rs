@@ -9,6 +9,7 @@ pub mod decap;
 pub mod devices;
 pub mod eventually;
 pub mod forge;
+pub mod grpc;
 pub mod netfilter;
 pub mod netns;
 pub mod paths;

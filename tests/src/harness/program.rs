@@ -109,6 +109,51 @@ pub fn find(name: &str) -> PathBuf {
     })
 }
 
+/// A NATS server in a namespace, at port 4222, that lets anybody say anything.
+///
+/// # Panics
+/// It isn't installed.
+pub fn nats_server(ns: &Ns) -> Program {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")));
+    let binary = cache.expect("HOME").join("flowpin/nats/nats-server");
+    Program::start(ns, binary.to_str().expect("UTF-8"), &["-a", "0.0.0.0", "-p", "4222"]).listening(ns, 4222)
+}
+
+/// PostgreSQL in a namespace, at port 5432, for whoever comes as `postgres`.
+///
+/// # Panics
+/// It isn't installed.
+pub fn postgres(ns: &Ns) -> Program {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().to_str().expect("UTF-8").to_string();
+    finish(Command::new("chown").args(["postgres", &path]));
+    let data = format!("{path}/data");
+    let initdb = as_postgres(&find("initdb"));
+    let how = ["-D", &data, "-A", "trust", "--no-sync", "-U", "postgres"];
+    finish(ns.command("setpriv").args(&initdb).args(how));
+    let write = |file: &str, text: &str| std::fs::write(format!("{data}/{file}"), text).expect("a file");
+    let conf = "listen_addresses = '*'\nfsync = off\nshared_buffers = '16MB'\nmax_connections = 60\n";
+    write("postgresql.auto.conf", conf);
+    write("pg_hba.conf", "host all all all trust\nlocal all all trust\n");
+    let server = as_postgres(&find("postgres"));
+    let args: Vec<&str> =
+        server.iter().map(String::as_str).chain(["-D", "{dir}/data", "-k", "{dir}"]).collect();
+    let program = Program::start_in(dir, ns, "setpriv", &args).listening(ns, 5432);
+    eventually("PostgreSQL takes connections", Duration::from_secs(20), || {
+        let mut psql = ns.command("psql");
+        let out = psql.args(["-h", "127.0.0.1", "-U", "postgres", "-c", "select 1"]).output().expect("psql");
+        if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+    });
+    program
+}
+
+/// A command as the user `postgres`, which is the only one that the server accepts to be.
+fn as_postgres(program: &Path) -> [String; 4] {
+    ["--reuid=postgres", "--regid=postgres", "--clear-groups", program.to_str().expect("UTF-8")]
+        .map(String::from)
+}
+
 /// Runs a program in a namespace to its end and insists on success; what it said.
 ///
 /// # Panics

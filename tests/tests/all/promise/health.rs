@@ -14,7 +14,9 @@ use flowpin_tests::harness::{
     Agent, Net, Ns,
     agent::{interfaces, service},
     client::{Conn, at},
-    eventually, program,
+    eventually,
+    grpc::{Grpc, ServingStatus},
+    program,
     server::Server,
     topology::Family::V4,
 };
@@ -331,43 +333,17 @@ fn https_checks_ask_the_host_that_they_are_told_and_want_no_papers() {
 #[test]
 fn grpc_checks_want_serving() {
     let net = Net::new(2);
-    let (tell, reporters) = std::sync::mpsc::channel();
-    for ns in &net.backends {
-        let tell = tell.clone();
-        // A thread is where the one is that starts it.
-        ns.run(|| {
-            std::thread::spawn(move || {
-                let runtime =
-                    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-                runtime.expect("a runtime").block_on(async {
-                    let (reporter, service) = tonic_health::server::health_reporter();
-                    reporter.set_service_status("app", tonic_health::ServingStatus::Serving).await;
-                    tell.send((tokio::runtime::Handle::current(), reporter)).expect("somebody waits");
-                    let address = std::net::SocketAddr::from(([0, 0, 0, 0], 80));
-                    tonic::transport::Server::builder()
-                        .add_service(service)
-                        .serve(address)
-                        .await
-                        .expect("a port");
-                });
-            });
-        });
-    }
-    let servers: Vec<_> = (0..2).map(|_| reporters.recv().expect("a server")).collect();
+    let servers: Vec<Grpc> = net.backends.iter().map(|ns| Grpc::start(ns, 80)).collect();
     let checks = "health = { type = \"grpc\", service = \"app\", interval = \"1s\", rise = 1, fall = 1 }";
     let agent = start(&net, checks);
     agent.sweeps(8);
     assert_eq!([0, 1].map(|i| backend(&agent, i)["healthy"].as_bool()), [Some(true); 2], "{}", agent.log());
-    let set = |status| {
-        for (handle, reporter) in &servers {
-            handle.block_on(reporter.set_service_status("app", status));
-        }
-    };
-    set(tonic_health::ServingStatus::NotServing);
+    let set = |status| servers.iter().for_each(|server| server.set(status));
+    set(ServingStatus::NotServing);
     await_health(&agent, 0, false);
     await_health(&agent, 1, false);
     assert!(agent.log().contains("NOT_SERVING instead of SERVING"), "{}", agent.log());
-    set(tonic_health::ServingStatus::Serving);
+    set(ServingStatus::Serving);
     await_health(&agent, 0, true);
     await_health(&agent, 1, true);
 }

@@ -1,12 +1,12 @@
 //! Promise: programs that know nothing of Flowpin work through a VIP, over IPv4 and IPv6, with all offloads on.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use flowpin_tests::harness::{
     Agent, Net, Ns,
     agent::{interfaces, service},
     eventually,
-    program::{Program, find, finish, run},
+    program::{Program, find, finish, postgres, run},
     topology::Family::{self, V4, V6},
 };
 use tempfile::TempDir;
@@ -164,39 +164,9 @@ fn nginx_under_wrk() {
     }
 }
 
-/// A command as the user `postgres`, which is the only one that the server accepts to be.
-fn as_postgres(program: &Path) -> [String; 4] {
-    ["--reuid=postgres", "--regid=postgres", "--clear-groups", program.to_str().expect("UTF-8")]
-        .map(String::from)
-}
-
-fn postgres(ns: &Ns) -> Program {
-    let dir = TempDir::new().expect("a directory");
-    let path = dir.path().to_str().expect("UTF-8").to_string();
-    finish(std::process::Command::new("chown").args(["postgres", &path]));
-    let data = format!("{path}/data");
-    let initdb = as_postgres(&find("initdb"));
-    finish(ns.command("setpriv").args(&initdb).args([
-        "-D",
-        &data,
-        "-A",
-        "trust",
-        "--no-sync",
-        "-U",
-        "postgres",
-    ]));
-    let conf = "listen_addresses = '*'\nfsync = off\nshared_buffers = '16MB'\nmax_connections = 60\n";
-    std::fs::write(format!("{data}/postgresql.auto.conf"), conf).unwrap();
-    std::fs::write(format!("{data}/pg_hba.conf"), "host all all all trust\nlocal all all trust\n").unwrap();
-    let server = as_postgres(&find("postgres"));
-    let args: Vec<&str> =
-        server.iter().map(String::as_str).chain(["-D", "{dir}/data", "-k", "{dir}"]).collect();
-    let program = Program::start_in(dir, ns, "setpriv", &args).listening(ns, 5432);
-    eventually("PostgreSQL takes connections", Duration::from_secs(20), || {
-        let mut psql = ns.command("psql");
-        let out = psql.args(["-h", "127.0.0.1", "-U", "postgres", "-c", "select 1"]).output().expect("psql");
-        if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
-    });
+/// PostgreSQL with the tables of pgbench.
+fn bank(ns: &Ns) -> Program {
+    let program = postgres(ns);
     let bench = find("pgbench");
     run(ns, bench.to_str().unwrap(), &["-i", "-q", "-h", "127.0.0.1", "-U", "postgres", "postgres"]);
     program
@@ -207,7 +177,7 @@ fn postgresql_under_pgbench() {
     // initdb takes its time: two mixes that between them have every hook on either side.
     for mix in [MIX[2], MIX[3]] {
         let s = Scene::new(2, "\"5432/tcp\"", mix);
-        let _servers: Vec<_> = s.net.backends.iter().map(postgres).collect();
+        let _servers: Vec<_> = s.net.backends.iter().map(bank).collect();
         let bench = find("pgbench");
         for family in [V4, V6] {
             let vip = family.vip(0);

@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flowpin_tests::harness::{client::Conn, eventually};
+use flowpin_tests::{
+    cluster::{LIMIT, Setting, World},
+    harness::{client::Conn, eventually},
+};
 use nix::sys::signal::Signal;
 
-use super::{
-    talk,
-    world::{LIMIT, Setting, World},
-};
+use super::talk;
 
 /// How long nodes don't hear of each other.
 const CUT: Duration = Duration::from_secs(30);

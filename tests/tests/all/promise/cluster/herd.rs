@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use flowpin_tests::harness::{client::Conn, server::PLEASE_CLOSE};
-
-use super::{
-    relay::Delay,
-    world::{Setting, World},
+use flowpin_tests::{
+    cluster::{Setting, Via, World, relay::Delay},
+    harness::{client::Conn, server::PLEASE_CLOSE},
 };
 
 /// Of a herd's connections, this long from the first to the last.
@@ -28,15 +26,13 @@ fn fullest(world: &World) -> usize {
     world.counts().into_iter().max().unwrap_or_default()
 }
 
-#[test]
-fn forty_connections_in_a_second_are_ten_for_each_of_four() {
-    // Of 50, on two cores, 50 were even.
-    const RUNS: usize = 20;
-    let world = World::new(8, &[1; 4]);
+/// Forty connections in a second are ten for each of four, nearly always.
+fn forty_in_a_second(via: Via, runs: usize) {
+    let world = World::of(&Setting { via, ..Setting::new(8, &[1; 4]) });
     world.meet(8);
     warm(&world);
     let mut even = 0;
-    for run in 0..RUNS {
+    for run in 0..runs {
         let conns = world.herd(mixed(8, 40), SECOND);
         let counts = world.counts();
         assert!(fullest(&world) <= 11, "run {run}: {counts:?}");
@@ -44,8 +40,19 @@ fn forty_connections_in_a_second_are_ten_for_each_of_four() {
         drop(conns);
         world.rest();
     }
-    println!("{even} of {RUNS} runs were even");
-    assert!(even * 100 >= RUNS * 95, "{even} of {RUNS} runs were even");
+    println!("{even} of {runs} runs were even");
+    assert!(even * 100 >= runs * 95, "{even} of {runs} runs were even");
+}
+
+// Of 50, on two cores, 50 were even.
+#[test]
+fn forty_connections_in_a_second_are_ten_for_each_of_four() {
+    forty_in_a_second(Via::Tcp, 20);
+}
+
+#[test]
+fn forty_connections_in_a_second_by_way_of_nats() {
+    forty_in_a_second(Via::Nats, 20);
 }
 
 #[test]
@@ -96,15 +103,15 @@ fn backends_restart_one_after_another() {
     warm(&world);
     let together = rolling_restart(&world);
     drop(world);
-    let alone = rolling_restart(&World::of(&Setting { shares: false, ..Setting::new(8, &[1; 4]) }));
+    let alone = rolling_restart(&World::of(&Setting { via: Via::Nothing, ..Setting::new(8, &[1; 4]) }));
     println!("the fullest over its fair part: {together}, nodes by themselves {alone}");
     assert!(together <= 1 && together < alone, "{together}, nodes by themselves {alone}");
 }
 
 #[test]
 fn nobody_herds_where_what_is_told_takes_its_time() {
-    let delay = Some(Delay { one_way: Duration::from_millis(20), lost: 100 });
-    let world = World::of(&Setting { delay, ..Setting::new(8, &[1; 4]) });
+    let via = Via::Relay(Delay { one_way: Duration::from_millis(20), lost: 100 });
+    let world = World::of(&Setting { via, ..Setting::new(8, &[1; 4]) });
     world.meet(8);
     warm(&world);
     for run in 0..5 {

@@ -4,16 +4,16 @@
 mod cut;
 mod herd;
 mod moving;
-mod relay;
-mod world;
+mod pooled;
 
 use std::process::Stdio;
 
-use flowpin_tests::harness::{client::Conn, eventually};
+use flowpin_tests::{
+    cluster::{LIMIT, Setting, World, keygen},
+    harness::{client::Conn, eventually},
+};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
-
-use world::{LIMIT, Setting, World, keygen};
 
 fn talk(conns: &mut [Conn]) {
     conns.iter_mut().for_each(|conn| conn.exchange(1_000).expect("it goes on"));

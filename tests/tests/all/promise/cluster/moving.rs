@@ -5,14 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flowpin_tests::harness::{client::Conn, eventually};
+use flowpin_tests::{
+    cluster::{LIMIT, Setting, World},
+    harness::{
+        client::Conn,
+        eventually,
+        grpc::Grpc,
+        program::{Program, postgres},
+    },
+};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::{
-    close_to,
-    world::{LIMIT, Setting, World},
-};
+use super::pooled::Pooled;
 
 /// A minute in which nothing is moved since backends have changed, and one in which it is.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -36,23 +41,39 @@ fn stands(world: &World, node: usize, state: &str) -> Result<(), String> {
     if view["state"] == state { Ok(()) } else { Err(why()) }
 }
 
+/// Plain connections, of which two are busy, those of a pool and gRPC channels.
+const CONNECTIONS: [usize; 3] = [26, 8, 6];
+
 #[test]
 fn idle_connections_get_to_backends_that_were_added() {
     let rebalance = "rebalance = { budget = \"100%/min\", idle = \"3s\", above = 1.1 }\n";
-    let setting = |weights| Setting { service: rebalance, ..Setting::new(2, weights) };
-    let world = World::of(&setting(&[1, 1, 0, 0]));
+    let ports = "\"80/tcp\", \"5432/tcp\", \"50051/tcp\"";
+    let setting = |weights| Setting { service: rebalance, ports, ..Setting::new(2, weights) };
+    let before = [1, 1, 1, 1, 0, 0, 0, 0];
+    let world = World::of(&setting(&before));
+    let _databases: Vec<Program> = world.backends.iter().map(postgres).collect();
+    let _servers: Vec<Grpc> = world.backends.iter().map(|ns| Grpc::start(ns, 50051)).collect();
     world.meet(2);
-    let mut idle: Vec<(usize, Conn)> = world.open_all(20).into_iter().enumerate().collect();
-    // Two that are busy, with backends that have too many.
+    let [plain, pooled, channels] = CONNECTIONS;
+    let all = CONNECTIONS.iter().sum::<usize>();
+    let mut idle: Vec<(usize, Conn)> = world.open_all(plain - 2).into_iter().enumerate().collect();
+    // With backends that have too many.
     let mut busy: Vec<Conn> = (0..2).map(|node| world.open(node)).collect();
-    close_to(&world.counts(), &[11, 11, 0, 0]);
+    let clients = Pooled::start(&world.nodes[1].client, pooled, channels);
+    (0..2).for_each(|node| world.knows(node, all as u64));
+    let active = || -> Vec<u64> {
+        let of_nodes = world.nodes.iter().map(|node| node.agent.active("app"));
+        let add = |all: Vec<u64>, one: Vec<u64>| all.iter().zip(one).map(|(all, one)| all + one).collect();
+        of_nodes.reduce(add).expect("nodes")
+    };
+    println!("before: {:?}", active());
     for i in 0..2 {
         let agent = &world.nodes[i].agent;
-        agent.write_config(&setting(&[1; 4]).config(world.certificates.path(), i));
+        agent.write_config(&setting(&[1; 8]).config(world.certificates.path(), i));
         agent.signal(Signal::SIGHUP);
         eventually("backends are added", LIMIT, || {
             let view = agent.json(&["backend", "list", "app"]);
-            if view[3]["weight"] == 1 { Ok(()) } else { Err(view.to_string()) }
+            if view[7]["weight"] == 1 { Ok(()) } else { Err(view.to_string()) }
         });
     }
     eventually("it keeps quiet", LIMIT, || stands(&world, 0, "quiet"));
@@ -71,11 +92,17 @@ fn idle_connections_get_to_backends_that_were_added() {
         }
         stands(&world, 1, "even")
     });
-    println!("moved after {moved:?}");
+    // Those that were moved last have come back.
+    world.knows(0, all as u64);
+    let counts = active();
+    let answered = clients.end();
+    println!("plain ones moved after {moved:?}; {answered} requests answered; {counts:?}");
     // Nothing in the minute after the change, no more than needed, and all have their share.
     assert!(moved[0] >= Duration::from_secs(50), "{moved:?}");
-    assert!(moved.len() <= 12, "{moved:?}");
-    close_to(&world.counts(), &[6, 6, 5, 5]);
+    assert!(moved.len() <= all / 2, "{moved:?}");
+    assert!(counts.iter().all(|count| count.abs_diff(all as u64 / 8) <= 1), "{counts:?}");
+    // Two rounds before, ten or so in the quiet minute, some while they move.
+    assert!(answered >= 12 * (pooled + channels), "{answered} requests");
     let events = world.nodes.iter().map(|node| node.agent.done(&["events"])).collect::<String>();
     assert!(events.contains("idle connections moved"), "{events}");
 }

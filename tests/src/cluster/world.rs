@@ -6,22 +6,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flowpin_tests::harness::{
-    Agent, Ns,
-    agent::{binary, interfaces},
-    client::{Conn, at},
-    eventually,
-    server::Server,
-};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::relay::{self, Delay};
+use crate::harness::{
+    Agent, Ns,
+    agent::{binary, interfaces},
+    client::{Conn, at},
+    eventually,
+    program::{Program, nats_server},
+    server::Server,
+};
 
+/// Of the service.
 pub const VIP: &str = "10.96.0.10";
+/// How long something may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
 const PORT: u16 = 7473;
 const RELAY: &str = "10.3.0.250";
+const NATS: &str = "10.3.0.251";
 
 /// A node's.
 fn address(node: usize) -> String {
@@ -31,20 +35,32 @@ fn address(node: usize) -> String {
 /// Nodes and backends at one switch, each node with a client behind it.
 pub struct World {
     _switch: Ns,
-    _backends: Vec<Ns>,
-    _relay: Option<Ns>,
+    _between: Option<Ns>,
+    _nats: Option<Program>,
+    /// Where backends are.
+    pub backends: Vec<Ns>,
+    /// One for each, at port 80.
     pub servers: Vec<Server>,
+    /// See [`Node`].
     pub nodes: Vec<Node>,
+    /// The nodes' keys.
     pub certificates: TempDir,
 }
 
+/// A node, and a client whose packets go by way of it.
 pub struct Node {
+    /// The client's.
     pub client: Ns,
+    /// The node's.
     pub ns: Ns,
+    /// On it.
     pub agent: Agent,
 }
 
 /// Certificates of an authority of its own in a directory.
+///
+/// # Panics
+/// They can't be made.
 pub fn keygen(directory: &Path, nodes: usize) {
     let mut command = Command::new(binary());
     command.args(["cluster", "keygen", directory.to_str().expect("UTF-8"), "--cluster", "test"]);
@@ -52,15 +68,30 @@ pub fn keygen(directory: &Path, nodes: usize) {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
+/// How nodes get at each other.
+#[derive(Clone, Copy, Debug)]
+pub enum Via {
+    /// They don't share counts.
+    Nothing,
+    /// TCP, one to another.
+    Tcp,
+    /// The same, by a relay.
+    Relay(Delay),
+    /// A NATS server.
+    Nats,
+}
+
 /// What a world is made of.
+#[derive(Clone, Copy, Debug)]
 pub struct Setting<'a> {
+    /// How many there are.
     pub nodes: usize,
     /// Of the backends.
     pub weights: &'a [u32],
-    /// Between nodes.
-    pub delay: Option<Delay>,
-    /// Do nodes share their counts?
-    pub shares: bool,
+    /// See [`Via`].
+    pub via: Via,
+    /// Of the service, as in the file.
+    pub ports: &'a str,
     /// More of the service.
     pub service: &'a str,
 }
@@ -68,15 +99,16 @@ pub struct Setting<'a> {
 impl<'a> Setting<'a> {
     /// Nodes that share at once. `weights`: of the backends.
     pub const fn new(nodes: usize, weights: &'a [u32]) -> Self {
-        Self { nodes, weights, delay: None, shares: true, service: "" }
+        Self { nodes, weights, via: Via::Tcp, ports: "\"80/tcp\"", service: "" }
     }
 
     /// What a node's agent is told.
     pub fn config(&self, certificates: &Path, node: usize) -> String {
-        let mut text = if self.shares { self.cluster(certificates, node) } else { String::new() };
+        let mut text = self.cluster(certificates, node);
         text += &interfaces(&[("c0", "tc"), ("eth0", "tc")]);
         text += &format!(
-            "[[service]]\nname = \"app\"\nvip = \"{VIP}\"\nports = [\"80/tcp\"]\nforward = \"snat\"\n"
+            "[[service]]\nname = \"app\"\nvip = \"{VIP}\"\nports = [{}]\nforward = \"snat\"\n",
+            self.ports
         );
         text += self.service;
         for (i, weight) in self.weights.iter().enumerate() {
@@ -86,14 +118,20 @@ impl<'a> Setting<'a> {
     }
 
     fn cluster(&self, certificates: &Path, node: usize) -> String {
-        let peer = |i: usize| match self.delay {
-            None => format!("\"{}:{PORT}\"", address(i)),
-            Some(_) => format!("\"{RELAY}:{}\"", relay::port(i)),
+        let section = format!("[cluster]\nname = \"test\"\nnode = \"node-{node}\"\n");
+        let peer = |i: usize| match self.via {
+            Via::Relay(_) => format!("\"{RELAY}:{}\"", relay::port(i)),
+            _ => format!("\"{}:{PORT}\"", address(i)),
         };
+        match self.via {
+            Via::Nothing => return String::new(),
+            Via::Nats => return format!("{section}transport = \"nats://{NATS}:4222\"\n"),
+            Via::Tcp | Via::Relay(_) => {}
+        }
         let peers: Vec<_> = (0..self.nodes).map(peer).collect();
         let files = certificates.display();
         format!(
-            "[cluster]\nname = \"test\"\nnode = \"node-{node}\"\nlisten = \"0.0.0.0:{PORT}\"\npeers = [{}]\nca = \"{files}/ca.pem\"\n\
+            "{section}listen = \"0.0.0.0:{PORT}\"\npeers = [{}]\nca = \"{files}/ca.pem\"\n\
              certificate = \"{files}/node-{node}.pem\"\nkey = \"{files}/node-{node}.key\"\n",
             peers.join(", ")
         )
@@ -107,6 +145,9 @@ impl World {
     }
 
     /// As it is to be.
+    ///
+    /// # Panics
+    /// It can't be.
     pub fn of(setting: &Setting<'_>) -> Self {
         let Setting { nodes, weights, .. } = *setting;
         let certificates = TempDir::new().expect("a directory");
@@ -129,13 +170,22 @@ impl World {
             .collect();
         let servers =
             backends.iter().enumerate().map(|(i, ns)| Server::start(ns, &format!("b{i}"), [80])).collect();
-        let relay = setting.delay.map(|delay| {
-            let ns = Ns::new("relay");
-            plug(&ns, "relay", 250);
-            let nodes = (0..nodes).map(|i| (relay::port(i), at(&address(i), PORT)));
-            relay::start(&ns, nodes, delay);
-            ns
-        });
+        let (between, nats) = match setting.via {
+            Via::Nothing | Via::Tcp => (None, None),
+            Via::Relay(delay) => {
+                let ns = Ns::new("relay");
+                plug(&ns, "relay", 250);
+                let nodes = (0..nodes).map(|i| (relay::port(i), at(&address(i), PORT)));
+                relay::start(&ns, nodes, delay);
+                (Some(ns), None)
+            }
+            Via::Nats => {
+                let ns = Ns::new("nats");
+                plug(&ns, "nats", 251);
+                let server = nats_server(&ns);
+                (Some(ns), Some(server))
+            }
+        };
         let start = |i: usize| {
             let (ns, client) = (Ns::new(&format!("n{i}")), Ns::new(&format!("c{i}")));
             plug(&ns, &format!("n{i}"), 10 + i);
@@ -150,10 +200,13 @@ impl World {
             Node { client, ns, agent }
         };
         let nodes = (0..nodes).map(start).collect();
-        Self { _switch: switch, _backends: backends, _relay: relay, servers, nodes, certificates }
+        Self { _switch: switch, _between: between, _nats: nats, backends, servers, nodes, certificates }
     }
 
     /// Waits until every node is connected to so many, itself included.
+    ///
+    /// # Panics
+    /// They don't find each other.
     pub fn meet(&self, members: usize) {
         for node in &self.nodes {
             eventually("nodes know each other", LIMIT, || {
@@ -166,6 +219,10 @@ impl World {
         }
     }
 
+    /// Opens a connection of a node's client.
+    ///
+    /// # Panics
+    /// Nobody answers.
     pub fn open(&self, node: usize) -> Conn {
         self.nodes[node].client.run(|| Conn::open(at(VIP, 80)).expect("somebody answers"))
     }
@@ -184,6 +241,9 @@ impl World {
     }
 
     /// Waits until a node's agent knows of so many connections, over all nodes.
+    ///
+    /// # Panics
+    /// It doesn't.
     pub fn knows(&self, node: usize, count: u64) {
         eventually("the node knows of all connections", LIMIT, || {
             let view = self.nodes[node].agent.json(&["cluster"]);
@@ -206,6 +266,7 @@ impl World {
         (0..self.nodes.len()).for_each(|node| self.knows(node, 0));
     }
 
+    /// Connections of each backend's server.
     pub fn counts(&self) -> Vec<usize> {
         self.servers.iter().map(Server::open).collect()
     }

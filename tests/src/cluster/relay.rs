@@ -8,9 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flowpin_tests::harness::Ns;
-
 use super::world::wait_until;
+use crate::harness::Ns;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +29,9 @@ pub const fn port(node: usize) -> u16 {
 }
 
 /// Starts it: for each node the port that leads there. Its threads are in the namespace, and end with the process.
+///
+/// # Panics
+/// It can't listen.
 pub fn start(ns: &Ns, nodes: impl Iterator<Item = (u16, SocketAddr)> + Send, delay: Delay) {
     let start = |(port, node)| {
         let listener = TcpListener::bind(("0.0.0.0", port)).expect("a port");
