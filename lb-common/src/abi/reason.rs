@@ -102,8 +102,8 @@ reasons! {
         "direct server return, and a packet that doesn't fit; its sender is told the size that does",
         "expected now and then; otherwise let ICMP errors through to clients";
     SourceNotAllowed = 16, "source_not_allowed", Nothing,
-        "a new flow of a client that is in none of the service's `source_ranges`; dropped",
-        "expected; otherwise add the client's prefix";
+        "a new flow of a client that is in none of the service's `source_ranges`, or in one of its `deny_ranges`; dropped",
+        "expected; otherwise add the client's prefix, or take it out of `deny_ranges`";
     NoService = 17, "no_service", Refused,
         "a packet for a port, or by a protocol, that no frontend has at a VIP which isn't the node's own; refused",
         "expected of a scan; otherwise add the port";

@@ -190,6 +190,9 @@ impl Asked {
             _ if self.vip.ip().is_loopback() && !of_node => {
                 Some("only processes of the node get to a loopback address")
             }
+            Some(frontend) if frontend.denied.iter().any(|prefix| prefix.contains(&self.client)) => {
+                Some("it is in one of the deny ranges of the service there")
+            }
             Some(frontend) if !frontend.admits(self.client) => {
                 Some("it is in none of the source ranges of the service there")
             }

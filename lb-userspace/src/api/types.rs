@@ -38,6 +38,9 @@ pub struct ServiceView {
     /// Whose connections the first frontend takes; left out: everybody's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_ranges: Vec<String>,
+    /// Whose connections it doesn't, also if `source_ranges` have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny_ranges: Vec<String>,
     /// Of the first frontend: `5432/tcp`, `8001-8003/tcp`, `80:8080/tcp`.
     pub ports: Vec<String>,
     /// Where the service is reached, and how.
@@ -77,6 +80,9 @@ pub struct FrontendView {
     pub scope: String,
     /// Whose connections are taken; empty: everybody's.
     pub source_ranges: Vec<String>,
+    /// Whose connections aren't, also if `source_ranges` have them.
+    #[serde(default)]
+    pub deny_ranges: Vec<String>,
     /// A word, or words by where connections come from.
     pub forward: ForwardDecl,
 }

@@ -15,14 +15,16 @@ pub fn frontend(text: &str) -> Result<FrontendDecl, String> {
             "port" => frontend.ports.get_or_insert_default().push(value.into()),
             "source-range" if value.is_empty() => drop(frontend.source_ranges.get_or_insert_default()),
             "source-range" => frontend.source_ranges.get_or_insert_default().push(value.into()),
+            "deny-range" if value.is_empty() => drop(frontend.deny_ranges.get_or_insert_default()),
+            "deny-range" => frontend.deny_ranges.get_or_insert_default().push(value.into()),
             "scope" => once(key, &mut frontend.scope, value)?,
             "forward" => once(key, &mut word, value)?,
             "forward-pod" => once(key, &mut by.pod, value)?,
             "forward-elsewhere" => once(key, &mut by.elsewhere, value)?,
             _ => {
                 return Err(format!(
-                    "key \"{key}\" is not known; use address, port, scope, source-range, forward, forward-pod or \
-                     forward-elsewhere"
+                    "key \"{key}\" is not known; use address, port, scope, source-range, deny-range, forward, \
+                     forward-pod or forward-elsewhere"
                 ));
             }
         }
@@ -81,17 +83,19 @@ mod tests {
         let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         let read = frontend(
             "address=192.0.2.10,address=2001:db8::10,port=80:8080/tcp,port=443/tcp,scope=local,\
-             source-range=10.0.0.0/8,forward-pod=snat",
+             source-range=10.0.0.0/8,deny-range=10.9.0.0/16,forward-pod=snat",
         );
         let read = read.unwrap();
         assert_eq!(read.addresses, texts(&["192.0.2.10", "2001:db8::10"]));
         assert_eq!(read.ports, Some(texts(&["80:8080/tcp", "443/tcp"])));
         assert_eq!(read.scope.as_deref(), Some("local"));
         assert_eq!(read.source_ranges, Some(texts(&["10.0.0.0/8"])));
+        assert_eq!(read.deny_ranges, Some(texts(&["10.9.0.0/16"])));
         let by = ForwardBySource { pod: Some("snat".into()), elsewhere: None };
         assert_eq!(read.forward, Some(ForwardDecl::BySource(by)));
-        let open = frontend("address=::,source-range=,forward=snat").unwrap();
+        let open = frontend("address=::,source-range=,deny-range=,forward=snat").unwrap();
         assert_eq!((open.ports, open.source_ranges), (None, Some(Vec::new())));
+        assert_eq!(open.deny_ranges, Some(Vec::new()));
         assert_eq!(open.forward, Some(ForwardDecl::Word("snat".into())));
         assert_eq!(forward("nat"), Ok(ForwardDecl::Word("nat".into())));
         let by = ForwardBySource { pod: Some("nat".into()), elsewhere: Some("snat".into()) };

@@ -32,9 +32,10 @@ Examples:
       --frontend address=192.0.2.10,scope=local,source-range=198.51.100.0/24
 
 All frontends of a service lead to the same backends, and a backend's connections are counted once, whichever way \
-they came. --vip, --port, --scope, --source-range and --forward make the first one. Each --frontend is a list of \
-KEY=VALUE with commas between: address, port and source-range (these may be repeated), scope, and forward, or \
-forward-pod and forward-elsewhere. Ports, source ranges and forward are the first one's where a frontend names none; \"source-range=\" is everybody.
+they came. --vip, --port, --scope, --source-range, --deny-range and --forward make the first one. Each --frontend is \
+a list of KEY=VALUE with commas between: address, port, source-range and deny-range (these may be repeated), scope, and \
+forward, or forward-pod and forward-elsewhere. Ports, ranges and forward are the first one's where a frontend names \
+none; \"source-range=,deny-range=\" is everybody.
 
 A service refuses connections (RST, port unreachable) until it has a backend. Those of --backend are there from the first \
 connection on; \"flowpin backend add\" adds others, and takes weights and limits.")]

@@ -78,6 +78,7 @@ const SETTINGS: &[Setting] = &[
     row("vip", &["vip"], Kind::Vips, "ADDRESS", "Virtual address that clients connect to, IPv4 or IPv6; 0.0.0.0 or :: for all of the node's own; may be given several times"),
     row("vip-except", &["vip_except"], Kind::List, "ADDRESS", "An address of the node's to leave out of all; may be given several times"),
     row("source-range", &["source_ranges"], Kind::List, "PREFIX", "Take connections from there only, as 10.0.0.0/8; may be given several times [default: from everywhere]"),
+    row("deny-range", &["deny_ranges"], Kind::List, "PREFIX", "Take no connections from there, also if --source-range has it; may be given several times [default: from nowhere]"),
     row("port", &["ports"], Kind::List, "PORT[:TARGET]/PROTOCOL", "Port or range with its protocol, as 5432/tcp, 53/udp or 8001-8003/tcp, or with the backends' port, as 80:8080/tcp; may be given several times"),
     row("scope", &["scope"], Kind::Word(&["all", "local"]), "SCOPE", "Which backends connections from elsewhere may go to: all, or those of this node [default: all]"),
     row("forward", &["forward"], Kind::Forward, "HOW", "How packets get to backends: nat, snat, dsr-l2 or dsr-ipip, or by where they come from, as pod=nat,elsewhere=snat [default: nat]"),

@@ -47,12 +47,13 @@ pub fn way(forward: &ForwardDecl) -> String {
 }
 
 /// What has a line or a column of its own.
-const SHOWN: [&str; 10] = [
+const SHOWN: [&str; 11] = [
     "name",
     "vip",
     "vips",
     "vip_except",
     "source_ranges",
+    "deny_ranges",
     "ports",
     "scope",
     "forward",
@@ -237,7 +238,7 @@ pub fn service(s: &ServiceView) -> String {
         plural(active, "connection"),
     );
     for frontend in &s.frontends {
-        let FrontendView { addresses, ports, scope, source_ranges, forward } = frontend;
+        let FrontendView { addresses, ports, scope, source_ranges, deny_ranges, forward } = frontend;
         text.push_str(&format!(
             "Frontend:   {}\n  Ports:    {}\n  Scope:    {scope}\n  Forward:  {}\n",
             list(addresses, ", "),
@@ -246,6 +247,9 @@ pub fn service(s: &ServiceView) -> String {
         ));
         if !source_ranges.is_empty() {
             text.push_str(&format!("  Sources:  {}\n", source_ranges.join(", ")));
+        }
+        if !deny_ranges.is_empty() {
+            text.push_str(&format!("  Denied:   {}\n", deny_ranges.join(", ")));
         }
     }
     if !s.vip_except.is_empty() {

@@ -275,6 +275,7 @@ mod tests {
             vip: "10.96.0.10".parse().unwrap(),
             vip_except: Default::default(),
             source_ranges: Vec::new(),
+            deny_ranges: Vec::new(),
             ports: vec!["80/tcp".into()],
             frontends: Vec::new(),
             stray: "reset".into(),

@@ -1,6 +1,7 @@
 //! The whole desired state. What it refuses is in [`ModelError`].
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     net::IpAddr,
     sync::Arc,
@@ -358,8 +359,8 @@ fn ports(service: &ServiceSpec, own: &OwnAddresses, v6: bool) -> u64 {
 
 /// Source ranges of a family. Frontends of a service that are for the same clients have these once.
 fn prefixes(service: &ServiceSpec, v6: bool) -> usize {
-    let sets: BTreeSet<&BTreeSet<IpNet>> = service.frontends.iter().map(|f| &f.sources).collect();
-    sets.into_iter().flatten().filter(|prefix| matches!(prefix, IpNet::V6(_)) == v6).count()
+    let sets: BTreeSet<Cow<'_, BTreeSet<IpNet>>> = service.frontends.iter().map(|f| f.admitted()).collect();
+    sets.iter().flat_map(|set| set.iter()).filter(|prefix| matches!(prefix, IpNet::V6(_)) == v6).count()
 }
 
 mod services;

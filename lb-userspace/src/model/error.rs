@@ -47,7 +47,10 @@ pub enum ModelError {
         "service {service:?}: with forward = {forward:?} backends have the VIP themselves, which the node's own addresses can't be; use nat or snat"
     )]
     DirectAnywhere { service: String, forward: &'static str },
-    #[error("{prefixes} source ranges in all are too many; the limit is 65536 for each IP version")]
+    #[error(
+        "{prefixes} source ranges in all are too many (deny_ranges count as the prefixes that they leave); the limit is \
+         65536 for each IP version"
+    )]
     TooManyPrefixes { prefixes: usize },
     #[error("service {service:?} has no address; give it a vip, like 10.96.0.10")]
     NoAddress { service: String },
@@ -57,8 +60,13 @@ pub enum ModelError {
     )]
     NobodyAdmitted { service: String, address: IpAddr, family: &'static str, all: &'static str },
     #[error(
-        "service {service:?}: only processes of the node get to {vip}, and source_ranges are about others; give \
-         it a frontend of its own with source_ranges = []"
+        "service {service:?}: deny_ranges leave no {family} client, and {address} is {family}: nobody could connect to \
+         it; take a prefix out of them, or the address out of the service"
+    )]
+    EverybodyDenied { service: String, address: IpAddr, family: &'static str },
+    #[error(
+        "service {service:?}: only processes of the node get to {vip}, and source_ranges and deny_ranges are about \
+         others; give it a frontend of its own with source_ranges = [] and deny_ranges = []"
     )]
     SourcesAtLoopback { service: String, vip: IpAddr },
     #[error(

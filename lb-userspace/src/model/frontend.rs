@@ -1,11 +1,11 @@
 //! A frontend of a service: where clients knock, who may, and how their packets go.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use lb_common::abi::Proto;
 
-use super::{Forwarding, ModelError, OwnAddresses, PortRange, Protocol};
+use super::{Forwarding, ModelError, OwnAddresses, PortRange, Protocol, clients};
 
 /// Which backends flows from elsewhere may go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -73,6 +73,8 @@ pub struct Frontend {
     pub scope: Scope,
     /// Whose flows are taken. None: everybody's.
     pub sources: BTreeSet<IpNet>,
+    /// Whose flows aren't taken, also if they are of `sources`.
+    pub denied: BTreeSet<IpNet>,
     /// How packets reach backends.
     pub forward: Forwarding,
 }
@@ -135,7 +137,24 @@ impl Frontend {
 
     /// May a client with this address open flows?
     pub fn admits(&self, client: IpAddr) -> bool {
-        self.sources.is_empty() || self.sources.iter().any(|prefix| prefix.contains(&client))
+        let within = |prefixes: &BTreeSet<IpNet>| prefixes.iter().any(|prefix| prefix.contains(&client));
+        !within(&self.denied) && (self.sources.is_empty() || within(&self.sources))
+    }
+
+    /// May everybody open flows?
+    pub fn is_open(&self) -> bool {
+        self.sources.is_empty() && self.denied.is_empty()
+    }
+
+    /// The prefixes whose clients may, of those that aren't everybody's; they are `sources` where nobody is denied.
+    pub fn admitted(&self) -> Cow<'_, BTreeSet<IpNet>> {
+        match self.denied.is_empty() {
+            true => Cow::Borrowed(&self.sources),
+            false => {
+                let families = [false, true].map(|v6| self.has_family(v6));
+                Cow::Owned(clients::admitted(&self.sources, &self.denied, families))
+            }
+        }
     }
 
     /// The port to which its first port of a protocol leads, where a backend of that family names none.
@@ -177,21 +196,37 @@ impl Frontend {
         if let Some(address) = self.except.iter().find(|address| !self.is_anywhere_of(address.is_ipv6())) {
             return Err(self.other_family(name, address.to_string(), address.is_ipv6()));
         }
-        if self.sources.is_empty() {
+        self.validate_clients(name)
+    }
+
+    /// What can be wrong with who may connect.
+    fn validate_clients(&self, name: &str) -> Result<(), ModelError> {
+        if self.is_open() {
             return Ok(());
         }
+        let service = || name.to_string();
         if let Some(vip) = self.loopback().next() {
             return Err(ModelError::SourcesAtLoopback { service: service(), vip });
         }
         let v6 = |prefix: &IpNet| matches!(prefix, IpNet::V6(_));
-        if let Some(prefix) = self.sources.iter().find(|prefix| !self.has_family(v6(prefix))) {
+        let mut prefixes = self.sources.iter().chain(&self.denied);
+        if let Some(prefix) = prefixes.find(|prefix| !self.has_family(v6(prefix))) {
             return Err(self.other_family(name, prefix.to_string(), v6(prefix)));
         }
-        let shut = |address: &&IpAddr| !self.sources.iter().any(|prefix| v6(prefix) == address.is_ipv6());
-        if let Some(address) = self.addresses.iter().find(shut) {
+        let shut_out = |admitted: &BTreeSet<IpNet>| {
+            let none = |address: &&IpAddr| !admitted.iter().any(|prefix| v6(prefix) == address.is_ipv6());
+            self.addresses.iter().find(none)
+        };
+        if !self.sources.is_empty()
+            && let Some(address) = shut_out(&self.sources)
+        {
             let (service, address, family) = (service(), *address, family(address.is_ipv6()));
             let all = if address.is_ipv6() { "::/0" } else { "0.0.0.0/0" };
             return Err(ModelError::NobodyAdmitted { service, address, family, all });
+        }
+        if let Some(address) = shut_out(&self.admitted()) {
+            let family = family(address.is_ipv6());
+            return Err(ModelError::EverybodyDenied { service: service(), address: *address, family });
         }
         Ok(())
     }

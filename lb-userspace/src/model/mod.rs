@@ -3,6 +3,7 @@
 
 pub mod affinity;
 pub mod backend;
+pub mod clients;
 pub mod desired;
 pub mod error;
 pub mod forward;

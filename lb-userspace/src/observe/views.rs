@@ -58,6 +58,7 @@ pub fn frontend(frontend: &Frontend) -> FrontendView {
         ports: texts(&frontend.ports),
         scope: frontend.scope.name().into(),
         source_ranges: texts(&frontend.sources),
+        deny_ranges: texts(&frontend.denied),
         forward: frontend.forward.into(),
     }
 }
@@ -82,6 +83,7 @@ pub fn service(spec: &ServiceSpec, state: &State, snapshot: &Snapshot) -> Servic
         vip: first.addresses[0],
         vip_except: spec.frontends.iter().flat_map(|f| f.except.iter().copied()).collect(),
         source_ranges: texts(&first.sources),
+        deny_ranges: texts(&first.denied),
         ports: texts(&first.ports),
         frontends: spec.frontends.iter().map(frontend).collect(),
         stray: spec.stray().name().into(),

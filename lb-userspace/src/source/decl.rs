@@ -56,6 +56,9 @@ pub struct ServiceDecl {
     /// Prefixes of clients; none: everybody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub source_ranges: Vec<String>,
+    /// Prefixes of clients that may not connect, also if `source_ranges` have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny_ranges: Vec<String>,
     /// `5432/tcp`, `80:8080/tcp`.
     pub ports: Vec<String>,
     /// `all` (the default) or `local`: clients from elsewhere are given to backends of this node only.
@@ -172,6 +175,7 @@ impl ServiceDecl {
             addresses: self.vip.iter().chain(&self.vips).cloned().collect(),
             scope: self.scope.clone(),
             source_ranges: Some(self.source_ranges.clone()),
+            deny_ranges: Some(self.deny_ranges.clone()),
             ..FrontendDecl::default()
         };
         let all = std::iter::once(&first).chain(&self.frontends);
@@ -197,12 +201,19 @@ impl ServiceDecl {
                 addresses.push(address);
             }
         }
+        // The service's may be of a family that this frontend hasn't.
+        let of_family = |prefix: &IpNet| {
+            let v6 = matches!(prefix, IpNet::V6(_));
+            addresses.iter().any(|address| address.is_ipv6() == v6)
+        };
+        let mut denied = parse_prefixes(decl.deny_ranges.as_ref().unwrap_or(&self.deny_ranges))?;
+        if decl.deny_ranges.is_none() {
+            denied.retain(of_family);
+        }
         let mut sources = parse_prefixes(decl.source_ranges.as_ref().unwrap_or(&self.source_ranges))?;
         if decl.source_ranges.is_none() {
-            // The service's may be of a family that this frontend hasn't.
-            let v6 = |prefix: &IpNet| matches!(prefix, IpNet::V6(_));
             let some = !sources.is_empty();
-            sources.retain(|prefix| addresses.iter().any(|address| address.is_ipv6() == v6(prefix)));
+            sources.retain(of_family);
             if some && sources.is_empty() {
                 return Err(ModelError::NoneInherited { addresses: decl.addresses.join(", ") });
             }
@@ -215,6 +226,7 @@ impl ServiceDecl {
             ports: ports.iter().map(|port| port.parse()).collect::<Result<_, _>>()?,
             scope: decl.scope.as_deref().map_or(Ok(Scope::All), Scope::parse)?,
             sources,
+            denied,
             forward: forward.map_or(Ok(Forwarding::default()), ForwardDecl::spec)?,
         })
     }
@@ -236,6 +248,7 @@ impl From<&ServiceSpec> for ServiceDecl {
             vips: addresses.collect(),
             vip_except: except.iter().map(ToString::to_string).collect(),
             source_ranges: first.source_ranges.unwrap_or_default(),
+            deny_ranges: first.deny_ranges.unwrap_or_default(),
             ports: first.ports.unwrap_or_default(),
             scope: first.scope,
             forward: first.forward,

@@ -194,6 +194,8 @@ fn frontend((kind, ports): (Kind, Ports), addresses: Vec<IpAddr>) -> FrontendDec
         ports: Some(ranges(&ports)),
         scope: Some(scope.name().into()),
         source_ranges: Some(sources.iter().map(ToString::to_string).collect()),
+        // Who was denied is in none of the prefixes.
+        deny_ranges: None,
         forward: Some(ForwardDecl::from(forwarding)),
     }
 }

@@ -174,26 +174,27 @@ fn service_show_prints_every_frontend() {
         let mut second = frontend(&["0.0.0.0", "::"], &["30080:80/tcp"]);
         second.scope = "local".into();
         second.source_ranges = vec!["198.51.100.0/24".into()];
+        second.deny_ranges = vec!["198.51.100.9/32".into()];
         let by = ForwardBySource { pod: None, elsewhere: Some("snat".into()) };
         second.forward = ForwardDecl::BySource(by);
         w.services[0].frontends.push(second);
         w.services[0].backends[0].local = true;
     });
     let text = agent.run(&["service", "show", "app"]).ok();
-    let lines =
-        ["Frontend:   10.96.0.10\n", "8001-8003/tcp\n", "Frontend:   0.0.0.0, ::\n", "30080:80/tcp\n"];
-    has(&text, &lines);
     has(
         &text,
-        &["Scope:    local", "Sources:  198.51.100.0/24", "nat from pods, snat from elsewhere", "LOCAL"],
+        &["Frontend:   10.96.0.10\n", "8001-8003/tcp\n", "Frontend:   0.0.0.0, ::\n", "30080:80/tcp\n"],
     );
+    has(&text, &["Scope:    local", "Sources:  198.51.100.0/24", "Denied:   198.51.100.9/32"]);
+    has(&text, &["nat from pods, snat from elsewhere", "LOCAL"]);
     has(&agent.run(&["service", "list"]).ok(), &["10.96.0.10 +2"]);
     let list = agent.run(&["service", "list", "-o", "json"]).json();
     assert_eq!(list[0]["vip"], "10.96.0.10");
     assert_eq!(
         list[0]["frontends"][1],
         json!({"addresses": ["0.0.0.0", "::"], "ports": ["30080:80/tcp"], "scope": "local",
-               "source_ranges": ["198.51.100.0/24"], "forward": {"elsewhere": "snat"}})
+               "source_ranges": ["198.51.100.0/24"], "deny_ranges": ["198.51.100.9/32"],
+               "forward": {"elsewhere": "snat"}})
     );
 }
 

@@ -45,6 +45,7 @@ pub fn frontend(addresses: &[&str], ports: &[&str]) -> FrontendView {
         ports: ports.iter().map(ToString::to_string).collect(),
         scope: "all".into(),
         source_ranges: Vec::new(),
+        deny_ranges: Vec::new(),
         forward: ForwardDecl::Word("nat".into()),
     }
 }
@@ -56,6 +57,7 @@ pub fn service(name: &str, vip: &str, backends: Vec<BackendView>) -> ServiceView
         vip: vip.parse().expect("an address"),
         vip_except: Default::default(),
         source_ranges: Vec::new(),
+        deny_ranges: Vec::new(),
         ports: vec!["8001-8003/tcp".into()],
         frontends: vec![frontend(&[vip], &["8001-8003/tcp"])],
         stray: "reset".into(),

@@ -24,7 +24,7 @@ pub(super) fn has_direct(desired: &Desired) -> bool {
 
 /// Does anything of a service depend on whether these are addresses of the node's?
 fn follows(spec: &ServiceSpec, changed: &OwnAddresses) -> bool {
-    let guarded = spec.frontends.iter().any(|frontend| !frontend.sources.is_empty());
+    let guarded = spec.frontends.iter().any(|frontend| !frontend.is_open());
     guarded
         || spec.is_anywhere()
         || spec.named().any(|vip| changed.contains(&vip))

@@ -126,6 +126,7 @@ fn unsaid(view: &ServiceView, frontends: &[Frontend]) -> Vec<String> {
         (frontends.iter().any(|f| f.forward == Forward::Snat), "source NAT"),
         (view.frontends.iter().any(|f| f.scope == "local"), "scope"),
         (view.frontends.iter().any(|f| !f.source_ranges.is_empty()), "source ranges"),
+        (view.frontends.iter().any(|f| !f.deny_ranges.is_empty()), "deny ranges"),
         (!vip_except.is_empty(), "vip_except"),
         (shared, "affinity's group, by and bound"),
         (health.is_some(), "health checks"),

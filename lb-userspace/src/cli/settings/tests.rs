@@ -26,7 +26,7 @@ fn example(setting: &Setting) -> String {
         ("health-path", _) => "/healthz".into(),
         ("affinity-group" | "health-host" | "health-service", _) => "g".into(),
         ("port", _) => "81/tcp".into(),
-        ("source-range", _) => "10.0.0.0/8".into(),
+        ("source-range" | "deny-range", _) => "10.0.0.0/8".into(),
         ("vip-except" | "vip", _) => "10.96.0.11".into(),
         ("health-expect", _) => "204".into(),
         ("health-role", _) => "standby".into(),

@@ -211,6 +211,27 @@ fn frontends() {
     one_sided.sources = ["10.0.0.0/8".parse().unwrap()].into();
     let text = refusal(vec![with(vec![one_sided], &[])]);
     assert!(text.contains("IPv6") && text.contains("fd96::9") && text.contains("::/0"), "{text}");
+    // Deny ranges that leave nobody are one as well; what they leave of either family is counted.
+    let mut denying = at(&["10.96.0.9", "fd96::9"], &["80/tcp"]);
+    denying.denied = ["::/1".parse().unwrap(), "8000::/1".parse().unwrap()].into();
+    let text = refusal(vec![with(vec![denying.clone()], &[])]);
+    assert!(text.contains("deny_ranges leave no IPv6 client") && text.contains("fd96::9"), "{text}");
+    denying.denied = (0..700u128)
+        .map(|i| IpNet::new(std::net::Ipv6Addr::from_bits(i << 96).into(), 128).unwrap())
+        .collect();
+    let text = refusal(vec![with(vec![denying.clone()], &[])]);
+    assert!(text.contains("deny_ranges count as the prefixes that they leave"), "{text}");
+    denying.denied = ["fd00::/8".parse().unwrap()].into();
+    assert!(
+        Desired::new(vec![with(vec![denying.clone()], &[])]).is_ok(),
+        "all of the other family are let in"
+    );
+    denying.addresses.truncate(1);
+    let text = refusal(vec![with(vec![denying.clone()], &[])]);
+    assert!(text.contains("fd00::/8 is not of the VIP's family (10.96.0.9)"), "{text}");
+    denying.addresses = vec!["::1".parse().unwrap()];
+    let text = refusal(vec![with(vec![denying], &[])]);
+    assert!(text.contains("::1") && text.contains("deny_ranges = []"), "{text}");
     // Past the node ports can't be replaced, whichever frontend it is.
     let mut direct = at(&["10.96.0.9"], &["80:8080/tcp"]);
     direct.forward = Forwarding::all(ForwardKind::DsrIpip);

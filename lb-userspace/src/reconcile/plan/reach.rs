@@ -147,7 +147,7 @@ impl Planner<'_> {
     }
 
     fn source_ranges(&self, frontend: &Frontend) -> SourceRanges {
-        match frontend.sources.is_empty() {
+        match frontend.is_open() {
             true => SourceRanges::OPEN,
             false if self.own.iter().any(|address| frontend.admits(*address)) => {
                 SourceRanges::LISTED_AND_NODE

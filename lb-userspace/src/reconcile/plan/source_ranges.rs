@@ -5,7 +5,10 @@
 //! another one, so that nobody is let in for a moment whom neither the old nor the new declaration lets in, nor shut
 //! out whom both let in. Numbers in use are read off the entries, so they survive restarts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use ipnet::IpNet;
 use lb_common::abi::SourceRanges;
@@ -40,8 +43,9 @@ impl Planner<'_> {
         let actual = self.actual;
         // Of a frontend that is nowhere now nobody is asked.
         let used: BTreeSet<usize> = entries.values().map(|entry| entry.0).collect();
-        let used = used.into_iter().map(|frontend| &spec.frontends[frontend].sources);
-        let sets: BTreeSet<&BTreeSet<IpNet>> = used.filter(|sources| !sources.is_empty()).collect();
+        let admitted: Vec<Cow<'_, BTreeSet<IpNet>>> = spec.frontends.iter().map(|f| f.admitted()).collect();
+        let used = used.into_iter().map(|frontend| admitted[frontend].as_ref());
+        let sets: BTreeSet<&BTreeSet<IpNet>> = used.filter(|set| !set.is_empty()).collect();
         let mut numbers: BTreeMap<&BTreeSet<IpNet>, u32> = BTreeMap::new();
         let mut left = held(before);
         for set in &sets {
@@ -54,11 +58,8 @@ impl Planner<'_> {
             if numbers.contains_key(set) {
                 continue;
             }
-            let wants: BTreeSet<&PortKey> = entries
-                .iter()
-                .filter(|(_, e)| spec.frontends[e.0].sources == *set)
-                .map(|(key, _)| key)
-                .collect();
+            let wants: BTreeSet<&PortKey> =
+                entries.iter().filter(|(_, e)| *admitted[e.0] == *set).map(|(key, _)| key).collect();
             let holds = |number: u32| {
                 let entries = before.ports.iter();
                 let entries =
@@ -81,7 +82,7 @@ impl Planner<'_> {
         for number in left {
             self.forget(number);
         }
-        spec.frontends.iter().map(|f| numbers.get(&f.sources).copied().unwrap_or(NOBODY)).collect()
+        admitted.iter().map(|set| numbers.get(set.as_ref()).copied().unwrap_or(NOBODY)).collect()
     }
 
     /// What a service had that is no longer declared.

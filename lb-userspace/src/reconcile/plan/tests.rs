@@ -131,6 +131,30 @@ fn the_node_s_own_processes_are_clients_if_its_addresses_are() {
 }
 
 #[test]
+fn who_is_denied_is_in_none_of_the_prefixes() {
+    let b = [("10.0.0.1".to_string(), 1)];
+    let mut actual = Actual::default();
+    let mut go_with = |sources: &[&str], denied: &[&str]| {
+        let mut service = spec("a", "10.96.0.1", &["80/tcp"], &b, false);
+        service.frontends[0].sources = sources.iter().map(|s| s.parse().unwrap()).collect();
+        service.frontends[0].denied = denied.iter().map(|s| s.parse().unwrap()).collect();
+        go(&mut actual, &Desired::new(vec![service]).unwrap(), Scope::All);
+        let value = *actual.service("a").unwrap().ports.values().next().unwrap();
+        let prefixes = actual.ranges().get(&value.ranges).cloned().unwrap_or_default();
+        (value.source_ranges, prefixes.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let few = go_with(&["10.0.0.0/8"], &["10.0.0.0/9", "192.0.2.0/24"]);
+    assert_eq!(few, (SourceRanges::LISTED, vec!["10.128.0.0/9".to_string()]));
+    let (kind, most) = go_with(&[], &["10.0.0.0/9"]);
+    assert_eq!(
+        (kind, most.len()),
+        (SourceRanges::LISTED_AND_NODE, 9),
+        "the node's addresses are among the rest"
+    );
+    assert_eq!(go_with(&[], &[]), (SourceRanges::OPEN, vec![]));
+}
+
+#[test]
 fn source_ranges_change_under_their_number_if_nobody_else_has_it() {
     let b = [("10.0.0.1".to_string(), 1)];
     let state = |sources: [&str; 2]| {

@@ -22,3 +22,16 @@ pub fn schema() -> Value {
     schema["$defs"]["HealthDecl"]["required"] = json!(["type"]);
     schema
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_packaged_schema_is_the_one_that_is_made() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/flowpin.schema.json");
+        let made = format!("{:#}\n", schema());
+        let there = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(there == made, "{path} is old: flowpin check --schema > packaging/flowpin.schema.json");
+    }
+}

@@ -21,6 +21,9 @@ pub struct FrontendDecl {
     /// Prefixes of clients; `[]`: everybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_ranges: Option<Vec<String>>,
+    /// Prefixes of clients that may not connect, also if `source_ranges` have them; `[]`: nobody is shut out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny_ranges: Option<Vec<String>>,
     /// How packets go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward: Option<ForwardDecl>,
@@ -34,6 +37,7 @@ impl From<&Frontend> for FrontendDecl {
             ports: Some(frontend.ports.iter().map(ToString::to_string).collect()),
             scope: Some(frontend.scope.name().into()),
             source_ranges: Some(frontend.sources.iter().map(ToString::to_string).collect()),
+            deny_ranges: Some(frontend.denied.iter().map(ToString::to_string).collect()),
             forward: Some(frontend.forward.into()),
         }
     }

@@ -19,6 +19,7 @@ fn sample() -> Runtime {
                 ports: Some(vec!["30080:80/tcp".into()]),
                 scope: Some("local".into()),
                 source_ranges: Some(Vec::new()),
+                deny_ranges: Some(vec!["198.51.100.0/24".into()]),
                 forward: Some(ForwardDecl::BySource(ForwardBySource {
                     pod: None,
                     elsewhere: Some("snat".into()),

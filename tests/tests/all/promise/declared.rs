@@ -35,6 +35,7 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ("--vip 10.96.0.11 --vip fd96::11", "--vip 10.96.0.11", "/vips", "[\"fd96::11\"]"),
     ("--port 80/tcp --port 81/tcp", "--port 80/tcp", "/ports", "[\"80/tcp\",\"81/tcp\"]"),
     ("--source-range 10.0.0.0/8", "--default source-range", "/source_ranges", "[\"10.0.0.0/8\"]"),
+    ("--deny-range 10.9.0.0/16", "--default deny-range", "/deny_ranges", "[\"10.9.0.0/16\"]"),
     ("--scope local", "--default scope", "/scope", "\"local\""),
     ("--forward snat", "--default forward", "/forward", "\"snat\""),
     ("--forward pod=snat", "--forward pod=nat", "/forward", "{\"pod\":\"snat\",\"elsewhere\":\"nat\"}"),

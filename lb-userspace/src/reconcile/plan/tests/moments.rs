@@ -67,7 +67,7 @@ impl Change {
                 true => everybody(),
                 false => sources,
             };
-            all.map(|(key, (_, frontend))| (key, of(key.0, frontend.sources))).collect()
+            all.map(|(key, (_, frontend))| (key, of(key.0, frontend.admitted().into_owned()))).collect()
         });
         Self { pinned, clients }
     }
@@ -201,10 +201,18 @@ fn make_service(
     for (mut frontend, (there, sources, local)) in candidates.into_iter().zip(more) {
         if *there {
             frontend.sources = among(sources, &frontend);
-            if !frontend.sources.is_empty() {
+            if sources.contains(&3) {
+                // Part of who is let in, or of everybody.
+                let denied = ["10.1.7.0/24", "fd03:7::/32"].map(|text| text.parse().unwrap());
+                frontend.denied = denied.into();
+            }
+            if !frontend.is_open() {
                 frontend.addresses.retain(|address| !address.is_loopback());
                 frontend.sources = among(sources, &frontend);
             }
+            frontend
+                .denied
+                .retain(|prefix| frontend.addresses.iter().any(|a| a.is_ipv6() == prefix.addr().is_ipv6()));
             if *local {
                 frontend.scope = Backends::Local;
                 frontend.forward = Forwarding { pod: ForwardKind::Nat, elsewhere: ForwardKind::Snat };
@@ -247,10 +255,10 @@ pub(crate) fn arrived(actual: &Actual, desired: &Desired, own: &OwnAddresses) {
             assert_eq!((value.source_ranges, value.ranges), (SourceRanges::LISTED_AND_NODE, 0));
             continue;
         }
-        assert_eq!(value.source_ranges == SourceRanges::OPEN, frontend.sources.is_empty());
+        assert_eq!(value.source_ranges == SourceRanges::OPEN, frontend.is_open());
         if value.source_ranges != SourceRanges::OPEN {
             numbers.insert(value.ranges);
-            assert_eq!(actual.ranges()[&value.ranges], frontend.sources);
+            assert_eq!(&actual.ranges()[&value.ranges], frontend.admitted().as_ref());
         }
     }
     assert!(actual.ranges().keys().eq(&numbers), "numbers that nobody has are freed");
