@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -104,6 +104,8 @@ pub struct Shared {
     pub max_flows: u32,
     /// Key of consistent hashing.
     pub hash_seed: u64,
+    /// May checks run programs, as the config file says now?
+    pub exec_checks: AtomicBool,
     /// For messages.
     pub config_path: Option<PathBuf>,
     /// Time from a change to its being in force.
@@ -155,6 +157,7 @@ impl Shared {
             clock,
             max_flows,
             hash_seed,
+            exec_checks: AtomicBool::default(),
             config_path,
             reconcile: Histogram::new(exponential_buckets(0.0001, 4.0, 10)),
             kernel: nix::sys::utsname::uname()

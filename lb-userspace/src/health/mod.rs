@@ -1,11 +1,18 @@
 //! Health checks: a task for each backend of a service that wants them, and one that judges what they find, and what becomes of clients'
 //! connections.
 
+mod exec;
 mod passive;
 mod probe;
 mod tls;
 
-use std::{collections::HashMap, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures::FutureExt as _;
 use lb_common::abi::BackendId;
@@ -84,9 +91,11 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
         tokio::select! {
             () = &mut stop => return,
             _ = look.tick() => {
-                let generation = handle.shared.read().generation;
-                if seen.replace(generation) != Some(generation) {
-                    follow(&handle.shared.read(), &mut watched, &report, &slots);
+                // Programs are run only as long as the config file says that they may be.
+                let exec = handle.shared.exec_checks.load(Ordering::Relaxed);
+                let now = Some((handle.shared.read().generation, exec));
+                if std::mem::replace(&mut seen, now) != now {
+                    follow(&handle.shared.read(), exec, &mut watched, &report, &slots);
                     lacking.keep(&handle, |target| watched.contains_key(target));
                 }
                 for target in refusing(&handle.shared, &watched, &mut signs) {
@@ -106,17 +115,20 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
     }
 }
 
-/// Starts checking whom the state has and stops checking whom it hasn't.
+/// Starts checking whom the state has and stops checking whom it hasn't. `exec`: may programs be run?
 #[expect(clippy::disallowed_methods, reason = "panics of checks are caught where they are made")]
 fn follow(
     state: &State,
+    exec: bool,
     watched: &mut HashMap<Target, Watched>,
     report: &mpsc::Sender<Outcome>,
     slots: &Arc<Semaphore>,
 ) {
     let mut wanted = HashMap::new();
     for service in state.desired.services().values() {
-        let Some(spec) = &service.health else { continue };
+        let Some(spec) = service.health.as_ref().filter(|_| exec || !service.runs_programs()) else {
+            continue;
+        };
         for (name, backend) in &service.backends {
             let Some(port) = service.check_port(backend) else { continue };
             let target = Target { service: service.name.clone(), backend: name.clone() };
@@ -162,7 +174,7 @@ async fn watch_one(
         let for_clients = tokio::time::timeout(wait, at_once.notified()).await.is_ok();
         let Ok(slot) = slots.acquire().await else { return };
         // What is wrong with one check must not be the end of all of them.
-        let checked = AssertUnwindSafe(probe::check(&spec, to)).catch_unwind().await;
+        let checked = AssertUnwindSafe(probe::check(&spec, &target.service, to)).catch_unwind().await;
         let failure = match checked {
             Ok(outcome) => outcome.err(),
             Err(panic) => Some(Failure::panicked(&words(panic.as_ref()))),

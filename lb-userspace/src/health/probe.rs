@@ -21,7 +21,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use super::tls;
+use super::{exec, tls};
 use crate::model::health::{HealthSpec, Probe, statuses};
 
 /// Why a check failed, in a few words.
@@ -60,14 +60,15 @@ impl Failure {
     }
 }
 
-/// Checks it.
+/// Checks it, for a service.
 ///
 /// # Errors
 /// The backend isn't well, or can't be checked.
-pub async fn check(spec: &HealthSpec, to: SocketAddr) -> Result<(), Failure> {
+pub async fn check(spec: &HealthSpec, service: &str, to: SocketAddr) -> Result<(), Failure> {
     let late = || format!("no answer within {}", humantime::format_duration(spec.timeout));
     let deadline = Instant::now() + spec.timeout;
     let end = match &spec.probe {
+        Probe::Exec { command } => return exec::run(command, service, to, deadline, &late()).await,
         Probe::Talk(_) | Probe::Redis(_) | Probe::Postgres(_) | Probe::MySql(_) => deadline + LAST_WORDS,
         Probe::Tcp | Probe::Http { .. } | Probe::Grpc { .. } | Probe::Udp { .. } => deadline,
     };
@@ -117,6 +118,8 @@ async fn ask(
         Probe::Redis(redis) => Ok(redis.check(until().await?).await?),
         Probe::Postgres(postgres) => Ok(postgres.check(until().await?).await?),
         Probe::MySql(mysql) => Ok(mysql.check(until().await?).await?),
+        // Not asked by the agent itself.
+        Probe::Exec { .. } => Ok(()),
     }
 }
 

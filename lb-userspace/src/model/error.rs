@@ -158,6 +158,16 @@ pub enum ModelError {
          a role it needs no account)"
     )]
     NoUser,
+    #[error(
+        "health checks of type \"exec\" run a program on this node, which is off; write exec_checks = true in [agent] of \
+         the config file, or use another type"
+    )]
+    ExecOff,
+    #[error(
+        "health checks of type \"exec\" run a program on this node, and only the config file may name one: not the \
+         command line, the API, the state file or a cluster; declare the service there, with exec_checks = true in [agent]"
+    )]
+    ExecNotOfFile,
     #[error("health.password \"***\" is what is shown in the place of one; write the password itself")]
     ShownPassword,
     #[error(

@@ -45,15 +45,21 @@ pub enum Probe {
     Postgres(Postgres),
     /// That it takes logins as MySQL.
     MySql(MySql),
+    /// That a program on this node ends with status 0. Only the config file can say so.
+    Exec {
+        /// The program's path and its arguments, with `{address}` and `{port}` for the backend's.
+        command: Vec<String>,
+    },
 }
 
 impl Probe {
-    /// What it is asked by.
-    pub const fn protocol(&self) -> Protocol {
+    /// What it is asked by, the first that the service has.
+    pub const fn protocols(&self) -> &'static [Protocol] {
         match self {
-            Self::Udp { .. } => Protocol::Udp,
-            Self::Tcp | Self::Http { .. } | Self::Grpc { .. } => Protocol::Tcp,
-            Self::Talk(_) | Self::Redis(_) | Self::Postgres(_) | Self::MySql(_) => Protocol::Tcp,
+            Self::Udp { .. } => &[Protocol::Udp],
+            Self::Tcp | Self::Http { .. } | Self::Grpc { .. } => &[Protocol::Tcp],
+            Self::Talk(_) | Self::Redis(_) | Self::Postgres(_) | Self::MySql(_) => &[Protocol::Tcp],
+            Self::Exec { .. } => &[Protocol::Tcp, Protocol::Udp],
         }
     }
 }

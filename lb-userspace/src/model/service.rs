@@ -6,8 +6,8 @@ use lb_common::abi::limits;
 
 use super::{
     AdminState, AffinitySpec, AlgorithmKind, BackendSpec, Frontend, HealthSpec, ModelError, Origin,
-    OwnAddresses, PortRange, Protocol, RebalanceSpec, RemovalPolicies, StrayKind, TimeoutSpec, backend_name,
-    frontend::family,
+    OwnAddresses, PortRange, Probe, Protocol, RebalanceSpec, RemovalPolicies, StrayKind, TimeoutSpec,
+    backend_name, frontend::family,
 };
 
 /// One service: a pool of backends, and the frontends that lead to it.
@@ -124,9 +124,15 @@ impl ServiceSpec {
     /// has the checks' protocol.
     pub fn check_port(&self, backend: &BackendSpec) -> Option<u16> {
         let (v6, health) = (backend.address.is_ipv6(), self.health.as_ref());
-        let protocol = health.map_or(Protocol::Tcp, |health| health.probe.protocol());
-        let target = || self.frontends.iter().find_map(|frontend| frontend.target(protocol, v6));
+        let protocols = health.map_or(&[Protocol::Tcp][..], |health| health.probe.protocols());
+        let of = |protocol| self.frontends.iter().find_map(|frontend| frontend.target(protocol, v6));
+        let target = || protocols.iter().copied().find_map(of);
         health.and_then(|health| health.port).or(backend.port).or_else(target)
+    }
+
+    /// Are its backends checked by a program on this node?
+    pub fn runs_programs(&self) -> bool {
+        self.health.as_ref().is_some_and(|health| matches!(health.probe, Probe::Exec { .. }))
     }
 
     /// Has it a UDP port?

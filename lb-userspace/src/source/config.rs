@@ -271,6 +271,8 @@ pub struct Config {
     pub metrics_listen: SocketAddr,
     /// Is the stats page served there too?
     pub ui: bool,
+    /// May health checks run programs?
+    pub exec_checks: bool,
     /// Directory on bpffs for maps and links.
     pub pin_dir: PathBuf,
     /// What the command line added.

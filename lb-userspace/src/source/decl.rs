@@ -139,6 +139,9 @@ impl ServiceDecl {
     /// Something of it can't be understood.
     pub fn spec(&self, name: &str, origin: Origin) -> Result<ServiceSpec, ModelError> {
         let affinity = self.affinity.as_ref().map(AffinityDecl::spec).transpose()?.flatten();
+        if origin != Origin::File && self.health.as_ref().is_some_and(HealthDecl::is_exec) {
+            return Err(ModelError::ExecNotOfFile);
+        }
         let mut spec = ServiceSpec {
             algorithm: self
                 .algorithm

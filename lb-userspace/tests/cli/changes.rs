@@ -56,7 +56,7 @@ fn service_set_sends_only_what_is_given() {
     ]);
     has(&ran.ok(), &["service \"app\" changed: health, slow_start, timeouts"]);
     let health = json!({"type": "tcp", "path": null, "host": null, "expect": null, "service": null, "send": null,
-                        "user": null, "password": null, "database": null, "role": null});
+                        "user": null, "password": null, "database": null, "role": null, "command": null});
     let change = json!({"slow_start": "30s", "health": health, "timeouts": {"idle": null}});
     assert_eq!(agent.world(|w| w.change.clone()).map(Value::Object), Some(change));
     let view = agent.run(&["svc", "set", "app", "--timeout-idle", "2h", "-o", "json"]).json();

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
@@ -87,6 +87,7 @@ impl Owner {
         tracing::info!(?took, "reconciled");
         self.note_settled(&config);
         self.config.head = config.head;
+        self.shared.exec_checks.store(config.exec_checks, Ordering::Relaxed);
         self.follow_other(config.kubernetes);
         self.shared.write().problems.remove("ways");
         Ok(())

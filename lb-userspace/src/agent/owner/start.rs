@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Instant,
 };
 
@@ -107,6 +107,7 @@ impl Owner {
     /// The kernel refuses.
     pub fn new(shared: Arc<Shared>, loaded: Loaded, pins: &PinDir) -> Result<Self, DatapathError> {
         let Loaded { config, good, problem, blind } = loaded;
+        shared.exec_checks.store(config.exec_checks, Ordering::Relaxed);
         let mut maps = Maps::open(pins)?;
         let mut destinations = shared.tables.destinations();
         destinations.extend(&config.snat.addresses);

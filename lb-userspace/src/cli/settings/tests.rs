@@ -113,11 +113,20 @@ fn every_key_of_the_file_has_a_flag() {
         }
     }
     missing.sort();
-    // The name is an argument, --vip is both, --affinity and --health are their tables' switches, the file has [[service.frontend]] and
+    // Programs are the file's alone; the name is an argument, --vip is both, --affinity and --health are their tables' switches, the file has [[service.frontend]] and
     // [[service.backend]]: --frontend, and a command of its own.
     assert_eq!(
         missing,
-        ["affinity.client_ip", "backend", "frontend", "health.type", "name", "timeouts", "vips"]
+        [
+            "affinity.client_ip",
+            "backend",
+            "frontend",
+            "health.command",
+            "health.type",
+            "name",
+            "timeouts",
+            "vips"
+        ]
     );
 }
 
@@ -131,7 +140,7 @@ fn lists_are_whole_and_switches_bring_their_table() {
     assert_eq!(
         change("--health grpc --health-rise 3"),
         json!({"health": {"type": "grpc", "rise": 3, "path": null, "host": null, "expect": null, "send": null,
-                          "talk": null, "user": null, "password": null, "database": null, "role": null}})
+                          "talk": null, "user": null, "password": null, "database": null, "role": null, "command": null}})
     );
     assert_eq!(change("--health none --affinity none"), json!({"health": null, "affinity": null}));
     assert_eq!(
@@ -144,7 +153,7 @@ fn lists_are_whole_and_switches_bring_their_table() {
         made,
         json!({"vip": "10.96.0.10", "ports": ["80/tcp"], "on_removal": "drain",
                "health": {"type": "http", "path": "/x", "service": null, "send": null, "talk": null, "user": null,
-                          "password": null, "database": null, "role": null},
+                          "password": null, "database": null, "role": null, "command": null},
                "affinity": {"client_ip": true, "bound": 3}})
     );
     serde_json::from_value::<ServiceDecl>(made).expect("a declaration");
@@ -163,7 +172,9 @@ fn every_type_of_checks_has_its_settings() {
         assert_eq!(change(&format!("--health {kind}"))["health"]["type"], *kind);
     }
     for (key, types) in OF_TYPE {
-        assert!(SETTINGS.iter().any(|setting| setting.key == ["health", key]), "{key}");
+        let flag = SETTINGS.iter().any(|setting| setting.key == ["health", key]);
+        // A program isn't named by the command line.
+        assert_eq!(flag, key != "command", "{key}");
         assert!(types.iter().all(|kind| TYPES.contains(kind)), "{key}");
     }
 }

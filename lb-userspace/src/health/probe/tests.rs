@@ -43,8 +43,8 @@ fn redis(role: Role) -> Probe {
 #[tokio::test]
 async fn a_content_check_sees_what_a_server_is() {
     const REPLICA: &[&str] = &["+PONG\r\n", "$12\r\nrole:slave\r\n\r\n"];
-    assert_eq!(check(&spec(redis(Role::Replica)), server(REPLICA).await).await, Ok(()));
-    let why = check(&spec(redis(Role::Master)), server(REPLICA).await).await;
+    assert_eq!(check(&spec(redis(Role::Replica)), "s", server(REPLICA).await).await, Ok(()));
+    let why = check(&spec(redis(Role::Master)), "s", server(REPLICA).await).await;
     assert_eq!(why, Err(Failure::There("is a replica, not a master".into())));
 }
 
@@ -54,12 +54,12 @@ async fn what_came_is_told_when_the_time_is_over() {
         vec![Step::Send(b"role?".into()), Step::Expect(Pattern::contains("master").expect("it is one"))];
     let talk = Probe::Talk(Conversation::new(steps).expect("it is one"));
     let began = Instant::now();
-    let why = check(&spec(talk), server(&["slave\r\n"]).await).await;
+    let why = check(&spec(talk), "s", server(&["slave\r\n"]).await).await;
     let words = r#"answers "slave\r\n", then: no answer within 300ms; "master" was expected"#;
     assert_eq!(why, Err(Failure::There(words.into())));
     assert!(began.elapsed() >= Duration::from_millis(300));
     // MySQL speaks first; this one waits to be spoken to.
-    let why = check(&spec(Probe::MySql(MySql { user: None })), server(&[]).await).await;
+    let why = check(&spec(Probe::MySql(MySql { user: None })), "s", server(&[]).await).await;
     assert_eq!(why, Err(Failure::There("no answer within 300ms".into())));
 }
 
@@ -68,6 +68,6 @@ async fn who_refuses_connections_isn_t_well() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("it is bound");
     drop(listener);
-    let why = check(&spec(redis(Role::Master)), address).await;
+    let why = check(&spec(redis(Role::Master)), "s", address).await;
     assert!(matches!(&why, Err(Failure::There(why)) if why.contains("refused")), "{why:?}");
 }

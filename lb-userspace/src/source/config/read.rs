@@ -53,6 +53,8 @@ struct RawAgent {
     metrics_listen: String,
     /// Is there a page for browsers at /ui of `metrics_listen`?
     ui: bool,
+    /// May health checks of type `exec` run programs, as the agent's user? Default: no.
+    exec_checks: bool,
     /// On bpffs: maps and links stay here when the agent goes.
     pin_dir: PathBuf,
     /// What the command line added.
@@ -67,6 +69,7 @@ impl Default for RawAgent {
             api_socket: "/run/flowpin/api.sock".into(),
             metrics_listen: "127.0.0.1:9479".into(),
             ui: true,
+            exec_checks: false,
             pin_dir: "/sys/fs/bpf/flowpin".into(),
             state_file: "/var/lib/flowpin/state.json".into(),
             hash_seed: None,
@@ -222,6 +225,7 @@ pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, So
                 .into(),
         ));
     }
+    let exec = raw.agent.exec_checks;
     let mut broken = None;
     let inline: Vec<String> = raw.service.into_iter().map(written).collect();
     let inline = inline.iter().map(|text| Part { line: 0, text });
@@ -229,18 +233,17 @@ pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, So
     let mut known = before.iter();
     for part in inline.chain(parts) {
         // Most are where they were, but for a few that came or went: the search goes on from the last one found, and not far.
-        match known.clone().take(AHEAD).position(|old| *old.text == *part.text) {
-            Some(at) => {
-                let old = known.nth(at);
-                services.extend(old.map(|old| FileService { line: part.line, ..old.clone() }));
-            }
-            None => services.push(service(part, path, &mut broken)),
+        let at = known.clone().take(AHEAD).position(|old| *old.text == *part.text);
+        match at.and_then(|at| known.nth(at)).filter(|old| judged_alike(old, exec)) {
+            Some(old) => services.push(FileService { line: part.line, ..old.clone() }),
+            None => services.push(service(part, path, exec, &mut broken)),
         }
     }
     Ok(Config {
         api_socket: raw.agent.api_socket,
         metrics_listen,
         ui: raw.agent.ui,
+        exec_checks: exec,
         pin_dir: raw.agent.pin_dir,
         state_file: raw.agent.state_file,
         max_flows,
@@ -309,7 +312,16 @@ fn written(table: toml::Table) -> String {
     toml::to_string(&Written { service: [table] }).unwrap_or_default()
 }
 
-fn service(part: Part<'_>, path: &str, broken: &mut Option<SourceError>) -> FileService {
+/// Would it be judged as it was before, if programs may be run or may not (`exec`)?
+fn judged_alike(old: &FileService, exec: bool) -> bool {
+    match &old.spec {
+        Ok(spec) => exec || !spec.runs_programs(),
+        Err(why) => !exec || *why != ModelError::ExecOff.to_string(),
+    }
+}
+
+/// `exec`: may checks run programs?
+fn service(part: Part<'_>, path: &str, exec: bool, broken: &mut Option<SourceError>) -> FileService {
     let Part { line, text } = part;
     let unnamed = || match line {
         0 => "without a name".to_string(),
@@ -320,7 +332,7 @@ fn service(part: Part<'_>, path: &str, broken: &mut Option<SourceError>) -> File
             (unnamed(), Err("it has no name; give it one, like name = \"app\"".to_string()))
         }
         Ok(One { service: [decl] }) => {
-            let spec = valid(&decl).map(Arc::new).map_err(|e| e.to_string());
+            let spec = valid(&decl, exec).map(Arc::new).map_err(|e| e.to_string());
             (decl.name, spec)
         }
         Err(error) => {
@@ -342,8 +354,11 @@ fn service(part: Part<'_>, path: &str, broken: &mut Option<SourceError>) -> File
 }
 
 /// A service of the file, valid by itself.
-fn valid(decl: &ServiceDecl) -> Result<ServiceSpec, ModelError> {
+fn valid(decl: &ServiceDecl, exec: bool) -> Result<ServiceSpec, ModelError> {
     let spec = decl.spec(&decl.name, Origin::File)?;
     spec.validate()?;
+    if spec.runs_programs() && !exec {
+        return Err(ModelError::ExecOff);
+    }
     Ok(spec)
 }

@@ -324,3 +324,5 @@ fn what_direct_server_return_cannot_do() {
     let error = direct("timeouts = { backend_response = \"5s\" }\n").unwrap_err();
     assert!(error.contains("backend_response") && error.contains("leave it out"), "{error}");
 }
+
+mod exec;

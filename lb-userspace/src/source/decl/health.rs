@@ -28,10 +28,11 @@ const LONGEST: Duration = Duration::from_millis(Timeouts::MAX_MS);
 const MOST_IN_A_ROW: i64 = 1_000;
 
 /// What checks can be.
-pub const TYPES: [&str; 9] = ["tcp", "http", "https", "grpc", "udp", "redis", "postgres", "mysql", "none"];
+pub const TYPES: [&str; 10] =
+    ["tcp", "http", "https", "grpc", "udp", "redis", "postgres", "mysql", "exec", "none"];
 
 /// What only some types of checks have, and which.
-pub const OF_TYPE: [(&str, &[&str]); 10] = [
+pub const OF_TYPE: [(&str, &[&str]); 11] = [
     ("path", &["http", "https"]),
     ("host", &["http", "https"]),
     ("expect", &["http", "https"]),
@@ -42,13 +43,14 @@ pub const OF_TYPE: [(&str, &[&str]); 10] = [
     ("password", &["redis", "postgres"]),
     ("database", &["postgres"]),
     ("role", &["redis", "postgres"]),
+    ("command", &["exec"]),
 ];
 
 /// How backends are checked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HealthDecl {
-    /// `tcp`, `http`, `https`, `grpc`, `udp`, `redis`, `postgres`, `mysql` or `none`.
+    /// `tcp`, `http`, `https`, `grpc`, `udp`, `redis`, `postgres`, `mysql`, `exec` or `none`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The port that is checked; default: the backend's own.
@@ -96,6 +98,10 @@ pub struct HealthDecl {
     /// Redis: `master` or `replica`, PostgreSQL: `primary` or `standby`: what it must be; default: either.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// Exec: the path of a program and its arguments, in which `{address}` and `{port}` are the backend's. Status 0 is good.
+    /// Only in the config file, with `exec_checks` in `[agent]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
     /// Do refused and unanswered connections of clients take a backend out as well? Default: yes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passive: Option<bool>,
@@ -135,8 +141,9 @@ impl HealthDecl {
             "redis" => Some(self.redis()?),
             "postgres" => Some(self.postgres()?),
             "mysql" => Some(self.mysql()?),
+            "exec" => Some(self.exec()?),
             _ => {
-                let known = "tcp, http, https, grpc, udp, redis, postgres, mysql or none";
+                let known = "tcp, http, https, grpc, udp, redis, postgres, mysql, exec or none";
                 return Err(ModelError::NotKnown { what: "health.type", text: self.kind.clone(), known });
             }
         };
@@ -170,6 +177,23 @@ impl HealthDecl {
         Ok(Probe::Http { tls, path, host: self.host.clone(), expect })
     }
 
+    /// Does it run a program?
+    pub fn is_exec(&self) -> bool {
+        self.kind == "exec"
+    }
+
+    fn exec(&self) -> Result<Probe, ModelError> {
+        let command = self.command.clone().unwrap_or_default();
+        let path = command.first().is_some_and(|program| program.starts_with('/'));
+        if !path || command.iter().any(|part| part.contains('\0')) {
+            let known = "the path of a program and its arguments, as [\"/usr/local/bin/check\", \"{address}\", \"{port}\"]; no \
+                         shell looks at them";
+            let text = serde_json::to_string(&command).unwrap_or_default();
+            return Err(ModelError::NotKnown { what: "health.command", text, known });
+        }
+        Ok(Probe::Exec { command })
+    }
+
     /// What only another type has isn't there.
     fn only_of_its_type(&self) -> Result<(), ModelError> {
         let given = [
@@ -183,6 +207,7 @@ impl HealthDecl {
             ("password", self.password.is_some()),
             ("database", self.database.is_some()),
             ("role", self.role.is_some()),
+            ("command", self.command.is_some()),
         ];
         for (key, types) in OF_TYPE {
             if !types.contains(&self.kind.as_str()) && given.contains(&(key, true)) {
@@ -228,6 +253,7 @@ impl From<&HealthSpec> for HealthDecl {
             Probe::Talk(conversation) => Self { talk: Some(talk::steps(conversation)), ..decl },
             Probe::Redis(redis) => databases::of_redis(redis, decl),
             Probe::Postgres(postgres) => databases::of_postgres(postgres, decl),
+            Probe::Exec { command } => Self { kind: "exec".into(), command: Some(command.clone()), ..decl },
             Probe::MySql(mysql) => Self { kind: "mysql".into(), user: mysql.user.clone(), ..decl },
         }
     }

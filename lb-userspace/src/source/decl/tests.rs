@@ -211,6 +211,8 @@ prop_compose! {
                 "postgres" => Some(["primary", "standby"][which].into()),
                 _ => None,
             }),
+            // Of the file's alone: in its own test.
+            command: None,
             passive,
             panic,
         }

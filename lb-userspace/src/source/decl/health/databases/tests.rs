@@ -50,7 +50,7 @@ fn every_content_check_can_be_declared() {
     let talk = r#"{ type = "tcp", talk = [{ send = 'PING\r\n' }, { expect = "+PONG" }, { matches = 'role:(master|slave)' }] }"#;
     assert!(matches!(probe(talk), Probe::Talk(conversation) if conversation.steps().len() == 3));
     for table in [talk, r#"{ type = "redis" }"#, r#"{ type = "mysql" }"#] {
-        assert_eq!(probe(table).protocol(), Protocol::Tcp);
+        assert_eq!(probe(table).protocols(), [Protocol::Tcp]);
     }
 }
 
