@@ -1,6 +1,7 @@
 //! The config file: TOML, unknown keys refused, everything checked before anything is touched.
 
 mod cluster;
+mod exposed;
 mod kubernetes;
 mod read;
 mod schema;
@@ -12,6 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 pub use self::{
+    exposed::exposed,
     kubernetes::KubernetesSpec,
     read::{guess, load, parse, read, text},
     schema::schema,

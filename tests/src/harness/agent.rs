@@ -135,6 +135,9 @@ impl Agent {
              state_file = \"{dir}/state.json\"\n{conntrack}{config}"
         );
         std::fs::write(self.config(), text).expect("config");
+        // With a password in it, the agent would warn of a file that all can read.
+        let owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(self.config(), owner).expect("its mode");
     }
 
     /// The configuration file.

@@ -46,6 +46,7 @@ impl Owner {
         drop(state);
         if done.is_ok() {
             self.keep_good();
+            self.note_exposed();
             self.look(seen);
         }
         done

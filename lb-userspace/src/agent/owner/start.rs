@@ -172,6 +172,7 @@ impl Owner {
         self.attach_first(seen, pins)?;
         self.begin_leaving();
         self.keep_good();
+        self.note_exposed();
         Ok(())
     }
 
@@ -223,6 +224,20 @@ impl Owner {
             tracing::error!("{problem}");
             self.runtime = found;
             self.shared.write().problems.insert("state file", problem);
+        }
+    }
+
+    /// Warns of passwords in a file that all users of the node can read.
+    pub(super) fn note_exposed(&self) {
+        const KEY: &str = "passwords";
+        let exposed = self.config_path.as_ref().and_then(|path| config::exposed(path, &self.config));
+        let mut state = self.shared.write();
+        match exposed {
+            Some(problem) => {
+                tracing::warn!("{problem}");
+                state.problems.insert(KEY, problem);
+            }
+            None => drop(state.problems.remove(KEY)),
         }
     }
 
