@@ -34,8 +34,8 @@ pub fn sources(rules: &[Rule], notes: &mut Vec<Note>) -> Result<Vec<Said<String>
             }
             (false, _) => notes.push(Note::new(
                 who.at,
-                "Flowpin lists who may connect, not yet who may not: until then these are let in. Drop \
-                 their packets in the node's firewall, before they are balanced.",
+                "They are let in, until they are written in deny_ranges, which goes before source_ranges whatever \
+                 the order of the rules is.",
             )),
         }
     }

@@ -42,8 +42,14 @@ const fn hash(name: &'static str) -> Scheduler {
 const NO_TURNS: Likeness = Likeness::Near("Flowpin has no round robin yet");
 const NO_LOOK_AHEAD: Likeness = Likeness::Near("Flowpin doesn't look ahead by a connection");
 const FOR_CACHES: Likeness = Likeness::Unlike("It is for caches, by the destination's address", "");
-const NO_ORDER: Likeness =
-    Likeness::Unlike("Flowpin has no order of backends yet", "Leave those out that are to wait.");
+const FIRST: Likeness = Likeness::Unlike(
+    "It gives all clients to the server with the highest weight",
+    "Write backup = true for the others: they get clients while none of the rest is healthy.",
+);
+const FILLS: Likeness = Likeness::Unlike(
+    "It fills the server with the highest weight before the next one, and Flowpin has no such order",
+    "",
+);
 
 /// All that Linux has.
 pub const SCHEDULERS: [Scheduler; 14] = [
@@ -57,8 +63,8 @@ pub const SCHEDULERS: [Scheduler; 14] = [
     hash("sh"),
     least("sed", NO_LOOK_AHEAD),
     least("nq", NO_LOOK_AHEAD),
-    least("fo", NO_ORDER),
-    least("ovf", NO_ORDER),
+    least("fo", FIRST),
+    least("ovf", FILLS),
     hash("mh"),
     least("twos", Likeness::Near("It compares two backends, Flowpin all")),
 ];

@@ -56,7 +56,10 @@ pub const CONDITION: &str = "Conditions aren't looked at: all their branches hav
 
 /// Sections that are no proxies.
 pub const SECTIONS: [(&str, &str); 7] = [
-    ("peers", "Nodes don't share counts or what clients are bound to yet: each has its own."),
+    (
+        "peers",
+        "With [cluster] nodes share how many connections each backend has, not what clients are bound to: each has its own.",
+    ),
     ("resolvers", NAMES),
     ("userlist cache http-errors fcgi-app ruleset haterm", REQUESTS),
     ("mailers", MAIL),
@@ -145,7 +148,8 @@ pub const DIRECTIVES: [(&str, &str); 20] = [
     ("load-server-state-from-file server-state-file-name", STATE),
     (
         "external-check",
-        "Flowpin runs no programs for checks yet: one can run `flowpin backend drain` and `undrain` itself.",
+        "Write the program in health, as { type = \"exec\", command = [\"/path\", \"{address}\", \"{port}\"] }, with exec_checks = true \
+         in [agent]; its variables are FLOWPIN_BACKEND_ADDRESS, FLOWPIN_BACKEND_PORT and FLOWPIN_SERVICE.",
     ),
     ("id guid description", NAMELESS),
     ("quic-initial", "QUIC is UDP to Flowpin: ports = [\"443/udp\"] balances it, by addresses and ports."),
@@ -201,7 +205,8 @@ pub const CHECKS: [(&str, &str); 9] = [
     ("spop-check", "Flowpin speaks no SPOP: it looks whether the server takes connections."),
     (
         "external-check",
-        "Flowpin runs no programs for checks yet: it looks whether the server takes connections.",
+        "It looks whether the server takes connections, until the program is written in health, as { type = \"exec\", command = \
+         [\"/path\", \"{address}\", \"{port}\"] }, with exec_checks = true in [agent].",
     ),
 ];
 

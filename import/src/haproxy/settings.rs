@@ -216,7 +216,7 @@ impl Settings {
                 ("size", _) => Err("There is one table for all services: conntrack.max_clients says its \
                                     size, 262144 unless given."
                     .into()),
-                ("peers", _) => Err("Nodes don't share what clients are bound to yet.".into()),
+                ("peers", _) => Err("Nodes don't share what clients are bound to.".into()),
                 ("store", _) => Err("The table keeps to which backend a client is bound, and nothing \
                                      else."
                     .into()),

@@ -77,8 +77,8 @@ fn lacking(kind: &str) -> Option<&'static str> {
         "SMTP_CHECK" => "Flowpin speaks no SMTP: it looks whether the server takes connections.",
         "DNS_CHECK" => "Flowpin asks no DNS yet: it looks whether the server's port is open.",
         "MISC_CHECK" => {
-            "Flowpin runs no programs for checks yet: it looks whether the server's port is open. A \
-             program can run `flowpin backend drain` and `undrain` itself."
+            "It looks whether the server's port is open, until the program is written in health, as { type = \"exec\", \
+             command = [\"/path\", \"{address}\", \"{port}\"] }, with exec_checks = true in [agent]."
         }
         "BFD_CHECK" => "Flowpin speaks no BFD: it looks whether the server's port is open.",
         "PING_CHECK" => "Flowpin doesn't ping: it looks whether the server's port is open.",
