@@ -9,7 +9,8 @@ use crate::{
         error::ApiError,
         types::{BackendDecl, BackendView, Drain, Patch, ServiceDecl, ServiceView},
     },
-    model::{BackendSpec, Origin, ServiceSpec, backend_name, service::parse_backend},
+    model::{BackendSpec, Member, Origin, ServiceSpec, host::backend_key},
+    observe::views,
     source::{
         decl::patch,
         runtime::{LONGEST, Runtime, RuntimeDrain},
@@ -55,6 +56,7 @@ impl Handle {
         let seen = Seen::look(&self.netlink()).await;
         let hops = Hops::of(&self.netlink(), Hops::wanted([&spec])).await;
         hops.check(&spec).map_err(invalid)?;
+        self.look_up_for(&spec, &spec.hosts).await;
         let mut owner = self.owner().lock().await;
         if self.shared.read().desired.services().contains_key(&name) {
             return Err(ApiError::Conflict(format!(
@@ -76,6 +78,7 @@ impl Handle {
         let (_, likely) = patched(&self.changeable(name).await?, name, &change)?;
         let seen = Seen::look(&self.netlink()).await;
         let hops = Hops::of(&self.netlink(), Hops::wanted([&likely])).await;
+        self.look_up_for(&likely, &likely.hosts).await;
         let mut owner = self.owner().lock().await;
         let (decl, spec) = patched(&owner.runtime, name, &change)?;
         hops.check(&spec).map_err(invalid)?;
@@ -121,11 +124,18 @@ impl Handle {
     /// # Errors
     /// It isn't valid, or somebody else declares it.
     pub async fn add_backend(&self, service: &str, decl: BackendDecl) -> Result<BackendView, ApiError> {
-        let spec = decl.spec(service, Origin::Cli).map_err(invalid)?;
-        let name = spec.name();
-        self.check_way(service, &spec).await?;
+        let member = decl.member(service, Origin::Cli).map_err(invalid)?;
+        let name = member.name();
+        match &member {
+            Member::Address(spec) => self.check_way(service, spec).await?,
+            Member::Host(host) => {
+                let spec = self.shared.read().desired.services().get(service).cloned();
+                let spec = spec.ok_or_else(|| Self::no_service(service))?;
+                self.look_up_for(&spec, std::slice::from_ref(host)).await;
+            }
+        }
         let mut owner = self.owner().lock().await;
-        match self.backend(service, &name) {
+        match self.member(service, &name) {
             Ok((_, origin)) => {
                 self.own(&format!("backend {name} of service \"{service}\""), origin, "")?;
                 if decl.named("") == BackendDecl::default() {
@@ -141,7 +151,7 @@ impl Handle {
         let mut runtime = owner.runtime.clone();
         runtime.backends.entry(service.into()).or_default().insert(name.clone(), decl.named(""));
         owner.change(service, runtime)?;
-        Ok(self.backend(service, &name)?.0)
+        Ok(self.member(service, &name)?.0)
     }
 
     /// Changes what is named of a backend that the command line added, and nothing else.
@@ -154,13 +164,13 @@ impl Handle {
         backend: &str,
         change: Patch,
     ) -> Result<BackendView, ApiError> {
-        let (address, port) = parse_backend(service, backend).map_err(invalid)?;
-        let name = backend_name(address, port);
+        let name = backend_key(service, backend).map_err(invalid)?;
         let mut owner = self.owner().lock().await;
         let added = owner.runtime.backends.get(service).and_then(|of| of.get(&name)).cloned();
-        match self.backend(service, &name) {
+        match self.member(service, &name) {
             Ok((_, origin)) => {
-                self.own(&format!("backend {name} of service \"{service}\""), origin, ", or drain it")?
+                self.own(&format!("backend {name} of service \"{service}\""), origin, ", or drain it")?;
+                self.declared_itself(service, &name)?;
             }
             // One that is refused can be mended.
             Err(_) if added.is_some() => {}
@@ -168,11 +178,11 @@ impl Handle {
         }
         let added = added.unwrap_or_default();
         let decl = patch::backend(&name, &added, &change).map_err(ApiError::Invalid)?;
-        decl.spec(service, Origin::Cli).map_err(invalid)?;
+        decl.member(service, Origin::Cli).map_err(invalid)?;
         let mut runtime = owner.runtime.clone();
         runtime.backends.entry(service.into()).or_default().insert(name.clone(), decl.named(""));
         owner.change(service, runtime)?;
-        Ok(self.backend(service, &name)?.0)
+        Ok(self.member(service, &name)?.0)
     }
 
     /// Can a new backend be reached as its service wants it?
@@ -191,12 +201,12 @@ impl Handle {
     /// # Errors
     /// There is none, or somebody else declares it.
     pub async fn remove_backend(&self, service: &str, backend: &str) -> Result<(), ApiError> {
-        let (address, port) = parse_backend(service, backend).map_err(invalid)?;
-        let name = backend_name(address, port);
+        let name = backend_key(service, backend).map_err(invalid)?;
         let mut owner = self.owner().lock().await;
-        match self.backend(service, backend) {
+        match self.member(service, &name) {
             Ok((_, origin)) => {
-                self.own(&format!("backend {name} of service \"{service}\""), origin, ", or drain it")?
+                self.own(&format!("backend {name} of service \"{service}\""), origin, ", or drain it")?;
+                self.declared_itself(service, &name)?;
             }
             // One that is refused can be taken back.
             Err(_) if owner.runtime.backends.get(service).is_some_and(|of| of.contains_key(&name)) => {}
@@ -204,7 +214,46 @@ impl Handle {
         }
         let mut runtime = owner.runtime.clone();
         runtime.forget_backend(service, &name);
+        for address in self.addresses_of(service, &name) {
+            runtime.forget_backend(service, &address);
+        }
         owner.change(service, runtime)
+    }
+
+    /// A backend, or a host with the counts of its backends.
+    fn member(&self, service: &str, name: &str) -> Result<(BackendView, Origin), ApiError> {
+        let spec = self.shared.read().desired.services().get(service).cloned();
+        let host = spec.as_ref().and_then(|spec| Some((spec, spec.host(name)?)));
+        match host {
+            None => self.backend(service, name),
+            Some((spec, host)) => {
+                Ok((views::host(spec, host, &self.service(service)?.backends), host.origin))
+            }
+        }
+    }
+
+    /// Names of the backends that a host of a service is; none, if it isn't one.
+    fn addresses_of(&self, service: &str, host: &str) -> Vec<String> {
+        let state = self.shared.read();
+        let Some(spec) = state.desired.services().get(service) else { return Vec::new() };
+        let Some(host) = spec.host(host) else { return Vec::new() };
+        spec.backends.values().filter(|backend| host.has(backend)).map(BackendSpec::name).collect()
+    }
+
+    /// Is a backend declared by its own address?
+    ///
+    /// # Errors
+    /// It is one of a host's: what is to be changed instead.
+    fn declared_itself(&self, service: &str, backend: &str) -> Result<(), ApiError> {
+        let state = self.shared.read();
+        let found = state.desired.services().get(service).and_then(|spec| spec.backends.get(backend));
+        let Some((host, port)) = found.and_then(|found| found.host.as_ref().zip(found.port)) else {
+            return Ok(());
+        };
+        Err(ApiError::Conflict(format!(
+            "backend {backend} of service \"{service}\" is an address of host {host}:{port}; change or remove that, or drain \
+             this address"
+        )))
     }
 
     /// Stops new flows to a backend; open ones stay.

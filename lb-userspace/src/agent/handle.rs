@@ -23,7 +23,7 @@ use crate::{
     },
     conntrack::matches,
     datapath::routes,
-    model::{ModelError, Origin, service::parse_backend},
+    model::{ModelError, Origin, ServiceSpec, host::backend_key},
     observe::{Snapshot, connections::Order, now, views},
     source::{Role, config},
 };
@@ -154,8 +154,7 @@ impl Handle {
 
     /// One backend; the name may be written in any way that means the same.
     pub(crate) fn backend(&self, service: &str, backend: &str) -> Result<(BackendView, Origin), ApiError> {
-        let (address, port) = parse_backend(service, backend).map_err(invalid)?;
-        let name = crate::model::backend_name(address, port);
+        let name = backend_key(service, backend).map_err(invalid)?;
         let id = {
             let state = self.shared.read();
             state.actual().service(service).and_then(|s| s.backends.get(&name)).copied()
@@ -163,13 +162,30 @@ impl Handle {
         let counts = Snapshot::of(&self.shared.maps, self.shared.census(), id.as_slice());
         let state = self.shared.read();
         let spec = state.desired.services().get(service).ok_or_else(|| Self::no_service(service))?;
-        let found = spec.backends.get(&name).ok_or_else(|| {
-            ApiError::NotFound(format!(
-                "service \"{service}\" has no backend {name}; see: flowpin backend list {service}"
-            ))
-        })?;
+        let found = spec.backends.get(&name).ok_or_else(|| Self::no_backend(spec, &name))?;
         let now = now::backend(spec, &name, found, id, &state, &counts);
         Ok((views::backend(spec, &now, &state), found.origin))
+    }
+
+    /// Why a service has no backend of this name. That of a host isn't one.
+    fn no_backend(spec: &ServiceSpec, name: &str) -> ApiError {
+        let service = &spec.name;
+        let Some(host) = spec.host(name) else {
+            return ApiError::NotFound(format!(
+                "service \"{service}\" has no backend {name}; see: flowpin backend list {service}"
+            ));
+        };
+        let own = spec.backends.iter().filter(|(_, backend)| host.has(backend));
+        let own: Vec<&str> = own.map(|(name, _)| name.as_str()).collect();
+        ApiError::Conflict(match own.is_empty() {
+            true => format!("host {name} of service \"{service}\" has no address now; see: flowpin status"),
+            false => {
+                format!(
+                    "{name} is a host of service \"{service}\"; name one of its addresses: {}",
+                    own.join(", ")
+                )
+            }
+        })
     }
 
     /// Where a client's packets come from, as far as it matters to services: by the way that leads to it. A process

@@ -5,6 +5,7 @@
 //! netlink ─▶ Seen ─▶ Owner::look                        TERM, INT ─▶ out; the datapath stays
 //! host's rules, routes ─▶ hints ─▶ State::warnings, every minute
 //! API server of Kubernetes ─▶ feed ─▶ Owner::follow_cluster
+//! DNS ─▶ names ─▶ Owner::learn
 //! health (a task a backend) ─▶ Owner::set_health      Owner::ramp, every second
 //! sweeper (thread) ─▶ census ─▶ Owner::collect             API, metrics ─▶ Handle ─▶ Owner
 //! sweeper, deadlines, API ─▶ Closer ─▶ sweep programs, both ends
@@ -23,6 +24,7 @@ mod first;
 pub mod handle;
 mod hints;
 pub mod kubernetes;
+mod names;
 mod netlink;
 pub mod owner;
 mod reading;
@@ -253,6 +255,8 @@ fn start(
     tasks.keep("sweeper", move |stopped| sweeping::run(sweeper.clone(), stopped));
     let follower = of();
     tasks.keep("Kubernetes", move |stopped| kubernetes::run(follower.clone(), stopped));
+    let named = of();
+    tasks.keep("host names", move |stopped| names::run(named.clone(), stopped));
     let asked = of();
     tasks.keep("Kubernetes' probes", move |stopped| kubernetes::listen(asked.clone(), stopped));
     let mover = of();

@@ -7,6 +7,7 @@ mod change;
 mod detach;
 mod field;
 mod kubernetes;
+mod names;
 mod places;
 mod reload;
 mod start;
@@ -31,7 +32,7 @@ use crate::{
     reconcile::{
         Declared, Failure, Ground as _, Input, Known, Refused, collect, converge, enact, transition,
     },
-    source::{Config, Good, Runtime, Sources},
+    source::{Config, Good, Names, Runtime, Sources},
 };
 
 /// See the module.
@@ -46,6 +47,8 @@ pub struct Owner {
     good: Good,
     /// What a cluster says.
     cluster: ClusterSource,
+    /// What is known of hosts.
+    names: Names,
     /// Services of the file whose backends can't be reached as they are to be, and why.
     unreachable: BTreeMap<String, (Arc<ServiceSpec>, String)>,
     /// Conclusions about backends that the kernel refused to put into force.
@@ -84,7 +87,7 @@ impl Owner {
         }
         let mut notes = Vec::new();
         let (file, cluster) = (&self.config.services, &self.cluster.specs);
-        let sources = Sources { file, good: &self.good, runtime: &self.runtime, cluster };
+        let sources = Sources { file, good: &self.good, runtime: &self.runtime, cluster, names: &self.names };
         let mut all = sources.all(&mut notes);
         all.iter_mut().for_each(|declared| self.mark(declared));
         let mut state = self.shared.write();
@@ -97,6 +100,8 @@ impl Owner {
     fn mark(&self, declared: &mut Declared) {
         if declared.origin == Origin::Kubernetes {
             declared.good = self.last_of_cluster(declared);
+        } else if let Some(last) = self.last_of_hosts(declared) {
+            declared.good = Some(last);
         }
         if let Some((spec, error)) = self.unreachable.get(&declared.name)
             && self.config.services.iter().any(|s| s.spec.as_ref().is_ok_and(|now| Arc::ptr_eq(now, spec)))

@@ -38,6 +38,8 @@ pub struct State {
     pub restarts: BTreeMap<&'static str, u64>,
     /// Tasks that were of late, in words.
     pub tasks: BTreeMap<&'static str, String>,
+    /// Hosts whose addresses may be others, or that have none, and why: by name.
+    pub unresolved: BTreeMap<Arc<str>, String>,
     /// Tables that the kernel refused, and why: by service.
     pub tables: BTreeMap<String, String>,
     /// Programs that the kernel refused.
@@ -188,6 +190,10 @@ impl State {
         problems.extend(self.rejected.iter().take(SHOWN).map(ToString::to_string));
         if self.rejected.len() > SHOWN {
             problems.push(format!("{} more are refused; see \"rejected\"", self.rejected.len() - SHOWN));
+        }
+        problems.extend(self.unresolved.values().take(SHOWN).cloned());
+        if self.unresolved.len() > SHOWN {
+            problems.push(format!("{} more hosts can't be looked up", self.unresolved.len() - SHOWN));
         }
         problems.extend(self.tables.keys().filter_map(|name| self.table_refused(name)).map(String::from));
         let of = |i: &InterfaceView| Some(format!("interface {}: {}", i.name, i.error.as_ref()?));

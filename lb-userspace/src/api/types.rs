@@ -92,6 +92,9 @@ pub struct FrontendView {
 pub struct BackendView {
     /// `10.0.1.11:5432`, or without port.
     pub address: String,
+    /// The name of the host whose address this is; left out: it is declared by its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// 0: it gets nothing new.
     pub weight: u16,
     /// `null`: no limit.

@@ -16,6 +16,7 @@ Examples:
   flowpin backend add db 10.0.1.11:5432
   flowpin backend add db 10.0.1.12:5432 --weight 2 --max-connections 300
   flowpin backend add web '[fd00::11]:8080'
+  flowpin backend add db db.example.com:5432  each address that the name has in the DNS, followed as that changes
   flowpin backend add web fd00::12            at the port that the client used, or to which the service's port leads
   flowpin backend add web 10.244.1.7 --local  one of this node's, for frontends with --scope local
 
@@ -74,7 +75,8 @@ pub struct Which {
     /// Service
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     service: String,
-    /// Backend, as "backend list" writes it: 10.0.1.11:5432, [fd00::11]:5432, or without port
+    /// Backend, as "backend list" writes it: 10.0.1.11:5432, [fd00::11]:5432, or without port; to change or
+    /// remove a host, its name and port
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     address: String,
 }
@@ -85,7 +87,7 @@ pub struct Add {
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     service: String,
     /// Where it is: 10.0.1.11:5432, [fd00::11]:5432, or without port: then it is the one that the client used, or to
-    /// which the service's port leads
+    /// which the service's port leads; or a host's name and port: db.example.com:5432
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     address: String,
     /// Its share compared with the others', 0 to 65535; with 0 it gets nothing new [default: 1]
@@ -209,10 +211,15 @@ impl Command {
                 let add = BackendDecl { address, weight, max_connections, local, backup };
                 let backend = client.add_backend(&service, &add).await?;
                 printer.print(&Owned { service: &service, backend: &backend }, |o| {
-                    format!(
-                        "backend {} of service \"{service}\" added with weight {}",
-                        o.backend.address, o.backend.weight
-                    )
+                    let BackendView { address, weight, host, healthy, .. } = o.backend;
+                    let (what, addresses) = match (host, healthy) {
+                        (None, _) => ("backend", ""),
+                        (Some(_), true) => ("host", ""),
+                        (Some(_), false) => {
+                            ("host", "; no address of it takes connections yet, see: flowpin status")
+                        }
+                    };
+                    format!("{what} {address} of service \"{service}\" added with weight {weight}{addresses}")
                 })?;
             }
             Self::Set(Set { which: Which { service, address }, change }) => {

@@ -118,7 +118,7 @@ fn report(config: Config) -> Report {
     }
     for service in desired.services().values() {
         warnings.extend(service.warnings().iter().map(|w| format!("service \"{}\": {w}", service.name)));
-        if service.backends.is_empty() {
+        if service.backends.is_empty() && service.hosts.is_empty() {
             warnings.push(format!(
                 "service \"{}\" has no backend; it refuses connections until one is added",
                 service.name
@@ -157,6 +157,13 @@ fn service(spec: &ServiceSpec) -> Service {
                 max_connections: b.max_connections,
                 local: b.local,
             })
+            .chain(spec.hosts.iter().map(|host| Backend {
+                address: host.name(),
+                weight: host.weight,
+                backup: host.backup,
+                max_connections: host.max_connections,
+                local: host.local,
+            }))
             .collect(),
     }
 }

@@ -121,7 +121,7 @@ impl Table {
     }
 
     /// One more row.
-    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.builder.push_record(cells);
     }
 }

@@ -105,7 +105,7 @@ pub struct Add {
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
     /// A backend, as 10.0.1.11:5432, [fd00::11]:5432, or without port: then it is the one that the client used, or to
-    /// which the service's port leads; may be given several times
+    /// which the service's port leads; or a host, as db.example.com:5432; may be given several times
     #[arg(long = "backend", value_name = "ADDRESS", value_parser = NonEmptyStringValueParser::new())]
     backends: Vec<String>,
     #[command(flatten)]

@@ -157,15 +157,19 @@ pub fn services(services: &[ServiceView]) -> String {
 
 /// A line per backend of each service.
 pub fn backends(services: &[ServiceView]) -> String {
-    let mut table = Table::new(&[
+    // Beside those that everybody has, so that these stay where they are.
+    let hosts = services.iter().flat_map(|s| &s.backends).any(|b| b.host.is_some());
+    let columns = [
         "SERVICE", "BACKEND", ">WEIGHT", ">LIMIT", "LOCAL", "STATE", "HEALTHY", "ORIGIN", ">ACTIVE",
-        ">OLDEST", ">TOTAL",
-    ]);
+        ">OLDEST", ">TOTAL", "HOST",
+    ];
+    let mut table = Table::new(&columns[..columns.len() - usize::from(!hosts)]);
     let mut empty = true;
     for s in services {
         for b in &s.backends {
             empty = false;
-            table.row([
+            let host = hosts.then(|| or_dash(b.host.clone()));
+            let row = [
                 s.name.clone(),
                 b.address.clone(),
                 weight(b.weight, b.backup),
@@ -177,7 +181,8 @@ pub fn backends(services: &[ServiceView]) -> String {
                 count(b.active_connections),
                 or_dash(b.oldest_seconds.map(duration)),
                 count(b.total_connections),
-            ]);
+            ];
+            table.row(row.into_iter().chain(host));
         }
     }
     if empty { "no backends; add one with \"flowpin backend add\"".into() } else { table.to_string() }
@@ -301,5 +306,26 @@ mod tests {
         let shown = service(&serde_json::from_value(view).expect("a service"));
         assert_eq!(shown.matches("Unhealthy:").count(), 1, "{shown}");
         assert!(shown.contains("\nUnhealthy:  10.0.1.2: is a replica, not a master\n"), "{shown}");
+    }
+
+    #[test]
+    fn hosts_have_the_last_column_where_there_are_any() {
+        let backend = |address: &str, host: Option<&str>| {
+            json!({"address": address, "host": host, "weight": 1, "max_connections": null, "state": "active",
+                   "healthy": true, "origin": "cli", "active_connections": 0, "total_connections": 0,
+                   "packets_in": 0, "bytes_in": 0, "packets_out": 0, "bytes_out": 0})
+        };
+        let shown = |host: Option<&str>| {
+            let all = [backend("10.0.1.1:5432", None), backend("10.0.1.2:5432", host)];
+            let view = json!({"name": "db", "vip": "10.96.0.10", "ports": ["5432/tcp"], "algorithm": "least-connections",
+                              "origin": "cli", "backends": all});
+            backends(&[serde_json::from_value(view).expect("a service")])
+        };
+        let ends = |text: &str| {
+            text.lines().map(|l| l.split_whitespace().last().map(String::from)).collect::<Vec<_>>()
+        };
+        let words = |words: [&str; 3]| words.map(|word| Some(word.to_string())).to_vec();
+        assert_eq!(ends(&shown(None)), words(["TOTAL", "0", "0"]));
+        assert_eq!(ends(&shown(Some("db.example.com"))), words(["HOST", "-", "db.example.com"]));
     }
 }

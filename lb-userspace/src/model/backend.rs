@@ -1,6 +1,6 @@
 //! A backend of a service.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{Origin, OwnAddresses};
 
@@ -43,6 +43,8 @@ pub struct BackendSpec {
     pub local: bool,
     /// It takes new flows only while nobody does who isn't one.
     pub backup: bool,
+    /// The host that has this address; `None`: it is declared by the address itself.
+    pub host: Option<Arc<str>>,
     /// The lists that it is on, where its source says so; `None`: that of all, and that of this node if it is one of its.
     pub lists: Option<Lists>,
     /// Operator's word.

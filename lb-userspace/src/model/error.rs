@@ -81,7 +81,8 @@ pub enum ModelError {
     #[error("services {a:?} and {b:?} overlap at {vip} port {port}; give one of them another VIP or port")]
     Overlap { a: String, b: String, vip: IpAddr, port: PortRange },
     #[error(
-        "service {service:?}: backend {text:?} is not an address; write 10.0.1.11, 10.0.1.11:5432 or [fd00::11]:5432"
+        "service {service:?}: backend {text:?} is not an address; write 10.0.1.11, 10.0.1.11:5432, [fd00::11]:5432 or, by \
+         its name and port, db.example.com:5432"
     )]
     BadBackend { service: String, text: String },
     #[error(

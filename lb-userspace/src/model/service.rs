@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use lb_common::abi::limits;
 
 use super::{
-    AdminState, AffinitySpec, AlgorithmKind, BackendSpec, Frontend, HealthSpec, ModelError, Origin,
-    OwnAddresses, PortRange, Probe, Protocol, RebalanceSpec, RemovalPolicies, StrayKind, TimeoutSpec,
+    AdminState, AffinitySpec, AlgorithmKind, BackendSpec, Frontend, HealthSpec, HostSpec, Member, ModelError,
+    Origin, OwnAddresses, PortRange, Probe, Protocol, RebalanceSpec, RemovalPolicies, StrayKind, TimeoutSpec,
     backend_name, frontend::family,
 };
 
@@ -33,8 +33,10 @@ pub struct ServiceSpec {
     pub slow_start: Option<Duration>,
     /// What becomes of open connections of backends that are not to be used any more.
     pub policies: RemovalPolicies,
-    /// Backends by name.
+    /// Backends by name, those of hosts among them.
     pub backends: BTreeMap<String, BackendSpec>,
+    /// Hosts whose addresses are backends, in their order.
+    pub hosts: Vec<HostSpec>,
     /// Who declares it.
     pub origin: Origin,
 }
@@ -54,6 +56,7 @@ impl ServiceSpec {
             slow_start: None,
             policies: RemovalPolicies::default(),
             backends: BTreeMap::new(),
+            hosts: Vec::new(),
             origin,
         }
     }
@@ -69,6 +72,23 @@ impl ServiceSpec {
         }
         self.backends.insert(name, backend);
         Ok(())
+    }
+
+    /// The same, of what may be a host.
+    ///
+    /// # Errors
+    /// It is there already.
+    pub fn add_member(&mut self, member: Member) -> Result<(), ModelError> {
+        match member {
+            Member::Address(backend) => self.add(backend),
+            Member::Host(host) if self.hosts.iter().any(|h| (&h.host, h.port) == (&host.host, host.port)) => {
+                Err(ModelError::DuplicateBackend { service: self.name.clone(), backend: host.name() })
+            }
+            Member::Host(host) => {
+                self.hosts.push(host);
+                Ok(())
+            }
+        }
     }
 
     /// Does only the number of connections decide where a new one goes?
@@ -150,7 +170,8 @@ impl ServiceSpec {
         }
         for v6 in [false, true] {
             let backend = self.backends.values().any(|backend| backend.address.is_ipv6() == v6);
-            if self.has_family(v6) && !backend && !self.backends.is_empty() {
+            let waits = self.backends.is_empty() || self.unresolved().next().is_some();
+            if self.has_family(v6) && !backend && !waits {
                 let family = family(v6);
                 warnings.push(format!("no backend is {family}; its {family} addresses refuse connections"));
             }
@@ -170,14 +191,24 @@ impl ServiceSpec {
         }
         self.frontends.iter().try_for_each(|frontend| frontend.validate(&self.name))?;
         self.validate_overlaps()?;
-        if self.backends.len() > limits::MAX_BACKENDS_PER_SERVICE as usize {
-            return Err(ModelError::TooManyBackends { service: service(), count: self.backends.len() });
+        let count = self.backends.len().max(self.hosts.len());
+        if count > limits::MAX_BACKENDS_PER_SERVICE as usize {
+            return Err(ModelError::TooManyBackends { service: service(), count });
         }
         self.validate_direct()?;
         if self.rebalance.is_some() && !self.goes_by_connections() {
             return Err(ModelError::RebalancedOtherwise { service: service() });
         }
+        self.hosts.iter().try_for_each(|host| self.check_host(host))?;
         self.backends.values().try_for_each(|backend| self.check_backend(backend))
+    }
+
+    /// What can be wrong with a host of a service that is otherwise valid, whatever its addresses.
+    ///
+    /// # Errors
+    /// The first thing that is.
+    pub fn check_host(&self, host: &HostSpec) -> Result<(), ModelError> {
+        self.check_direct(&host.name(), Some(host.port))
     }
 
     /// What can be wrong with a backend of a service that is otherwise valid.
@@ -201,7 +232,7 @@ impl ServiceSpec {
         if self.health.is_some() && self.check_port(backend).is_none() {
             return Err(ModelError::NothingToCheck { service: service(), backend: backend.name() });
         }
-        self.check_direct(backend)
+        self.check_direct(&backend.name(), backend.port)
     }
 
     /// What no two of its frontends may share.
@@ -265,15 +296,15 @@ impl ServiceSpec {
     }
 
     /// A backend of a service whose backends answer past the node names no port, unless that is the service's own, said twice.
-    fn check_direct(&self, backend: &BackendSpec) -> Result<(), ModelError> {
+    fn check_direct(&self, backend: &str, port: Option<u16>) -> Result<(), ModelError> {
         let direct = || self.frontends.iter().filter_map(|f| Some((f, f.forward.direct()?)));
-        let (Some((_, kind)), Some(port)) = (direct().next(), backend.port) else { return Ok(()) };
+        let (Some((_, kind)), Some(port)) = (direct().next(), port) else { return Ok(()) };
         let mut ports = direct().flat_map(|(frontend, _)| &frontend.ports);
         if ports.all(|range| range.first() == port && range.last() == port) {
             return Ok(());
         }
         let (service, forward) = (self.name.clone(), kind.name());
-        Err(ModelError::DirectPort { service, backend: backend.name(), forward })
+        Err(ModelError::DirectPort { service, backend: backend.into(), forward })
     }
 }
 
@@ -330,21 +361,36 @@ pub fn make_backend(
     origin: Origin,
 ) -> Result<BackendSpec, ModelError> {
     let (address, port) = parse_backend(service, address)?;
-    let backend = || backend_name(address, port);
-    let weight = weight.unwrap_or(1);
-    let weight = u16::try_from(weight).map_err(|_| ModelError::Weight {
-        service: service.into(),
-        backend: backend(),
+    let (weight, max_connections) = shares(service, backend_name(address, port), weight, max_connections)?;
+    let (host, lists, admin) = (None, None, AdminState::Active);
+    Ok(BackendSpec {
+        address,
+        port,
         weight,
-    })?;
-    let max_connections = match max_connections {
-        None => None,
-        Some(limit) => {
-            Some(u32::try_from(limit).ok().filter(|l| *l > 0 && *l < u32::MAX).ok_or_else(|| {
-                ModelError::MaxConnections { service: service.into(), backend: backend(), limit }
-            })?)
-        }
+        max_connections,
+        local,
+        backup: false,
+        host,
+        lists,
+        admin,
+        origin,
+    })
+}
+
+/// Weight and limit of a backend.
+pub(super) fn shares(
+    service: &str,
+    backend: String,
+    weight: Option<i64>,
+    max_connections: Option<i64>,
+) -> Result<(u16, Option<u32>), ModelError> {
+    let (service, weight) = (service.into(), weight.unwrap_or(1));
+    let Ok(given) = u16::try_from(weight) else {
+        return Err(ModelError::Weight { service, backend, weight });
     };
-    let (lists, admin) = (None, AdminState::Active);
-    Ok(BackendSpec { address, port, weight, max_connections, local, backup: false, lists, admin, origin })
+    let Some(limit) = max_connections else { return Ok((given, None)) };
+    match u32::try_from(limit).ok().filter(|l| *l > 0 && *l < u32::MAX) {
+        Some(most) => Ok((given, Some(most))),
+        None => Err(ModelError::MaxConnections { service, backend, limit }),
+    }
 }

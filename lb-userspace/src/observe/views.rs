@@ -7,7 +7,7 @@ use super::{
 use crate::{
     agent::shared::State,
     api::types::{BackendView, FrontendView, RejectedView, ServiceView},
-    model::{BackendSpec, Frontend, ServiceSpec, service::make_backend},
+    model::{BackendSpec, Frontend, HostSpec, ServiceSpec, service::make_backend},
     reconcile::Rejection,
 };
 
@@ -24,6 +24,7 @@ pub fn backend(service: &ServiceSpec, now: &Now<'_>, state: &State) -> BackendVi
     };
     BackendView {
         address: now.name.into(),
+        host: spec.and_then(|spec| spec.host.as_deref().map(String::from)),
         weight: spec.map_or(1, |spec| spec.weight),
         max_connections: spec.and_then(|spec| spec.max_connections),
         local: spec.is_some_and(|spec| spec.lists(&state.own).local),
@@ -44,6 +45,38 @@ pub fn backend(service: &ServiceSpec, now: &Now<'_>, state: &State) -> BackendVi
         drain_from: now.from,
         drain_seconds: now.drained,
         drain_deadline_seconds: now.left,
+    }
+}
+
+/// A host of a service as one backend: what is declared of each of its addresses, and what is counted of all. `all`: the
+/// service's backends.
+pub fn host(service: &ServiceSpec, host: &HostSpec, all: &[BackendView]) -> BackendView {
+    let has = |view: &&BackendView| service.backends.get(&view.address).is_some_and(|spec| host.has(spec));
+    let own: Vec<&BackendView> = all.iter().filter(has).collect();
+    let sum = |of: fn(&BackendView) -> u64| own.iter().map(|view| of(view)).sum::<u64>();
+    BackendView {
+        address: host.name(),
+        host: Some(host.host.to_string()),
+        weight: host.weight,
+        max_connections: host.max_connections,
+        local: host.local,
+        backup: host.backup,
+        state: "active".into(),
+        healthy: own.iter().any(|view| view.healthy),
+        health_check_failures: sum(|view| view.health_check_failures),
+        last_health_check_failure: None,
+        origin: host.origin.name().into(),
+        active_connections: sum(|view| view.active_connections),
+        clients: None,
+        total_connections: sum(|view| view.total_connections),
+        packets_in: sum(|view| view.packets_in),
+        bytes_in: sum(|view| view.bytes_in),
+        packets_out: sum(|view| view.packets_out),
+        bytes_out: sum(|view| view.bytes_out),
+        oldest_seconds: own.iter().filter_map(|view| view.oldest_seconds).reduce(f64::max),
+        drain_from: None,
+        drain_seconds: None,
+        drain_deadline_seconds: None,
     }
 }
 
@@ -69,6 +102,11 @@ pub fn rejected(rejection: &Rejection) -> RejectedView {
     RejectedView { service, backend, origin: origin.name().into(), error, last_good_in_force: kept }
 }
 
+/// In the status is why; here it may also be that no address is of an IP version that the service has.
+fn without_address(host: &HostSpec) -> String {
+    format!("host {} is no backend: no address of it is known that the service could use", host.name())
+}
+
 /// A service, as of now.
 pub fn service(spec: &ServiceSpec, state: &State, snapshot: &Snapshot) -> ServiceView {
     let backends: Vec<Now<'_>> = now::backends(spec, state, snapshot).collect();
@@ -90,7 +128,7 @@ pub fn service(spec: &ServiceSpec, state: &State, snapshot: &Snapshot) -> Servic
         algorithm: spec.algorithm.name().into(),
         origin: spec.origin.name().into(),
         declared: spec.into(),
-        warnings: spec.warnings(),
+        warnings: spec.warnings().into_iter().chain(spec.unresolved().map(without_address)).collect(),
         rejected: state.rejected.iter().filter(|r| r.service == spec.name).map(|r| r.error.clone()).collect(),
         backends: backends.iter().map(|now| backend(spec, now, state)).collect(),
     }

@@ -157,7 +157,7 @@ impl ServiceDecl {
             ..ServiceSpec::new(name, self.spec_frontends()?, origin)
         };
         for backend in &self.backends {
-            spec.add(backend.spec(name, origin)?)?;
+            spec.add_member(backend.member(name, origin)?)?;
         }
         Ok(spec)
     }

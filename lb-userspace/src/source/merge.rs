@@ -5,9 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{Config, FileService, Good, Runtime};
+use super::{Config, FileService, Good, Names, Runtime, names::NO_NAMES};
 use crate::{
-    model::{AdminState, Desired, ModelError, Origin, OwnAddresses, ServiceSpec},
+    model::{AdminState, Desired, Member, ModelError, Origin, OwnAddresses, ServiceSpec},
     reconcile::{Declared, Rejection, settle::settle},
 };
 
@@ -22,6 +22,8 @@ pub struct Sources<'a> {
     pub runtime: &'a Runtime,
     /// What a cluster says.
     pub cluster: &'a Cluster,
+    /// What is known of hosts.
+    pub names: &'a Names,
 }
 
 /// Services of a cluster, by name.
@@ -125,12 +127,12 @@ impl Sources<'_> {
     ) -> Arc<ServiceSpec> {
         let name = &base.name;
         let (backends, drains) = (self.runtime.backends.get(name), self.runtime.drains.get(name));
-        if backends.is_none() && drains.is_none() {
+        if backends.is_none() && drains.is_none() && base.hosts.is_empty() {
             return base.clone();
         }
         let mut spec = ServiceSpec::clone(base);
         for (backend, added) in backends.into_iter().flatten() {
-            if spec.backends.contains_key(backend) {
+            if spec.backends.contains_key(backend) || spec.host(backend).is_some() {
                 let note = format!(
                     "backend {backend} of service \"{name}\" is declared by {}, which wins over what was added",
                     spec.origin
@@ -140,11 +142,14 @@ impl Sources<'_> {
                 }
                 continue;
             }
-            let made = added.named(backend).spec(name, Origin::Cli);
+            let made = added.named(backend).member(name, Origin::Cli);
             let fits = made.and_then(|made| {
-                spec.check_backend(&made)?;
+                match &made {
+                    Member::Address(made) => spec.check_backend(made)?,
+                    Member::Host(made) => spec.check_host(made)?,
+                }
                 check_room(&spec)?;
-                spec.add(made)
+                spec.add_member(made)
             });
             if let Err(error) = fits {
                 aside.push(Rejection {
@@ -157,6 +162,7 @@ impl Sources<'_> {
                 });
             }
         }
+        self.names.enter(&mut spec, aside, notes);
         for (backend, drain) in drains.into_iter().flatten() {
             if let Some(backend) = spec.backends.get_mut(backend) {
                 let (since, deadline) = drain.by_uptime();
@@ -170,12 +176,22 @@ impl Sources<'_> {
 /// What a file would bring into force by itself, and what not.
 pub fn alone(config: &Config) -> (Desired, Vec<Rejection>) {
     let (good, runtime) = (Good::default(), Runtime::default());
-    let all = Sources { file: &config.services, good: &good, runtime: &runtime, cluster: NO_CLUSTER }
-        .all(&mut Vec::new());
+    let sources = Sources {
+        file: &config.services,
+        good: &good,
+        runtime: &runtime,
+        cluster: NO_CLUSTER,
+        names: NO_NAMES,
+    };
+    let all = sources.all(&mut Vec::new());
     settle(&all, &Default::default(), &OwnAddresses::new(), |_| true)
 }
 
-fn check_room(spec: &ServiceSpec) -> Result<(), ModelError> {
+/// Has a service room for another backend?
+///
+/// # Errors
+/// It hasn't.
+pub(super) fn check_room(spec: &ServiceSpec) -> Result<(), ModelError> {
     let count = spec.backends.len() + 1;
     if count > lb_common::abi::limits::MAX_BACKENDS_PER_SERVICE as usize {
         return Err(ModelError::TooManyBackends { service: spec.name.clone(), count });

@@ -6,6 +6,7 @@ pub mod decl;
 pub mod good;
 pub mod kubernetes;
 pub mod merge;
+pub mod names;
 pub mod recover;
 pub mod runtime;
 
@@ -15,6 +16,7 @@ pub use config::{
 };
 pub use good::Good;
 pub use merge::Sources;
+pub use names::Names;
 pub use runtime::Runtime;
 
 use crate::model::readable::readable;
@@ -37,4 +39,8 @@ pub enum SourceError {
         "last good config {path}: {error}; make room there, or a broken file finds none at the next start"
     )]
     SaveGood { path: String, error: std::io::Error },
+    #[error(
+        "addresses of hosts {path}: {error}; make room there, or an agent that starts while the DNS fails has none"
+    )]
+    SaveNames { path: String, error: std::io::Error },
 }

@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::model::{ModelError, Origin, readable::readable};
+use crate::model::{ModelError, host::parse_host, readable::readable};
 
 mod drain;
 
@@ -155,7 +155,7 @@ impl Runtime {
     /// # Errors
     /// A backend can't be read.
     pub fn add(&mut self, service: &str, mut decl: ServiceDecl) -> Result<(), ModelError> {
-        let given = decl.backends.iter().map(|backend| Ok(backend.spec(service, Origin::Cli)?.name()));
+        let given = decl.backends.iter().map(|backend| backend.key(service));
         let given = given.collect::<Result<Vec<String>, ModelError>>()?;
         let waiting =
             self.backends.get(service).into_iter().flatten().filter(|(name, _)| !given.contains(name));
@@ -170,14 +170,15 @@ impl Runtime {
     pub fn declare(&mut self, service: &str, decl: ServiceDecl) -> Result<(), ModelError> {
         let mut backends = BTreeMap::new();
         for backend in &decl.backends {
-            let spec = backend.spec(service, Origin::Cli)?;
-            let name = spec.name();
+            let name = backend.key(service)?;
             if backends.insert(name.clone(), backend.named("")).is_some() {
                 return Err(ModelError::DuplicateBackend { service: service.into(), backend: name });
             }
         }
         if let Some(drains) = self.drains.get_mut(service) {
-            drains.retain(|backend, _| backends.contains_key(backend));
+            let hosts = backends.keys().any(|name| parse_host(name).is_some());
+            // An address of a host's isn't declared by itself.
+            drains.retain(|backend, _| hosts || backends.contains_key(backend));
         }
         self.drains.retain(|_, m| !m.is_empty());
         self.backends.insert(service.into(), backends);

@@ -16,6 +16,7 @@ pub fn backend(address: &str, active: u64) -> BackendView {
     BackendView {
         backup: false,
         address: address.into(),
+        host: None,
         weight: 1,
         max_connections: None,
         local: false,

@@ -21,7 +21,7 @@ pub fn api(bytes: &[u8]) {
         b's' => read(body, add),
         b'c' => read(body, change),
         b'b' => read(body, |decl: BackendDecl| {
-            if let Err(e) = decl.spec("service", Origin::Cli) {
+            if let Err(e) = decl.member("service", Origin::Cli) {
                 refused(e);
             }
         }),

@@ -32,6 +32,7 @@ impl Owner {
             good: &self.good,
             runtime: &runtime,
             cluster: &self.cluster.specs,
+            names: &self.names,
         };
         let mut declared = sources.one(service, &mut notes);
         if let Some(declared) = &mut declared {

@@ -130,7 +130,13 @@ impl Owner {
         // What waits since the kernel refused it may be of others.
         if concerned.len() <= FEW {
             let (file, cluster) = (self.config.services.clone(), &self.cluster.specs);
-            let sources = Sources { file: &file, good: &self.good, runtime: &self.runtime, cluster };
+            let sources = Sources {
+                file: &file,
+                good: &self.good,
+                runtime: &self.runtime,
+                cluster,
+                names: &self.names,
+            };
             let mut changed: Vec<Declared> = Vec::with_capacity(concerned.len());
             let mut removed: Vec<&str> = Vec::new();
             for name in concerned {

@@ -100,7 +100,8 @@ impl Owner {
         if let Some((changed, removed)) = few(before, &now) {
             let mut notes = Vec::new();
             let cluster = &self.cluster.specs;
-            let sources = Sources { file: &now, good: &self.good, runtime: &self.runtime, cluster };
+            let sources =
+                Sources { file: &now, good: &self.good, runtime: &self.runtime, cluster, names: &self.names };
             // Who goes from the file may be another's from now on.
             let others =
                 |name: &&str| self.runtime.services.contains_key(*name) || cluster.contains_key(*name);

@@ -16,7 +16,7 @@ use crate::{
     model::ServiceSpec,
     reconcile::{Ground as _, Input, transition},
     source::{
-        Config, Good, Runtime, SourceError, Sources, config, merge::NO_CLUSTER, recover,
+        Config, Good, Names, Runtime, SourceError, Sources, config, merge::NO_CLUSTER, recover,
         runtime::RuntimeDrain,
     },
 };
@@ -126,6 +126,7 @@ impl Owner {
             runtime: Runtime::default(),
             good,
             cluster: super::ClusterSource::default(),
+            names: Names::default(),
             unreachable: BTreeMap::new(),
             pending: BTreeMap::new(),
             leaving: None,
@@ -180,11 +181,13 @@ impl Owner {
     /// nothing can be read.
     fn recover(&mut self, seen: &Seen) {
         let (own, path) = (seen.own(), self.config.state_file.clone());
+        self.recover_names();
         let loaded = Runtime::load(&path);
         self.runtime = loaded.as_ref().cloned().unwrap_or_default();
         let state = self.shared.read();
         let (file, cluster) = (&self.config.services, NO_CLUSTER);
-        let sources = Sources { file, good: &self.good, runtime: &self.runtime, cluster };
+        let (good, runtime, names) = (&self.good, &self.runtime, &self.names);
+        let sources = Sources { file, good, runtime, cluster, names };
         let all = sources.all(&mut Vec::new());
         let spec = |d: &crate::reconcile::Declared| -> Option<Arc<ServiceSpec>> {
             d.spec.as_ref().ok().or(d.good.as_ref()).cloned()
@@ -201,6 +204,7 @@ impl Owner {
             good: &self.good,
             runtime: &self.runtime,
             cluster: NO_CLUSTER,
+            names: &self.names,
         };
         // Services that the file has, or may have.
         let names = sources.names();

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    model::{AlgorithmKind, ForwardKind, Forwarding},
+    model::{AlgorithmKind, ForwardKind, Forwarding, Origin},
     source::decl::{AffinityDecl, ForwardBySource, ForwardDecl, FrontendDecl},
 };
 

@@ -13,6 +13,7 @@ use crate::{
         Config, FileService, Good, Runtime, Sources, config,
         decl::{BackendDecl, ServiceDecl},
         merge::NO_CLUSTER,
+        names::NO_NAMES,
         runtime::RuntimeDrain,
     },
 };
@@ -147,7 +148,13 @@ impl Machine {
     }
 
     fn sources(&self) -> Sources<'_> {
-        Sources { file: &self.file.services, good: &self.good, runtime: &self.runtime, cluster: NO_CLUSTER }
+        Sources {
+            file: &self.file.services,
+            good: &self.good,
+            runtime: &self.runtime,
+            cluster: NO_CLUSTER,
+            names: NO_NAMES,
+        }
     }
 
     /// Nothing is said if it went well, or wasn't to be.
@@ -227,8 +234,13 @@ impl Machine {
     }
 
     fn ask(&mut self, service: &str, runtime: Runtime) -> Option<String> {
-        let sources =
-            Sources { file: &self.file.services, good: &self.good, runtime: &runtime, cluster: NO_CLUSTER };
+        let sources = Sources {
+            file: &self.file.services,
+            good: &self.good,
+            runtime: &runtime,
+            cluster: NO_CLUSTER,
+            names: NO_NAMES,
+        };
         let declared = sources.one(service, &mut Vec::new());
         let failed = self.enter(Input::Asked { name: service, declared: declared.as_ref() });
         if failed.is_none() {

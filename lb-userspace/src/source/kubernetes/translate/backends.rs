@@ -70,6 +70,7 @@ impl Pool<'_> {
             max_connections: self.knobs.max_connections,
             local: candidate.flags.is_local(),
             backup: false,
+            host: None,
             lists: Some(Lists { all: on.cluster, local: on.local }),
             admin,
             origin: Origin::Kubernetes,
