@@ -261,6 +261,8 @@ pub struct Backend {
     pub forward: Option<Said<Forward>>,
     /// How long it takes to get all its share.
     pub slow_start: Option<Said<Duration>>,
+    /// What says that its name is looked up again and again: in Flowpin all are.
+    pub resolve: Vec<Id>,
     /// Are its connections reset when it fails its checks?
     pub reset_unhealthy: Option<Id>,
     /// Why it can't be in force as it is; then it is printed as a comment.
@@ -284,6 +286,7 @@ impl Backend {
             check: None,
             forward: None,
             slow_start: None,
+            resolve: Vec::new(),
             reset_unhealthy: None,
             off: None,
             notes: Vec::new(),

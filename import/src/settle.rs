@@ -3,7 +3,7 @@
 
 use crate::{
     account::{Account, Note, Said},
-    model::{Check, Draft, Host, Http, Probe, Protocol, Service},
+    model::{Check, Draft, Http, Probe, Protocol, Service},
 };
 
 /// Moves it to the services.
@@ -64,7 +64,7 @@ fn checks(account: &mut Account, service: &mut Service) {
         let idle = backend.weight.as_ref().is_some_and(|weight| weight.value == 0);
         let used = backend.down.is_none() && backend.off.is_none();
         let Some(mut check) = backend.check.take() else {
-            if some && used && matches!(backend.host, Host::Address(_)) {
+            if some && used {
                 backend.note(
                     backend.at,
                     "Not checked there. Flowpin checks all backends of a service, or none: have it answer what the \

@@ -28,7 +28,7 @@ pub fn fit(service: &mut Service) {
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let mut kept = 0;
     for backend in &mut service.backends {
-        place(backend, families);
+        place(backend, families, &ports);
         if let Some(forward) = direct {
             direct_port(backend, forward, &ports);
         }
@@ -37,7 +37,7 @@ pub fn fit(service: &mut Service) {
         if backend.off.is_some() {
             continue;
         }
-        let address = backend.address();
+        let address = backend.address().to_ascii_lowercase();
         if seen.contains(&address) {
             backend.turn_off(
                 backend.at,
@@ -62,15 +62,11 @@ pub fn fit(service: &mut Service) {
 }
 
 /// Can packets be sent there?
-fn place(backend: &mut Backend, families: [bool; 2]) {
+fn place(backend: &mut Backend, families: [bool; 2], ports: &[Ports]) {
     let at = backend.at;
     let address = match &backend.host {
         Host::Name(_) if backend.off.is_some() => return,
-        Host::Name(name) => {
-            let reason =
-                format!("Flowpin has no host names yet: write the address of {name:?}, and uncomment it.");
-            return backend.turn_off(at, reason);
-        }
+        Host::Name(_) => return named(backend, ports),
         Host::Address(address) => *address,
     };
     let odd = match address {
@@ -102,9 +98,47 @@ fn place(backend: &mut Backend, families: [bool; 2]) {
     }
 }
 
+/// Is it the name of a host, and is the port known? It is the service's, if that has one.
+fn named(backend: &mut Backend, ports: &[Ports]) {
+    let (at, Host::Name(name)) = (backend.at, &backend.host) else { return };
+    if name.starts_with('_') {
+        let reason =
+            "Flowpin asks for addresses, not for SRV records: write the names and ports of the servers.";
+        return backend.turn_off(at, reason);
+    }
+    if !is_host(name) {
+        let reason =
+            format!("{name:?} is neither an address nor a host's name: write one, and uncomment it.");
+        return backend.turn_off(at, reason);
+    }
+    let one = ports.first().filter(|one| {
+        one.first == one.last && ports.iter().all(|all| all.first == one.first && all.last == one.last)
+    });
+    backend.port = backend.port.or(one.map(|one| one.first));
+    if backend.port.is_none() {
+        let reason =
+            format!("A host's name needs a port in Flowpin: write it behind {name:?}, and uncomment it.");
+        backend.turn_off(at, reason);
+    }
+}
+
+/// A name as Flowpin takes it: labels of letters, digits, hyphens and underscores, of which the last isn't a number.
+fn is_host(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    name.len() <= 253 && name.split('.').all(label) && !last.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Where backends answer past the node they can't have a port of their own.
 fn direct_port(backend: &mut Backend, forward: Forward, ports: &[Ports]) {
-    let Some(port) = backend.port else { return };
+    let (Some(port), named) = (backend.port, matches!(backend.host, Host::Name(_))) else { return };
     if ports.iter().any(|range| range.first != port || range.last != port) {
         let reason = format!(
             "With forward = {:?} ports stay what they are: have the server listen at the service's port, \
@@ -112,7 +146,7 @@ fn direct_port(backend: &mut Backend, forward: Forward, ports: &[Ports]) {
             forward.name()
         );
         backend.turn_off(backend.at, reason);
-    } else {
+    } else if !named {
         backend.port = None;
     }
 }

@@ -28,7 +28,8 @@ const SOCKETS: &str = "There are no sockets and buffers on the way: packets are 
 const STATS: &str =
     "`flowpin top`, `flowpin stats` and the metrics page (agent.metrics_listen) show the counts.";
 const STATE: &str = "The agent keeps its state itself (agent.state_file, maps under agent.pin_dir).";
-const NAMES: &str = "Flowpin has no host names yet: write addresses.";
+const NAMES: &str = "Names are looked up by /etc/hosts and the servers of /etc/resolv.conf, again when their TTL is over (5 s to \
+     5 min). Addresses of each IP version that the service has are used; while no answer comes, the last ones are.";
 const RETRY: &str = "A client that is refused connects anew, and health checks take the backend out: \
      nothing is tried in its place.";
 const MAIL: &str =
@@ -277,7 +278,7 @@ pub const SERVER: [(&str, &str); 15] = [
          pool-purge-delay proto ws log-bufsize log-proto hash-key shard resolve-net",
         REQUESTS,
     ),
-    ("init-addr resolvers resolve-opts resolve-prefer", NAMES),
+    ("init-addr resolve-opts resolve-prefer", NAMES),
     (
         "init-state",
         "A new backend is healthy until its checks say otherwise; a restarted agent takes over who was not.",

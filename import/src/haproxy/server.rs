@@ -75,6 +75,7 @@ pub struct Server {
     backup: Option<Id>,
     disabled: Option<Id>,
     slow_start: Option<Said<Duration>>,
+    resolve: Vec<Id>,
     reset: Option<Id>,
     pub transparent: Option<Id>,
     /// Items that say no more than that it is checked.
@@ -91,6 +92,7 @@ fn known(word: &str) -> bool {
         "weight",
         "maxconn",
         "slowstart",
+        "resolvers",
         "on-marked-down",
         "usesrc",
     ];
@@ -138,6 +140,10 @@ impl Server {
                 }
                 ("on-marked-down", "shutdown-sessions") => {
                     self.reset = Some(at);
+                    Ok(())
+                }
+                ("resolvers", _) => {
+                    self.resolve.push(at);
                     Ok(())
                 }
                 ("backup", _) => {
@@ -194,6 +200,7 @@ impl Server {
         backend.backup = self.backup;
         backend.down = self.disabled;
         backend.slow_start = self.slow_start.clone();
+        backend.resolve.clone_from(&self.resolve);
         backend.reset_unhealthy = self.reset;
     }
 }
@@ -219,10 +226,9 @@ pub fn declared(account: &mut Account, directive: &Directive, defaults: &Server)
     server.parameters(account, directive, &head, place + 1, &mut backend.notes);
     server.give(&mut backend);
     if template {
-        backend.turn_off(
+        backend.note(
             at,
-            "Flowpin has no host names yet, and makes no backends of their answers: write a \
-             [[service.backend]] for each address.",
+            "Each address that the name has is a backend, however many there are, and is followed by its TTL.",
         );
     }
     if word(place).is_empty() {

@@ -85,7 +85,11 @@ pub const STREAM: [(&str, &str); 23] = [
         "Flowpin limits the connections of a backend (max_connections), not of a client yet; \
          affinity.bound comes nearest.",
     ),
-    ("resolver resolver_timeout", "Flowpin has no host names yet, so there is nothing to resolve."),
+    (
+        "resolver resolver_timeout",
+        "Names are looked up by /etc/hosts and the servers of /etc/resolv.conf, again when their TTL is over (5 s to \
+         5 min).",
+    ),
     ("variables_hash_*", PROCESS),
     (
         "zone state status_zone zone_sync*",
@@ -122,7 +126,10 @@ pub const LISTEN: [(&str, &str); 6] = [
 
 /// Parameters of an upstream's `server`.
 pub const SERVER: [(&str, &str); 3] = [
-    ("resolve service=*", "Flowpin has no host names yet: write addresses."),
+    (
+        "service=*",
+        "Flowpin asks for addresses, not for SRV records: write the names and ports of the servers.",
+    ),
     (
         "fail_timeout=*",
         "Flowpin asks a backend itself whether it is back: health.interval and rise say how soon.",

@@ -156,6 +156,10 @@ fn server(account: &mut Account, directive: &Directive) -> Backend {
                 other => other.map(|fall| check.fall = Some(Said::new(fall, at))),
             },
             "slow_start" => nginx_time(value).map(|time| backend.slow_start = Some(Said::new(time, at))),
+            "resolve" => {
+                backend.resolve.push(at);
+                Ok(())
+            }
             "backup" => {
                 backend.backup = Some(at);
                 Ok(())

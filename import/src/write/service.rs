@@ -273,6 +273,7 @@ fn backend(out: &mut Out<'_>, backend: &Backend) {
     if let Some(at) = backend.backup {
         out.key("backup", "true", &[at]);
     }
+    backend.resolve.iter().for_each(|id| out.done(*id));
     out.live = live;
     if backend.off.is_some() {
         let own = out.text.split_off(before);
