@@ -147,11 +147,16 @@ fn not_where_it_is_left_out_or_another_is_named() {
 
 #[test]
 fn only_whom_it_is_for() {
-    let ranges = |family, last: &str| {
+    // For one of two clients: that one is let in, or the other isn't.
+    let ranges = |denies: bool, family, last: &str| {
         let net = if family == V4 { "10.1.0." } else { "fd01::" };
-        format!("source_ranges = [\"{net}{last}\"]")
+        match denies {
+            false => format!("source_ranges = [\"{net}{last}\"]"),
+            true => format!("deny_ranges = [\"{net}{}\"]", if last == "2" { "3" } else { "2" }),
+        }
     };
-    for hook in ["tc", "xdp", "fast"] {
+    for (hook, denies) in [("tc", false), ("xdp", false), ("fast", false), ("tc", true), ("xdp", true)] {
+        let ranges = |family, last| ranges(denies, family, last);
         let net = Net::new(2);
         let _servers = servers(&net);
         let agent = Agent::start(&net.node, &config(hook, |family| ranges(family, "2")));
@@ -178,15 +183,17 @@ fn only_whom_it_is_for() {
                 agent.signal(nix::sys::signal::Signal::SIGHUP);
                 eventually("the stranger is let in", Duration::from_secs(20), || {
                     let shown = agent.json(&["service", "show", &format!("{family:?}")]);
-                    match shown["source_ranges"][0].as_str() {
-                        Some(range) if range.starts_with(stranger) => Ok(()),
+                    let (ranges, first) =
+                        if denies { ("deny_ranges", friend) } else { ("source_ranges", stranger) };
+                    match shown[ranges][0].as_str() {
+                        Some(range) if range.starts_with(first) => Ok(()),
                         other => Err(format!("{other:?}")),
                     }
                 });
                 Conn::open_from(at(stranger, 0), to).unwrap().exchange(1000).unwrap();
                 conn.exchange(100_000).unwrap();
                 let why = agent.done(&["explain", friend, &to.to_string()]);
-                assert!(why.contains("source ranges"), "{why}");
+                assert!(why.contains(if denies { "deny ranges" } else { "source ranges" }), "{why}");
                 agent.write_config(&config(hook, |family| ranges(family, "2")));
                 agent.signal(nix::sys::signal::Signal::SIGHUP);
                 eventually("the friend again", Duration::from_secs(20), || {

@@ -347,3 +347,36 @@ fn grpc_checks_want_serving() {
     await_health(&agent, 0, true);
     await_health(&agent, 1, true);
 }
+
+#[test]
+fn a_program_of_the_node_says_who_is_healthy() {
+    let net = Net::new(2);
+    let _servers = servers(&net);
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let down = dir.path().join("down");
+    let script = format!(
+        "if [ \"$FLOWPIN_SERVICE $FLOWPIN_BACKEND_PORT\" != \"app 80\" ]; then echo asked amiss; exit 1; fi\n\
+         if grep -qx \"$FLOWPIN_BACKEND_ADDRESS\" {}; then echo in repair; exit 1; fi\n",
+        down.display()
+    );
+    std::fs::write(dir.path().join("check"), script).expect("a file");
+    std::fs::write(&down, "").expect("a file");
+    let targets: Vec<String> = (0..2).map(|i| V4.backend(i)).collect();
+    let checks = format!(
+        "health = {{ type = \"exec\", command = [\"/bin/sh\", \"{}/check\"], interval = \"1s\", rise = 1, fall = 1 }}",
+        dir.path().display()
+    );
+    let config = "exec_checks = true\n[conntrack]\nmax_flows = 4096\n".to_string()
+        + &interfaces(&[("c0", "tc"), ("b*", "tc")])
+        + &service("app", &V4.vip(0), "\"80/tcp\"", &targets, &checks);
+    let agent = Agent::start(&net.node, &config);
+    agent.sweeps(8);
+    assert_eq!([0, 1].map(|i| backend(&agent, i)["healthy"].as_bool()), [Some(true); 2], "{}", agent.log());
+    std::fs::write(&down, V4.backend(1) + "\n").expect("a file");
+    await_health(&agent, 1, false);
+    assert!(agent.log().contains("in repair"), "{}", agent.log());
+    assert_eq!(backend(&agent, 0)["healthy"], true);
+    assert_eq!(on(&open(&net, 6), "b1"), 0);
+    std::fs::write(&down, "").expect("a file");
+    await_health(&agent, 1, true);
+}

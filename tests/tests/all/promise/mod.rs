@@ -35,6 +35,7 @@ mod leftovers;
 mod lifecycle;
 mod matrix;
 mod million;
+mod names;
 mod neighbours;
 mod one_port;
 mod passed_over;
