@@ -53,8 +53,8 @@ impl Handle {
     pub async fn add_service(&self, decl: ServiceDecl) -> Result<ServiceView, ApiError> {
         let name = decl.name.clone();
         let spec = valid(&name, &decl)?;
-        let seen = Seen::look(&self.netlink()).await;
-        let hops = Hops::of(&self.netlink(), Hops::wanted([&spec])).await;
+        let seen = Seen::look(&*self.netlink().await).await;
+        let hops = Hops::of(&*self.netlink().await, Hops::wanted([&spec])).await;
         hops.check(&spec).map_err(invalid)?;
         self.look_up_for(&spec, &spec.hosts).await;
         let mut owner = self.owner().lock().await;
@@ -76,8 +76,8 @@ impl Handle {
     pub async fn set_service(&self, name: &str, change: Patch) -> Result<ServiceView, ApiError> {
         // What takes a while is done first, for what it is likely to become.
         let (_, likely) = patched(&self.changeable(name).await?, name, &change)?;
-        let seen = Seen::look(&self.netlink()).await;
-        let hops = Hops::of(&self.netlink(), Hops::wanted([&likely])).await;
+        let seen = Seen::look(&*self.netlink().await).await;
+        let hops = Hops::of(&*self.netlink().await, Hops::wanted([&likely])).await;
         self.look_up_for(&likely, &likely.hosts).await;
         let mut owner = self.owner().lock().await;
         let (decl, spec) = patched(&owner.runtime, name, &change)?;
@@ -193,7 +193,7 @@ impl Handle {
             return Ok(());
         };
         spec.backends = [(backend.name(), backend.clone())].into();
-        Hops::of(&self.netlink(), Hops::wanted([&spec])).await.check(&spec).map_err(invalid)
+        Hops::of(&*self.netlink().await, Hops::wanted([&spec])).await.check(&spec).map_err(invalid)
     }
 
     /// Removes a backend. Pinned flows stay until they end.

@@ -83,7 +83,7 @@ impl Control for Handle {
         self.owner().lock().await.detach_by(detach)
     }
     async fn attach(&self) -> Result<(), ApiError> {
-        let seen = Seen::look(&self.netlink()).await;
+        let seen = Seen::look(&*self.netlink().await).await;
         self.owner().lock().await.attach_again(&seen)
     }
     async fn events(&self, query: EventQuery) -> Result<BoxStream<'static, EventView>, ApiError> {

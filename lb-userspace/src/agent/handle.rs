@@ -7,7 +7,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 use lb_common::abi::Source;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 
 use super::{
     netlink::Netlink,
@@ -63,14 +63,14 @@ impl Handle {
         }
     }
 
-    /// Netlink, for questions.
-    pub fn netlink(&self) -> rtnetlink::Handle {
-        self.netlink.get()
+    /// Netlink, for questions; see [`Netlink::get`].
+    pub async fn netlink(&self) -> OwnedMutexGuard<rtnetlink::Handle> {
+        self.netlink.get().await
     }
 
     /// Looks which interfaces and addresses the node has now, and does what follows.
     pub async fn look(&self) {
-        let seen = Seen::look(&self.netlink()).await;
+        let seen = Seen::look(&*self.netlink().await).await;
         self.shared.note_own(&seen);
         if self.shared.read().problems.contains_key("ways") {
             self.note_ways().await;
@@ -82,7 +82,7 @@ impl Handle {
     pub async fn note_ways(&self) {
         let desired = self.shared.read().desired.clone();
         let wanted = Hops::wanted(desired.services().values().map(Arc::as_ref));
-        let hops = Hops::of(&self.netlink(), wanted).await;
+        let hops = Hops::of(&*self.netlink().await, wanted).await;
         self.owner.lock().await.note_ways(&hops);
     }
 
@@ -100,8 +100,8 @@ impl Handle {
         let read = read.await.map_err(|e| format!("{e:?}"))?;
         let services = read.as_ref().map(|config| config.services.clone()).unwrap_or_default();
         let wanted = Hops::wanted(services.iter().filter_map(|s| s.spec.as_deref().ok()));
-        let hops = Hops::of(&self.netlink(), wanted).await;
-        let seen = Seen::look(&self.netlink()).await;
+        let hops = Hops::of(&*self.netlink().await, wanted).await;
+        let seen = Seen::look(&*self.netlink().await).await;
         self.owner.lock().await.reload(read, &hops, &seen)?;
         self.shared.read().rejected.first().map_or(Ok(()), |first| Err(first.to_string()))
     }
@@ -194,8 +194,8 @@ impl Handle {
         if client.is_loopback() || self.shared.read().own.contains(&client) {
             return Source::POD;
         }
-        let index = routes::interface(&self.netlink(), client).await;
-        let seen = Seen::look(&self.netlink()).await;
+        let index = routes::interface(&*self.netlink().await, client).await;
+        let seen = Seen::look(&*self.netlink().await).await;
         let owner = self.owner.lock().await;
         let rule = seen.ruled(&owner.config).find(|(interface, _)| Some(interface.index) == index);
         match rule.map(|(_, rule)| rule.role()) {

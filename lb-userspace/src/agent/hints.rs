@@ -47,14 +47,14 @@ pub async fn run(
             () = again.notified() => {}
             _ = tick.tick() => {}
         }
-        if let Err(e) = look(&shared, &netlink.get()).await {
+        if let Err(e) = look(&shared, &netlink).await {
             tracing::debug!("rules of the host aren't known: {e}");
         }
     }
 }
 
-async fn look(shared: &Shared, netlink: &Handle) -> Result<(), DatapathError> {
-    let setup = setup(shared, netlink).await?;
+async fn look(shared: &Shared, netlink: &Netlink) -> Result<(), DatapathError> {
+    let setup = setup(shared, &*netlink.get().await).await?;
     // What they list matters only there.
     let concerned = !setup.arrival.is_empty() || !setup.by_xdp.is_empty();
     let found = if concerned { Found::look().await } else { Found::default() };

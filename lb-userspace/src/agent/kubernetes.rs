@@ -282,7 +282,7 @@ impl Handle {
     /// The kernel refuses.
     async fn follow_cluster(&self, change: &Change) -> Result<(), String> {
         let direct = change.delta.changed.iter().any(|spec| spec.is_direct());
-        let seen = if direct { Some(Seen::look(&self.netlink()).await) } else { None };
+        let seen = if direct { Some(Seen::look(&*self.netlink().await).await) } else { None };
         let look = self.owner().lock().await.follow_cluster(change, seen.as_ref())?;
         if look {
             self.look().await;
