@@ -13,7 +13,7 @@ use serde_json::Value;
 /// Names that a page announces; those of families without a line as well.
 fn exported() -> BTreeSet<String> {
     let node = Node {
-        sharing: Some((Arc::default(), SharingTimes::new())),
+        sharing: Some((Arc::default(), SharingTimes::default())),
         cluster: Some(Cluster {
             state: ClusterState::new(String::new()),
             metrics: Arc::default(),

@@ -153,7 +153,7 @@ impl Shared {
             owned: Owned::default(),
             sharing: watch::channel(None).0,
             sharing_view: watch::channel(None).0,
-            sharing_times: SharingTimes::new(),
+            sharing_times: SharingTimes::default(),
             clock,
             max_flows,
             hash_seed,

@@ -11,9 +11,9 @@ pub struct SharingTimes {
     pub report: Histogram,
 }
 
-impl SharingTimes {
+impl Default for SharingTimes {
     /// Nothing yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let report = [0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 250.0, 1_000.0];
         Self {
             age: Histogram::new(exponential_buckets(0.001, 2.0, 12)),

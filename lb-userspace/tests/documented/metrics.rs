@@ -65,7 +65,7 @@ fn page() -> Page {
         timed_out: BTreeMap::from([(("s".to_string(), Timeout::Idle), 0)]),
         restarts: BTreeMap::from([("health", 0)]),
         rejected: vec![rejected],
-        sharing: Some((Arc::new(shared()), SharingTimes::new())),
+        sharing: Some((Arc::new(shared()), SharingTimes::default())),
         cluster: Some(Cluster { state: cluster, metrics: Arc::default(), families: vec!["IPv4"] }),
         ..Node::default()
     };
