@@ -38,6 +38,7 @@ var promises = []promise{
 	{"rolling-update-kube-proxy", "the same with kube-proxy, to compare: nothing is judged", true, rollingUpdateBeside},
 	{"kill", "with the DaemonSet's capabilities and a read-only root; the agent is killed under traffic: no connection is cut or refused", false, kill},
 	{"documented", "docs/kubernetes.md, followed to the letter: from the image to what is to be verified, by the chart and by the kustomize base", true, documented},
+	{"sharing", "agents find each other by the chart's Service, and each knows of the connections that open by way of another", false, sharing},
 	{"outage", "the API server is away, silent, or breaks off, and has forgotten when it is back: no connection is cut, and 5 s later all is as it says", false, outage},
 }
 
