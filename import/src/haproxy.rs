@@ -3,6 +3,7 @@
 
 mod bind;
 mod check;
+mod external;
 mod join;
 mod lex;
 mod proxy;

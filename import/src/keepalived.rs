@@ -3,6 +3,7 @@
 
 mod checks;
 mod lex;
+mod misc;
 mod real;
 mod remedies;
 mod virtual_server;

@@ -15,6 +15,7 @@ mod ipvsadm;
 mod keepalived;
 mod model;
 mod nginx;
+mod program;
 mod settle;
 mod values;
 mod write;

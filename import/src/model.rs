@@ -5,7 +5,7 @@ mod check;
 
 use std::{net::IpAddr, time::Duration};
 
-pub use self::check::{Check, Database, Http, Probe, Statuses, Step};
+pub use self::check::{Check, Command, Database, Http, Probe, Statuses, Step};
 use crate::account::{Account, Id, Note, Said};
 
 /// All that a file says.

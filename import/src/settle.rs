@@ -120,8 +120,8 @@ fn same_port(first: &mut Check, other: &mut Check, ports: &[Option<u16>], own: O
 /// backend's own.
 fn plain(check: &mut Check, remedy: &str, notes: &mut Vec<Note>) {
     let probe = match check.probe.protocol() {
-        Protocol::Udp => Probe::Udp(None),
-        Protocol::Tcp | Protocol::Sctp => Probe::Tcp,
+        Some(Protocol::Udp) => Probe::Udp(None),
+        Some(Protocol::Tcp | Protocol::Sctp) | None => Probe::Tcp,
     };
     let asked = std::mem::replace(&mut check.probe, probe).ids();
     let place = check.elsewhere.take().into_iter().chain(check.port.take().map(|said| said.at));
@@ -153,6 +153,10 @@ fn merge(account: &mut Account, first: &mut Check, other: Check, notes: &mut Vec
             agree(account, &mut Some(ours.clone()), Some(theirs), ALIKE, notes);
         }
         (Probe::Database(ours), Probe::Database(theirs)) if ours.value == theirs.value => {
+            account.like(at, first.at);
+            account.like(theirs.at, ours.at);
+        }
+        (Probe::Exec(ours), Probe::Exec(theirs)) if ours.value == theirs.value => {
             account.like(at, first.at);
             account.like(theirs.at, ours.at);
         }

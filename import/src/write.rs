@@ -7,7 +7,7 @@ mod service;
 use crate::{
     Format,
     account::{Id, Note},
-    model::Draft,
+    model::{Draft, Probe, Service},
 };
 
 /// The file's text.
@@ -55,5 +55,17 @@ fn head(format: Format, draft: &Draft) -> String {
         "#\n# Nothing is balanced until an interface is named:\n# [[interface]]\n# match = \"eth0\"\n# \
          attach = \"xdp\"\n",
     );
+    let programs = |service: &Service| {
+        service.off.is_none()
+            && service.check.as_ref().is_some_and(|check| matches!(check.probe, Probe::Exec(_)))
+    };
+    if draft.services.iter().any(programs) {
+        text.push_str("#\n");
+        text.push_str(&comment::lines(
+            "Programs check backends here. They run as the agent's user, and only if it is switched on: it is off \
+             otherwise, and services with health of type exec are refused. Read the commands, and uncomment:",
+        ));
+        text.push_str("# [agent]\n# exec_checks = true\n");
+    }
     text
 }

@@ -18,10 +18,9 @@ pub fn fit(service: &mut Service) {
     if let Some(check) =
         service.check.take_if(|check| !has_port(check, &service.frontends, &service.backends))
     {
-        let remedy = format!(
-            "Nothing says at which {} port: write health with a port, or give each backend one.",
-            check.probe.protocol().name()
-        );
+        let kind = check.probe.protocol().map_or(String::new(), |protocol| format!("{} ", protocol.name()));
+        let remedy =
+            format!("Nothing says at which {kind}port: write health with a port, or give each backend one.");
         service.notes.extend(whole(check).into_iter().map(|at| Note::new(at, remedy.clone())));
     }
     let Some(check) = &mut service.check else { return };
@@ -54,7 +53,8 @@ fn has_port(check: &Check, frontends: &[Frontend], backends: &[Backend]) -> bool
     let led = |backend: &Backend| {
         let Host::Address(address) = backend.host else { return true };
         frontends.iter().any(|frontend| {
-            frontend.ports.protocol == protocol && frontend.address.is_ipv6() == address.is_ipv6()
+            protocol.is_none_or(|protocol| frontend.ports.protocol == protocol)
+                && frontend.address.is_ipv6() == address.is_ipv6()
         })
     };
     check.port.is_some()

@@ -3,6 +3,7 @@
 use regex::bytes::RegexBuilder;
 
 use super::{
+    external::External,
     remedies::{CHECKS, TALK, remedy},
     talk,
 };
@@ -27,6 +28,8 @@ pub struct Checks {
     steps: Vec<Said<Step>>,
     /// Steps that can't be told.
     untold: Vec<Id>,
+    /// A program that is asked instead.
+    pub external: External,
     /// Items that say no more than that.
     pub same: Vec<Id>,
     pub port: Option<Said<u16>>,
@@ -43,6 +46,8 @@ impl Checks {
     pub fn option(&mut self, account: &mut Account, directive: &Directive, notes: &mut Vec<Note>) {
         let at = directive.enter(account);
         let before = std::mem::take(self);
+        // Which program it would be is no option.
+        self.external = before.external.switched_off();
         let args: Vec<&str> = directive.args().iter().map(String::as_str).collect();
         let (method, path, more) = match args.as_slice() {
             ["httpchk"] => ("OPTIONS", None, None),
@@ -50,10 +55,11 @@ impl Checks {
             ["httpchk", method, path, more @ ..] => (*method, Some(*path), Some(more.join(" "))),
             ["tcp-check", ..] => {
                 // Its steps may stand before it.
-                let Self { steps, untold, port, mut same, .. } = before;
-                same.push(at);
-                return *self = Self { steps, untold, port, same, ..Self::default() };
+                self.same = before.same;
+                self.same.push(at);
+                return (self.steps, self.untold, self.port) = (before.steps, before.untold, before.port);
             }
+            ["external-check"] => return self.external.on = Some(at),
             ["redis-check"] => return self.ask("redis", None, at),
             ["pgsql-check", "user", user] => return self.ask("postgres", Some(user), at),
             ["mysql-check"] => return self.ask("mysql", None, at),

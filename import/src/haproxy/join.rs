@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Reader,
+    external::Program,
     proxy::{Kind, Proxy},
     server::{Declared, Server},
     settings::{Settings, Times},
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     access::sources,
     account::{Account, Id, Note, Said},
-    model::{Check, Draft, Forward, Host, Service},
+    model::{Check, Draft, Forward, Host, Probe, Service},
 };
 
 /// Makes services of all proxies.
@@ -43,6 +44,9 @@ fn service(draft: &mut Draft, pool: Proxy, fronts: Vec<Proxy>) -> Service {
     let mut service = Service::new(name, at);
     service.notes = notes;
     service.frontends = frontends;
+    // Of the section itself, not of those that lead to it.
+    let listener = service.frontends.first().map(|frontend| (frontend.address, frontend.ports.first));
+    let program = settings.checks.external.program(&service.name, listener, &mut service.notes);
     let mut off = settings.disabled;
     if kind == Kind::Backend && fronts.is_empty() {
         service.turn_off(
@@ -104,7 +108,7 @@ fn service(draft: &mut Draft, pool: Proxy, fronts: Vec<Proxy>) -> Service {
     service.algorithm = settings.algorithm.clone();
     service.affinity = settings.affinity(account);
     times(account, settings.times.clone(), &mut service);
-    backends(servers, &settings, &mut service);
+    backends(servers, &settings, program.as_ref(), &mut service);
     service
 }
 
@@ -212,7 +216,7 @@ fn shorter(a: Option<Said<Duration>>, b: Option<Said<Duration>>) -> Pair {
     }
 }
 
-fn backends(servers: Vec<Declared>, settings: &Settings, service: &mut Service) {
+fn backends(servers: Vec<Declared>, settings: &Settings, program: Option<&Program>, service: &mut Service) {
     service.forward = Some(Forward::Snat);
     if let Some(at) = settings.transparent {
         (service.forward, service.forward_at) = (Some(Forward::Nat), Some(at));
@@ -257,7 +261,10 @@ fn backends(servers: Vec<Declared>, settings: &Settings, service: &mut Service) 
             }
             backups += 1;
         }
-        backend.check = check(server, settings, &backend.host);
+        backend.check = match program {
+            Some(program) => run(server, settings, program),
+            None => check(server, settings, &backend.host),
+        };
         service.backends.push(backend);
     }
 }
@@ -281,5 +288,23 @@ fn check(server: Server, settings: &Settings, own: &Host) -> Option<Check> {
         rise: server.rise,
         fall: server.fall,
         same,
+    })
+}
+
+/// How a server is checked by a program, if it is. `port` and `addr` of checks don't concern one.
+fn run(server: Server, settings: &Settings, program: &Program) -> Option<Check> {
+    let at = server.check?;
+    // `timeout check` only has the time to connect hold, if that is shorter than that to the next check.
+    let wait = server.inter.clone().unwrap_or(Said::new(Duration::from_secs(2), at));
+    let Times { check, connect, .. } = &settings.times;
+    let connect = connect.clone().filter(|said| check.is_some() && said.value < wait.value);
+    Some(Check {
+        probe: Probe::Exec(program.command.clone()),
+        interval: server.inter,
+        timeout: Some(connect.unwrap_or(wait)),
+        rise: server.rise,
+        fall: server.fall,
+        same: program.same.iter().chain(&server.same).copied().collect(),
+        ..Check::tcp(at)
     })
 }

@@ -70,7 +70,7 @@ pub const SECTIONS: [(&str, &str); 7] = [
 ];
 
 /// In `global`.
-pub const GLOBAL: [(&str, &str); 11] = [
+pub const GLOBAL: [(&str, &str); 12] = [
     ("log*", LOG),
     ("stats stats-file", STATS),
     ("server-state-*", STATE),
@@ -85,9 +85,10 @@ pub const GLOBAL: [(&str, &str); 11] = [
          deviceatlas-* 51degrees-* wurfl-* maxcomp* maxzlibmem limited-quic",
         REQUESTS,
     ),
+    ("max-spread-checks spread-checks", "Checks are spread by a tenth of their interval, at random."),
     (
-        "max-spread-checks spread-checks external-check insecure-fork-wanted",
-        "Checks are spread by a tenth of their interval, at random, and run no programs.",
+        "external-check insecure-fork-wanted",
+        "Programs that check backends are run if exec_checks = true is in [agent]; they aren't otherwise.",
     ),
     (
         "setenv presetenv resetenv unsetenv set-var set-var-fmt default-path",
@@ -109,7 +110,7 @@ pub const GLOBAL: [(&str, &str); 11] = [
 ];
 
 /// In proxies.
-pub const DIRECTIVES: [(&str, &str); 20] = [
+pub const DIRECTIVES: [(&str, &str); 19] = [
     (
         "use_backend use-server force-be-switch",
         "Which pool or server is decided by a rule, and Flowpin decides by address and port alone: give \
@@ -147,11 +148,6 @@ pub const DIRECTIVES: [(&str, &str); 20] = [
          being idle.",
     ),
     ("load-server-state-from-file server-state-file-name", STATE),
-    (
-        "external-check",
-        "Write the program in health, as { type = \"exec\", command = [\"/path\", \"{address}\", \"{port}\"] }, with exec_checks = true \
-         in [agent]; its variables are FLOWPIN_BACKEND_ADDRESS, FLOWPIN_BACKEND_PORT and FLOWPIN_SERVICE.",
-    ),
     ("id guid description", NAMELESS),
     ("quic-initial", "QUIC is UDP to Flowpin: ports = [\"443/udp\"] balances it, by addresses and ports."),
     ("crt ssl*", TLS),
@@ -206,8 +202,8 @@ pub const CHECKS: [(&str, &str); 9] = [
     ("spop-check", "Flowpin speaks no SPOP: it looks whether the server takes connections."),
     (
         "external-check",
-        "It looks whether the server takes connections, until the program is written in health, as { type = \"exec\", command = \
-         [\"/path\", \"{address}\", \"{port}\"] }, with exec_checks = true in [agent].",
+        "No external-check command names the program: it looks whether the server takes connections. Write health = \
+         { type = \"exec\", command = [\"/path\", \"{address}\", \"{port}\"] }.",
     ),
 ];
 

@@ -83,6 +83,7 @@ impl Settings {
                 Ok(())
             }
             "stick" => self.stick(directive, at),
+            "external-check" => self.checks.external.take(directive, at),
             "disabled" => {
                 self.disabled = Some(at);
                 Ok(())

@@ -1,6 +1,7 @@
 //! Checkers, and the times that they take from what is around them.
 
 use super::{
+    misc::{Misc, Program},
     remedies::{CHECKER, REAL, remedy},
     virtual_server::Inherited,
 };
@@ -29,6 +30,8 @@ pub const CHECKERS: [&str; 10] = [
 const DEFAULTS: (&str, &str) = ("60", "5");
 /// How often a check is made again before it counts, where nothing says so.
 const RETRIES: u32 = 1;
+/// Of a program.
+const RETRIES_OF_PROGRAMS: u32 = 0;
 
 /// What may be said of checks at three places, the innermost of which holds.
 #[derive(Clone, Default)]
@@ -57,15 +60,15 @@ impl Times {
         true
     }
 
-    /// Puts them into a check.
-    fn give(self, check: &mut Check) {
+    /// Puts them into a check; `retries`: where nothing says how many.
+    fn give(self, check: &mut Check, retries: u32) {
         let or = |said: Option<Said<_>>, default| {
             said.or_else(|| Some(Said::new(seconds(default).ok()?, check.at)))
         };
         check.interval = or(self.interval, DEFAULTS.0);
         check.timeout = or(self.timeout, DEFAULTS.1);
         check.rise = Some(Said::new(1, check.at));
-        let retry = self.retry.unwrap_or(Said::new(RETRIES, check.at));
+        let retry = self.retry.unwrap_or(Said::new(retries, check.at));
         // So many more after the first.
         check.fall = Some(Said::new(retry.value.saturating_add(1), retry.at));
     }
@@ -76,10 +79,6 @@ fn lacking(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "SMTP_CHECK" => "Flowpin speaks no SMTP: it looks whether the server takes connections.",
         "DNS_CHECK" => "Flowpin asks no DNS yet: it looks whether the server's port is open.",
-        "MISC_CHECK" => {
-            "It looks whether the server's port is open, until the program is written in health, as { type = \"exec\", \
-             command = [\"/path\", \"{address}\", \"{port}\"] }, with exec_checks = true in [agent]."
-        }
         "BFD_CHECK" => "Flowpin speaks no BFD: it looks whether the server's port is open.",
         "PING_CHECK" => "Flowpin doesn't ping: it looks whether the server's port is open.",
         "FILE_CHECK" => {
@@ -158,6 +157,7 @@ pub fn checker(
     let mut times = inherited.check.clone();
     check.probe = probe(kind, udp, inherited.host.clone());
     let mut datagrams = Datagrams::default();
+    let mut misc = (kind == "MISC_CHECK").then(Misc::default);
     if let Some(remedy) = lacking(kind) {
         backend.note(at, remedy);
     }
@@ -173,7 +173,8 @@ pub fn checker(
             }
         }
         let at = inner.enter_whole(account);
-        if times.take(inner, at, &mut backend.notes) {
+        let is_misc = misc.as_mut().is_some_and(|misc| misc.take(inner, at, &mut backend.notes));
+        if is_misc || times.take(inner, at, &mut backend.notes) {
             continue;
         }
         let text: String = inner.args().concat().split_whitespace().collect();
@@ -193,12 +194,22 @@ pub fn checker(
             (name, _) => backend.note(at, remedy(&CHECKER, name)),
         }
     }
-    times.give(&mut check);
+    let retries = if misc.is_some() { RETRIES_OF_PROGRAMS } else { RETRIES };
+    if let Some(Program { command, timeout }) = misc.and_then(|misc| misc.program(at, backend)) {
+        check.probe = Probe::Exec(command);
+        // Where nothing says how long it may take, it is as long as to the next check.
+        let wait = || match &inherited.check.interval {
+            Some(said) => Some(said.value),
+            None => seconds(DEFAULTS.0).ok(),
+        };
+        times.timeout = timeout.or_else(|| Some(Said::new(wait()?, at)));
+    }
+    times.give(&mut check, retries);
     match &mut check.probe {
         // Any of them is good where no status is named.
         Probe::Http(http) => drop(http.status.get_or_insert(Said::new(vec![200..=299], at))),
         Probe::Udp(_) => datagrams.give(&mut check, &mut backend.notes),
-        Probe::Tcp | Probe::Database(_) | Probe::Talk(_) => {}
+        Probe::Tcp | Probe::Database(_) | Probe::Talk(_) | Probe::Exec(_) => {}
     }
     backend.check = Some(check);
 }

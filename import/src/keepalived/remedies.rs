@@ -114,7 +114,7 @@ pub const CHECKER: [(&str, &str); 6] = [
     ),
     ("enable_sni sni_name", "With https the name that is asked for is health.host."),
     (
-        "misc_path misc_timeout misc_dynamic user helo_name host type name payload require_reply \
+        "helo_name host type name payload require_reply \
          min_reply_length max_reply_length track_file dynamic weight",
         "It goes with a kind of check that Flowpin doesn't have.",
     ),

@@ -58,14 +58,17 @@ pub enum Probe {
     Database(Said<Database>),
     /// Does it answer what is sent with what is expected? At least one step expects something.
     Talk(Vec<Said<Step>>),
+    /// Does this program say that it is well, by status 0?
+    Exec(Said<Command>),
 }
 
 impl Probe {
-    /// What it is asked by.
-    pub const fn protocol(&self) -> Protocol {
+    /// What it is asked by; `None`: by whatever the program takes.
+    pub const fn protocol(&self) -> Option<Protocol> {
         match self {
-            Self::Tcp | Self::Http(_) | Self::Database(_) | Self::Talk(_) => Protocol::Tcp,
-            Self::Udp(_) => Protocol::Udp,
+            Self::Tcp | Self::Http(_) | Self::Database(_) | Self::Talk(_) => Some(Protocol::Tcp),
+            Self::Udp(_) => Some(Protocol::Udp),
+            Self::Exec(_) => None,
         }
     }
 
@@ -80,6 +83,7 @@ impl Probe {
             Self::Udp(send) => send.iter().map(|said| said.at).collect(),
             Self::Database(said) => vec![said.at],
             Self::Talk(steps) => steps.iter().map(|said| said.at).collect(),
+            Self::Exec(said) => vec![said.at],
         }
     }
 }
@@ -105,6 +109,9 @@ pub struct Database {
     /// Who logs in.
     pub user: Option<String>,
 }
+
+/// A program by its path from `/`, and its arguments, in which `{address}` and `{port}` are the backend's.
+pub type Command = Vec<String>;
 
 /// A step of a conversation. Texts are as Flowpin's file has them, with `\r \n \xNN`.
 #[derive(Clone, Debug, PartialEq)]

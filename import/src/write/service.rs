@@ -238,6 +238,10 @@ fn health(out: &mut Out<'_>, check: &Check) {
             table.extend(["type = \"tcp\"".to_string(), format!("talk = [{}]", shown.join(", "))]);
             steps.iter().for_each(|step| out.done(step.at));
         }
+        Probe::Exec(Said { value, at }) => {
+            table.extend(["type = \"exec\"".to_string(), format!("command = {}", list(value.clone()))]);
+            out.done(*at);
+        }
     }
     out.said(port, "port", ToString::to_string, &mut table);
     out.said(interval, "interval", |time| quoted(&show_time(*time)), &mut table);
