@@ -4,10 +4,9 @@
 mod backends;
 mod health;
 mod names;
+mod sources;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
-
-use ipnet::IpNet;
 
 use crate::{
     account::{Account, Id, Note, Said},
@@ -29,7 +28,7 @@ pub fn fit(draft: &mut Draft) {
     names::fit(&mut draft.services);
     for service in &mut draft.services {
         frontends(&draft.account, service);
-        sources(service);
+        sources::fit(service);
         timeouts(service);
         if let Some(affinity) = &mut service.affinity {
             time("affinity.timeout", SHORTEST, &mut affinity.timeout, &mut service.notes);
@@ -98,55 +97,6 @@ fn frontends(account: &Account, service: &mut Service) {
     }
     service.notes.append(&mut left);
     service.frontends = kept;
-}
-
-/// Whom it is for: prefixes of its families, and for each family one.
-fn sources(service: &mut Service) {
-    let (mut kept, mut families): (Vec<Said<String>>, _) = (Vec::new(), [false; 2]);
-    for Said { value, at } in std::mem::take(&mut service.sources) {
-        let parsed = value.parse::<IpNet>().or_else(|_| value.parse::<IpAddr>().map(IpNet::from));
-        let Ok(net) = parsed else {
-            service.turn_off(
-                at,
-                format!("{value:?} is no prefix: write source_ranges by hand, and uncomment it."),
-            );
-            continue;
-        };
-        let v6 = matches!(net, IpNet::V6(_));
-        if !service.frontends.iter().any(|frontend| frontend.address.is_ipv6() == v6) {
-            service.note(at, "The service has no address of this IP version: nobody would come from there.");
-            continue;
-        }
-        families[usize::from(v6)] = true;
-        let trunc = net.trunc();
-        let whole = trunc.prefix_len() == trunc.max_prefix_len();
-        let value = if whole { trunc.addr().to_string() } else { trunc.to_string() };
-        kept.push(Said::new(value, at));
-    }
-    if let Some(first) = kept.first().map(|said| said.at) {
-        let shut = |frontend: &Frontend| !families[usize::from(frontend.address.is_ipv6())];
-        if service.frontends.iter().any(shut) {
-            service.note(first, "Nobody of the other IP version is let in: its addresses are left out.");
-        }
-        let gone: Vec<Frontend> = service
-            .frontends
-            .extract_if(.., |frontend| shut(frontend) || frontend.address.is_loopback())
-            .collect();
-        for frontend in gone {
-            let remedy = match shut(&frontend) {
-                true => "Nobody of this IP version is let in: the address is left out.",
-                false => {
-                    "It is for processes of the node alone: give it a [[service.frontend]] with source_ranges = []."
-                }
-            };
-            service.note(frontend.at, remedy);
-        }
-        if service.frontends.is_empty() {
-            service
-                .turn_off(first, "No address is left that these come to: give it a vip, and uncomment it.");
-        }
-    }
-    service.sources = kept;
 }
 
 fn timeouts(service: &mut Service) {

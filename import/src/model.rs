@@ -6,7 +6,10 @@ mod check;
 use std::{net::IpAddr, time::Duration};
 
 pub use self::check::{Check, Command, Database, Http, Probe, Statuses, Step};
-use crate::account::{Account, Id, Note, Said};
+use crate::{
+    access::Access,
+    account::{Account, Id, Note, Said},
+};
 
 /// All that a file says.
 #[derive(Debug, Default)]
@@ -47,8 +50,8 @@ pub struct Service {
     pub forward: Option<Forward>,
     /// Who says so, where the file does.
     pub forward_at: Option<Id>,
-    /// Whom it is for; none: everybody.
-    pub sources: Vec<Said<String>>,
+    /// Whom it is for.
+    pub access: Access,
     /// How its backends are checked, unless they say so themselves.
     pub check: Option<Check>,
     /// How long a backend takes to get all its share.
@@ -74,7 +77,7 @@ impl Service {
             timeouts: Timeouts::default(),
             forward: None,
             forward_at: None,
-            sources: Vec::new(),
+            access: Access::default(),
             check: None,
             slow_start: None,
             reset_unhealthy: None,

@@ -1,6 +1,11 @@
 //! Durations, addresses and ports, as the formats write them.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::model::{Host, Ports, Protocol, Statuses};
 
@@ -164,6 +169,19 @@ pub fn address(text: &str) -> Option<IpAddr> {
     bare.parse().ok()
 }
 
+/// A prefix: an address, with the length of its prefix or, of IPv4, with a netmask. Bits behind it are cleared.
+pub fn net(text: &str) -> Option<IpNet> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.into());
+    }
+    if let Ok(net) = text.parse::<IpNet>() {
+        return Some(net.trunc());
+    }
+    let (address, mask) = text.split_once('/')?;
+    let (address, mask): (Ipv4Addr, Ipv4Addr) = (address.parse().ok()?, mask.parse().ok()?);
+    Some(IpNet::V4(Ipv4Net::with_netmask(address, mask).ok()?.trunc()))
+}
+
 /// `HOST:PORT`, `[V6]:PORT`, or either without port. What follows the last colon is the port, but in a bare IPv6
 /// address.
 pub fn split_port(text: &str) -> (&str, Option<&str>) {
@@ -247,6 +265,22 @@ mod tests {
         assert!(ports("90-80", Protocol::Tcp).unwrap_err().contains("80-90"));
         assert!(ports("0", Protocol::Tcp).is_err() && ports("65536", Protocol::Tcp).is_err());
         assert_eq!(ports("1-65535", Protocol::Udp).unwrap().count(), 65_535);
+    }
+
+    #[test]
+    fn prefixes_have_lengths_or_netmasks() {
+        let shown = |text| net(text).map_or("-".into(), |net| net.to_string());
+        for (text, want) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("10.0.0.0/255.255.0.0", "10.0.0.0/16"),
+            ("fd00::1/8", "fd00::/8"),
+            ("10.0.0.0/255.0.255.0", "-"),
+            ("10.0.0.0/33", "-"),
+            ("all", "-"),
+        ] {
+            assert_eq!(shown(text), want, "{text}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
     settings::{Settings, Times},
 };
 use crate::{
-    access::sources,
+    access::access,
     account::{Account, Id, Note, Said},
     model::{Check, Draft, Forward, Host, Probe, Service},
 };
@@ -101,8 +101,8 @@ fn service(draft: &mut Draft, pool: Proxy, fronts: Vec<Proxy>) -> Service {
         service.turn_off(at, "It is switched off there: uncomment it when it is to be served.");
     }
     service.notes.extend(unused.into_iter().map(|at| Note::new(at, super::remedies::ACL)));
-    match sources(&rules, &mut service.notes) {
-        Ok(list) => service.sources = list,
+    match access(&rules, account, &mut service.notes) {
+        Ok(access) => service.access = access,
         Err(at) => service.turn_off(at, "Nobody is let in: say in source_ranges who is, and uncomment it."),
     }
     service.algorithm = settings.algorithm.clone();

@@ -46,11 +46,11 @@ pub const CONTENT: &str = "Of HTTP Flowpin looks at the status. Where other part
 pub const TALK: &str = "Flowpin's checks send texts over one connection without TLS, and want texts or regular \
      expressions: it looks whether the server takes connections. Write health.talk for what can be told so.";
 /// An `acl` that isn't a list of addresses, or that no rule uses which is translated.
-pub const ACL: &str = "Flowpin knows one kind of rule, source_ranges: whose connections a service takes. \
-     What else decides needs HAProxy behind it.";
+pub const ACL: &str = "Flowpin knows two kinds of rules, source_ranges and deny_ranges: whose connections a service \
+     takes. What else decides needs HAProxy behind it.";
 /// A rule that can't be said by a list of addresses.
-pub const RULE: &str = "Flowpin knows one kind of rule, source_ranges: whose connections a service takes, \
-     by address. Say what this one does there, in the firewall, or in HAProxy behind it.";
+pub const RULE: &str = "Flowpin knows two kinds of rules, source_ranges and deny_ranges: whose connections a service \
+     takes, by address. Say what this one does there, in the firewall, or in HAProxy behind it.";
 /// `.if`
 pub const CONDITION: &str = "Conditions aren't looked at: all their branches have been read. Leave out of \
      this file what doesn't hold.";

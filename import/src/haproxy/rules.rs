@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::remedies::{ACL, RULE};
 use crate::{
-    access::Rule,
+    access::{Rule, Stage},
     account::{Account, Id, Note, Said},
     directive::Directive,
 };
@@ -37,22 +37,29 @@ impl Rules {
                 [name, "src", list @ ..]
                     if !list.is_empty() && list.iter().all(|text| !text.starts_with('-')) =>
                 {
-                    self.unused.insert((*name).into(), at);
-                    let (_, all) = self.lists.entry((*name).into()).or_insert((at, Vec::new()));
+                    let (first, all) = self.lists.entry((*name).into()).or_insert((at, Vec::new()));
+                    // A list may have several lines.
+                    account.like(at, *first);
+                    if at == *first {
+                        self.unused.insert((*name).into(), at);
+                    }
                     all.extend(list.iter().map(ToString::to_string));
                 }
                 _ => notes.push(Note::new(at, ACL)),
             }
             return;
         }
-        let kept = match args.as_slice() {
-            ["connection" | "session" | "content", "accept", condition @ ..] => {
-                self.rule(account, true, condition, at)
+        let stage = match args.first() {
+            Some(&"connection") => Some(Stage::Connection),
+            Some(&"session") => Some(Stage::Session),
+            Some(&"content") => Some(Stage::Content),
+            _ => None,
+        };
+        let kept = match (stage, args.get(1..).unwrap_or_default()) {
+            (Some(stage), ["accept", condition @ ..]) => self.rule(account, stage, true, condition, at),
+            (Some(stage), ["reject" | "silent-drop", condition @ ..]) => {
+                self.rule(account, stage, false, condition, at)
             }
-            ["connection" | "session" | "content", "reject", condition @ ..] => {
-                self.rule(account, false, condition, at)
-            }
-            ["connection", "silent-drop", condition @ ..] => self.rule(account, false, condition, at),
             _ => false,
         };
         if !kept {
@@ -60,9 +67,16 @@ impl Rules {
         }
     }
 
-    fn rule(&mut self, account: &mut Account, accept: bool, condition: &[&str], at: Id) -> bool {
+    fn rule(
+        &mut self,
+        account: &mut Account,
+        stage: Stage,
+        accept: bool,
+        condition: &[&str],
+        at: Id,
+    ) -> bool {
         let push = |rules: &mut Vec<Rule>, allow, list: Vec<String>| {
-            rules.extend(list.into_iter().map(|text| Rule { allow, who: Said::new(text, at) }));
+            rules.extend(list.into_iter().map(|text| Rule { stage, allow, who: Said::new(text, at) }));
         };
         if condition.is_empty() {
             push(&mut self.rules, accept, vec!["all".into()]);

@@ -7,7 +7,7 @@ use super::{
     upstream::place,
 };
 use crate::{
-    access::{Rule, sources},
+    access::{Rule, Stage, access},
     account::{Account, Id, Note, Said},
     directive::{Directive, Params},
     model::{Check, Forward, Probe, Service, Timeouts},
@@ -46,7 +46,11 @@ impl Settings {
                 if std::mem::take(&mut self.outer) {
                     self.rules.clear();
                 }
-                self.rules.push(Rule { allow: name == "allow", who: Said::new(text.into(), at) });
+                self.rules.push(Rule {
+                    stage: Stage::Connection,
+                    allow: name == "allow",
+                    who: Said::new(text.into(), at),
+                });
                 Ok(())
             }
             name => Err(remedy(&STREAM, name).to_string()),
@@ -97,8 +101,8 @@ impl Reader {
             Some(at) => (Some(Forward::Nat), Some(at)),
             None => (Some(Forward::Snat), None),
         };
-        match sources(&settings.rules, &mut service.notes) {
-            Ok(list) => service.sources = list,
+        match access(&settings.rules, account, &mut service.notes) {
+            Ok(access) => service.access = access,
             Err(at) => {
                 service.turn_off(at, "Nobody is let in: say in source_ranges who is, and uncomment it.")
             }
@@ -156,8 +160,9 @@ impl Reader {
                         (ours, theirs) => *theirs = theirs.take().or(ours),
                     }
                 }
-                for (ours, theirs) in service.sources.iter().zip(&first.sources) {
-                    account.like(ours.at, theirs.at);
+                let (ours, theirs) = (&service.access, &first.access);
+                for (ours, theirs) in [(&ours.allowed, &theirs.allowed), (&ours.denied, &theirs.denied)] {
+                    ours.iter().zip(theirs).for_each(|(ours, theirs)| account.like(ours.at, theirs.at));
                 }
                 if let (Some(ours), Some(theirs)) = (service.forward_at, first.forward_at) {
                     account.like(ours, theirs);
@@ -186,8 +191,10 @@ fn is_like(a: &Service, b: &Service) -> bool {
     fn values<T: Clone>(said: &Option<Said<T>>) -> Option<T> {
         said.as_ref().map(|said| said.value.clone())
     }
-    let sources =
-        |service: &Service| service.sources.iter().map(|said| said.value.clone()).collect::<Vec<_>>();
+    let access = |service: &Service| {
+        let values = |list: &[Said<String>]| list.iter().map(|said| said.value.clone()).collect::<Vec<_>>();
+        (values(&service.access.allowed), values(&service.access.denied))
+    };
     let asked = |service: &Service| service.check.as_ref().map(|check| check.at);
     a.name == b.name
         && a.off.is_none()
@@ -196,7 +203,7 @@ fn is_like(a: &Service, b: &Service) -> bool {
         && asked(a) == asked(b)
         && values(&a.timeouts.idle) == values(&b.timeouts.idle)
         && same_or_none(&a.timeouts.half_open, &b.timeouts.half_open)
-        && sources(a) == sources(b)
+        && access(a) == access(b)
         && a.backends.iter().map(|x| x.address()).eq(b.backends.iter().map(|x| x.address()))
 }
 

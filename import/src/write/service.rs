@@ -6,6 +6,7 @@ use toml_edit::Value;
 
 use super::comment;
 use crate::{
+    access::Access,
     account::{Account, Id, Note, Said},
     model::{
         Affinity, Algorithm, Backend, Check, Database, Frontend, Http, Ports, Probe, Service, Statuses, Step,
@@ -74,7 +75,7 @@ pub fn service(account: &mut Account, service: &Service) -> String {
     out.key("name", &quoted(name), &[*at]);
     let groups = groups(frontends);
     match groups.first() {
-        Some(first) => first_frontend(&mut out, first, &service.sources),
+        Some(first) => first_frontend(&mut out, first, &service.access),
         None => out.text.push_str("vip = \"ADDRESS\"\nports = [\"PORT/tcp\"]\n"),
     }
     settings(&mut out, service);
@@ -82,9 +83,12 @@ pub fn service(account: &mut Account, service: &Service) -> String {
         out.text.push_str("[[service.frontend]]\n");
         out.key("addresses", &list(group.addresses.iter().map(ToString::to_string)), &group.ids);
         out.key("ports", &list(group.ports.iter().map(show_ports)), &[]);
-        let own = admitted(group, &service.sources);
-        if groups.first().is_some_and(|first| admitted(first, &service.sources) != own) {
-            out.key("source_ranges", &list(own), &[]);
+        let Access { allowed, denied } = &service.access;
+        for (key, all) in [("source_ranges", allowed), ("deny_ranges", denied)] {
+            let own = of_group(group, all);
+            if groups.first().is_some_and(|first| of_group(first, all) != own) {
+                out.key(key, &list(own), &[]);
+            }
         }
     }
     backends.iter().for_each(|each| backend(&mut out, each));
@@ -131,12 +135,12 @@ fn show_ports(ports: &Ports) -> String {
 }
 
 /// Of prefixes those of the IP versions that a group has.
-fn admitted(group: &Group, sources: &[Said<String>]) -> Vec<String> {
+fn of_group(group: &Group, prefixes: &[Said<String>]) -> Vec<String> {
     let fits = |said: &&Said<String>| group.addresses.iter().any(|a| a.is_ipv6() == said.value.contains(':'));
-    sources.iter().filter(fits).map(|said| said.value.clone()).collect()
+    prefixes.iter().filter(fits).map(|said| said.value.clone()).collect()
 }
 
-fn first_frontend(out: &mut Out<'_>, group: &Group, sources: &[Said<String>]) {
+fn first_frontend(out: &mut Out<'_>, group: &Group, access: &Access) {
     if let Some((vip, more)) = group.addresses.split_first() {
         out.key("vip", &quoted(&vip.to_string()), &group.ids);
         if !more.is_empty() {
@@ -144,9 +148,13 @@ fn first_frontend(out: &mut Out<'_>, group: &Group, sources: &[Said<String>]) {
         }
     }
     out.key("ports", &list(group.ports.iter().map(show_ports)), &[]);
-    if !sources.is_empty() {
-        let ids: Vec<Id> = sources.iter().map(|said| said.at).collect();
-        out.key("source_ranges", &list(admitted(group, sources)), &ids);
+    let Access { allowed, denied } = access;
+    for (key, all) in [("source_ranges", allowed), ("deny_ranges", denied)] {
+        let own = of_group(group, all);
+        if !own.is_empty() {
+            out.key(key, &list(own), &[]);
+        }
+        all.iter().for_each(|said| out.done(said.at));
     }
 }
 
