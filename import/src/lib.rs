@@ -17,6 +17,7 @@ mod model;
 mod nginx;
 mod program;
 mod settle;
+mod talk;
 mod values;
 mod write;
 

@@ -3,6 +3,7 @@
 
 mod lex;
 mod listen;
+mod matching;
 mod remedies;
 mod server;
 mod upstream;
@@ -10,6 +11,7 @@ mod upstream;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::{
+    matching::Match,
     remedies::{HTTP, TOP, remedy},
     server::Settings,
     upstream::Upstream,
@@ -26,6 +28,8 @@ use crate::{
 struct Reader {
     draft: Draft,
     upstreams: BTreeMap<String, Upstream>,
+    /// What health checks may want for an answer, by name.
+    matches: BTreeMap<String, Match>,
 }
 
 /// Reads all of it.
@@ -81,10 +85,14 @@ impl Reader {
         for directive in directives.iter().filter(|directive| directive.name() == "upstream") {
             self.upstream(directive);
         }
+        for directive in directives.iter().filter(|directive| directive.name() == "match") {
+            let made = Match::read(&mut self.draft.account, directive, &mut self.draft.notes);
+            self.matches.insert(directive.arg().into(), made);
+        }
         let mut settings = Settings::default();
         let mut notes = Vec::new();
         for directive in
-            directives.iter().filter(|directive| !matches!(directive.name(), "upstream" | "server"))
+            directives.iter().filter(|directive| !matches!(directive.name(), "upstream" | "server" | "match"))
         {
             settings.take(&mut self.draft.account, directive, &mut notes);
         }

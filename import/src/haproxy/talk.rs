@@ -1,10 +1,9 @@
 //! `tcp-check send` and `tcp-check expect`: steps of a conversation.
 
-use std::fmt::Write as _;
-
-use regex::bytes::RegexBuilder;
-
-use crate::model::Step;
+use crate::{
+    model::Step,
+    talk::{escaped, matches},
+};
 
 /// What is said after `tcp-check`. `None`: Flowpin has no such step.
 pub fn step(args: &[String]) -> Option<Step> {
@@ -20,11 +19,7 @@ pub fn step(args: &[String]) -> Option<Step> {
         ["send-binary", digits] => bytes(digits).map(|bytes| Step::Send(escaped(&bytes))),
         ["expect", "string", text] if !text.is_empty() => Some(Step::Expect(escaped(text.as_bytes()))),
         ["expect", "binary", digits] => bytes(digits).map(|bytes| Step::Expect(escaped(&bytes))),
-        ["expect", "rstring", text] => {
-            // What it matches is ASCII, so that no tables of Unicode are needed.
-            let regex = RegexBuilder::new(text).unicode(false).build().ok()?;
-            (!regex.is_match(b"")).then(|| Step::Matches((*text).into()))
-        }
+        ["expect", "rstring", text] => matches(text),
         _ => None,
     }
 }
@@ -39,32 +34,6 @@ fn bytes(digits: &str) -> Option<Vec<u8>> {
         _ => None,
     };
     pairs.map(byte).collect::<Option<Vec<u8>>>().filter(|bytes| !bytes.is_empty())
-}
-
-/// As Flowpin's file has it.
-fn escaped(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\r' => text.push_str("\\r"),
-                '\n' => text.push_str("\\n"),
-                '\t' => text.push_str("\\t"),
-                '\\' => text.push_str("\\\\"),
-                c if c.is_ascii_control() => hex(&mut text, &[c as u8]),
-                c => text.push(c),
-            }
-        }
-        hex(&mut text, chunk.invalid());
-    }
-    text
-}
-
-fn hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        // Writing to a string doesn't fail.
-        let _ = write!(text, "\\x{byte:02x}");
-    }
 }
 
 #[cfg(test)]

@@ -161,16 +161,18 @@ pub fn checker(
     if let Some(remedy) = lacking(kind) {
         backend.note(at, remedy);
     }
-    let mut urls = 0;
+    let mut urls: Vec<(Id, &str)> = Vec::new();
     for inner in directive.inside() {
         if inner.name() == "url"
             && let Probe::Http(http) = &mut check.probe
         {
-            urls += 1;
-            if urls == 1 {
-                url(account, inner, http, &mut backend.notes);
-                continue;
-            }
+            let id = match urls.is_empty() {
+                true => url(account, inner, http, &mut backend.notes),
+                false => inner.enter_whole(account),
+            };
+            let path = inner.inside().iter().find(|said| said.name() == "path").map_or("/", Directive::arg);
+            urls.push((id, path));
+            continue;
         }
         let at = inner.enter_whole(account);
         let is_misc = misc.as_mut().is_some_and(|misc| misc.take(inner, at, &mut backend.notes));
@@ -207,14 +209,32 @@ pub fn checker(
     times.give(&mut check, retries);
     match &mut check.probe {
         // Any of them is good where no status is named.
-        Probe::Http(http) => drop(http.status.get_or_insert(Said::new(vec![200..=299], at))),
+        Probe::Http(http) => {
+            http.status.get_or_insert(Said::new(vec![200..=299], at));
+            backend.notes.extend(more(&urls, http.tls));
+        }
         Probe::Udp(_) => datagrams.give(&mut check, &mut backend.notes),
         Probe::Tcp | Probe::Database(_) | Probe::Talk(_) | Probe::Exec(_) => {}
     }
     backend.check = Some(check);
 }
 
-fn url(account: &mut Account, directive: &Directive, http: &mut Http, notes: &mut Vec<Note>) {
+/// What to say of all but the first of what is asked for: a program can ask for all.
+fn more(urls: &[(Id, &str)], tls: bool) -> Vec<Note> {
+    let (scheme, flags) = if tls { ("https", "-fsSk") } else { ("http", "-fsS") };
+    let all: Vec<String> = urls
+        .iter()
+        .map(|(_, path)| format!("{:?}", format!("{scheme}://{{address}}:{{port}}{path}")))
+        .collect();
+    let remedy = format!(
+        "Flowpin asks for one path, the first: have the server say all there, or write health = {{ type = \"exec\", \
+         command = [\"/usr/bin/curl\", \"--fail-early\", \"{flags}\", {}] }}.",
+        all.join(", ")
+    );
+    urls.iter().skip(1).map(|(at, _)| Note::new(*at, remedy.clone())).collect()
+}
+
+fn url(account: &mut Account, directive: &Directive, http: &mut Http, notes: &mut Vec<Note>) -> Id {
     let at = directive.enter(account);
     for inner in directive.inside() {
         let at = inner.enter_whole(account);
@@ -232,4 +252,5 @@ fn url(account: &mut Account, directive: &Directive, http: &mut Http, notes: &mu
         Some(path) => account.like(at, path.at),
         None => http.path = Some(Said::new("/".into(), at)),
     }
+    at
 }

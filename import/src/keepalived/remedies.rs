@@ -104,9 +104,14 @@ pub const CHECKER: [(&str, &str); 6] = [
         "Checks go out as the node's routes have it: Flowpin sets no source, interface or mark for them.",
     ),
     (
-        "digest regex regex_no_match regex_options regex_stack regex_min_offset regex_max_offset",
-        "Flowpin doesn't look into answers yet, only at their status: have the server say by it whether \
-         it is well.",
+        "digest",
+        "No check compares the digest of an answer: have the server say by its status whether it is well, or a \
+         program (health of type exec).",
+    ),
+    (
+        "regex regex_no_match regex_options regex_stack regex_min_offset regex_max_offset",
+        "Of an answer of HTTP the status is looked at. Without TLS talk looks into it: health = { type = \"tcp\", \
+         talk = [{ send = 'GET / HTTP/1.0\\r\\n\\r\\n' }, { matches = \"...\" }] }.",
     ),
     (
         "http_protocol fast_recovery tls_compliant",
@@ -118,5 +123,4 @@ pub const CHECKER: [(&str, &str); 6] = [
          min_reply_length max_reply_length track_file dynamic weight",
         "It goes with a kind of check that Flowpin doesn't have.",
     ),
-    ("url", "Flowpin asks for one path: the first is checked. Have the server say all there."),
 ];

@@ -125,7 +125,7 @@ impl Lexer<'_> {
         loop {
             match self.next() {
                 Some(c) if c == quote => return Ok(word),
-                Some('\\') => word.extend(self.next()),
+                Some('\\') => self.escaped(&mut word),
                 Some(c) => word.push(c),
                 None => {
                     return Err(ImportError::new(
@@ -134,6 +134,17 @@ impl Lexer<'_> {
                     ));
                 }
             }
+        }
+    }
+
+    /// What stands behind a backslash. Whoever reads the word may know more escapes, so that others stay.
+    fn escaped(&mut self, word: &mut String) {
+        match self.next() {
+            Some('t') => word.push('\t'),
+            Some('r') => word.push('\r'),
+            Some('n') => word.push('\n'),
+            Some(c @ ('"' | '\'' | '\\')) => word.push(c),
+            other => word.extend(std::iter::once('\\').chain(other)),
         }
     }
 
@@ -148,8 +159,12 @@ impl Lexer<'_> {
             }
             variable = braces && c == '{' || variable && c != '}';
             self.next();
-            match c {
-                '\\' => word.extend(self.next()),
+            match (c, self.chars.peek()) {
+                // What would end the word is part of it.
+                ('\\', Some(c)) if c.is_whitespace() || matches!(c, ';' | '{' | '}') => {
+                    word.extend(self.next())
+                }
+                ('\\', _) => self.escaped(&mut word),
                 _ => word.push(c),
             }
         }
@@ -169,6 +184,13 @@ mod tests {
         assert_eq!((a.words.join("|").as_str(), b.words.join("|").as_str()), ("a|1", "b|x y;|z'"));
         assert_eq!((b.line, b.last, b.inside()[0].line, b.inside()[0].last), (2, 5, 3, 4));
         assert_eq!(b.inside()[0].words, ["c", "${d}e", "f g"]);
+    }
+
+    #[test]
+    fn escapes_are_signs_or_stay_for_whoever_knows_them() {
+        let word = |text: &str| read(&format!("a {text};")).unwrap()[0].words[1].clone();
+        assert_eq!(word(r#""P\r\n\t\\\"\x80\d""#), "P\r\n\t\\\"\\x80\\d");
+        assert_eq!(word(r"P\n\;\ \.\x80"), "P\n; \\.\\x80");
     }
 
     #[test]

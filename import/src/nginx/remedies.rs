@@ -40,7 +40,7 @@ pub const TOP: [(&str, &str); 4] = [
 ];
 
 /// In `stream` and its servers.
-pub const STREAM: [(&str, &str); 23] = [
+pub const STREAM: [(&str, &str); 22] = [
     ("include", INCLUDE),
     ("access_log log_format open_log_file_cache", LOG),
     ("error_log", "The agent logs to its standard error, which the journal keeps; RUST_LOG says how much."),
@@ -96,7 +96,6 @@ pub const STREAM: [(&str, &str); 23] = [
         "The agent keeps its state itself (agent.state_file, maps under agent.pin_dir).",
     ),
     ("keepalive* ntlm queue sticky*", HTTP),
-    ("match", "Flowpin doesn't look into answers yet: it looks whether the server takes connections."),
     ("least_time", "Flowpin doesn't measure times: least-connections, its default, comes nearest."),
     ("access", VARIABLES),
     ("proxy_bind", "Addresses that stand in for clients' are said for the node: [snat] addresses."),

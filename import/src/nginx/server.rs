@@ -1,8 +1,11 @@
 //! `server`: a service, by where it leads to.
 
+use std::collections::BTreeMap;
+
 use super::{
     Reader,
     listen::listen,
+    matching::Match,
     remedies::{STREAM, remedy},
     upstream::place,
 };
@@ -78,7 +81,9 @@ impl Reader {
             match inner.name() {
                 "listen" => listen(account, inner, &mut service),
                 "proxy_pass" => pass = Some(Said::new(inner.arg().to_string(), inner.enter(account))),
-                "health_check" => check = Some(health_check(account, inner, &mut service.notes)),
+                "health_check" => {
+                    check = Some(health_check(account, inner, &self.matches, &mut service.notes))
+                }
                 "return" | "pass" => {
                     let at = inner.enter(account);
                     service.turn_off(
@@ -208,13 +213,19 @@ fn is_like(a: &Service, b: &Service) -> bool {
 }
 
 /// `health_check` of the commercial version.
-fn health_check(account: &mut Account, directive: &Directive, notes: &mut Vec<Note>) -> Check {
+fn health_check(
+    account: &mut Account,
+    directive: &Directive,
+    matches: &BTreeMap<String, Match>,
+    notes: &mut Vec<Note>,
+) -> Check {
     let at = account.open(directive.line, "health_check");
     let mut check = Check::tcp(at);
     // Its defaults: every 5 s, one check either way, and as long for an answer.
     let five = std::time::Duration::from_secs(5);
     (check.interval, check.timeout) = (Some(Said::new(five, at)), Some(Said::new(five, at)));
     (check.rise, check.fall) = (Some(Said::new(1, at)), Some(Said::new(1, at)));
+    let mut matching = None;
     let mut params = Params::new(directive, "health_check", 1);
     while let Some(param) = params.take(account, |_| 0) {
         let at = param.at;
@@ -226,8 +237,8 @@ fn health_check(account: &mut Account, directive: &Directive, notes: &mut Vec<No
             "port" => port(value).map(|port| check.port = Some(Said::new(port, at))),
             "jitter" => Err("Checks are spread by a tenth of their interval, at random.".into()),
             "match" => {
-                Err("Flowpin doesn't look into answers yet: it looks whether the server takes connections."
-                    .into())
+                matching = Some(Said::new(value, at));
+                Ok(())
             }
             "udp" => {
                 check.probe = Probe::Udp(None);
@@ -241,6 +252,16 @@ fn health_check(account: &mut Account, directive: &Directive, notes: &mut Vec<No
         };
         if let Err(remedy) = kept {
             notes.push(Note::new(at, remedy));
+        }
+    }
+    if let Some(Said { value: name, at }) = matching {
+        match matches.get(name) {
+            Some(asked) => asked.give(at, &mut check, notes),
+            None => notes.push(Note::new(
+                at,
+                "There is no match of this name in this file: write health.talk, or it looks whether the server \
+                 takes connections.",
+            )),
         }
     }
     check
