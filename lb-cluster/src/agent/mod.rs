@@ -146,9 +146,10 @@ impl Agent {
         counts: &[(BackendKey, u32)],
     ) {
         if !self.services.contains_key(&key) {
-            // One that has come and gone is a first connection, too.
+            // One that has come and gone is a first connection, too. A number below that of the last time is of a
+            // service that was declared anew.
             if counts.iter().all(|(_, open)| *open == 0)
-                && opened <= self.left.get(&key).copied().unwrap_or(0)
+                && opened == self.left.get(&key).copied().unwrap_or(0)
             {
                 return;
             }

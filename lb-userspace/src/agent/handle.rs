@@ -4,6 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use futures::{
     StreamExt as _,
+    future::join_all,
     stream::{self, BoxStream},
 };
 use lb_common::abi::Source;
@@ -99,7 +100,11 @@ impl Handle {
         });
         let read = read.await.map_err(|e| format!("{e:?}"))?;
         let services = read.as_ref().map(|config| config.services.clone()).unwrap_or_default();
-        let wanted = Hops::wanted(services.iter().filter_map(|s| s.spec.as_deref().ok()));
+        let specs = || services.iter().filter_map(|s| s.spec.as_deref().ok());
+        // Before what they take the place of goes.
+        let with_hosts = specs().filter(|spec| !spec.hosts.is_empty());
+        join_all(with_hosts.map(|spec| self.look_up_for(spec, &spec.hosts))).await;
+        let wanted = Hops::wanted(specs());
         let hops = Hops::of(&*self.netlink().await, wanted).await;
         let seen = Seen::look(&*self.netlink().await).await;
         self.owner.lock().await.reload(read, &hops, &seen)?;

@@ -110,10 +110,8 @@ pub async fn run(
 fn judge(status: ExitStatus, words: Option<String>) -> Result<(), Failure> {
     let how = match (status.code(), status.signal()) {
         (Some(0), _) => return Ok(()),
-        (_, Some(libc::SIGKILL)) => {
-            // Not by this agent, which has waited for it: mostly for want of memory.
-            return Err(Failure::Here("the program was killed; give the node memory".into()));
-        }
+        // A watchdog of its own, as timeout(1), does that as well.
+        (_, Some(libc::SIGKILL)) => "killed; it may have its own time limit, or the node lacks memory".into(),
         (_, Some(signal)) => format!("signal {signal}"),
         (code, None) => format!("exit status {}", code.unwrap_or(-1)),
     };

@@ -137,8 +137,12 @@ impl Frontend {
 
     /// May a client with this address open flows?
     pub fn admits(&self, client: IpAddr) -> bool {
-        let within = |prefixes: &BTreeSet<IpNet>| prefixes.iter().any(|prefix| prefix.contains(&client));
-        !within(&self.denied) && (self.sources.is_empty() || within(&self.sources))
+        !self.denies(client) && (self.sources.is_empty() || within(&self.sources, client))
+    }
+
+    /// Is a client with this address denied by name?
+    pub fn denies(&self, client: IpAddr) -> bool {
+        within(&self.denied, client)
     }
 
     /// May everybody open flows?
@@ -239,4 +243,8 @@ impl Frontend {
             family: family(!v6),
         }
     }
+}
+
+fn within(prefixes: &BTreeSet<IpNet>, client: IpAddr) -> bool {
+    prefixes.iter().any(|prefix| prefix.contains(&client))
 }

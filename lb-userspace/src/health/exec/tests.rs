@@ -111,5 +111,11 @@ async fn what_can_t_be_run_says_nothing_of_the_backend() {
         let why = run(&[program.into()], "s", to, late, LATE).await;
         assert!(matches!(&why, Err(Failure::Here(why)) if why.starts_with(program)), "{why:?}");
     }
-    assert!(matches!(sh("kill -KILL $$", 5_000).await, Err(Failure::Here(_))));
+}
+
+/// timeout(1) with `-s KILL` ends itself so.
+#[tokio::test]
+async fn one_that_is_killed_has_failed() {
+    let why = sh("kill -KILL $$", 5_000).await;
+    assert!(matches!(&why, Err(Failure::There(why)) if why.starts_with("killed")), "{why:?}");
 }

@@ -121,7 +121,6 @@ impl Planner<'_> {
             algorithm,
             stray: spec.stray().code(),
             affine: spec.affinity.is_some().into(),
-            source_ranges: self.source_ranges(frontend),
             forward: frontend.forward.code(),
             local: frontend.scope.code(),
             scarce: limited.into(),
@@ -133,7 +132,8 @@ impl Planner<'_> {
         for (key, (frontend, range)) in &entries {
             let (vip, proto, port) = *key;
             let target = PortBe::new(range.target(port).unwrap_or(0));
-            let mut value = Service { target, ..values[*frontend] };
+            let source_ranges = self.source_ranges(&spec.frontends[*frontend], vip.is_ipv6());
+            let mut value = Service { target, source_ranges, ..values[*frontend] };
             if vip.is_loopback() {
                 // To the node's own processes alone: no packet is let in, and pods have a loopback of their own.
                 value.source_ranges = SourceRanges::LISTED_AND_NODE;
@@ -146,10 +146,13 @@ impl Planner<'_> {
         self.remove_ports(id, before, |key| entries.contains_key(key));
     }
 
-    fn source_ranges(&self, frontend: &Frontend) -> SourceRanges {
+    /// Whom an entry with an address of this IP version lets in. The node's own processes, if one of its addresses of that
+    /// version is let in, and none is denied: which of them a process will have isn't known.
+    fn source_ranges(&self, frontend: &Frontend, v6: bool) -> SourceRanges {
+        let mut own = self.own.iter().filter(|address| address.is_ipv6() == v6);
         match frontend.is_open() {
             true => SourceRanges::OPEN,
-            false if self.own.iter().any(|address| frontend.admits(*address)) => {
+            false if own.clone().any(|it| frontend.admits(*it)) && !own.any(|it| frontend.denies(*it)) => {
                 SourceRanges::LISTED_AND_NODE
             }
             false => SourceRanges::LISTED,

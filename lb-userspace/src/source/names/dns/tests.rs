@@ -7,12 +7,11 @@ use std::{
 };
 
 use hickory_resolver::{
-    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
-    net::runtime::TokioRuntimeProvider,
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts},
     proto::{
         op::{Message, MessageType},
         rr::{
-            Name, Record, RecordType,
+            Record, RecordType,
             rdata::{A, AAAA, CNAME},
         },
     },
@@ -26,6 +25,8 @@ const ADDRESSES: u8 = 0;
 const NO_NAME: u8 = 1;
 const TROUBLE: u8 = 2;
 const SILENCE: u8 = 3;
+/// Only of names in `corp.example` are there any.
+const WILDCARD: u8 = 4;
 
 /// A DNS server that knows one name, by way of another.
 async fn serve(socket: UdpSocket, mode: Arc<AtomicU8>) {
@@ -39,6 +40,12 @@ async fn serve(socket: UdpSocket, mode: Arc<AtomicU8>) {
         match mode.load(Ordering::SeqCst) {
             SILENCE => continue,
             NO_NAME => answer.metadata.response_code = ResponseCode::NXDomain,
+            WILDCARD if asked.name().to_ascii() == "trouble.example.com." => {
+                answer.metadata.response_code = ResponseCode::ServFail;
+            }
+            WILDCARD if !asked.name().to_ascii().ends_with(".corp.example.") => {
+                answer.metadata.response_code = ResponseCode::NXDomain;
+            }
             TROUBLE => answer.metadata.response_code = ResponseCode::ServFail,
             _ if asked.query_type() == RecordType::A => {
                 let real = Name::from_ascii("pool.example.com.").expect("a name");
@@ -59,17 +66,15 @@ async fn serve(socket: UdpSocket, mode: Arc<AtomicU8>) {
     }
 }
 
-fn resolver(server: SocketAddr) -> TokioResolver {
+fn asker(server: SocketAddr, search: &[&str]) -> Asker {
     let mut udp = ConnectionConfig::udp();
     udp.port = server.port();
     let server = NameServerConfig::new(server.ip(), true, vec![udp]);
-    let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    let options = builder.options_mut();
-    as_written(options);
+    let search = search.iter().map(|domain| Name::from_ascii(domain).expect("a name")).collect();
+    let mut options = ResolverOpts::default();
     options.use_hosts_file = ResolveHosts::Never;
     (options.timeout, options.attempts) = (Duration::from_millis(200), 1);
-    builder.build().expect("a resolver")
+    Asker::new(ResolverConfig::from_parts(None, search, vec![server]), options).expect("a resolver")
 }
 
 fn found(list: &[&str], ttl: u64) -> Option<Answer> {
@@ -85,7 +90,7 @@ async fn what_a_server_says() {
     serving.spawn(serve(socket, mode.clone()));
     let v4 = found(&["10.0.0.1", "10.0.0.2"], 20);
     // A resolver for each look-up, as the agent has it.
-    let look = async |host, wanted| ask(&resolver(server), host, wanted).await;
+    let look = async |host, wanted| asker(server, &[]).ask(host, wanted).await;
     assert_eq!(look("both.example.com", [true, true]).await, [v4.clone(), found(&["fd00::1"], 90)]);
     let without = Some(Answer::None("the name has no such records".into()));
     assert_eq!(look("db.example.com", [true, true]).await, [v4.clone(), without]);
@@ -98,4 +103,25 @@ async fn what_a_server_says() {
         mode.store(said, Ordering::SeqCst);
         assert_eq!(look("db.example.com", [true, false]).await, [Some(wanted), None]);
     }
+}
+
+#[tokio::test]
+async fn another_name_is_asked_for_only_where_there_is_none() {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    let (server, mode) = (socket.local_addr().expect("bound"), Arc::new(AtomicU8::new(WILDCARD)));
+    let mut serving = tokio::task::JoinSet::new();
+    serving.spawn(serve(socket, mode));
+    let asker = asker(server, &["corp.example."]);
+    let names = |host| asker.meant(host).iter().map(Name::to_ascii).collect::<Vec<_>>();
+    assert_eq!(names("db.example.com"), ["db.example.com.", "db.example.com.corp.example."]);
+    assert_eq!(names("db"), ["db.corp.example.", "db."]);
+    // There is no such name: another may be meant, whose addresses are those of both IP versions.
+    let [v4, v6] = asker.ask("none.example.com", [true, true]).await;
+    assert_eq!(
+        (v4, v6),
+        (found(&["10.0.0.1", "10.0.0.2"], 20), Some(Answer::None("the name has no such records".into())))
+    );
+    // Of this one the server says that it has failed: whose addresses another name has is no answer.
+    let [v4, _] = asker.ask("trouble.example.com", [true, true]).await;
+    assert_eq!(v4, Some(Answer::Failed("the DNS server says Server Failure".into())));
 }

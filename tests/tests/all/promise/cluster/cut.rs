@@ -73,7 +73,7 @@ fn nodes_that_do_not_hear_of_each_other_for_half_a_minute() {
 }
 
 /// What is killed, one after the other.
-const KILLS: usize = 9;
+const KILLS: usize = 50;
 
 #[test]
 fn agents_and_nodes_end_under_churn() {
