@@ -12,8 +12,11 @@ use crate::{
     report::plot,
 };
 
-/// Rows that are points of a curve.
-const CURVES: [(&str, &str, &[(&str, f64)]); 2] = [
+/// A row's name, and the size for which it stands.
+type Point = (&'static str, f64);
+
+/// Rows that are points of a curve: what it shows, over which size, and which rows.
+const CURVES: [(&str, &str, &[Point]); 2] = [
     (
         "500 in a second by delay",
         "there and back, ms",
