@@ -83,6 +83,7 @@ HEADINGS = {
     "TimeoutsDecl": "timeouts",
     "HealthDecl": "health",
     "StepDecl": "health.talk",
+    "RebalanceDecl": "rebalance",
 }
 
 
