@@ -56,7 +56,7 @@ impl Handle {
         let seen = Seen::look(&*self.netlink().await).await;
         let hops = Hops::of(&*self.netlink().await, Hops::wanted([&spec])).await;
         hops.check(&spec).map_err(invalid)?;
-        self.look_up_for(&spec, &spec.hosts).await;
+        self.look_up_for([&spec]).await;
         let mut owner = self.owner().lock().await;
         if self.shared.read().desired.services().contains_key(&name) {
             return Err(ApiError::Conflict(format!(
@@ -78,7 +78,7 @@ impl Handle {
         let (_, likely) = patched(&self.changeable(name).await?, name, &change)?;
         let seen = Seen::look(&*self.netlink().await).await;
         let hops = Hops::of(&*self.netlink().await, Hops::wanted([&likely])).await;
-        self.look_up_for(&likely, &likely.hosts).await;
+        self.look_up_for([&likely]).await;
         let mut owner = self.owner().lock().await;
         let (decl, spec) = patched(&owner.runtime, name, &change)?;
         hops.check(&spec).map_err(invalid)?;
@@ -131,7 +131,8 @@ impl Handle {
             Member::Host(host) => {
                 let spec = self.shared.read().desired.services().get(service).cloned();
                 let spec = spec.ok_or_else(|| Self::no_service(service))?;
-                self.look_up_for(&spec, std::slice::from_ref(host)).await;
+                let spec = ServiceSpec { hosts: vec![host.clone()], ..ServiceSpec::clone(&spec) };
+                self.look_up_for([&spec]).await;
             }
         }
         let mut owner = self.owner().lock().await;

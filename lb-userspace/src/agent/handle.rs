@@ -4,7 +4,6 @@ use std::{net::IpAddr, sync::Arc};
 
 use futures::{
     StreamExt as _,
-    future::join_all,
     stream::{self, BoxStream},
 };
 use lb_common::abi::Source;
@@ -102,8 +101,7 @@ impl Handle {
         let services = read.as_ref().map(|config| config.services.clone()).unwrap_or_default();
         let specs = || services.iter().filter_map(|s| s.spec.as_deref().ok());
         // Before what they take the place of goes.
-        let with_hosts = specs().filter(|spec| !spec.hosts.is_empty());
-        join_all(with_hosts.map(|spec| self.look_up_for(spec, &spec.hosts))).await;
+        self.look_up_for(specs()).await;
         let wanted = Hops::wanted(specs());
         let hops = Hops::of(&*self.netlink().await, wanted).await;
         let seen = Seen::look(&*self.netlink().await).await;

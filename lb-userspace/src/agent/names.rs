@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{down, handle::Handle};
 use crate::{
-    model::{Desired, HostSpec, ServiceSpec},
+    model::{Desired, ServiceSpec},
     source::names::{Answer, SHORTEST, dns},
 };
 
@@ -83,15 +83,21 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
     }
 }
 
-/// Those that services have by now. A host that is new, or of which more is wanted, is due at once.
-fn follow(desired: &Desired, hosts: &mut HashMap<Arc<str>, Followed>) {
+/// Hosts of services, each once, with the IP versions of those that have it.
+fn wanted<'a>(services: impl IntoIterator<Item = &'a ServiceSpec>) -> BTreeMap<&'a Arc<str>, [bool; 2]> {
     let mut wanted: BTreeMap<&Arc<str>, [bool; 2]> = BTreeMap::new();
-    for service in desired.services().values() {
+    for service in services {
         for host in &service.hosts {
             let of = wanted.entry(&host.host).or_default();
             of.iter_mut().zip([false, true]).for_each(|(of, v6)| *of |= service.has_family(v6));
         }
     }
+    wanted
+}
+
+/// Those that services have by now. A host that is new, or of which more is wanted, is due at once.
+fn follow(desired: &Desired, hosts: &mut HashMap<Arc<str>, Followed>) {
+    let wanted = wanted(desired.services().values().map(Arc::as_ref));
     hosts.retain(|host, _| wanted.contains_key(host));
     for (host, wanted) in wanted {
         let followed = hosts.entry(host.clone()).or_insert_with(|| Followed {
@@ -132,17 +138,19 @@ impl Handle {
         }
     }
 
-    /// Looks hosts of a service up before they are declared, so that their backends are there at once. If that fails or
+    /// Looks hosts of services up before they are declared, so that their backends are there at once. If that fails or
     /// takes long, [`run`] goes on with it.
-    pub(super) async fn look_up_for(&self, service: &ServiceSpec, hosts: &[HostSpec]) {
-        let wanted = [false, true].map(|v6| service.has_family(v6));
-        let new: Vec<Arc<str>> = {
-            let owner = self.owner().lock().await;
-            hosts.iter().map(|host| host.host.clone()).filter(|host| !owner.knows(host)).collect()
-        };
-        let all = new.into_iter().map(async |host| {
-            if let Ok(answers) = timeout(PATIENCE, dns::look_up(&host, wanted)).await {
-                self.learn(&host, answers, 0).await;
+    pub(super) async fn look_up_for(&self, services: impl IntoIterator<Item = &ServiceSpec>) {
+        let mut new = wanted(services);
+        if new.is_empty() {
+            return;
+        }
+        let owner = self.owner().lock().await;
+        new.retain(|host, _| !owner.knows(host));
+        drop(owner);
+        let all = new.into_iter().map(async |(host, wanted)| {
+            if let Ok(answers) = timeout(PATIENCE, dns::look_up(host, wanted)).await {
+                self.learn(host, answers, 0).await;
             }
         });
         join_all(all).await;

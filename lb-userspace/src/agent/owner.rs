@@ -80,15 +80,24 @@ enum Stopped {
 }
 
 impl Owner {
+    /// Where services are declared.
+    fn sources(&self) -> Sources<'_> {
+        Sources {
+            file: &self.config.services,
+            good: &self.good,
+            runtime: &self.runtime,
+            cluster: &self.cluster.specs,
+            names: &self.names,
+        }
+    }
+
     /// All that is declared.
     fn declared(&self) -> Vec<Declared> {
         if self.is_leaving() {
             return Vec::new();
         }
         let mut notes = Vec::new();
-        let (file, cluster) = (&self.config.services, &self.cluster.specs);
-        let sources = Sources { file, good: &self.good, runtime: &self.runtime, cluster, names: &self.names };
-        let mut all = sources.all(&mut notes);
+        let mut all = self.sources().all(&mut notes);
         all.iter_mut().for_each(|declared| self.mark(declared));
         let mut state = self.shared.write();
         notes.iter().filter(|note| !state.notes.contains(note)).for_each(|note| tracing::warn!("{note}"));

@@ -32,6 +32,13 @@ pub type Cluster = BTreeMap<String, Arc<ServiceSpec>>;
 /// Those of none.
 pub const NO_CLUSTER: &Cluster = &Cluster::new();
 
+impl<'a> Sources<'a> {
+    /// Without a cluster, and without hosts whose addresses are known.
+    pub fn local(file: &'a [FileService], good: &'a Good, runtime: &'a Runtime) -> Self {
+        Self { file, good, runtime, cluster: NO_CLUSTER, names: NO_NAMES }
+    }
+}
+
 impl Sources<'_> {
     /// All services: those of the file in its order, then the command line's by name, then a cluster's. Sentences on what was set aside go to `notes`.
     pub fn all(&self, notes: &mut Vec<String>) -> Vec<Declared> {
@@ -176,14 +183,7 @@ impl Sources<'_> {
 /// What a file would bring into force by itself, and what not.
 pub fn alone(config: &Config) -> (Desired, Vec<Rejection>) {
     let (good, runtime) = (Good::default(), Runtime::default());
-    let sources = Sources {
-        file: &config.services,
-        good: &good,
-        runtime: &runtime,
-        cluster: NO_CLUSTER,
-        names: NO_NAMES,
-    };
-    let all = sources.all(&mut Vec::new());
+    let all = Sources::local(&config.services, &good, &runtime).all(&mut Vec::new());
     settle(&all, &Default::default(), &OwnAddresses::new(), |_| true)
 }
 

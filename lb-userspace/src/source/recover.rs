@@ -12,8 +12,6 @@ use lb_common::abi::{Algorithm, Forward, List, PoolBlock, Proto, Service, Source
 use super::{
     Good, Sources,
     decl::{AffinityDecl, BackendDecl, ForwardDecl, FrontendDecl, ServiceDecl, Time},
-    merge::NO_CLUSTER,
-    names::NO_NAMES,
     runtime::{Runtime, RuntimeDrain},
 };
 use crate::{
@@ -91,8 +89,7 @@ fn has_family(service: &ActualService, v6: bool) -> bool {
 /// A service that was recovered, as the file's.
 pub fn spec(runtime: &Runtime, name: &str) -> Option<ServiceSpec> {
     let good = Good::default();
-    let declared = Sources { file: &[], good: &good, runtime, cluster: NO_CLUSTER, names: NO_NAMES }
-        .one(name, &mut Vec::new())?;
+    let declared = Sources::local(&[], &good, runtime).one(name, &mut Vec::new())?;
     let mut spec = ServiceSpec::clone(declared.spec.as_ref().ok()?);
     spec.origin = Origin::File;
     spec.backends.values_mut().for_each(|backend| {
@@ -105,7 +102,7 @@ pub fn spec(runtime: &Runtime, name: &str) -> Option<ServiceSpec> {
 /// A service that was recovered, as a cluster's: with the lists that its backends are on.
 pub fn of_cluster(runtime: &Runtime, name: &str, actual: &Actual) -> Option<ServiceSpec> {
     let good = Good::default();
-    let sources = Sources { file: &[], good: &good, runtime, cluster: NO_CLUSTER, names: NO_NAMES };
+    let sources = Sources::local(&[], &good, runtime);
     let mut spec = ServiceSpec::clone(sources.one(name, &mut Vec::new())?.spec.as_ref().ok()?);
     spec.origin = Origin::Kubernetes;
     let ids = &actual.service(name)?.backends;

@@ -40,12 +40,8 @@ func kill(c *Cluster, t trial) error {
 	}
 	for range kills {
 		for n := 1; n <= c.Nodes; n++ {
-			cmd, err := c.on(nodeName(n), "pkill", "--signal", "KILL", "--exact", flowpin)
-			if err != nil {
-				return err
-			}
-			if out, err := cmd.CombinedOutput(); err != nil {
-				return fmt.Errorf("no agent to kill on %s: %w: %s", nodeName(n), err, out)
+			if err := c.run(nodeName(n), "pkill", "--signal", "KILL", "--exact", flowpin); err != nil {
+				return fmt.Errorf("no agent to kill: %w", err)
 			}
 		}
 		if err := eventually(b.ctx, patience, func() error { return b.everywhere("status") }); err != nil {

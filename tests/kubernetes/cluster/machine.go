@@ -95,6 +95,18 @@ func (c *Cluster) on(machine string, args ...string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
+// run runs a command on a machine; what it printed is told if it fails.
+func (c *Cluster) run(machine string, args ...string) error {
+	cmd, err := c.on(machine, args...)
+	if err != nil {
+		return err
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s on %s: %w: %s", args[0], machine, err, out)
+	}
+	return nil
+}
+
 // insideHere gives a command of this program on this machine, made by `make`: `cluster inside ARGS`.
 func (p paths) insideHere(make func(string, ...string) *exec.Cmd, args ...string) (*exec.Cmd, error) {
 	self, err := os.Executable()

@@ -132,15 +132,3 @@ func (v sharedView) connections() int {
 	}
 	return sum
 }
-
-// run runs a command on a node.
-func (b *bench) run(node string, args ...string) error {
-	cmd, err := b.on(node, args...)
-	if err != nil {
-		return err
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s on %s: %w: %s", args[0], node, err, out)
-	}
-	return nil
-}

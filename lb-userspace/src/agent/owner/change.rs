@@ -27,13 +27,7 @@ impl Owner {
         self.refuse_detached()?;
         let start = Instant::now();
         let mut notes = Vec::new();
-        let sources = Sources {
-            file: &self.config.services,
-            good: &self.good,
-            runtime: &runtime,
-            cluster: &self.cluster.specs,
-            names: &self.names,
-        };
+        let sources = Sources { runtime: &runtime, ..self.sources() };
         let mut declared = sources.one(service, &mut notes);
         if let Some(declared) = &mut declared {
             self.mark(declared);

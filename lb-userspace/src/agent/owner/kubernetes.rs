@@ -13,7 +13,7 @@ use crate::{
     model::{Origin, OwnAddresses, ServiceSpec},
     reconcile::Declared,
     source::{
-        KubernetesSpec, Runtime, Sources,
+        KubernetesSpec, Runtime,
         kubernetes::{feed::Change, saved},
         merge::Cluster,
         recover,
@@ -129,14 +129,7 @@ impl Owner {
     fn enter_cluster(&mut self, concerned: &BTreeSet<String>) -> Result<(), Stopped> {
         // What waits since the kernel refused it may be of others.
         if concerned.len() <= FEW {
-            let (file, cluster) = (self.config.services.clone(), &self.cluster.specs);
-            let sources = Sources {
-                file: &file,
-                good: &self.good,
-                runtime: &self.runtime,
-                cluster,
-                names: &self.names,
-            };
+            let sources = self.sources();
             let mut changed: Vec<Declared> = Vec::with_capacity(concerned.len());
             let mut removed: Vec<&str> = Vec::new();
             for name in concerned {

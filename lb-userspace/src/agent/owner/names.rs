@@ -11,7 +11,7 @@ use crate::{
     model::ServiceSpec,
     reconcile::Declared,
     source::{
-        Names, Sources,
+        Names,
         names::{Answer, Conclusion, conclude},
     },
 };
@@ -72,14 +72,7 @@ impl Owner {
     fn enter_names(&mut self, concerned: &[Arc<ServiceSpec>]) -> Result<(), Stopped> {
         // What is said of addresses that are declared twice is said of all at once.
         if concerned.len() <= FEW && self.shared.read().notes.is_empty() {
-            let (file, cluster, mut notes) = (self.config.services.clone(), &self.cluster.specs, Vec::new());
-            let sources = Sources {
-                file: &file,
-                good: &self.good,
-                runtime: &self.runtime,
-                cluster,
-                names: &self.names,
-            };
+            let (sources, mut notes) = (self.sources(), Vec::new());
             let of = |spec: &Arc<ServiceSpec>| sources.one(&spec.name, &mut notes);
             let changed: Vec<Declared> = concerned.iter().filter_map(of).collect();
             if notes.is_empty()

@@ -12,7 +12,7 @@ use crate::{
     datapath::sockets,
     model::ServiceSpec,
     reconcile::{Declared, Input, Refused},
-    source::{Config, FileService, KubernetesSpec, SourceError, Sources},
+    source::{Config, FileService, KubernetesSpec, SourceError},
 };
 
 /// As many services that have changed are looked at alone.
@@ -99,12 +99,11 @@ impl Owner {
         let now = self.config.services.clone();
         if let Some((changed, removed)) = few(before, &now) {
             let mut notes = Vec::new();
-            let cluster = &self.cluster.specs;
-            let sources =
-                Sources { file: &now, good: &self.good, runtime: &self.runtime, cluster, names: &self.names };
+            let sources = self.sources();
             // Who goes from the file may be another's from now on.
-            let others =
-                |name: &&str| self.runtime.services.contains_key(*name) || cluster.contains_key(*name);
+            let others = |name: &&str| {
+                sources.runtime.services.contains_key(*name) || sources.cluster.contains_key(*name)
+            };
             let (left, removed): (Vec<&str>, Vec<&str>) = removed.into_iter().partition(others);
             let of = |name: &&str| sources.one(name, &mut notes);
             let declared: Vec<Declared> = changed.iter().chain(&left).filter_map(of).collect();

@@ -185,9 +185,7 @@ impl Owner {
         let loaded = Runtime::load(&path);
         self.runtime = loaded.as_ref().cloned().unwrap_or_default();
         let state = self.shared.read();
-        let (file, cluster) = (&self.config.services, NO_CLUSTER);
-        let (good, runtime, names) = (&self.good, &self.runtime, &self.names);
-        let sources = Sources { file, good, runtime, cluster, names };
+        let sources = Sources { cluster: NO_CLUSTER, ..self.sources() };
         let all = sources.all(&mut Vec::new());
         let spec = |d: &crate::reconcile::Declared| -> Option<Arc<ServiceSpec>> {
             d.spec.as_ref().ok().or(d.good.as_ref()).cloned()
@@ -199,13 +197,7 @@ impl Owner {
         if let Some(kubernetes) = self.config.kubernetes.clone() {
             self.recover_cluster(&kubernetes, &own, &mut found);
         }
-        let sources = Sources {
-            file: &self.config.services,
-            good: &self.good,
-            runtime: &self.runtime,
-            cluster: NO_CLUSTER,
-            names: &self.names,
-        };
+        let sources = Sources { cluster: NO_CLUSTER, ..self.sources() };
         // Services that the file has, or may have.
         let names = sources.names();
         let of_file = |name: &String| names.contains(name.as_str()) || self.blind && loaded.is_ok();

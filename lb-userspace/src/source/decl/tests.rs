@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{statuses::Statuses, *};
 use crate::{
     model::{ForwardKind, HealthSpec, Probe, TimeoutSpec},
-    source::{Runtime, config, merge, names},
+    source::{Runtime, config, merge},
 };
 
 fn decl(json: &str) -> ServiceDecl {
@@ -343,7 +343,7 @@ proptest! {
         let loaded = Runtime::load(&path).expect("it can be read");
         prop_assert_eq!(&loaded, &runtime);
         let good = Default::default();
-        let merged = merge::Sources { file: &[], good: &good, runtime: &loaded, cluster: merge::NO_CLUSTER, names: names::NO_NAMES }.one(&decl.name, &mut Vec::new());
+        let merged = merge::Sources::local(&[], &good, &loaded).one(&decl.name, &mut Vec::new());
         let mut of_cli = ServiceSpec { origin: Origin::Cli, ..spec };
         of_cli.backends.values_mut().for_each(|backend| backend.origin = Origin::Cli);
         let merged = merged.expect("it is declared");

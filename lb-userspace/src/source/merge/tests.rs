@@ -21,13 +21,7 @@ fn runtime() -> Runtime {
 #[test]
 fn the_command_line_adds_to_what_the_file_declares() {
     let (file, good, runtime) = (parse(FILE, "f").unwrap(), Good::default(), runtime());
-    let sources = Sources {
-        file: &file.services,
-        good: &good,
-        runtime: &runtime,
-        cluster: NO_CLUSTER,
-        names: NO_NAMES,
-    };
+    let sources = Sources::local(&file.services, &good, &runtime);
     let mut notes = Vec::new();
     let all = sources.all(&mut notes);
     let spec = all[0].spec.as_ref().unwrap();
@@ -46,15 +40,7 @@ fn what_cant_be_read_keeps_what_it_was_with_what_was_added() {
     let file = parse(&FILE.replace("80/tcp", "0/tcp"), "f").unwrap();
     good.follow(&file, |_| false);
     let runtime = runtime();
-    let declared = Sources {
-        file: &file.services,
-        good: &good,
-        runtime: &runtime,
-        cluster: NO_CLUSTER,
-        names: NO_NAMES,
-    }
-    .one("a", &mut Vec::new())
-    .unwrap();
+    let declared = Sources::local(&file.services, &good, &runtime).one("a", &mut Vec::new()).unwrap();
     assert!(declared.spec.is_err());
     assert_eq!(declared.good.unwrap().backends.len(), 2);
 }
@@ -65,13 +51,7 @@ fn a_name_that_is_there_twice_is_what_it_was_or_the_first() {
     let was = parse(&FILE.replace("10.96.0.1", "10.96.0.3"), "f").unwrap();
     let runtime = Runtime::default();
     for (good, vip) in [(Good::default(), "10.96.0.1"), (Good::of(&was), "10.96.0.3")] {
-        let sources = Sources {
-            file: &file.services,
-            good: &good,
-            runtime: &runtime,
-            cluster: NO_CLUSTER,
-            names: NO_NAMES,
-        };
+        let sources = Sources::local(&file.services, &good, &runtime);
         let all = sources.all(&mut Vec::new());
         assert_eq!(all.len(), 1);
         assert!(all[0].spec.as_ref().unwrap_err().contains("declared twice"));
@@ -89,14 +69,7 @@ fn the_file_wins_a_name() {
     runtime.services.insert("a".into(), decl.clone());
     runtime.services.insert("b".into(), decl);
     let mut notes = Vec::new();
-    let all = Sources {
-        file: &file.services,
-        good: &good,
-        runtime: &runtime,
-        cluster: NO_CLUSTER,
-        names: NO_NAMES,
-    }
-    .all(&mut notes);
+    let all = Sources::local(&file.services, &good, &runtime).all(&mut notes);
     let shown: Vec<_> = all.iter().map(|d| (d.name.as_str(), d.origin)).collect();
     assert_eq!(shown, [("a", Origin::File), ("b", Origin::Cli)]);
     assert!(notes[0].contains("service \"a\" is declared by the config file"), "{notes:?}");

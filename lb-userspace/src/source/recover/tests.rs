@@ -68,7 +68,7 @@ proptest! {
             })
             .collect();
         let good = Good::default();
-        let all = Sources { file: &services, good: &good, runtime: &runtime, cluster: NO_CLUSTER, names: NO_NAMES }.all(&mut Vec::new());
+        let all = Sources::local(&services, &good, &runtime).all(&mut Vec::new());
         let mut next = actual.clone();
         let found = told(&Known::default(), &mut next, &all);
         prop_assert_eq!(&*found.rejected, &vec![]);

@@ -84,7 +84,7 @@ fn on(conns: &[Conn]) -> [usize; 3] {
 }
 
 /// Waits until these are the backends.
-fn become_(agent: &Agent, wanted: &[String]) {
+fn await_backends(agent: &Agent, wanted: &[String]) {
     eventually("the backends are others", LIMIT, || {
         let list = agent.json(&["backend", "list", "app"]);
         let all = list.as_array().expect("a list");
@@ -115,7 +115,7 @@ fn a_hosts_addresses_are_backends() {
     let mut agent = Agent::prepare(&net.node, &config);
     agent.under = ["unshare", "--mount", "sh", "-c", &mount, "sh"].map(String::from).into();
     agent.up();
-    become_(&agent, &named(&[0, 1]));
+    await_backends(&agent, &named(&[0, 1]));
     let mut conns = open(&net, 20);
     assert_eq!(on(&conns), [10, 10, 0]);
     let list = agent.done(&["backend", "list", "app"]);
@@ -123,7 +123,7 @@ fn a_hosts_addresses_are_backends() {
 
     // One goes, one comes: nothing new goes where the name doesn't lead any more, and what is open stays.
     dns.says(Says::Addresses(addresses(&[1, 2])));
-    become_(&agent, &named(&[1, 2]));
+    await_backends(&agent, &named(&[1, 2]));
     let more = open(&net, 10);
     assert_eq!(on(&more), [0, 0, 10], "it has the fewest");
     conns.extend(more);
@@ -138,7 +138,7 @@ fn a_hosts_addresses_are_backends() {
     agent.end(Signal::SIGKILL);
     agent.spawn(&[]);
     agent.answers();
-    become_(&agent, &named(&[1, 2]));
+    await_backends(&agent, &named(&[1, 2]));
     conns.extend(open(&net, 6));
     assert_eq!(on(&conns[30..]), [0, 3, 3]);
     net.client.run(|| {

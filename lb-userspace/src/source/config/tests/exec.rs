@@ -6,8 +6,6 @@ use crate::{
     source::{
         Good, Runtime, Sources,
         decl::{HealthDecl, ServiceDecl, patch},
-        merge::NO_CLUSTER,
-        names::NO_NAMES,
     },
 };
 
@@ -78,13 +76,7 @@ fn no_other_source_names_a_program() {
     // And by a state file that somebody has written.
     let mut runtime = Runtime::default();
     runtime.services.insert("s".into(), changed);
-    let sources = Sources {
-        file: &[],
-        good: &Good::default(),
-        runtime: &runtime,
-        cluster: NO_CLUSTER,
-        names: NO_NAMES,
-    };
-    let declared = sources.one("s", &mut Vec::new()).expect("it is declared");
+    let good = Good::default();
+    let declared = Sources::local(&[], &good, &runtime).one("s", &mut Vec::new()).expect("it is declared");
     assert!(declared.spec.is_err_and(|why| why.contains("only the config file may name one")));
 }
