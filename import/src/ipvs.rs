@@ -35,11 +35,14 @@ const fn least(name: &'static str, likeness: Likeness) -> Scheduler {
     Scheduler { name, algorithm: Algorithm::LeastConnections, by_client: false, likeness }
 }
 
+const fn turns(name: &'static str, likeness: Likeness) -> Scheduler {
+    Scheduler { name, algorithm: Algorithm::RoundRobin, by_client: false, likeness }
+}
+
 const fn hash(name: &'static str) -> Scheduler {
     Scheduler { name, algorithm: Algorithm::ConsistentHash, by_client: true, likeness: Likeness::Same }
 }
 
-const NO_TURNS: Likeness = Likeness::Near("Flowpin has no round robin yet");
 const NO_LOOK_AHEAD: Likeness = Likeness::Near("Flowpin doesn't look ahead by a connection");
 const FOR_CACHES: Likeness = Likeness::Unlike("It is for caches, by the destination's address", "");
 const FIRST: Likeness = Likeness::Unlike(
@@ -53,8 +56,8 @@ const FILLS: Likeness = Likeness::Unlike(
 
 /// All that Linux has.
 pub const SCHEDULERS: [Scheduler; 14] = [
-    least("rr", NO_TURNS),
-    least("wrr", NO_TURNS),
+    turns("rr", Likeness::Except("Weights count here. Leave them out where rr didn't look at them.")),
+    turns("wrr", Likeness::Same),
     least("lc", Likeness::Except("Weights count here. Leave them out where lc didn't look at them.")),
     least("wlc", Likeness::Same),
     least("lblc", FOR_CACHES),

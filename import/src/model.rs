@@ -174,6 +174,10 @@ pub enum Algorithm {
     LeastConnections,
     /// By a hash of the flow, or of the client with affinity.
     ConsistentHash,
+    /// One after the other.
+    RoundRobin,
+    /// By lot.
+    WeightedRandom,
 }
 
 /// Clients stay with their backend.

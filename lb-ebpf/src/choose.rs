@@ -1,8 +1,8 @@
 //! Chooses a backend for a new flow and takes a place on it.
 
 mod all_nodes;
-mod hashed;
 mod scan;
+mod tables;
 
 use lb_common::{
     abi::{
@@ -15,8 +15,8 @@ use lb_common::{
 };
 
 use all_nodes::{flowpin_take_ranked, look_up_others};
-use hashed::consistent_hash;
 use scan::{eligible, fewest_of, walk};
+use tables::{Order, by_table};
 
 use crate::{
     account,
@@ -153,7 +153,7 @@ impl Pick {
     }
 }
 
-/// A backend with a place taken on it. `flow_hash`: the flow's, for consistent hashing.
+/// A backend with a place taken on it. `flow_hash`: the flow's, or with affinity the client's, for consistent hashing.
 ///
 /// Returns a [`BackendId`], or a [`Reason`] with [`REFUSED`] set.
 #[inline(always)]
@@ -168,8 +168,17 @@ extern "C" fn flowpin_choose(pick: *mut Pick, algorithm: u32, flow_hash: u32) ->
     // SAFETY: the kernel's verifier vouches for memory of that size, or null.
     let Some(pick) = (unsafe { pick.as_mut() }) else { return REFUSED | Reason::Internal as u32 };
     pick.list &= !FULL;
-    pick.compared = match Algorithm(algorithm as u8) {
-        Algorithm::CONSISTENT_HASH => return consistent_hash(pick, flow_hash),
+    let algorithm = Algorithm(algorithm as u8);
+    let order = match algorithm {
+        Algorithm::CONSISTENT_HASH => Some(Order::Hash(flow_hash)),
+        Algorithm::WEIGHTED_RANDOM => Some(Order::Hash(hash::mix(pick.chance))),
+        Algorithm::ROUND_ROBIN => Some(Order::Turn),
+        _ => None,
+    };
+    if let Some(order) = order {
+        return by_table(pick, order);
+    }
+    pick.compared = match algorithm {
         Algorithm::LEAST_CLIENTS => Compared::Clients,
         _ if pick.mask != 0 => {
             look_up_others(pick);

@@ -129,6 +129,9 @@ pub static OTHERS_VALID: Array<u64, 1, MAPPED> = Array::new();
 /// 1: a service has got a connection since the agent looked.
 #[btf_map]
 pub static DIRTY: Array<u32, { MAX_SERVICES as usize }, MAPPED> = Array::new();
+/// How many flows were given in turn, by `table::index`. Not pinned: where another build begins is as good.
+#[btf_map]
+pub static TURNS: Array<u32, { MAX_SERVICES as usize * List::COUNT }> = Array::new();
 #[btf_map]
 pub static AFFINITY: HashMap<AffinityKey, AffinityEntry, { DEFAULT_MAX_CLIENTS as usize }, NO_PREALLOC> =
     HashMap::new();

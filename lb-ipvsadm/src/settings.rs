@@ -55,7 +55,8 @@ pub fn read(given: &Given<'_>) -> Result<Settings, Refusal> {
     let name = given.scheduler.unwrap_or("wlc");
     let Some(scheduler) = ipvs::scheduler(name) else {
         return Err(Refusal::failed(format!(
-            "scheduler \"{name}\" isn't known; use wlc (least-connections) or mh (consistent-hash)"
+            "scheduler \"{name}\" isn't known; use wlc (least-connections), wrr (round-robin) or mh \
+             (consistent-hash)"
         )));
     };
     let mut notes = Vec::new();
@@ -128,7 +129,12 @@ pub fn say(algorithm: Algorithm, affinity: Option<&Affinity>) -> Said {
         whole.saturating_add(u64::from(affinity.timeout.subsec_nanos() > 0)).max(1)
     };
     Said {
-        scheduler: if hashed { "mh" } else { "wlc" },
+        scheduler: match algorithm {
+            Algorithm::LeastConnections => "wlc",
+            Algorithm::ConsistentHash => "mh",
+            // Weights count with both; chance is said to be left out.
+            Algorithm::RoundRobin | Algorithm::WeightedRandom => "wrr",
+        },
         flag: (hashed && affinity.is_none()).then_some("mh-port"),
         persistence: spoken.map(seconds),
         ipv6_prefix: affinity.map(|affinity| affinity.ipv6_prefix).filter(|bits| *bits != ALL_BITS),

@@ -147,7 +147,7 @@ fn an_edit_says_all_anew_but_how_packets_go() {
     assert!(plan.notes[0].contains("flowpin backend undrain web 10.0.1.2:8080"), "{:?}", plan.notes);
     let plan = planned("-E -t 10.0.0.5:80 -s rr -p 60").unwrap();
     assert!(
-        plan.notes[0].contains("round robin") && plan.notes[1].contains("2 frontends"),
+        plan.notes[0].contains("Weights count here") && plan.notes[1].contains("2 frontends"),
         "{:?}",
         plan.notes
     );

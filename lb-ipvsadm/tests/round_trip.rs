@@ -50,7 +50,8 @@ fn service() -> impl Strategy<Value = Service> {
     let ports = prop_oneof![3 => (1..=u16::MAX).prop_map(|port| (port, port)), 1 => Just((1, u16::MAX))];
     (any::<bool>(), forward, ports, any::<bool>()).prop_flat_map(|(six, forward, (first, last), tcp)| {
         let direct = forward.is_direct();
-        let algorithm = select(vec![Algorithm::LeastConnections, Algorithm::ConsistentHash]);
+        let algorithm =
+            select(vec![Algorithm::LeastConnections, Algorithm::ConsistentHash, Algorithm::RoundRobin]);
         (address(six), algorithm, affinity(), vec(server(six, direct), 0..4)).prop_map(
             move |(address, algorithm, mut affinity, mut servers)| {
                 if let (Some(affinity), false) = (&mut affinity, six) {

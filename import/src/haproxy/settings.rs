@@ -155,10 +155,12 @@ impl Settings {
                 return Ok(());
             }
             ("roundrobin" | "static-rr", _) => {
-                notes.push(Note::new(
-                    at,
-                    "Flowpin has no round robin yet: least-connections comes nearest, and is written.",
-                ));
+                self.algorithm = Some(Said::new(Algorithm::RoundRobin, at));
+                return Ok(());
+            }
+            ("random(1)", _) => {
+                self.algorithm = Some(Said::new(Algorithm::WeightedRandom, at));
+                return Ok(());
             }
             ("first", _) => notes.push(Note::new(
                 at,

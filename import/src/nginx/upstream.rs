@@ -65,7 +65,7 @@ impl Reader {
                     continue;
                 }
                 "hash" => hash(inner, at, &mut upstream),
-                "random" => Some(random(inner, at, &mut upstream)),
+                "random" => random(inner, at, &mut upstream),
                 name => Some(remedy(&STREAM, name).to_string()),
             };
             upstream.notes.extend(note.map(|remedy| Note::new(at, remedy)));
@@ -100,16 +100,14 @@ fn hash(directive: &Directive, at: Id, upstream: &mut Upstream) -> Option<String
     (!consistent).then(|| "A backend that comes or goes moves few clients here, not most of them.".into())
 }
 
-/// `random [two [METHOD]]`
-fn random(directive: &Directive, at: Id, upstream: &mut Upstream) -> String {
-    upstream.algorithm = Some(Said::new(Algorithm::LeastConnections, at));
-    match directive.arg() {
-        "two" => {
-            "Of all backends the one with the fewest connections is taken, not of two: least-connections."
-                .into()
-        }
-        _ => "Flowpin doesn't choose by chance yet: least-connections comes nearest, and is written.".into(),
-    }
+/// `random [two [METHOD]]`. What to say of it, if anything.
+fn random(directive: &Directive, at: Id, upstream: &mut Upstream) -> Option<String> {
+    let of_two = directive.arg() == "two";
+    let algorithm = if of_two { Algorithm::LeastConnections } else { Algorithm::WeightedRandom };
+    upstream.algorithm = Some(Said::new(algorithm, at));
+    of_two.then(|| {
+        "Of all backends the one with the fewest connections is taken, not of two: least-connections.".into()
+    })
 }
 
 /// A `server` of an upstream, or where a `proxy_pass` leads to.

@@ -167,6 +167,8 @@ fn settings(out: &mut Out<'_>, service: &Service) {
         let name = match value {
             Algorithm::LeastConnections => "least-connections",
             Algorithm::ConsistentHash => "consistent-hash",
+            Algorithm::RoundRobin => "round-robin",
+            Algorithm::WeightedRandom => "weighted-random",
         };
         out.key("algorithm", &quoted(name), &[at]);
     }

@@ -144,6 +144,8 @@ pub mod maps {
     pub const OTHERS_VALID: &str = "OTHERS_VALID";
     /// Services that have got a connection since the agent looked: service → `u32`, 1 by the datapath, 0 by the agent. Array, mapped; not pinned.
     pub const DIRTY: &str = "DIRTY";
+    /// Whose turn it is, for round robin: [`super::table::index`] → how many flows were given so far. Not pinned.
+    pub const TURNS: &str = "TURNS";
     /// For the tests of upgrades: one that a later version has.
     #[cfg(feature = "next")]
     pub const NEXT: &str = "NEXT";

@@ -38,6 +38,10 @@ impl Algorithm {
     pub const LEAST_CONNECTIONS: Self = Self(0);
     /// Maglev.
     pub const CONSISTENT_HASH: Self = Self(1);
+    /// One after the other, in proportion to weights.
+    pub const ROUND_ROBIN: Self = Self(3);
+    /// By lot, in proportion to weights.
+    pub const WEIGHTED_RANDOM: Self = Self(4);
     /// Fewest clients per weight: what least-connections is where clients are bound to backends. Not declared; the datapath's own.
     pub const LEAST_CLIENTS: Self = Self(2);
 }

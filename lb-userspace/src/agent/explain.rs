@@ -273,6 +273,13 @@ impl Asked {
         if service.algorithm == Algorithm::CONSISTENT_HASH {
             return self.hashed(shared, service, block, &open);
         }
+        let by_lot = |by: &str| (None, format!("{by}, in proportion to the weights in force"));
+        if service.algorithm == Algorithm::ROUND_ROBIN {
+            return by_lot("round robin: whose turn it is");
+        }
+        if service.algorithm == Algorithm::WEIGHTED_RANDOM {
+            return by_lot("any of them by lot");
+        }
         let ranked: Option<Vec<_>> = open.iter().map(|(id, c)| Some((*id, c, word(*id)?))).collect();
         if let Some(ranked) = ranked {
             return over_all_nodes(&ranked);

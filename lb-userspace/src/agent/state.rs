@@ -155,7 +155,7 @@ impl State {
             self.tables.remove(&name);
             return;
         };
-        let problem = format!("service \"{name}\": its table for consistent hashing isn't in force: {error}");
+        let problem = format!("service \"{name}\": the table of its backends isn't in force: {error}");
         if self.tables.insert(name, problem.clone()).as_ref() != Some(&problem) {
             tracing::error!("{problem}");
         }
@@ -163,8 +163,8 @@ impl State {
 
     /// Why a service lacks the table that it is to have.
     pub fn table_refused(&self, service: &str) -> Option<&str> {
-        let hashed = |s: &Arc<ServiceSpec>| s.algorithm == AlgorithmKind::ConsistentHash;
-        let wanted = self.desired.services().get(service).is_some_and(hashed);
+        let listed = |s: &Arc<ServiceSpec>| s.algorithm.has_table();
+        let wanted = self.desired.services().get(service).is_some_and(listed);
         self.tables.get(service).map(String::as_str).filter(|_| wanted)
     }
 

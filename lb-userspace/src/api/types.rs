@@ -49,7 +49,7 @@ pub struct ServiceView {
     /// `reset`, `forward` or `pass`.
     #[serde(default)]
     pub stray: String,
-    /// `least-connections` or `consistent-hash`.
+    /// `least-connections`, `consistent-hash`, `round-robin` or `weighted-random`.
     pub algorithm: String,
     /// `file` or `cli`.
     pub origin: String,

@@ -119,7 +119,7 @@ impl Maps {
                 let run: Vec<Wanted<'_>> = steps
                     .iter()
                     .map_while(|step| match step {
-                        Step::Table { service, list, members } => Some((*service, *list, members.as_slice())),
+                        Step::Table { service, list, table } => Some((*service, *list, table)),
                         _ => None,
                     })
                     .take(tables::BATCH)

@@ -1,7 +1,8 @@
-//! Maglev tables: built aside, on all CPUs, and swapped in whole, many at a time. Whoever puts a map into a map waits until no
+//! Tables of backends: built aside, on all CPUs, and swapped in whole, many at a time. Whoever puts a map into a map waits until no
 //! program uses the one that was there, which takes milliseconds: so that is done once for many.
 
 use std::{
+    hash::{BuildHasher as _, RandomState},
     num::NonZero,
     os::fd::{AsFd, AsRawFd},
     thread,
@@ -11,10 +12,11 @@ use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
 use lb_common::{
     abi::{BackendId, List, ServiceId, maps, table},
-    hash, maglev,
+    hash, maglev, turns,
 };
 
 use super::{DatapathError, raw};
+use crate::reconcile::TableSpec;
 
 type Inner = Array<MapData, table::Chunk>;
 
@@ -23,8 +25,8 @@ const INNER_MAP: u32 = 0x1000;
 /// Tables swapped in together. Each is a descriptor until then.
 pub const BATCH: usize = 256;
 
-/// A table to be: of which service and list; name, id and weight of each backend that takes part.
-pub type Wanted<'a> = (ServiceId, List, &'a [(String, BackendId, u32)]);
+/// A table to be: of which service and list, and what is in it.
+pub type Wanted<'a> = (ServiceId, List, &'a TableSpec);
 
 /// The outer map.
 pub struct Tables {
@@ -56,9 +58,7 @@ impl Tables {
         let built: Vec<Result<MapData, DatapathError>> = thread::scope(|scope| {
             let parts: Vec<_> = wanted
                 .chunks(share)
-                .map(|part| {
-                    scope.spawn(|| part.iter().map(|(.., members)| build(members)).collect::<Vec<_>>())
-                })
+                .map(|part| scope.spawn(|| part.iter().map(|(.., table)| build(table)).collect::<Vec<_>>()))
                 .collect();
             let joined = parts
                 .into_iter()
@@ -102,15 +102,28 @@ fn set(outer: &mut ArrayOfMaps<MapData, Inner>, index: u32, inner: MapData) -> R
 /// It refuses.
 pub(super) fn try_one(outer: Map) -> Result<(), DatapathError> {
     let mut outer: ArrayOfMaps<MapData, Inner> = outer.try_into().map_err(failed())?;
-    let members = [("10.0.0.1".to_string(), BackendId::new(1, 0), 1)];
-    set(&mut outer, 0, build(&members)?)
+    let members = vec![("10.0.0.1".to_string(), BackendId::new(1, 0), 1)];
+    set(&mut outer, 0, build(&TableSpec { in_turn: false, members })?)
+}
+
+/// A table for turns. It begins anywhere: else the first connections of all nodes would go to the same backends.
+fn in_turn(members: &[maglev::Member<'_>]) -> Vec<u32> {
+    let mut slots = turns::build(members);
+    let anywhere = RandomState::new().hash_one(0u8);
+    if let Some(first) = anywhere.checked_rem(slots.len() as u64) {
+        slots.rotate_left(first as usize);
+    }
+    slots
 }
 
 /// Builds one table.
-fn build(members: &[(String, BackendId, u32)]) -> Result<MapData, DatapathError> {
-    let members: Vec<_> =
-        members.iter().map(|(name, id, weight)| maglev::Member { name, id: id.0, weight: *weight }).collect();
-    let slots = maglev::build(&members);
+fn build(table: &TableSpec) -> Result<MapData, DatapathError> {
+    let members: Vec<_> = table
+        .members
+        .iter()
+        .map(|(name, id, weight)| maglev::Member { name, id: id.0, weight: *weight })
+        .collect();
+    let slots = if table.in_turn { in_turn(&members) } else { maglev::build(&members) };
     let count = u32::try_from(slots.len()).unwrap_or(0);
     let shape = aya_obj::Map::new_from_params(
         BPF_MAP_TYPE_ARRAY as u32,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::PortRange;
+use super::{AlgorithmKind, PortRange};
 
 /// What can be wrong with a declaration. Each message names the value and the remedy.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -148,7 +148,7 @@ pub enum ModelError {
          where it was; leave one out"
     )]
     RebalancedOtherwise { service: String },
-    #[error("algorithm {text:?} is not known; use least-connections or consistent-hash")]
+    #[error("algorithm {text:?} is not known; use {}", AlgorithmKind::ALL.map(AlgorithmKind::name).join(", "))]
     Algorithm { text: String },
     #[error("{what} {text:?} is not usable; write a duration like 30s, 15m or 3h, {range}")]
     Duration { what: &'static str, text: String, range: &'static str },

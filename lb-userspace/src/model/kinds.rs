@@ -1,6 +1,6 @@
 //! How backends are chosen, and what becomes of packets that belong to nobody: words of a service.
 
-use lb_common::abi::Stray;
+use lb_common::abi::{Algorithm, Stray};
 
 use super::ModelError;
 
@@ -11,22 +11,49 @@ pub enum AlgorithmKind {
     LeastConnections,
     /// `consistent-hash`
     ConsistentHash,
+    /// `round-robin`
+    RoundRobin,
+    /// `weighted-random`
+    WeightedRandom,
 }
 
 impl AlgorithmKind {
+    /// All.
+    pub const ALL: [Self; 4] =
+        [Self::LeastConnections, Self::ConsistentHash, Self::RoundRobin, Self::WeightedRandom];
+
     /// As in config, CLI and JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::LeastConnections => "least-connections",
             Self::ConsistentHash => "consistent-hash",
+            Self::RoundRobin => "round-robin",
+            Self::WeightedRandom => "weighted-random",
         }
+    }
+    /// Does the kernel need a table for it?
+    pub const fn has_table(self) -> bool {
+        !matches!(self, Self::LeastConnections)
+    }
+    /// As the datapath knows it.
+    pub const fn code(self) -> Algorithm {
+        match self {
+            Self::LeastConnections => Algorithm::LEAST_CONNECTIONS,
+            Self::ConsistentHash => Algorithm::CONSISTENT_HASH,
+            Self::RoundRobin => Algorithm::ROUND_ROBIN,
+            Self::WeightedRandom => Algorithm::WEIGHTED_RANDOM,
+        }
+    }
+    /// The one that the datapath knows so.
+    pub fn of(code: Algorithm) -> Self {
+        Self::ALL.into_iter().find(|kind| kind.code() == code).unwrap_or(Self::LeastConnections)
     }
     /// From its name.
     ///
     /// # Errors
-    /// There are only two.
+    /// It is none of [`ALL`](Self::ALL).
     pub fn parse(text: &str) -> Result<Self, ModelError> {
-        [Self::LeastConnections, Self::ConsistentHash]
+        Self::ALL
             .into_iter()
             .find(|a| a.name() == text)
             .ok_or_else(|| ModelError::Algorithm { text: text.into() })

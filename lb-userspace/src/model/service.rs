@@ -99,8 +99,8 @@ impl ServiceSpec {
     /// What happens to stray packets.
     pub fn stray(&self) -> StrayKind {
         self.stray.unwrap_or(match self.algorithm {
-            AlgorithmKind::LeastConnections => StrayKind::Reset,
             AlgorithmKind::ConsistentHash => StrayKind::Forward,
+            _ => StrayKind::Reset,
         })
     }
 

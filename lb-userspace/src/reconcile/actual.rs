@@ -11,7 +11,7 @@ use lb_common::abi::{
     BLOCK_SLOTS, Backend, BackendId, BlockId, PoolBlock, Proto, Service, ServiceId, Vip, pool::STARTS,
 };
 
-use super::Step;
+use super::{Step, TableSpec};
 use crate::model::{SnatSpec, backend_name};
 
 /// A service entry's key: VIP, protocol, port in host order.
@@ -44,9 +44,9 @@ pub struct ActualService {
     pub backends: BTreeMap<String, BackendId>,
     /// Where hosts are in its pool, if it has affinity.
     pub hosts: BTreeMap<IpAddr, BackendId>,
-    /// Members of its Maglev tables as published, by [`List`](lb_common::abi::List). None: no table, or not known
+    /// Its tables as published, by [`List`](lb_common::abi::List). None: no table, or not known
     /// (adopted), in which case it is rebuilt.
-    pub tables: BTreeMap<u32, Vec<(String, BackendId, u32)>>,
+    pub tables: BTreeMap<u32, TableSpec>,
 }
 
 impl Actual {
@@ -138,12 +138,12 @@ impl Actual {
                     None => self.starts.remove(block),
                 };
             }
-            Step::Table { service, list, members } => {
+            Step::Table { service, list, table } => {
                 let tables = &mut self.services.entry(*service).or_default().tables;
-                if members.is_empty() {
+                if table.members.is_empty() {
                     tables.remove(&list.0);
                 } else {
-                    tables.insert(list.0, members.clone());
+                    tables.insert(list.0, table.clone());
                 }
             }
             Step::Host { service, address, backend } => {

@@ -12,5 +12,5 @@ pub use actual::{Actual, ActualService};
 pub use enact::{Failure, Ground, converge, enact};
 pub use plan::{Exhausted, Goal, Scope, collect, plan};
 pub use settle::{Declared, Rejection};
-pub use step::{Plan, Step};
+pub use step::{Plan, Step, TableSpec};
 pub use transition::{Input, Known, Refused, Transition, transition};

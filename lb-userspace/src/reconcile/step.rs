@@ -10,6 +10,15 @@ use lb_common::abi::{
 
 use crate::model::SnatSpec;
 
+/// A table of backends: for consistent hashing and for choices by lot, or for turns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableSpec {
+    /// Is it for turns?
+    pub in_turn: bool,
+    /// Who takes part: id and weight, by name.
+    pub members: Vec<(String, BackendId, u32)>,
+}
+
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -60,14 +69,14 @@ pub enum Step {
         /// The backend there.
         backend: Option<BackendId>,
     },
-    /// Publish a Maglev table, whole; without members: remove it.
+    /// Publish a table, whole; without members: remove it.
     Table {
         /// Id.
         service: ServiceId,
         /// Of which backends.
         list: List,
-        /// Who takes part: id and weight, by name.
-        members: Vec<(String, BackendId, u32)>,
+        /// What is in it.
+        table: TableSpec,
     },
     /// Say which addresses stand in for clients'. Flows that have one keep it.
     Sources {

@@ -70,7 +70,7 @@ pub struct ServiceDecl {
     /// `reset`, `forward` or `pass`: packets of no known connection; default: by algorithm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stray: Option<String>,
-    /// `least-connections` (the default) or `consistent-hash`.
+    /// `least-connections` (the default), `consistent-hash`, `round-robin` or `weighted-random`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<String>,
     /// Whether and how clients stay with their backend.

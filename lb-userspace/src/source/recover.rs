@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::abi::{Algorithm, Forward, List, PoolBlock, Proto, Service, Source, SourceRanges, Stray};
+use lb_common::abi::{Forward, List, PoolBlock, Proto, Service, Source, SourceRanges, Stray};
 
 use super::{
     Good, Sources,
@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     model::{
-        AdminState, AffinitySpec, ForwardKind, Forwarding, Lists, Origin, OwnAddresses, Scope, ServiceSpec,
+        AdminState, AffinitySpec, AlgorithmKind, ForwardKind, Forwarding, Lists, Origin, OwnAddresses, Scope,
+        ServiceSpec,
     },
     reconcile::{Actual, ActualService},
 };
@@ -159,14 +160,7 @@ fn decl(
         scope: first.scope,
         forward: first.forward,
         stray: Some(stray(entry).into()),
-        algorithm: Some(
-            if entry.algorithm == Algorithm::CONSISTENT_HASH {
-                "consistent-hash"
-            } else {
-                "least-connections"
-            }
-            .into(),
-        ),
+        algorithm: Some(AlgorithmKind::of(entry.algorithm).name().into()),
         affinity: affinity(actual, service, entry, groups),
         frontends: decls.collect(),
         ..ServiceDecl::default()

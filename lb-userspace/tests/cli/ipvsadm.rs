@@ -86,11 +86,11 @@ fn tables() {
 fn changes_are_asked_of_the_agent() {
     let agent = agent();
     let ran = run(&agent, "-A -t 10.96.0.20:80 -s rr -p 360");
-    has(&ran.err, &["flowpin: -s rr: Flowpin has no round robin yet"]);
+    has(&ran.err, &["flowpin: -s rr: Weights count here."]);
     assert_eq!((ran.ok().as_str(), agent.world(|w| w.services.len())), ("", 3));
     let added = agent.world(|w| w.added.take()).expect("a service");
     assert_eq!((added.name.as_str(), &added.ports), ("tcp/10.96.0.20:80", &vec!["80/tcp".to_string()]));
-    assert_eq!(added.algorithm.as_deref(), Some("least-connections"));
+    assert_eq!(added.algorithm.as_deref(), Some("round-robin"));
     assert_eq!(added.affinity.and_then(|affinity| affinity.timeout), Some(Time::Seconds(360.0)));
     let change = || agent.world(|w| w.change.take()).map(serde_json::Value::from);
     run(&agent, "-a -t 10.96.0.20:80 -r 10.0.1.11 -g -w 3 -x 9").ok();

@@ -63,6 +63,5 @@ fn refused_table(
     declared: Option<&crate::reconcile::Declared>,
 ) -> Option<String> {
     let spec = declared?.spec.as_ref().ok()?;
-    let hashed = spec.algorithm == crate::model::AlgorithmKind::ConsistentHash;
-    shared.read().tables.get(service).filter(|_| hashed).cloned()
+    shared.read().tables.get(service).filter(|_| spec.algorithm.has_table()).cloned()
 }

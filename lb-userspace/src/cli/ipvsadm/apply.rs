@@ -85,6 +85,8 @@ const fn algorithm_name(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::LeastConnections => AlgorithmKind::LeastConnections.name(),
         Algorithm::ConsistentHash => AlgorithmKind::ConsistentHash.name(),
+        Algorithm::RoundRobin => AlgorithmKind::RoundRobin.name(),
+        Algorithm::WeightedRandom => AlgorithmKind::WeightedRandom.name(),
     }
 }
 

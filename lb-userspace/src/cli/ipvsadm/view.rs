@@ -37,16 +37,20 @@ fn service(view: &ServiceView) -> Result<Service, Failure> {
     for frontend in &view.frontends {
         frontends.append(&mut places(frontend)?);
     }
-    let hashed = AlgorithmKind::parse(&view.algorithm).map_err(|_| odd(&view.algorithm))?
-        == AlgorithmKind::ConsistentHash;
+    let algorithm = match AlgorithmKind::parse(&view.algorithm).map_err(|_| odd(&view.algorithm))? {
+        AlgorithmKind::LeastConnections => Algorithm::LeastConnections,
+        AlgorithmKind::ConsistentHash => Algorithm::ConsistentHash,
+        AlgorithmKind::RoundRobin => Algorithm::RoundRobin,
+        AlgorithmKind::WeightedRandom => Algorithm::WeightedRandom,
+    };
     let affinity = view.declared.affinity.as_ref().map(AffinityDecl::spec).transpose();
     let affinity = affinity.map_err(|_| odd("affinity"))?.flatten();
     Ok(Service {
         name: view.name.clone(),
         elsewhere: elsewhere(&view.origin),
-        unsaid: unsaid(view, &frontends),
+        unsaid: unsaid(view, &frontends, algorithm),
         frontends,
-        algorithm: if hashed { Algorithm::ConsistentHash } else { Algorithm::LeastConnections },
+        algorithm,
         affinity: affinity.map(|a| Affinity { timeout: a.timeout, ipv6_prefix: a.ipv6_prefix }),
         servers: view.backends.iter().map(|b| server(&view.name, b)).collect::<Result<_, _>>()?,
     })
@@ -114,7 +118,7 @@ fn server(service: &str, view: &BackendView) -> Result<Server, Failure> {
 }
 
 /// What ipvsadm has no words for.
-fn unsaid(view: &ServiceView, frontends: &[Frontend]) -> Vec<String> {
+fn unsaid(view: &ServiceView, frontends: &[Frontend], algorithm: Algorithm) -> Vec<String> {
     let ServiceDecl { health, timeouts, slow_start, stray, affinity, vip_except, .. } = &view.declared;
     let decl = &view.declared;
     let policies = [&decl.on_removal, &decl.on_unhealthy, &decl.on_deadline];
@@ -127,6 +131,7 @@ fn unsaid(view: &ServiceView, frontends: &[Frontend]) -> Vec<String> {
         (view.frontends.iter().any(|f| f.scope == "local"), "scope"),
         (view.frontends.iter().any(|f| !f.source_ranges.is_empty()), "source ranges"),
         (view.frontends.iter().any(|f| !f.deny_ranges.is_empty()), "deny ranges"),
+        (algorithm == Algorithm::WeightedRandom, "weighted-random"),
         (!vip_except.is_empty(), "vip_except"),
         (shared, "affinity's group, by and bound"),
         (health.is_some(), "health checks"),

@@ -1,4 +1,4 @@
-//! A service's pool: slots, blocks with weights and lists, where long chains are entered, Maglev tables.
+//! A service's pool: slots, blocks with weights and lists, where long chains are entered, tables.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use lb_common::abi::{BLOCK_SLOTS, BackendId, BlockId, List, PoolBlock, ServiceId
 use super::{Exhausted, Planner, Stage};
 use crate::{
     model::{AdminState, AlgorithmKind, BackendSpec, Lists, ServiceSpec, health::ServiceHealth},
-    reconcile::{ActualService, Step},
+    reconcile::{ActualService, Step, TableSpec},
 };
 
 /// What a backend may be given.
@@ -171,27 +171,29 @@ impl Planner<'_> {
         for index in 0..List::COUNT as u32 {
             let list = List(index);
             let v6 = list == List::new(true, list.is_local());
-            let used = spec.algorithm == AlgorithmKind::ConsistentHash
+            let used = spec.algorithm.has_table()
                 && spec
                     .frontends
                     .iter()
                     .any(|f| f.has_family(v6) && (f.scope.is_local() || !list.is_local()));
-            let wanted: Vec<(String, BackendId, u32)> = members
+            let takes_part: Vec<(String, BackendId, u32)> = members
                 .iter()
                 .filter(|m| used && m.share.weight > 0 && m.share.is_on(list))
                 .map(|m| (m.name.clone(), m.id, m.share.weight))
                 .collect();
             let there = before.tables.get(&index);
-            if wanted.is_empty() && there.is_some() {
+            let wanted =
+                TableSpec { in_turn: spec.algorithm == AlgorithmKind::RoundRobin, members: takes_part };
+            if wanted.members.is_empty() && there.is_some() {
                 self.remove_table(service, index);
-            } else if !wanted.is_empty() && there != Some(&wanted) {
-                self.push(Stage::Tables, Step::Table { service, list, members: wanted });
+            } else if !wanted.members.is_empty() && there != Some(&wanted) {
+                self.push(Stage::Tables, Step::Table { service, list, table: wanted });
             }
         }
     }
 
     pub(super) fn remove_table(&mut self, service: ServiceId, list: u32) {
-        let members = Vec::new();
-        self.push(Stage::RemoveTables, Step::Table { service, list: List(list), members });
+        let table = TableSpec::default();
+        self.push(Stage::RemoveTables, Step::Table { service, list: List(list), table });
     }
 }

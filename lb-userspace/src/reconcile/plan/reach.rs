@@ -6,11 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use lb_common::abi::{Algorithm, BlockId, PortBe, Proto, Service, ServiceId, SourceRanges, Vip};
+use lb_common::abi::{BlockId, PortBe, Proto, Service, ServiceId, SourceRanges, Vip};
 
 use super::{Planner, Scope, Stage, source_ranges::NOBODY};
 use crate::{
-    model::{AlgorithmKind, Desired, Frontend, OwnAddresses, PortRange, ServiceSpec},
+    model::{Desired, Frontend, OwnAddresses, PortRange, ServiceSpec},
     reconcile::{ActualService, Step, actual::PortKey},
 };
 
@@ -109,16 +109,12 @@ impl Planner<'_> {
     ) {
         let entries = self.entries(spec);
         let numbers = self.ranges(before, spec, &entries);
-        let algorithm = match spec.algorithm {
-            AlgorithmKind::LeastConnections => Algorithm::LEAST_CONNECTIONS,
-            AlgorithmKind::ConsistentHash => Algorithm::CONSISTENT_HASH,
-        };
         let limited = spec.backends.values().any(|backend| backend.max_connections.is_some());
         let value = |(frontend, ranges): (&Frontend, u32)| Service {
             id,
             first_block,
             ranges,
-            algorithm,
+            algorithm: spec.algorithm.code(),
             stray: spec.stray().code(),
             affine: spec.affinity.is_some().into(),
             forward: frontend.forward.code(),

@@ -103,7 +103,9 @@ impl Knobs {
                 "consistent-hash" | "maglev" | "hash" | "mh" => {
                     self.algorithm = AlgorithmKind::ConsistentHash
                 }
-                _ => return bad("least-connections or maglev"),
+                "round-robin" | "rr" => self.algorithm = AlgorithmKind::RoundRobin,
+                "weighted-random" | "random" => self.algorithm = AlgorithmKind::WeightedRandom,
+                _ => return bad("least-connections, maglev, round-robin or weighted-random"),
             },
             "forwarding-mode" => {
                 self.forward = forward(text, allowed).map_err(|e| format!("{PREFIX}{name} {e}"))?

@@ -49,7 +49,7 @@ impl World {
     ) -> Result<Added> {
         let added = self.add(vip, ports, members)?;
         if binding.algorithm == Algorithm::CONSISTENT_HASH {
-            self.publish(added.id, members, &added.backends)?;
+            self.publish(added.id, binding.algorithm, members, &added.backends)?;
         }
         let first = added.backends.first().context("at least one backend")?.block();
         let mut block = self.pools.get(&first, 0)?;

@@ -9,7 +9,7 @@ use lb_common::{
         Addr4, Addr6, Algorithm, BLOCK_SLOTS, Backend, BackendId, List, PoolBlock, PortBe, Proto, Service,
         ServiceId, ServiceKey, Stray, table,
     },
-    maglev,
+    maglev, turns,
 };
 
 use super::{Added, BLOCKS, INNER_MAP, Member, World};
@@ -63,8 +63,8 @@ impl World {
             }
             self.pools.set(block, value.summed_up(), 0)?;
         }
-        if algorithm == Algorithm::CONSISTENT_HASH {
-            self.publish(id, members, &backends)?;
+        if algorithm != Algorithm::LEAST_CONNECTIONS {
+            self.publish(id, algorithm, members, &backends)?;
         }
         self.declare(
             vip,
@@ -118,18 +118,25 @@ impl World {
         Ok(())
     }
 
-    /// Builds and publishes the Maglev table of those members whose weight isn't 0.
+    /// Builds and publishes the table of those members whose weight isn't 0.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn publish(&mut self, id: ServiceId, members: &[Member], backends: &[BackendId]) -> Result<()> {
+    pub fn publish(
+        &mut self,
+        id: ServiceId,
+        algorithm: Algorithm,
+        members: &[Member],
+        backends: &[BackendId],
+    ) -> Result<()> {
         let v6 = members.first().is_some_and(|member| member.addr.is_ipv6());
         let names: Vec<String> = members.iter().map(|m| format!("{} {:?}", m.addr, m.port)).collect();
         let eligible: Vec<_> = (0..members.len())
             .filter(|i| members[*i].weight > 0)
             .map(|i| maglev::Member { name: &names[i], id: backends[i].0, weight: members[i].weight })
             .collect();
-        let slots = maglev::build(&eligible);
+        let in_turn = algorithm == Algorithm::ROUND_ROBIN;
+        let slots = if in_turn { turns::build(&eligible) } else { maglev::build(&eligible) };
         let words: Vec<u32> = std::iter::once(slots.len() as u32).chain(slots).collect();
         let chunks = words.len().div_ceil(table::CHUNK_WORDS) as u32;
         let mut inner: Array<MapData, table::Chunk> = Array::create(chunks, INNER_MAP)?;

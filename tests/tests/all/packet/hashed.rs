@@ -1,6 +1,6 @@
 //! Consistent hashing: the table decides, on every node alike; strays go where their flow went.
 
-use lb_common::abi::Reason;
+use lb_common::abi::{Algorithm, Reason};
 
 use super::{
     build::{ACK, PSH, RST, SYN, eth},
@@ -92,7 +92,7 @@ fn a_backend_that_was_drained_a_moment_ago_is_passed_over() {
         // The next table hasn't.
         let mut members = members;
         members[1].weight = 0;
-        s.world.publish(added.id, &members, &added.backends).unwrap();
+        s.world.publish(added.id, Algorithm::CONSISTENT_HASH, &members, &added.backends).unwrap();
         for (port, before) in (30_000..30_040).zip(to) {
             assert_eq!(
                 s.forwarded("pinned is pinned", &eth().ip(net.client, net.vip).tcp(port, 80, SYN)),

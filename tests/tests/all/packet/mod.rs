@@ -35,6 +35,7 @@ mod source_ranges;
 mod sweep;
 mod tcp;
 mod together;
+mod turns;
 mod udp;
 mod unreachable;
 mod vlan;

@@ -160,3 +160,35 @@ fn after_a_scale_out_new_connections_go_to_the_new_ones_until_all_are_equal() {
     before.iter_mut().for_each(|conn| conn.exchange(100).expect("nothing has moved"));
     drop(after);
 }
+
+#[test]
+fn in_turn_and_by_lot_whatever_is_open() {
+    let net = Net::new(3);
+    let _servers: Vec<Server> =
+        net.backends.iter().enumerate().map(|(i, ns)| Server::start(ns, &format!("b{i}"), [80])).collect();
+    let agent = Agent::start(&net.node, &interfaces(&[("c0", "tc"), ("b*", "tc")]));
+    let service = ["service", "add", "app", "--vip", &V4.vip(0), "--port", "80/tcp"];
+    agent.done(&[&service[..], &["--algorithm", "round-robin"]].concat());
+    for (i, weight) in ["1", "2", "3"].iter().enumerate() {
+        agent.done(&["backend", "add", "app", &V4.backend(i), "--weight", weight]);
+    }
+    net.client.run(|| {
+        let open = |n| (0..n).map(|_| Conn::open(at(&V4.vip(0), 80)).unwrap()).collect::<Vec<_>>();
+        let of = |conns: &[Conn], b: &str| conns.iter().filter(|conn| conn.backend == b).count();
+        let conns = open(60);
+        assert_eq!([of(&conns, "b0"), of(&conns, "b1"), of(&conns, "b2")], [10, 20, 30]);
+        // Least-connections would make up for these: turns don't.
+        conns.into_iter().filter(|conn| conn.backend == "b2").for_each(|conn| conn.reset().unwrap());
+        let conns = open(30);
+        assert_eq!([of(&conns, "b0"), of(&conns, "b1"), of(&conns, "b2")], [5, 10, 15]);
+        agent.done(&["service", "set", "app", "--algorithm", "weighted-random"]);
+        let conns = open(300);
+        let counts = [of(&conns, "b0"), of(&conns, "b1"), of(&conns, "b2")];
+        // Five standard deviations.
+        for (count, mean) in counts.into_iter().zip([50usize, 100, 150]) {
+            assert!(count.abs_diff(mean) <= 44, "{counts:?}");
+        }
+        let explained = agent.done(&["explain", "10.9.9.9:4000", &format!("{}:80", V4.vip(0))]);
+        assert!(explained.contains("by lot"), "{explained}");
+    });
+}

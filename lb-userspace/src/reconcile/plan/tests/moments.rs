@@ -82,7 +82,7 @@ impl Change {
                 admits(actual, value, before.get(key), after.get(key), at);
                 chain(actual, value, at);
             }
-            for (_, id, _) in service.tables.values().flatten() {
+            for (_, id, _) in service.tables.values().flat_map(|table| &table.members) {
                 assert!(actual.backend(*id).is_some(), "{at:?}: table names a free backend");
             }
         }
@@ -164,10 +164,11 @@ pub(crate) fn state() -> impl Strategy<Value = Vec<ServiceSpec>> {
     let backends = prop::collection::btree_map(0u8..40, 0u16..4, 0..24);
     let sources = || prop::collection::btree_set(0u8..4, 0..3);
     let more = prop::collection::vec((any::<bool>(), sources(), any::<bool>()), 4);
-    let service = (backends, any::<bool>(), 0u16..3, sources(), more);
+    let algorithm = prop::sample::select(AlgorithmKind::ALL.to_vec());
+    let service = (backends, algorithm, 0u16..3, sources(), more);
     prop::collection::btree_map(0u8..5, service, 0..5).prop_map(move |services| {
-        let make = |(n, (backends, ch, extra, sources, more)): (u8, (_, _, _, _, Vec<_>))| {
-            make_service(n, &backends, ch, extra, &sources, &more)
+        let make = |(n, (backends, algorithm, extra, sources, more)): (u8, (_, _, _, _, Vec<_>))| {
+            make_service(n, &backends, algorithm, extra, &sources, &more)
         };
         services.into_iter().map(make).collect()
     })
@@ -176,7 +177,7 @@ pub(crate) fn state() -> impl Strategy<Value = Vec<ServiceSpec>> {
 fn make_service(
     n: u8,
     backends: &BTreeMap<u8, u16>,
-    ch: bool,
+    algorithm: AlgorithmKind,
     extra: u16,
     sources: &BTreeSet<u8>,
     more: &[(bool, BTreeSet<u8>, bool)],
@@ -192,7 +193,8 @@ fn make_service(
         // For the node's own processes, beside an address for everybody.
         frontend(&["127.0.0.1", "::1", &format!("10.98.0.{n}")], &[&node_port]),
     ];
-    let mut spec = spec(&format!("s{n}"), vips[usize::from(n)], &["80/tcp", &range], &[], ch);
+    let mut spec = spec(&format!("s{n}"), vips[usize::from(n)], &["80/tcp", &range], &[], false);
+    spec.algorithm = algorithm;
     let among = |sources: &BTreeSet<u8>, f: &Frontend| -> Clients {
         let all = sources.iter().flat_map(|i| prefixes(*i));
         all.filter(|prefix| f.has_family(matches!(prefix, IpNet::V6(_)))).collect()
@@ -269,7 +271,7 @@ pub(crate) fn arrived(actual: &Actual, desired: &Desired, own: &OwnAddresses) {
     assert_eq!(actual.vips(), &vips);
     for spec in desired.services().values() {
         let service = actual.service(&spec.name).unwrap();
-        let hashed = spec.algorithm == AlgorithmKind::ConsistentHash;
+        let listed = spec.algorithm.has_table();
         for list in (0..4).map(List) {
             let v6 = list.0 & 1 != 0;
             let on = |b: &&BackendSpec| {
@@ -277,10 +279,11 @@ pub(crate) fn arrived(actual: &Actual, desired: &Desired, own: &OwnAddresses) {
                 weight(b) > 0 && b.address.is_ipv6() == v6 && (local || !list.is_local())
             };
             let asks = |f: &Frontend| f.has_family(v6) && (f.scope == Backends::Local || !list.is_local());
-            let asked = hashed && spec.frontends.iter().any(asks);
+            let asked = listed && spec.frontends.iter().any(asks);
             let members: Vec<String> = spec.backends.values().filter(on).map(BackendSpec::name).collect();
             let table = service.tables.get(&list.0);
-            let names: Vec<String> = table.into_iter().flatten().map(|(name, ..)| name.clone()).collect();
+            let names: Vec<String> =
+                table.into_iter().flat_map(|t| &t.members).map(|(name, ..)| name.clone()).collect();
             assert_eq!(names, if asked { members.clone() } else { Vec::new() });
             let listed = spec.backends.keys().filter(|name| {
                 let id = service.backends[*name];

@@ -1,4 +1,4 @@
-//! By consistent hashing: a slot of a Maglev table.
+//! By a slot of a table: by consistent hashing, by lot, or in turn.
 
 use lb_common::{
     abi::{
@@ -11,24 +11,37 @@ use lb_common::{
 use super::{AGAIN, FULL, Pick};
 use crate::{
     account,
+    atomic::fetch_add_u32,
     conntrack::REFUSED,
-    maps::{POOLS, TABLES, Table},
+    maps::{POOLS, TABLES, TURNS, Table},
     packet::opaque,
 };
 
-/// Slots of a Maglev table tried when backends are full or just ceased to be eligible.
+/// Slots of a table tried when backends are full or just ceased to be eligible.
 const PROBES: usize = 16;
 
-/// The flow's slot in the Maglev table of the service's list, or the next whose backend takes it.
+/// Which slot is a flow's.
+#[derive(Clone, Copy)]
+pub enum Order {
+    /// Where a hash, or random bits, lead.
+    Hash(u32),
+    /// The next.
+    Turn,
+}
+
+/// The flow's slot in the table of the service's list, or the next whose backend takes it.
 #[inline(always)]
-pub fn consistent_hash(pick: &mut Pick, flow_hash: u32) -> u32 {
+pub fn by_table(pick: &mut Pick, order: Order) -> u32 {
     let index = table::index(pick.service, pick.list());
     let Some(table) = TABLES.get(index) else { return pick.nobody() };
     let slots = table.get(0).map_or(0, |head| head[0]);
     if slots == 0 {
         return pick.nobody();
     }
-    let mut slot = hash::reduce(flow_hash, slots);
+    let mut slot = match order {
+        Order::Hash(hash) => hash::reduce(hash, slots),
+        Order::Turn => turn(index) % slots,
+    };
     // Hardly any flow needs another one.
     let taken = probe(pick, table, slot);
     if taken != AGAIN {
@@ -44,6 +57,13 @@ pub fn consistent_hash(pick: &mut Pick, flow_hash: u32) -> u32 {
     pick.nobody()
 }
 
+/// How many were given before.
+#[inline(always)]
+fn turn(index: u32) -> u32 {
+    // SAFETY: an aligned word of a map's value, which lives as long as the map; all writers use atomics.
+    TURNS.get_ptr_mut(index).map_or(0, |turns| unsafe { fetch_add_u32(turns, 1) })
+}
+
 /// [`probe`], as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -54,7 +74,7 @@ extern "C" fn flowpin_probe(pick: *mut Pick, index: u32, slot: u32) -> u32 {
     probe(pick, table, slot)
 }
 
-/// Takes a place on the backend of a slot of a Maglev table. A backend, or [`AGAIN`], or why it is nobody.
+/// Takes a place on the backend of a slot of a table. A backend, or [`AGAIN`], or why it is nobody.
 #[inline(always)]
 fn probe(pick: &mut Pick, table: &Table, slot: u32) -> u32 {
     let word = slot + 1;
