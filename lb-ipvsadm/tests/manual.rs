@@ -64,7 +64,7 @@ const REFUSED: [(&str, &str, &str); 34] = [
     ("-o", "-A -u 10.0.0.1:53 -o", "--timeout-udp"),
     ("--pe", "-A -u 10.0.0.1:5060 -p 60 --pe sip", "-p"),
     ("-s", "-A -t 10.0.0.1:80 -s fo", "--backup"),
-    ("-s", "-A -t 10.0.0.1:80 -s ovf", "--backup"),
+    ("-s", "-A -t 10.0.0.1:80 -s ovf", "wlc"),
     ("-s", "-A -t 10.0.0.1:80 -s lblc", "wlc"),
     ("-s", "-A -t 10.0.0.1:80 -s lblcr", "wlc"),
     ("-s", "-A -t 10.0.0.1:80 -s dh", "wlc"),
