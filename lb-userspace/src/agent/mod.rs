@@ -5,7 +5,7 @@
 //! netlink ─▶ Seen ─▶ Owner::look                        TERM, INT ─▶ out; the datapath stays
 //! host's rules, routes ─▶ hints ─▶ State::warnings, every minute
 //! API server of Kubernetes ─▶ feed ─▶ Owner::follow_cluster
-//! DNS ─▶ names ─▶ Owner::learn
+//! DNS ─▶ names ─▶ Owner::learn           counters ─▶ one_way ─▶ State::one_way
 //! health (a task a backend) ─▶ Owner::set_health      Owner::ramp, every second
 //! sweeper (thread) ─▶ census ─▶ Owner::collect             API, metrics ─▶ Handle ─▶ Owner
 //! sweeper, deadlines, API ─▶ Closer ─▶ sweep programs, both ends
@@ -26,6 +26,7 @@ mod hints;
 pub mod kubernetes;
 mod names;
 mod netlink;
+mod one_way;
 pub mod owner;
 mod reading;
 mod scrape;
@@ -244,6 +245,8 @@ fn start(
             }
         }
     });
+    let answers = of();
+    tasks.keep("answers", move |stopped| one_way::run(answers.clone(), stopped));
     let checks = of();
     tasks.keep("health checks", move |stopped| health::run(checks.clone(), stopped));
     let host = Arc::new(Notify::new());

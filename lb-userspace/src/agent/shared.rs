@@ -326,12 +326,35 @@ impl Shared {
                 .iter()
                 .cloned()
                 .chain(state.notes.iter().map(|text| note(text)))
+                .chain(one_way(&state))
                 .collect(),
             rejected: state.rejected.iter().map(views::rejected).collect(),
             kubernetes: cluster.as_ref().map(|cluster| cluster.view(&self.deaf.borrow())),
             detached: None,
         }
     }
+}
+
+/// What is said of backends from which nothing comes back: of the first, and how many there are.
+fn one_way(state: &State) -> Option<WarningView> {
+    let (service, backend) = state.one_way.first()?;
+    let more = match state.one_way.len() - 1 {
+        0 => String::new(),
+        more => format!(", and so with {more} more"),
+    };
+    let text = format!(
+        "clients ask backend {backend} of service \"{service}\" and nothing comes back by this node{more}"
+    );
+    // Whatever of the host's is in the way of a backend's answers is the likelier reason.
+    let concerned =
+        |warning: &&WarningView| ["rp_filter", "netfilter", "route"].contains(&warning.about.as_str());
+    let remedy = match state.warnings.iter().find(concerned) {
+        Some(warning) => format!("see the warning about {}", warning.about),
+        None => "it may lead answers past this node (its route to clients; with forward = \"snat\" it answers to the \
+                 node), or its firewall doesn't let clients in"
+            .into(),
+    };
+    Some(WarningView { about: "one-way".into(), text, remedy })
 }
 
 fn note(text: &str) -> WarningView {

@@ -1,7 +1,7 @@
 //! What is known, what the maps hold, and what is wrong: of one moment for a reader.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Deref,
     sync::Arc,
 };
@@ -13,7 +13,7 @@ use crate::{
         DatapathError,
         refusal::{Refusals, missed},
     },
-    model::{AdminState, AlgorithmKind, ForwardKind, Forwarding, ModelError, ServiceSpec, frontend::family},
+    model::{AdminState, ForwardKind, Forwarding, ModelError, ServiceSpec, frontend::family},
     reconcile::{Actual, Known, Step},
 };
 
@@ -28,6 +28,8 @@ pub struct State {
     failures: HashMap<String, HashMap<String, (u64, String)>>,
     /// Open connections of draining backends when their drains began, since the agent started: by service and backend.
     pub drained_from: HashMap<(String, String), u64>,
+    /// Backends from which nothing comes back, by service and name.
+    pub one_way: BTreeSet<(String, String)>,
     /// How often what follows from the state may have changed.
     revision: u64,
     /// Where programs should be and are.
@@ -99,6 +101,12 @@ impl State {
     /// How often what is known, what the maps hold or failures have changed.
     pub const fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// From these backends nothing comes back.
+    pub fn set_one_way(&mut self, backends: BTreeSet<(String, String)>) {
+        self.revision += 1;
+        self.one_way = backends;
     }
 
     /// Counts a failed check of a backend, and remembers why it failed.

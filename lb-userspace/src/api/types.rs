@@ -109,6 +109,9 @@ pub struct BackendView {
     pub state: String,
     /// Health check's word; `true` where none is configured.
     pub healthy: bool,
+    /// Do clients ask it, and nothing comes back by this node?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_way: bool,
     /// Health checks that failed since the agent started.
     #[serde(default)]
     pub health_check_failures: u64,

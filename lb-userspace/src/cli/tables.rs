@@ -13,6 +13,7 @@ fn state(backend: &BackendView) -> String {
     match backend.drain_deadline_seconds.filter(|_| backend.active_connections > 0) {
         Some(left) if left > 0.0 => format!("{} ({} left)", backend.state, duration(left)),
         Some(_) => format!("{} (past its deadline)", backend.state),
+        None if backend.one_way => format!("{} (one-way)", backend.state),
         None => backend.state.clone(),
     }
 }
@@ -231,6 +232,15 @@ pub fn counters(services: &[ServiceView]) -> String {
     table.to_string()
 }
 
+/// What a backend is to clients, in a word.
+pub fn standing(backend: &BackendView) -> &str {
+    match backend {
+        BackendView { healthy: false, .. } => "unhealthy",
+        BackendView { one_way: true, .. } => "one-way",
+        _ => &backend.state,
+    }
+}
+
 /// One service with all that is known of it.
 pub fn service(s: &ServiceView) -> String {
     let active = s.backends.iter().map(|b| b.active_connections).sum();
@@ -272,6 +282,11 @@ pub fn service(s: &ServiceView) -> String {
         // An agent that was started since knows that it is, and not why.
         let why = backend.last_health_check_failure.as_deref().unwrap_or("as an earlier agent found it");
         text.push_str(&format!("Unhealthy:  {}: {why}\n", backend.address));
+    }
+    for backend in s.backends.iter().filter(|backend| backend.one_way) {
+        let what =
+            "clients ask, and nothing comes back by this node; flowpin status says what may be in the way";
+        text.push_str(&format!("One-way:    {}: {what}\n", backend.address));
     }
     text.push('\n');
     text.push_str(&backends(std::slice::from_ref(s)));

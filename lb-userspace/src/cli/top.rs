@@ -168,7 +168,7 @@ fn draw(frame: &mut Frame<'_>, view: &View, state: &mut TableState) {
             ],
         );
         let backends = service.backends.iter().map(|b| {
-            let state = if b.healthy { b.state.clone() } else { "unhealthy".into() };
+            let state = tables::standing(b).into();
             let out = b.state != "active" || !b.healthy;
             let left = [String::new(), b.address.clone(), state, String::new()];
             let row = Figures::of(view, service, b).row(view, left);

@@ -53,6 +53,8 @@ pub struct Known<'a> {
     pub id: Option<BackendId>,
     /// Health check's word.
     pub healthy: bool,
+    /// Does nothing come back from it?
+    pub one_way: bool,
     /// Health checks that failed.
     pub failures: u64,
     /// Why the last of them did.
@@ -70,11 +72,12 @@ impl<'a> Known<'a> {
         state: &'a Agent,
     ) -> Self {
         let healthy = state.health.of(service, name).healthy;
+        let one_way = !state.one_way.is_empty() && state.one_way.contains(&(service.into(), name.into()));
         let (failures, why) = state.failures(service, name);
         let drains = spec.is_some_and(|spec| spec.admin != AdminState::Active);
         let from = || state.drained_from.get(&(service.into(), name.into())).copied();
         let from = if drains { from() } else { None };
-        Self { name, spec, id, healthy, failures, why, from }
+        Self { name, spec, id, healthy, one_way, failures, why, from }
     }
 
     /// May it take new connections, as far as the operator is concerned?
@@ -105,6 +108,7 @@ impl<'a> Known<'a> {
             spec: self.spec,
             state: State::new(self.takes_new(), self.spec.is_some(), counted.active).name(),
             healthy: self.healthy,
+            one_way: self.one_way,
             failures: self.failures,
             why: self.why,
             counted,
@@ -131,6 +135,8 @@ pub struct Now<'a> {
     pub state: &'static str,
     /// Health check's word.
     pub healthy: bool,
+    /// Does nothing come back from it?
+    pub one_way: bool,
     /// Health checks that failed.
     pub failures: u64,
     /// Why the last of them did.

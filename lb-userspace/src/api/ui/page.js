@@ -111,6 +111,7 @@ function standing(b) {
   if (b.state === "draining") return ["draining", "warn"];
   if (b.state === "drained") return ["drained", "warn"];
   if (!b.healthy) return ["unhealthy", "bad"];
+  if (b.one_way) return ["one-way", "bad"];
   return b.backup ? ["backup", "good"] : ["active", "good"];
 }
 

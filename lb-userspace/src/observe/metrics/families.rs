@@ -30,7 +30,7 @@ pub type WriteBackend = fn(&Backend<'_>, &mut Lines<'_>);
 pub type WriteService = fn(&Service<'_>, &mut Lines<'_>);
 
 /// Of backends.
-pub const BACKENDS: [Family<WriteBackend>; 10] = [
+pub const BACKENDS: [Family<WriteBackend>; 11] = [
     gauge(
         "flowpin_backend_active_connections",
         "Open connections pinned to the backend",
@@ -69,6 +69,11 @@ pub const BACKENDS: [Family<WriteBackend>; 10] = [
         "flowpin_backend_healthy",
         "1 if the backend passes its health check or has none",
         |backend, lines| lines.whole(&PLAIN, backend.row.healthy.into()),
+    ),
+    gauge(
+        "flowpin_backend_one_way",
+        "1 if clients ask the backend and nothing comes back by this node",
+        |backend, lines| lines.whole(&PLAIN, backend.row.one_way.into()),
     ),
     gauge("flowpin_backend_state", "1 for the state that the backend is in", |backend, lines| {
         let state = backend.state();

@@ -52,6 +52,8 @@ pub struct BackendRow {
     pub takes_new: bool,
     /// Health check's word.
     pub healthy: bool,
+    /// Does nothing come back from it?
+    pub one_way: bool,
     /// Has its service affinity?
     pub affinity: bool,
     /// Health checks that failed.
@@ -147,6 +149,7 @@ impl Rows {
                 declared: known.spec.is_some(),
                 takes_new: known.takes_new(),
                 healthy: known.healthy,
+                one_way: known.one_way,
                 affinity,
                 failures: known.failures,
                 deadline: known.deadline(),

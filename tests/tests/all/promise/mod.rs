@@ -38,6 +38,7 @@ mod million;
 mod names;
 mod neighbours;
 mod one_port;
+mod one_way;
 mod passed_over;
 mod paths;
 mod persistent;
