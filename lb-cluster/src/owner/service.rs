@@ -11,9 +11,11 @@ use crate::{
     frame::{Ack, Leave, MAX_BACKENDS, Report, Total},
 };
 
-/// Connections that close may wait: nobody chooses worse for not knowing at once, unless they are many, as when a
-/// backend restarts.
+/// Connections that close may wait: nobody chooses worse for not knowing at once.
 const CLOSES_WAIT: Duration = Duration::from_millis(50);
+/// So long if they are many, as when a backend restarts: where connections come as fast as they go, they are told with
+/// those that come.
+const MANY_CLOSES_WAIT: Duration = Duration::from_millis(10);
 /// When totals are told once more though nothing has changed: whoever missed the last ones sees that a number is
 /// missing.
 const REPEATS: [Duration; 4] =
@@ -167,7 +169,11 @@ impl Service {
         self.acked.insert(report.node);
         self.nodes.insert(report.node, Last { epoch: report.epoch, seq: report.seq, open });
         let many = self.closed * 4 > u64::from(report.pool);
-        self.want(if opened != 0 || many { now } else { now + CLOSES_WAIT });
+        self.want(match (opened, many) {
+            (0, false) => now + CLOSES_WAIT,
+            (0, true) => now + MANY_CLOSES_WAIT,
+            _ => now,
+        });
         if backends > MAX_BACKENDS {
             self.forget(now, report.node);
             return Applied::TooMany(backends);

@@ -9,6 +9,7 @@ pub mod pools;
 pub mod rebalance;
 pub mod rebalancing;
 mod spec;
+mod thread;
 mod times;
 pub mod views;
 
@@ -63,6 +64,13 @@ pub struct Sharing {
 
 /// See the module. What can't start is tried again.
 pub async fn run(agent: Handle, spec: Arc<ClusterSpec>, others: Arc<Others>, stopped: watch::Receiver<bool>) {
+    let shared = agent.shared.clone();
+    if let Err(error) = thread::run("cluster", move || share(agent, spec, others, stopped)).await {
+        shared.write().note(PROBLEM, Err(format!("{error}; this node counts by itself")));
+    }
+}
+
+async fn share(agent: Handle, spec: Arc<ClusterSpec>, others: Arc<Others>, stopped: watch::Receiver<bool>) {
     let shared = agent.shared.clone();
     let pools: Arc<RwLock<Pools>> = Arc::default();
     let mut mesh = loop {
