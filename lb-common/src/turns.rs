@@ -41,7 +41,7 @@ pub fn build(members: &[Member<'_>]) -> Vec<u32> {
     let size = u64::from(table_size(members.len()));
     let common = members.iter().fold(0, |common, member| divisor(u64::from(member.weight), common)).max(1);
     let round = members.iter().map(|member| u64::from(member.weight) / common).sum::<u64>();
-    let slots = if round == 0 { 0 } else { (size / round).max(1) * round.min(size) };
+    let slots = size.checked_div(round).unwrap_or(0).max(1) * round.min(size);
     let first =
         |(at, member): (usize, &Member<'_>)| Reverse(Turn { had: 0, weight: member.weight.into(), at });
     let mut turns: BinaryHeap<_> = members.iter().enumerate().map(first).collect();

@@ -31,6 +31,7 @@ use crate::{
     maps::TICK_HZ,
     packet::copy,
     snat::{self, Ports, Reuse},
+    spoken,
     table::{self, Claim, Locate, exchange},
 };
 
@@ -290,6 +291,7 @@ fn take_out<V: Locate + Ports>(spare: *mut FlowKey<V::Addr>, place: u32, state: 
     // The reply entry is this flow's unless its tag says otherwise.
     let twin = visit_twin::<V>(forward.at(), reply).filter(|twin| twin.seen.tag() == forward.seen.tag());
     if let Some(twin) = twin {
+        spoken::remember::<V>(reply, forward.at());
         table::take_out::<V>(twin.place);
     }
     // SAFETY: the pointer comes from a search in this run.

@@ -38,6 +38,7 @@ pub mod rewrite;
 pub mod service;
 pub mod snat;
 pub mod socket;
+mod spoken;
 pub mod sweep;
 pub mod table;
 pub mod unreachable;

@@ -42,6 +42,8 @@ pub type Scratch<A> = PerCpuArray<Flow<A>, 2>;
 pub type Services<A> = HashMap<ServiceKey<A>, Service, { MAX_PORTS as usize }, NO_PREALLOC>;
 /// Datagrams in fragments of one family.
 pub type Fragments<A> = LruHashMap<FragmentKey<A>, FirstFragment, { MAX_FRAGMENTED as usize }>;
+/// UDP flows of one family, by what their backends send.
+pub type SpokenOf<A> = LruHashMap<FlowKey<A>, Spoken<A>, { MAX_SPOKEN as usize }>;
 /// Ports of ours of one family.
 pub type PortsTaken<A> = HashMap<SourceKey<A>, SourcePorts, { MAX_SOURCE_KEYS as usize }, NO_PREALLOC>;
 /// Addresses of ours of one family.
@@ -83,6 +85,8 @@ maps_of_family! {
         vips: Vips, VIPS4, VIPS6;
         /// Its datagrams in fragments.
         fragments: Fragments, FRAGMENTS4, FRAGMENTS6;
+        /// Whom its clients have asked.
+        spoken: SpokenOf, SPOKEN4, SPOKEN6;
         /// Its addresses for source NAT.
         sources: OurSources, SOURCES4, SOURCES6;
         /// Their ports.

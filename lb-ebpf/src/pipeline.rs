@@ -5,7 +5,7 @@
 //!   ├─▶ aside    no ports: ICMP, fragments, what is broken
 //!   ├─▶ flow     it may change its flow's state
 //!   ├─▶ open     it belongs to no flow: chooses and pins
-//!   ├─▶ past     it belongs to no flow, and is for no service
+//!   ├─▶ past     it belongs to no flow, and is for no service; or a backend says it and nobody has asked
 //!   ├─▶ reuse    a flow that gives way may have the port, or the place, that its own was to have
 //!   ├─▶ carry    it goes on, but not simply, or was seen to change its flow
 //!   └─▶ answer   it goes no further: counted, and answered if its sender waits for an answer
@@ -23,6 +23,7 @@ mod leave;
 mod open;
 mod past;
 mod reuse;
+mod speak;
 
 use lb_common::abi::Reason;
 

@@ -22,6 +22,7 @@ pub mod settings;
 pub mod snat;
 pub mod socket;
 pub mod source_ranges;
+pub mod spoken;
 pub mod sweep;
 pub mod table;
 pub mod vip;
@@ -42,6 +43,7 @@ pub use settings::{MARK, Settings};
 pub use snat::{MAX_SOURCE_PORTS, MAX_SOURCES, SourceKey, SourcePorts, Sources};
 pub use socket::{SocketPin, SocketPlace};
 pub use source_ranges::{Client, SourceRanges};
+pub use spoken::Spoken;
 pub use vip::Vip;
 
 /// Names of the maps, as in the BPF object and under `pin_dir/maps`.
@@ -117,6 +119,10 @@ pub mod maps {
     pub const FRAGMENTS4: &str = "FRAGMENTS4";
     /// The same for IPv6.
     pub const FRAGMENTS6: &str = "FRAGMENTS6";
+    /// Whom clients have asked by UDP, IPv4: [`super::FlowKey`] of what the backend sends → [`super::Spoken`]. LRU hash; not pinned.
+    pub const SPOKEN4: &str = "SPOKEN4";
+    /// The same for IPv6.
+    pub const SPOKEN6: &str = "SPOKEN6";
     /// Sockets of processes of the node's that use services: place → [`super::SocketPlace`]. Array, mapped by the agent.
     pub const SOCKETS: &str = "SOCKETS";
     /// Where they were led: place → [`super::SocketPin`]. Likewise.
@@ -327,6 +333,8 @@ pub mod limits {
     pub const MAX_HOSTS: u32 = 65_536;
     /// Datagrams in fragments that are remembered, for each IP version.
     pub const MAX_FRAGMENTED: u32 = 8_192;
+    /// UDP flows that are remembered after they were forgotten, for each IP version.
+    pub const MAX_SPOKEN: u32 = 65_536;
     /// Backends' addresses and ports that are reached by source NAT, times addresses of ours, for each IP version.
     pub const MAX_SOURCE_KEYS: u32 = 16_384;
     /// Places for sockets of the node's processes that use services, a power of two: made for half as many.

@@ -28,6 +28,8 @@ const _: () = {
     exact::<FragmentKey<Addr4>>(4 + 4 + 4 + 1 + 3, 4);
     exact::<FragmentKey<Addr6>>(16 + 16 + 4 + 1 + 3, 4);
     exact::<FirstFragment>(4 + 2 + 2 + 1 + 3, 4);
+    exact::<Spoken<Addr4>>(4 + 4 + 2 + 2, 4);
+    exact::<Spoken<Addr6>>(16 + 4 + 2 + 2, 4);
     exact::<ServiceKey<Addr4>>(8, 4);
     exact::<ServiceKey<Addr6>>(20, 4);
     exact::<Service>(24 + 4 * NEXT, 4);
@@ -75,6 +77,8 @@ pod!(
     FragmentKey<Addr4>,
     FragmentKey<Addr6>,
     FirstFragment,
+    Spoken<Addr4>,
+    Spoken<Addr6>,
     Sources<Addr4>,
     Sources<Addr6>,
     SourceKey<Addr4>,

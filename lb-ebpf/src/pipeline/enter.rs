@@ -53,7 +53,9 @@ fn ip<V: Family, P: Packet>(packet: P, l3: usize) -> P::Verdict {
         if destined {
             return go_on::<V, P>(packet, Step::Open);
         }
-        if begins && !besides && service::may_be_backend(dst) {
+        let translates = hook != Hook::IN && !besides;
+        let from_backend = translates && !tcp && service::may_be_backend(parsed.key.src);
+        if from_backend || begins && !besides && service::may_be_backend(dst) {
             return go_on::<V, P>(packet, Step::Past);
         }
         return packet.pass();

@@ -39,7 +39,10 @@ fn ip<V: Family, P: Packet>(packet: P, l3: usize) -> P::Verdict {
         let aside = matches!(why, ParseError::Icmp | ParseError::Fragment | ParseError::FirstFragment);
         return if aside { go_on::<V, P>(packet, Step::Aside) } else { packet.pass() };
     }
-    let Some(flow) = conntrack::find::<V>(&parsed.key) else { return packet.pass() };
+    let Some(flow) = conntrack::find::<V>(&parsed.key) else {
+        let unasked = parsed.key.proto == Proto::UDP;
+        return if unasked { go_on::<V, P>(packet, Step::Past) } else { packet.pass() };
+    };
     // SAFETY: the pointer comes from a search in this run.
     if unsafe { (*flow.at()).direction }.is_forward() {
         return packet.pass();

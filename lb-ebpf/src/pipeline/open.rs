@@ -4,13 +4,13 @@ use aya_log_ebpf::debug;
 use lb_common::{
     abi::{
         Addr as _, Backend, Direction, Forward, Interface, PortBe, Proto, Reason, Service, ServiceId, Source,
-        Stray,
+        Stray, spoken::TFTP,
     },
     flow_state::{Phase, flags},
     hash,
 };
 
-use super::{Family, carry, go_on, parsed, refuse};
+use super::{Family, carry, go_on, parsed, refuse, speak};
 use crate::{
     account, affinity,
     choose::{self, Pick, SKIPS},
@@ -84,6 +84,9 @@ pub fn open<V: Family, P: Packet>(packet: P) -> P::Verdict {
         waiting::note::<V>(service.id, Scarce::Places, opened);
     }
     conntrack::tell_opened::<V>(opened, &mut parsed.spare);
+    if parsed.key.dport.0 == TFTP.0 {
+        speak::may_answer_from_any_port::<V>(parsed, opened);
+    }
     carry::first::<V, P>(packet, parsed, opened)
 }
 
@@ -170,7 +173,7 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, service: &Service, source: Sourc
 
 /// The flow's hash. By itself for the sake of the stack.
 #[inline(never)]
-fn hashed<V: Family>(parsed: &Parsed<V::Addr>) -> u32 {
+pub(super) fn hashed<V: Family>(parsed: &Parsed<V::Addr>) -> u32 {
     hash::flow(&parsed.key, HASH_SEED.load())
 }
 

@@ -19,8 +19,9 @@ use flowpin::datapath::filter::Filter;
 use lb_common::{
     abi::{
         Active, Addr4, Addr6, AffinityEntry, AffinityKey, BLOCK_SLOTS, Backend, BackendCounters, BackendId,
-        Client, FirstFragment, Forward, FragmentKey, HostKey, Interface, Mac, PoolBlock, Reason, Service,
-        ServiceId, ServiceKey, SourceKey, SourcePorts, SourceRanges, Sources, Vip, maps, table,
+        Client, FirstFragment, FlowKey, Forward, FragmentKey, HostKey, Interface, Mac, PoolBlock, Reason,
+        Service, ServiceId, ServiceKey, SourceKey, SourcePorts, SourceRanges, Sources, Spoken, Vip, maps,
+        table,
     },
     flow_table, ranked,
 };
@@ -96,6 +97,8 @@ pub struct World {
     macs: HashMap<MapData, Mac, u32>,
     fragments4: HashMap<MapData, FragmentKey<Addr4>, FirstFragment>,
     fragments6: HashMap<MapData, FragmentKey<Addr6>, FirstFragment>,
+    spoken4: HashMap<MapData, FlowKey<Addr4>, Spoken<Addr4>>,
+    spoken6: HashMap<MapData, FlowKey<Addr6>, Spoken<Addr6>>,
     filter: Filter,
     pools: Array<MapData, PoolBlock>,
     active: Array<MapData, Active>,
@@ -228,6 +231,8 @@ impl World {
             macs: take(maps::MACS)?.try_into()?,
             fragments4: take(maps::FRAGMENTS4)?.try_into()?,
             fragments6: take(maps::FRAGMENTS6)?.try_into()?,
+            spoken4: take(maps::SPOKEN4)?.try_into()?,
+            spoken6: take(maps::SPOKEN6)?.try_into()?,
             filter: Filter::over(take(maps::FILTER)?.try_into()?),
             pools: take(maps::POOLS)?.try_into()?,
             active: take(maps::ACTIVE)?.try_into()?,
@@ -268,6 +273,8 @@ impl World {
         empty(&mut self.ports6)?;
         empty(&mut self.fragments4)?;
         empty(&mut self.fragments6)?;
+        empty(&mut self.spoken4)?;
+        empty(&mut self.spoken6)?;
         empty(&mut self.affinity)?;
         empty(&mut self.hosts)?;
         let cpus = aya::util::nr_cpus().map_err(|(path, e)| anyhow::anyhow!("{path}: {e}"))?;

@@ -32,6 +32,7 @@ mod scarce;
 mod sizes;
 mod snat;
 mod source_ranges;
+mod spoken;
 mod sweep;
 mod tcp;
 mod together;

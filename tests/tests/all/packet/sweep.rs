@@ -39,7 +39,7 @@ fn requests6(s: &Stage<'_>) -> Vec<Request<Addr6>> {
 }
 
 /// Asks for all flows to be removed, as they are now; how many were.
-fn sweep(s: &mut Stage<'_>) -> u32 {
+pub fn sweep(s: &mut Stage<'_>) -> u32 {
     if s.net.vip.is_ipv4() {
         let requests = requests4(s);
         requests.chunks(32).map(|r| s.world.sweep4(r).unwrap()).sum()

@@ -52,6 +52,7 @@ mod sight;
 mod snat;
 mod sockets;
 mod spare;
+mod spoken;
 mod stays_behind;
 mod stick;
 mod tasks;

@@ -89,7 +89,8 @@ fn whoever_does_not_answer_by_the_node_is_named() {
     assert!(shown.contains("One-way:") && shown.contains("active (one-way)"), "{shown}");
     let page = agent_page(&net);
     for case in &CASES {
-        let labels = format!("{{service=\"{}\",backend=\"{}\"}}", case.service, case.family.backend(0));
+        let backend = at(&case.family.backend(0), 80).ip();
+        let labels = format!("{{service=\"{}\",backend=\"{backend}\"}}", case.service);
         assert!(page.contains(&format!("flowpin_backend_one_way{labels} 1")), "{page}");
     }
     for case in &CASES {
