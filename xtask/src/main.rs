@@ -1,7 +1,6 @@
-//! The verbs: `cargo xtask build`, `test`, `tidy`, `demo`, `bench`.
+//! The verbs: `cargo xtask build`, `test`, `tidy`, `bench`.
 
 mod build;
-mod demo;
 mod deny;
 mod kernels;
 mod kubernetes;
@@ -19,7 +18,7 @@ use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(about = "Builds, tests and shows Flowpin")]
+#[command(about = "Builds and tests Flowpin")]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -47,17 +46,12 @@ enum Verb {
     TestUi,
     /// The house rules
     Tidy,
-    /// kube-proxy's random rules beside Flowpin, with real connections (needs root)
-    Demo,
     /// Flowpin beside its peers, measured: target/bench/results.md (needs root)
     Bench {
         /// What flowpin-bench understands: --quick, --only packets, --keep, --beside COMMIT; all: --help
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
-    /// A part of the demo that runs in a namespace
-    #[command(hide = true)]
-    Role(demo::Role),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -70,9 +64,7 @@ fn main() -> anyhow::Result<()> {
         Verb::TestKubernetes(options) => kubernetes::test(&options),
         Verb::TestUi => ui::run(),
         Verb::Tidy => tidy::run(),
-        Verb::Demo => demo::run(),
         Verb::Bench { options } => bench(&options),
-        Verb::Role(role) => demo::role(role),
     }
 }
 
@@ -100,7 +92,7 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Cargo, as it was called; what it makes goes to `target`, whatever the environment says, since tests and demo look there.
+/// Cargo, as it was called; what it makes goes to `target`, whatever the environment says, since tests look there.
 fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // What Cargo says of this program to it. Some build scripts ask for the same of their own, and would be run again each time.

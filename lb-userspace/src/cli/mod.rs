@@ -1,6 +1,6 @@
 //! The command line: a file per noun. All but `agent`, `check`, `import`, `cluster keygen`, `doctor`, `cleanup`,
-//! `completions` and `man` talk to the agent's API and to nothing else, and `detach` where no agent answers; `output` is the only
-//! printer.
+//! `demo`, `completions` and `man` talk to the agent's API and to nothing else, and `detach` where no agent answers; `output` is the
+//! only printer.
 
 use std::{
     io::Write,
@@ -18,6 +18,7 @@ mod cleanup;
 mod cluster;
 mod completions;
 mod connection;
+mod demo;
 mod detach;
 mod doctor;
 mod drain;
@@ -59,6 +60,7 @@ const DEFAULT_SOCKET: &str = "/run/flowpin/api.sock";
     arg_required_else_help = true,
     after_help = "\
 Examples:
+  flowpin demo                                              what does it do? shown in network namespaces
   flowpin doctor                                            what can this machine do?
   flowpin check --config /etc/flowpin/flowpin.toml          is the file right?
   flowpin agent --config /etc/flowpin/flowpin.toml          run
@@ -115,6 +117,7 @@ enum Command {
     /// Remove what another balancer left on this node
     #[command(subcommand)]
     Cleanup(cleanup::Command),
+    Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -174,6 +177,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Detach(args) => args.run(&context).await,
             Command::Attach(args) => args.run(&context).await,
             Command::Cleanup(command) => command.run(&context.printer).await,
+            Command::Demo(args) => args.run(&context.printer).await,
             Command::Completions(args) => args.run(),
             Command::Man(args) => args.run(),
         }

@@ -54,7 +54,8 @@ fn feature(name: impl Into<String>, ok: bool, otherwise: Status, good: &str, bad
     Feature { name: name.into(), status, detail: detail.into() }
 }
 
-fn kernel_at_least(major: u32, minor: u32) -> bool {
+/// Is this kernel of that version, or newer?
+pub(crate) fn kernel_at_least(major: u32, minor: u32) -> bool {
     let release =
         nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
     let mut parts = release.split(|c: char| !c.is_ascii_digit()).filter_map(|p| p.parse::<u32>().ok());

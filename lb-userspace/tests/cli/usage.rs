@@ -129,6 +129,7 @@ fn help_has_examples_for_every_command() {
         "import",
         "ipvsadm",
         "doctor",
+        "demo",
         "detach",
         "attach",
         "cleanup kube-proxy",

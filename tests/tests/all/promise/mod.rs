@@ -12,6 +12,7 @@ mod content;
 mod crowded;
 mod deadlines;
 mod declared;
+mod demo;
 mod devices;
 mod disk;
 mod ends;
