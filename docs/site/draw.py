@@ -53,7 +53,8 @@ def runs(row, width: int) -> list[Run]:
             found[-1] = last._replace(text=last.text + char.data)
         else:
             found.append(Run(x, char.data, colour, look))
-    kept = [run if "reverse" in run.look or "underline" in run.look else run._replace(text=run.text.rstrip()) for run in found]
+    seen = lambda run: "reverse" in run.look or "underline" in run.look
+    kept = [run if seen(run) else run._replace(text=run.text.rstrip()) for run in found]
     return [run for run in kept if run.text]
 
 

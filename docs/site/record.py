@@ -1,7 +1,7 @@
-"""Records `flowpin demo`, with `flowpin top` and `flowpin events -f` beside it: docs/media/demo.cast (asciinema) and demo.svg.
+"""Records `flowpin demo`, with `flowpin top` and `flowpin events -f` beside it: demo.cast (asciinema) and demo.svg.
 
-Called by scripts/record. Each program has a pseudo-terminal of its own; what is recorded is one terminal with the three below each other, as a
-terminal multiplexer shows them.
+Called by scripts/record. Each program has a pseudo-terminal of its own; what is recorded is one terminal with the three
+below each other, as a terminal multiplexer shows them.
 """
 
 import argparse

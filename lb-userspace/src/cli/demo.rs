@@ -42,7 +42,7 @@ pub struct Args {}
 
 /// The last line.
 const GONE: &str =
-    "\nEverything that the demo made is gone. What this machine can do says \"flowpin doctor\".";
+    "\nEverything that the demo made is gone. \"flowpin doctor\" says what this machine can do.";
 
 impl Args {
     pub async fn run(self, printer: &Printer) -> Result<(), Failure> {

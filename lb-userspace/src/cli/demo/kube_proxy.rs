@@ -25,7 +25,8 @@ pub fn begin(tag: &str, endpoints: usize) -> anyhow::Result<()> {
     fill(tag, endpoints)
 }
 
-/// Writes the chain anew: of four endpoints, the first has a chance of 1/4, the second of 1/3 of what is left, and so on.
+/// Writes the chain anew: of four endpoints, the first has a chance of 1/4, the second of 1/3 of what is left,
+/// and so on.
 ///
 /// # Errors
 /// What iptables said.

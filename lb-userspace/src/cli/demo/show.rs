@@ -17,6 +17,11 @@ const AT_FIRST: usize = 4;
 /// Connections at the beginning.
 const CONNECTIONS: usize = 200;
 
+/// The first lines.
+const INTRODUCTION: &str = "\
+A client, two nodes and five backends, in network namespaces. On one node runs Flowpin.
+Whatever the demo makes goes when it ends.";
+
 /// All that runs. It ends when this is dropped.
 struct Show {
     tag: String,
@@ -35,9 +40,9 @@ struct Show {
 pub async fn run(tag: String, printer: Printer) -> anyhow::Result<()> {
     let tell = Teller::new(printer);
     let agent = Agent::prepare(&tag)?;
-    tell.text("Flowpin's demo: a client, two nodes and five backends, in network namespaces. All of it goes when it ends.")?;
+    tell.text(INTRODUCTION)?;
     tell.text(&format!(
-        "To watch from another terminal, as root:\n    export FLOWPIN_API_SOCKET={}\n    flowpin top\n    flowpin events -f",
+        "\nTo watch from another terminal, as root:\n    export FLOWPIN_API_SOCKET={}\n    flowpin top\n    flowpin events -f",
         agent.socket().display()
     ))?;
     world::build(&tag)?;

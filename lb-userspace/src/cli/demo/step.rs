@@ -1,4 +1,5 @@
-//! What a demo tells: steps, each with what is run in it and what comes of it. Text as it happens, or a line of JSON a step.
+//! What a demo tells: steps, each with what is run in it and what comes of it. Text as it happens, or a line of JSON
+//! for each step.
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -91,7 +92,8 @@ impl Teller {
         self.say(&self.bold(&format!("# {line}")))
     }
 
-    /// Open connections. `notes` go to lines of backends; how far the fullest is above the mean is said over `compared` of them, or not if that is 0.
+    /// Open connections. `notes` go to lines of backends. How far the fullest is above the mean is said over `compared`
+    /// of them, or not if that is 0.
     ///
     /// # Errors
     /// stdout can't be written.

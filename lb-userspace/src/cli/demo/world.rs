@@ -115,8 +115,8 @@ fn names(place: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// Removes all that a demo with this tag may have made, and ends what still runs in its namespaces. What isn't there is as
-/// good as removed.
+/// Removes all that a demo with this tag may have made, and ends what still runs in its namespaces. What isn't there is
+/// as good as removed.
 pub fn clean_up(tag: &str) {
     for name in names(Path::new(NAMESPACES)).iter().filter(|name| name.starts_with(&format!("{tag}-"))) {
         let inside = Command::new("ip").args(["netns", "pids", name]).stderr(Stdio::null()).output();
