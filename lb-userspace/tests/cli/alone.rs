@@ -1,4 +1,4 @@
-//! What works without an agent: `check` and `doctor`.
+//! What works without an agent: `check`, `doctor`, and what `demo` needs.
 
 use serde_json::{Value, json};
 
@@ -94,4 +94,11 @@ fn the_schema_is_printed_for_editors() {
     assert!(service["properties"]["frontend"].is_object() && service["properties"]["frontends"].is_null());
     assert_eq!(service["additionalProperties"], false);
     has(&Ran::of(&mut flowpin(&["check", "--schema", "--config", "x"])).failed(2), &["--config"]);
+}
+
+#[test]
+fn the_demo_says_what_it_lacks_and_makes_nothing() {
+    let line = Ran::of(flowpin(&["demo"]).env("PATH", "/nonexistent")).failed(1);
+    let lacks = if nix::unistd::geteuid().is_root() { "apt install iproute2" } else { "sudo flowpin demo" };
+    has(&line, &[lacks]);
 }

@@ -103,10 +103,10 @@ pub fn abandoned() -> BTreeSet<String> {
     places.iter().flat_map(|place| names(place)).filter_map(pid).filter(|pid| !runs(*pid)).map(tag).collect()
 }
 
-/// Is it a process of this program? The number may be another's by now.
+/// Is it a demo's process? The number may be another's by now.
 fn runs(pid: u32) -> bool {
-    let called = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-    called(&pid.to_string()).is_some_and(|name| Some(name) == called("self"))
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).any(|word| word == b"demo")
 }
 
 /// Names in a directory; none if there is no such directory.
