@@ -50,6 +50,22 @@ fn agree<T: PartialEq>(
     }
 }
 
+/// The same of paths.
+fn agree_on_paths(
+    account: &mut Account,
+    chosen: &mut Vec<Said<String>>,
+    said: Vec<Said<String>>,
+    notes: &mut Vec<Note>,
+) {
+    let Some(first) = chosen.first() else { return *chosen = said };
+    let line = account.item(first.at).line;
+    if !said.is_empty() && chosen.iter().map(|path| &path.value).eq(said.iter().map(|path| &path.value)) {
+        return said.iter().zip(chosen).for_each(|(path, first)| account.like(path.at, first.at));
+    }
+    let remedy = format!("In Flowpin {ALIKE}: that of line {line} is taken for all.");
+    notes.extend(said.into_iter().map(|path| Note::new(path.at, remedy.clone())));
+}
+
 fn checks(account: &mut Account, service: &mut Service) {
     const ONE_PORT: &str = "The backends of a service are checked at one port, or each at its own, and here they \
          differ: whether each takes connections at its own port is all that is asked. Declare a service of its own \
@@ -141,9 +157,9 @@ fn merge(account: &mut Account, first: &mut Check, other: Check, notes: &mut Vec
     agree(account, &mut first.fall, fall, ALIKE, notes);
     match (&mut first.probe, probe) {
         (Probe::Tcp, Probe::Tcp) => account.like(at, first.at),
-        (Probe::Http(first_http), Probe::Http(Http { tls, path, host, status })) if first_http.tls == tls => {
+        (Probe::Http(first_http), Probe::Http(Http { tls, paths, host, status })) if first_http.tls == tls => {
             account.like(at, first.at);
-            agree(account, &mut first_http.path, path, ALIKE, notes);
+            agree_on_paths(account, &mut first_http.paths, paths, notes);
             agree(account, &mut first_http.host, host, ALIKE, notes);
             agree(account, &mut first_http.status, status, ALIKE, notes);
         }

@@ -75,19 +75,22 @@ fn whole(check: Check) -> Vec<Id> {
     ids
 }
 
-/// Path and host.
+/// Paths and host.
 fn asked(http: &mut Http, notes: &mut Vec<Note>) {
     let odd = |text: &str| {
         text.is_empty()
             || !text.is_ascii()
             || text.contains(|c: char| c.is_control() || " \"<>\\^`{|}#".contains(c))
     };
-    if let Some(path) = http.path.take_if(|path| !path.value.starts_with('/') || odd(&path.value)) {
-        notes.push(Note::new(
-            path.at,
-            "It is no path that Flowpin takes: / is asked for. Write health.path like /healthz.",
-        ));
-    }
+    let (bad, good): (Vec<_>, Vec<_>) =
+        http.paths.drain(..).partition(|path| !path.value.starts_with('/') || odd(&path.value));
+    let instead = if good.is_empty() { "/ is asked for" } else { "it isn't asked for" };
+    http.paths = good;
+    notes.extend(bad.iter().map(|path| {
+        let remedy =
+            format!("It is no path that Flowpin takes: {instead}. Write health.path like /healthz.");
+        Note::new(path.at, remedy)
+    }));
     let named = |host: &str| {
         let label = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let (name, port) = crate::values::split_port(host);

@@ -1,10 +1,12 @@
 //! `option httpchk` and its like, `http-check` and `tcp-check`: what a check asks.
 
+use std::collections::BTreeSet;
+
 use regex::bytes::RegexBuilder;
 
 use super::{
     external::External,
-    remedies::{CHECKS, TALK, remedy},
+    remedies::{APART, CHECKS, TALK, remedy},
     talk,
 };
 use crate::{
@@ -19,9 +21,10 @@ use crate::{
 pub struct Checks {
     /// `option httpchk`; else only whether they take connections.
     http: Option<Id>,
-    path: Option<Said<String>>,
-    host: Option<Said<String>>,
-    status: Option<Said<Statuses>>,
+    /// What it asks, in its order; a further one than the first is of `http-check send`.
+    requests: Vec<Http>,
+    /// Is the last of those said by `http-check send`?
+    sent: bool,
     tls: bool,
     database: Option<Said<Database>>,
     /// `tcp-check`, in their order.
@@ -31,8 +34,16 @@ pub struct Checks {
     /// A program that is asked instead.
     pub external: External,
     /// Items that say no more than that.
-    pub same: Vec<Id>,
+    same: Vec<Id>,
     pub port: Option<Said<u16>>,
+}
+
+/// See [`Checks::together`].
+#[derive(Default)]
+struct Asked {
+    http: Http,
+    same: BTreeSet<Id>,
+    apart: Vec<Id>,
 }
 
 impl Checks {
@@ -70,7 +81,7 @@ impl Checks {
             [] => return,
         };
         self.http = Some(at);
-        self.path = path.map(|path| Said::new(path.into(), at));
+        self.request().paths = path.map(|path| Said::new(path.into(), at)).into_iter().collect();
         if method != "GET" {
             notes.push(Note::new(
                 at,
@@ -82,7 +93,16 @@ impl Checks {
             let (name, value) = line.split_once(':')?;
             name.trim().eq_ignore_ascii_case("host").then(|| value.trim().to_string())
         });
-        self.host = host.map(|host| Said::new(host, at));
+        self.request().host = host.map(|host| Said::new(host, at));
+    }
+
+    /// The last request.
+    fn request(&mut self) -> &mut Http {
+        if self.requests.is_empty() {
+            self.requests.push(Http::default());
+        }
+        let last = self.requests.len() - 1;
+        &mut self.requests[last]
     }
 
     fn ask(&mut self, kind: &'static str, user: Option<&str>, at: Id) {
@@ -119,6 +139,9 @@ impl Checks {
     }
 
     fn send(&mut self, account: &mut Account, directive: &Directive, head: &str, notes: &mut Vec<Note>) {
+        if std::mem::replace(&mut self.sent, true) {
+            self.requests.push(Http::default());
+        }
         let mut params = Params::new(directive, head, 2);
         let values = |word: &str| if matches!(word, "hdr" | "hdr-lf") { 2 } else { 1 };
         while let Some(param) = params.take(account, values) {
@@ -126,10 +149,10 @@ impl Checks {
             match (param.name, param.values) {
                 ("meth", [method]) if method == "GET" => self.same.push(at),
                 ("meth", _) => notes.push(Note::new(at, "Flowpin asks by GET: have the server answer that.")),
-                ("uri", [path]) => self.path = Some(Said::new(path.clone(), at)),
+                ("uri", [path]) => self.request().paths = vec![Said::new(path.clone(), at)],
                 ("ver", _) => self.same.push(at),
                 ("hdr", [name, host]) if name.eq_ignore_ascii_case("host") => {
-                    self.host = Some(Said::new(host.clone(), at))
+                    self.request().host = Some(Said::new(host.clone(), at))
                 }
                 _ => notes.push(Note::new(
                     at,
@@ -155,6 +178,9 @@ impl Checks {
             match param.name {
                 _ if another => self.untold.push(at),
                 "port" => match port(param.value()) {
+                    Ok(port) if self.sent && self.port.as_ref().is_none_or(|said| said.value != port) => {
+                        notes.push(Note::new(at, APART));
+                    }
                     Ok(port) => self.port = Some(Said::new(port, at)),
                     Err(remedy) => notes.push(Note::new(at, remedy)),
                 },
@@ -187,7 +213,7 @@ impl Checks {
             false => filled(statuses_where(|status| !named.iter().any(|range| range.contains(&status)))),
         });
         match good {
-            Ok(statuses) => self.status = Some(Said::new(statuses, at)),
+            Ok(statuses) => self.request().status = Some(Said::new(statuses, at)),
             Err(remedy) => return notes.push(Note::new(at, remedy)),
         }
         if !rest.is_empty() {
@@ -205,14 +231,31 @@ impl Checks {
                 (None, steps) => Probe::Talk(steps.to_vec()),
             };
         };
+        let Asked { mut http, .. } = self.together();
+        http.tls = tls || self.tls;
         // What HAProxy takes for good unless it is told otherwise.
-        let default = || Said::new(vec![200..=399], at);
-        Probe::Http(Http {
-            tls: tls || self.tls,
-            path: self.path.clone(),
-            host: self.host.clone(),
-            status: Some(self.status.clone().unwrap_or_else(default)),
-        })
+        http.status.get_or_insert_with(|| Said::new(vec![200..=399], at));
+        Probe::Http(http)
+    }
+
+    /// Requests that differ by their paths alone, as one, and what can't be asked with them.
+    fn together(&self) -> Asked {
+        let mut requests = self.requests.clone();
+        if let Some(at) = self.http.filter(|_| requests.len() > 1) {
+            let unnamed = requests.iter_mut().filter(|request| request.paths.is_empty());
+            unnamed.for_each(|request| request.paths.push(Said::new("/".into(), at)));
+        }
+        let mut requests = requests.into_iter();
+        let mut asked = Asked { http: requests.next().unwrap_or_default(), ..Asked::default() };
+        for other in requests {
+            asked.apart.extend(asked.http.join(other, &mut asked.same).err().into_iter().flatten());
+        }
+        asked
+    }
+
+    /// Items that say no more than that a check is made as it is.
+    pub fn same(&self) -> BTreeSet<Id> {
+        self.same.iter().copied().chain(self.together().same).collect()
     }
 
     /// Can a database be asked, or a conversation be held, as it is said?
@@ -230,7 +273,8 @@ impl Checks {
         let content: Vec<Id> = content.filter(|_| self.http.is_none() && !self.told(tls)).collect();
         let mut ids: Vec<Id> = content.into_iter().chain(self.untold.iter().copied()).collect();
         ids.sort_unstable();
-        ids.into_iter().map(|at| Note::new(at, TALK)).collect()
+        let apart = self.together().apart.into_iter().map(|at| Note::new(at, APART));
+        ids.into_iter().map(|at| Note::new(at, TALK)).chain(apart).collect()
     }
 
     /// Who says what they ask.

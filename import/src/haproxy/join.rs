@@ -1,6 +1,6 @@
 //! Proxies side by side: each pool with what leads to it is a service.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use super::{
     Reader,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     access::access,
-    account::{Account, Id, Note, Said},
+    account::{Account, Note, Said},
     model::{Check, Draft, Forward, Host, Probe, Service},
 };
 
@@ -272,7 +272,8 @@ fn backends(servers: Vec<Declared>, settings: &Settings, program: Option<&Progra
 /// How a server is checked, if it is.
 fn check(server: Server, settings: &Settings, own: &Host) -> Option<Check> {
     let at = server.check?;
-    let mut same: BTreeSet<Id> = settings.checks.same.iter().chain(&server.same).copied().collect();
+    let mut same = settings.checks.same();
+    same.extend(&server.same);
     same.extend(settings.checks.asked());
     let (other, addr): (Vec<_>, Vec<_>) = server.addr.into_iter().partition(|said| said.value != *own);
     same.extend(addr.into_iter().map(|said| said.at));

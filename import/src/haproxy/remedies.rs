@@ -42,6 +42,9 @@ const NAMELESS: &str = "Services and backends have no number or text besides the
 /// Answers whose content decides.
 pub const CONTENT: &str = "Of HTTP Flowpin looks at the status. Where other parts of an answer tell who may be used (a \
      primary), write health with type redis or postgres and a role, or with talk.";
+/// A further request of a check by HTTP.
+pub const APART: &str = "All paths of a check are asked of one host, and the same statuses are good: those of the first request. \
+     Have the server say all at one path, or write health with type exec.";
 /// A conversation that can't be told as it is.
 pub const TALK: &str = "Flowpin's checks send texts over one connection without TLS, and want texts or regular \
      expressions: it looks whether the server takes connections. Write health.talk for what can be told so.";

@@ -1,5 +1,7 @@
 //! Checkers, and the times that they take from what is around them.
 
+use std::collections::BTreeSet;
+
 use super::{
     misc::{Misc, Program},
     remedies::{CHECKER, REAL, remedy},
@@ -161,17 +163,11 @@ pub fn checker(
     if let Some(remedy) = lacking(kind) {
         backend.note(at, remedy);
     }
-    let mut urls: Vec<(Id, &str)> = Vec::new();
+    let mut urls: Vec<Url<'_>> = Vec::new();
     for inner in directive.inside() {
-        if inner.name() == "url"
-            && let Probe::Http(http) = &mut check.probe
-        {
-            let id = match urls.is_empty() {
-                true => url(account, inner, http, &mut backend.notes),
-                false => inner.enter_whole(account),
-            };
-            let path = inner.inside().iter().find(|said| said.name() == "path").map_or("/", Directive::arg);
-            urls.push((id, path));
+        if inner.name() == "url" && matches!(check.probe, Probe::Http(_)) {
+            let url = Url::of(account, inner, urls.first(), &mut backend.notes);
+            urls.push(url);
             continue;
         }
         let at = inner.enter_whole(account);
@@ -208,10 +204,14 @@ pub fn checker(
     }
     times.give(&mut check, retries);
     match &mut check.probe {
-        // Any of them is good where no status is named.
         Probe::Http(http) => {
+            let asked = ask(http, urls, &mut check.same, &mut backend.notes);
+            // Any of them is good where no status is named.
             http.status.get_or_insert(Said::new(vec![200..=299], at));
-            backend.notes.extend(more(&urls, http.tls));
+            // There each may take so long, and here it is for all.
+            if let Some(timeout) = &mut check.timeout {
+                timeout.value *= asked;
+            }
         }
         Probe::Udp(_) => datagrams.give(&mut check, &mut backend.notes),
         Probe::Tcp | Probe::Database(_) | Probe::Talk(_) | Probe::Exec(_) => {}
@@ -219,27 +219,78 @@ pub fn checker(
     backend.check = Some(check);
 }
 
-/// What to say of all but the first of what is asked for: a program can ask for all.
-fn more(urls: &[(Id, &str)], tls: bool) -> Vec<Note> {
-    let (scheme, flags) = if tls { ("https", "-fsSk") } else { ("http", "-fsS") };
-    let all: Vec<String> = urls
-        .iter()
-        .map(|(_, path)| format!("{:?}", format!("{scheme}://{{address}}:{{port}}{path}")))
-        .collect();
-    let remedy = format!(
-        "Flowpin asks for one path, the first: have the server say all there, or write health = {{ type = \"exec\", \
-         command = [\"/usr/bin/curl\", \"--fail-early\", \"{flags}\", {}] }}.",
-        all.join(", ")
-    );
-    urls.iter().skip(1).map(|(at, _)| Note::new(*at, remedy.clone())).collect()
+/// What is asked for.
+struct Url<'a> {
+    at: Id,
+    said: &'a Directive,
+    /// Read, if the first one's host and statuses are its own.
+    http: Option<Http>,
 }
 
-fn url(account: &mut Account, directive: &Directive, http: &mut Http, notes: &mut Vec<Note>) -> Id {
-    let at = directive.enter(account);
+impl Url<'_> {
+    fn of<'a>(
+        account: &mut Account,
+        said: &'a Directive,
+        first: Option<&Url<'_>>,
+        notes: &mut Vec<Note>,
+    ) -> Url<'a> {
+        let words = |of: &Directive, name: &str| -> Vec<String> {
+            let named = of.inside().iter().find(|inner| inner.name() == name);
+            named.map(|inner| inner.args().to_vec()).unwrap_or_default()
+        };
+        let alike = |first: &Url<'_>| {
+            ["virtualhost", "status_code"].iter().all(|name| words(first.said, name) == words(said, name))
+        };
+        if !first.is_none_or(alike) {
+            return Url { at: said.enter_whole(account), said, http: None };
+        }
+        let at = said.enter(account);
+        Url { at, said, http: Some(read(account, said, at, notes)) }
+    }
+
+    fn path(&self) -> &str {
+        self.said.inside().iter().find(|said| said.name() == "path").map_or("/", Directive::arg)
+    }
+}
+
+/// Puts together what is asked for, and says how many paths it is. One that goes to another host, or has other good statuses, can't be
+/// among them: a program can ask for all.
+fn ask(http: &mut Http, urls: Vec<Url<'_>>, same: &mut BTreeSet<Id>, notes: &mut Vec<Note>) -> u32 {
+    let (scheme, flags) = if http.tls { ("https", "-fsSk") } else { ("http", "-fsS") };
+    let all: Vec<String> =
+        urls.iter().map(|url| format!("{:?}", format!("{scheme}://{{address}}:{{port}}{}", url.path()))).collect();
+    let remedy = format!(
+        "All paths of a check are asked of one host, and the same statuses are good: those of the first. Have the \
+         server say all there, or write health = {{ type = \"exec\", command = [\"/usr/bin/curl\", \"--fail-early\", \
+         \"{flags}\", {}] }}.",
+        all.join(", ")
+    );
+    let mut asked: Option<Http> = None;
+    for Url { at, said: _, http: read } in urls {
+        let apart = match (read, &mut asked) {
+            (None, _) => vec![at],
+            (Some(first), None) => {
+                asked = Some(first);
+                Vec::new()
+            }
+            (Some(other), Some(asked)) => {
+                asked.join(other, same).err().map_or_else(Vec::new, |ids| [vec![at], ids].concat())
+            }
+        };
+        notes.extend(apart.into_iter().map(|at| Note::new(at, remedy.clone())));
+    }
+    let asked = asked.unwrap_or_default();
+    *http = Http { tls: http.tls, host: asked.host.or(http.host.take()), ..asked };
+    u32::try_from(http.paths.len().max(1)).unwrap_or(1)
+}
+
+/// What one asks for. `at`: its item.
+fn read(account: &mut Account, directive: &Directive, at: Id, notes: &mut Vec<Note>) -> Http {
+    let mut http = Http::default();
     for inner in directive.inside() {
         let at = inner.enter_whole(account);
         match inner.name() {
-            "path" => http.path = Some(Said::new(inner.arg().into(), at)),
+            "path" => http.paths = vec![Said::new(inner.arg().into(), at)],
             "virtualhost" => http.host = Some(Said::new(inner.arg().into(), at)),
             "status_code" => match statuses(&inner.args().join(" ")) {
                 Ok(statuses) => http.status = Some(Said::new(statuses, at)),
@@ -248,9 +299,9 @@ fn url(account: &mut Account, directive: &Directive, http: &mut Http, notes: &mu
             other => notes.push(Note::new(at, remedy(&CHECKER, other))),
         }
     }
-    match &http.path {
+    match http.paths.first() {
         Some(path) => account.like(at, path.at),
-        None => http.path = Some(Said::new("/".into(), at)),
+        None => http.paths.push(Said::new("/".into(), at)),
     }
-    at
+    http
 }

@@ -76,8 +76,8 @@ impl Probe {
     pub fn ids(&self) -> Vec<Id> {
         match self {
             Self::Tcp => Vec::new(),
-            Self::Http(Http { tls: _, path, host, status }) => {
-                let texts = [path, host].into_iter().flatten().map(|said| said.at);
+            Self::Http(Http { tls: _, paths, host, status }) => {
+                let texts = paths.iter().chain(host).map(|said| said.at);
                 texts.chain(status.as_ref().map(|said| said.at)).collect()
             }
             Self::Udp(send) => send.iter().map(|said| said.at).collect(),
@@ -93,12 +93,44 @@ impl Probe {
 pub struct Http {
     /// With TLS.
     pub tls: bool,
-    /// What is asked for.
-    pub path: Option<Said<String>>,
+    /// What is asked for; none: `/`.
+    pub paths: Vec<Said<String>>,
     /// Of whom.
     pub host: Option<Said<String>>,
     /// The statuses that are good.
     pub status: Option<Said<Statuses>>,
+}
+
+/// Most paths of one check.
+const MOST_PATHS: usize = 16;
+
+impl Http {
+    /// Takes a further request of the same check, which has one path, if it differs from the first by that alone. `same`: items that
+    /// say no more than that.
+    ///
+    /// # Errors
+    /// It differs otherwise: its items.
+    pub fn join(&mut self, other: Self, same: &mut BTreeSet<Id>) -> Result<(), Vec<Id>> {
+        fn value<T>(said: &Option<Said<T>>) -> Option<&T> {
+            said.as_ref().map(|said| &said.value)
+        }
+        let alike = value(&self.host) == value(&other.host)
+            && value(&self.status) == value(&other.status)
+            && self.paths.len() < MOST_PATHS;
+        let Self { tls: _, paths, host, status } = other;
+        let more = host.map(|said| said.at).into_iter().chain(status.map(|said| said.at));
+        if !alike {
+            return Err(paths.into_iter().map(|said| said.at).chain(more).collect());
+        }
+        same.extend(more);
+        for path in paths {
+            match self.paths.iter().any(|said| said.value == path.value) {
+                true => drop(same.insert(path.at)),
+                false => self.paths.push(path),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A database that is asked by its own protocol.

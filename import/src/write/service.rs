@@ -228,9 +228,17 @@ fn health(out: &mut Out<'_>, check: &Check) {
     let mut table = Vec::new();
     match probe {
         Probe::Tcp => table.push("type = \"tcp\"".to_string()),
-        Probe::Http(Http { tls, path, host, status }) => {
+        Probe::Http(Http { tls, paths, host, status }) => {
             table.push(format!("type = \"{}\"", if *tls { "https" } else { "http" }));
-            out.said(path, "path", |path| quoted(path), &mut table);
+            match paths.as_slice() {
+                [] => {}
+                [one] => table.push(format!("path = {}", quoted(&one.value))),
+                several => {
+                    let several = several.iter().map(|path| path.value.clone());
+                    table.push(format!("path = {}", list(several)));
+                }
+            }
+            paths.iter().for_each(|path| out.done(path.at));
             out.said(host, "host", |host| quoted(host), &mut table);
             out.said(status, "expect", show_statuses, &mut table);
         }

@@ -34,6 +34,8 @@ enum Kind {
     Switch,
     /// Text, any number of times.
     List,
+    /// Text, or a list if it is given several times.
+    Paths,
     /// Addresses: the first, and further ones.
     Vips,
     /// `client-ip`, or `none`.
@@ -104,7 +106,7 @@ const SETTINGS: &[Setting] = &[
     row("health-timeout", &["health", "timeout"], Kind::Text, "DURATION", "How long an answer may take [default: 1s]"),
     row("health-rise", &["health", "rise"], Kind::Number, "N", "Good checks in a row that bring a backend back [default: 2]"),
     row("health-fall", &["health", "fall"], Kind::Number, "N", "Bad checks in a row that take a backend out [default: 3]"),
-    row("health-path", &["health", "path"], Kind::Text, "PATH", "HTTP and HTTPS: what is asked for [default: /]"),
+    row("health-path", &["health", "path"], Kind::Paths, "PATH", "HTTP and HTTPS: what is asked for; may be given several times: each must be answered with a good status [default: /]"),
     row("health-host", &["health", "host"], Kind::Text, "HOST", "HTTP and HTTPS: the host that is asked for [default: the backend's address]"),
     row("health-expect", &["health", "expect"], Kind::Text, "STATUS", "HTTP and HTTPS: the status that is good, or several, as 200-399 or 200,404 [default: 200]"),
     row("health-service", &["health", "service"], Kind::Text, "NAME", "gRPC: the service that is asked about [default: the server as a whole]"),
@@ -156,7 +158,7 @@ impl Setting {
             Kind::Real => arg.value_parser(clap::value_parser!(f64)),
             Kind::Rebalance => arg.value_parser(budget),
             Kind::Switch => arg.value_parser(clap::value_parser!(bool)).hide_possible_values(true),
-            Kind::List | Kind::Vips => arg.action(ArgAction::Append),
+            Kind::List | Kind::Paths | Kind::Vips => arg.action(ArgAction::Append),
             Kind::Affinity => arg.value_parser(["client-ip", "none"]).hide_possible_values(true),
             Kind::Health => arg.value_parser(TYPES).hide_possible_values(true),
             Kind::Talk => arg.value_parser(step).action(ArgAction::Append),
@@ -177,6 +179,8 @@ impl Setting {
             Kind::Rebalance => return place(patch, &["rebalance", "budget"], json!(text())),
             Kind::Switch => json!(matches.get_one::<bool>(self.flag)),
             Kind::List => json!(texts().collect::<Vec<_>>()),
+            Kind::Paths if texts().count() == 1 => json!(text()),
+            Kind::Paths => json!(texts().collect::<Vec<_>>()),
             Kind::Vips => {
                 let mut vips = texts();
                 let first = json!(vips.next());

@@ -54,6 +54,14 @@ impl Failure {
         Self::Here(format!("{error}; {remedy}"))
     }
 
+    /// Which of several paths it is about.
+    fn of_path(self, path: &str) -> Self {
+        match self {
+            Self::There(why) => Self::There(format!("{path}: {why}")),
+            here => here,
+        }
+    }
+
     /// Of a check that panicked.
     pub fn panicked(words: &str) -> Self {
         Self::Here(format!("a check panicked: {words}; report it, with the log"))
@@ -100,16 +108,16 @@ async fn ask(
             let _ = stream.set_zero_linger();
             Ok(())
         }
-        Probe::Http { tls, path, host, expect } => {
-            let stream = connect(to).await?;
-            let authority = host.clone().unwrap_or_else(|| to.to_string());
-            if !tls {
-                return Ok(get(stream, &authority, path, expect).await?);
+        Probe::Http { tls, paths, host, expect } => {
+            for path in paths {
+                let answer = page(to, *tls, host.as_deref(), path, expect);
+                let answer = timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(late().into()));
+                match answer {
+                    Err(failure) if paths.len() > 1 => return Err(failure.of_path(path)),
+                    answer => answer?,
+                }
             }
-            let name = host.clone().unwrap_or_else(|| to.ip().to_string());
-            let name = ServerName::try_from(name).map_err(|e| e.to_string())?;
-            let stream = tls::connector()?.connect(name, stream).await.map_err(|e| format!("TLS: {e}"))?;
-            Ok(get(stream, &authority, path, expect).await?)
+            Ok(())
         }
         Probe::Grpc { service } => serving(to, service).await,
         Probe::Udp { send } => datagram(send, to).await,
@@ -125,6 +133,25 @@ async fn ask(
 
 async fn connect(to: SocketAddr) -> Result<TcpStream, Failure> {
     TcpStream::connect(to).await.map_err(|e| Failure::of(&e))
+}
+
+/// Asks for a path, over a connection of its own.
+async fn page(
+    to: SocketAddr,
+    tls: bool,
+    host: Option<&str>,
+    path: &str,
+    expect: &[RangeInclusive<u16>],
+) -> Result<(), Failure> {
+    let stream = connect(to).await?;
+    let authority = host.map_or_else(|| to.to_string(), String::from);
+    if !tls {
+        return Ok(get(stream, &authority, path, expect).await?);
+    }
+    let name = host.map_or_else(|| to.ip().to_string(), String::from);
+    let name = ServerName::try_from(name).map_err(|e| e.to_string())?;
+    let stream = tls::connector()?.connect(name, stream).await.map_err(|e| format!("TLS: {e}"))?;
+    Ok(get(stream, &authority, path, expect).await?)
 }
 
 async fn get(

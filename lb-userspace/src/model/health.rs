@@ -16,12 +16,12 @@ use super::Protocol;
 pub enum Probe {
     /// That it accepts a connection.
     Tcp,
-    /// That it answers a GET.
+    /// That it answers a GET, of each path.
     Http {
         /// By TLS. Whoever answers will do: the check is of the backend's health, not of its identity.
         tls: bool,
-        /// Path, as in the request line.
-        path: String,
+        /// Paths, as in the request line, in the order in which they are asked for; at least one.
+        paths: Vec<String>,
         /// The host asked for (`Host`, and TLS' server name); `None`: the address.
         host: Option<String>,
         /// The statuses that are good.

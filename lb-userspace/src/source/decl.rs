@@ -12,6 +12,7 @@ mod forward;
 mod frontend;
 pub mod health;
 mod password;
+mod paths;
 pub mod patch;
 mod rebalance;
 mod statuses;

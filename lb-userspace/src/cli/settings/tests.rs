@@ -23,7 +23,7 @@ fn change(line: &str) -> Value {
 /// A value that a flag takes.
 fn example(setting: &Setting) -> String {
     match (setting.flag, setting.kind) {
-        ("health-path", _) => "/healthz".into(),
+        (_, Kind::Paths) => "/healthz".into(),
         ("affinity-group" | "health-host" | "health-service", _) => "g".into(),
         ("port", _) => "81/tcp".into(),
         ("source-range" | "deny-range", _) => "10.0.0.0/8".into(),
@@ -141,6 +141,10 @@ fn lists_are_whole_and_switches_bring_their_table() {
         change("--health grpc --health-rise 3"),
         json!({"health": {"type": "grpc", "rise": 3, "path": null, "host": null, "expect": null, "send": null,
                           "talk": null, "user": null, "password": null, "database": null, "role": null, "command": null}})
+    );
+    assert_eq!(
+        change("--health-path /a --health-path /b --affinity none"),
+        json!({"health": {"path": ["/a", "/b"]}, "affinity": null})
     );
     assert_eq!(change("--health none --affinity none"), json!({"health": null, "affinity": null}));
     assert_eq!(

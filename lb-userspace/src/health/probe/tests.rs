@@ -71,3 +71,49 @@ async fn who_refuses_connections_isn_t_well() {
     let why = check(&spec(redis(Role::Master)), "s", address).await;
     assert!(matches!(&why, Err(Failure::There(why)) if why.contains("refused")), "{why:?}");
 }
+
+/// A server that answers every request with a status by its path, one connection after the other. Paths it hasn't heard of are met
+/// with silence.
+async fn pages(statuses: &'static [(&'static str, u16)]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    #[expect(clippy::disallowed_methods, reason = "the test fails if it panics")]
+    tokio::spawn(async move {
+        let mut silent = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a check");
+            let mut asked = [0; 1024];
+            let count = stream.read(&mut asked).await.expect("a question");
+            let asked = String::from_utf8_lossy(&asked[..count]).into_owned();
+            let page = statuses.iter().find(|(path, _)| asked.starts_with(&format!("GET {path} HTTP/1.1\r\n")));
+            match page {
+                Some((_, status)) => {
+                    let answer = format!("HTTP/1.1 {status} Said\r\ncontent-length: 0\r\n\r\n");
+                    stream.write_all(answer.as_bytes()).await.expect("it is taken");
+                }
+                None => silent.push(stream),
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn each_of_several_paths_must_be_answered_well_and_the_one_that_isn_t_is_named() {
+    let to = pages(&[("/a", 200), ("/b", 204), ("/c", 503)]).await;
+    let http = |paths: &[&str]| Probe::Http {
+        tls: false,
+        paths: paths.iter().map(ToString::to_string).collect(),
+        host: None,
+        expect: vec![200..=299],
+    };
+    for (paths, wanted) in [
+        (&["/a", "/b"][..], None),
+        (&["/a", "/c", "/b"], Some("/c: status 503 instead of 200-299")),
+        (&["/c"], Some("status 503 instead of 200-299")),
+        (&["/b", "/none"], Some("/none: no answer within 300ms")),
+    ] {
+        let why = check(&spec(http(paths)), "s", to).await;
+        assert_eq!(why, wanted.map_or(Ok(()), |why| Err(Failure::There(why.into()))), "{paths:?}");
+    }
+}

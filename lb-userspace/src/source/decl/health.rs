@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -12,6 +12,7 @@ use lb_common::expiry::Timeouts;
 use super::{
     number,
     password::Password,
+    paths::Paths,
     statuses::Statuses,
     talk::{self, StepDecl},
     time::Time,
@@ -68,9 +69,9 @@ pub struct HealthDecl {
     /// Bad checks in a row that take it out; default 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fall: Option<i64>,
-    /// HTTP: path; default `/`.
+    /// HTTP: the path, or several as `["/live", "/ready"]`, each of which must be answered with a good status; default `/`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
+    pub path: Option<Paths>,
     /// HTTP: the host asked for; default: the backend's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -161,11 +162,7 @@ impl HealthDecl {
     }
 
     fn http(&self, tls: bool) -> Result<Probe, ModelError> {
-        let path = self.path.clone().unwrap_or_else(|| "/".into());
-        if !path.starts_with('/') || path.parse::<PathAndQuery>().is_err() {
-            let known = "a path like /healthz, without spaces and other characters that URLs don't have";
-            return Err(ModelError::NotKnown { what: "health.path", text: path, known });
-        }
+        let paths = self.path.as_ref().map_or_else(|| Ok(vec!["/".into()]), Paths::list)?;
         let named =
             |host: &str| host.parse::<Authority>().is_ok() && (!tls || ServerName::try_from(host).is_ok());
         if let Some(host) = self.host.as_deref().filter(|host| !named(host)) {
@@ -174,7 +171,7 @@ impl HealthDecl {
         }
         let expect =
             self.expect.as_ref().map(Statuses::ranges).transpose()?.unwrap_or_else(|| vec![200..=200]);
-        Ok(Probe::Http { tls, path, host: self.host.clone(), expect })
+        Ok(Probe::Http { tls, paths, host: self.host.clone(), expect })
     }
 
     /// Does it run a program?
@@ -235,9 +232,9 @@ impl From<&HealthSpec> for HealthDecl {
         };
         match probe {
             Probe::Tcp => decl,
-            Probe::Http { tls, path, host, expect } => Self {
+            Probe::Http { tls, paths, host, expect } => Self {
                 kind: if *tls { "https" } else { "http" }.into(),
-                path: Some(path.clone()),
+                path: Some(Paths::of(paths)),
                 host: host.clone(),
                 expect: Some(Statuses::of(expect)),
                 ..decl

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::{statuses::Statuses, *};
+use super::{paths::Paths, statuses::Statuses, *};
 use crate::{
     model::{ForwardKind, HealthSpec, Probe, TimeoutSpec},
     source::{Runtime, config, merge},
@@ -167,7 +167,11 @@ prop_compose! {
         interval in time(9_000),
         timeout in time(9_000),
         (rise, fall) in (numbers(1..=1_000), numbers(1..=1_000)),
-        (path, host) in (word(&["/", "/healthz"]), word(&["a.example"])),
+        path in prop::option::of(prop_oneof![
+            prop::sample::select(vec!["/", "/healthz"]).prop_map(|path| Paths::One(path.into())),
+            Just(Paths::Several(vec!["/live".into(), "/ready".into()])),
+        ]),
+        host in word(&["a.example"]),
         expect in prop::option::of(prop_oneof![
             (100..=599_i64).prop_map(Statuses::One),
             prop::sample::select(vec!["200-399", "200,404"]).prop_map(|text| Statuses::Text(text.into())),
@@ -366,7 +370,7 @@ proptest! {
 fn what_is_left_out_is_by_default() {
     let spec = spec(r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "health": {"type": "http"}}"#).unwrap();
     let second = std::time::Duration::from_secs(1);
-    let probe = Probe::Http { tls: false, path: "/".into(), host: None, expect: vec![200..=200] };
+    let probe = Probe::Http { tls: false, paths: vec!["/".into()], host: None, expect: vec![200..=200] };
     let health = HealthSpec {
         port: None,
         probe,
