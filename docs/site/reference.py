@@ -84,6 +84,7 @@ HEADINGS = {
     "HealthDecl": "health",
     "StepDecl": "health.talk",
     "RebalanceDecl": "rebalance",
+    "RemovalWithin": "on_removal",
 }
 
 

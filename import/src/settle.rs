@@ -157,7 +157,9 @@ fn merge(account: &mut Account, first: &mut Check, other: Check, notes: &mut Vec
     agree(account, &mut first.fall, fall, ALIKE, notes);
     match (&mut first.probe, probe) {
         (Probe::Tcp, Probe::Tcp) => account.like(at, first.at),
-        (Probe::Http(first_http), Probe::Http(Http { tls, paths, host, status })) if first_http.tls == tls => {
+        (Probe::Http(first_http), Probe::Http(Http { tls, paths, host, status }))
+            if first_http.tls == tls =>
+        {
             account.like(at, first.at);
             agree_on_paths(account, &mut first_http.paths, paths, notes);
             agree(account, &mut first_http.host, host, ALIKE, notes);

@@ -87,8 +87,7 @@ fn asked(http: &mut Http, notes: &mut Vec<Note>) {
     let instead = if good.is_empty() { "/ is asked for" } else { "it isn't asked for" };
     http.paths = good;
     notes.extend(bad.iter().map(|path| {
-        let remedy =
-            format!("It is no path that Flowpin takes: {instead}. Write health.path like /healthz.");
+        let remedy = format!("It is no path that Flowpin takes: {instead}. Write health.path like /healthz.");
         Note::new(path.at, remedy)
     }));
     let named = |host: &str| {

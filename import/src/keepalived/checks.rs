@@ -257,8 +257,10 @@ impl Url<'_> {
 /// among them: a program can ask for all.
 fn ask(http: &mut Http, urls: Vec<Url<'_>>, same: &mut BTreeSet<Id>, notes: &mut Vec<Note>) -> u32 {
     let (scheme, flags) = if http.tls { ("https", "-fsSk") } else { ("http", "-fsS") };
-    let all: Vec<String> =
-        urls.iter().map(|url| format!("{:?}", format!("{scheme}://{{address}}:{{port}}{}", url.path()))).collect();
+    let all: Vec<String> = urls
+        .iter()
+        .map(|url| format!("{:?}", format!("{scheme}://{{address}}:{{port}}{}", url.path())))
+        .collect();
     let remedy = format!(
         "All paths of a check are asked of one host, and the same statuses are good: those of the first. Have the \
          server say all there, or write health = {{ type = \"exec\", command = [\"/usr/bin/curl\", \"--fail-early\", \

@@ -66,7 +66,8 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
 
 fn due(shared: &Shared) -> Due {
     let state = shared.read();
-    select::due(&state.desired, state.actual(), &state.health, &state.departed, uptime::now())
+    let (known, actual) = (state.known(), state.actual());
+    select::due(&known.desired, actual, &known.health, &known.departed, state.removals(), uptime::now())
 }
 
 /// Finds the connections of these backends, in one walk, and hands them to the closer, by cause and service.

@@ -10,6 +10,7 @@ mod kubernetes;
 mod names;
 mod places;
 mod reload;
+mod removals;
 mod start;
 mod upgrade;
 
@@ -32,7 +33,7 @@ use crate::{
     reconcile::{
         Declared, Failure, Ground as _, Input, Known, Refused, collect, converge, enact, transition,
     },
-    source::{Config, Good, Names, Runtime, Sources},
+    source::{Config, Good, Names, Runtime, Sources, runtime::removals::Removals},
 };
 
 /// See the module.
@@ -123,7 +124,7 @@ impl Owner {
     fn enter(
         &mut self,
         input: Input<'_>,
-        accept: impl FnOnce(&mut Field<'_>) -> Result<(), String>,
+        accept: impl FnOnce(&mut Field<'_>, &Removals) -> Result<(), String>,
     ) -> Result<(), Stopped> {
         let now = Instant::now();
         let (old, mut step) = {
@@ -134,10 +135,15 @@ impl Owner {
             // Whatever a removal means for connections: this is none.
             step.next.departed = Arc::default();
         }
+        let removals = self.removals_after(&old.desired, &step.next.desired);
         let mut field = Field { maps: &mut self.maps, shared: &self.shared };
+        let accept = |field: &mut Field<'_>| accept(field, &removals);
         let entered = enact(&mut field, &old, step, accept, now);
         match entered {
-            Ok(next) => self.commit(&old, next),
+            Ok(next) => {
+                self.commit(&old, next);
+                self.note_removals(removals);
+            }
             Err(failure) => {
                 if let Some(halfway) = &failure.halfway {
                     let problem =
@@ -188,7 +194,7 @@ impl Owner {
     fn settle(&mut self) -> Result<(), Stopped> {
         let all = self.declared();
         let own = self.shared.read().own.clone();
-        self.enter(Input::Declared { all: &all, own: &own, sources: None }, |_| Ok(()))
+        self.enter(Input::Declared { all: &all, own: &own, sources: None }, |_, _| Ok(()))
     }
 
     /// Frees ids that nothing uses any more, of backends that were `retired` before the last census began: no packet
@@ -240,7 +246,7 @@ impl Owner {
     fn conclude(&mut self, service: &str, backend: &str, healthy: bool) {
         let key = (service.to_string(), backend.to_string());
         self.pending.remove(&key);
-        if let Err(e) = self.enter(Input::Health { service, backend, healthy }, |_| Ok(())) {
+        if let Err(e) = self.enter(Input::Health { service, backend, healthy }, |_, _| Ok(())) {
             tracing::error!(service, backend, healthy, "not in force yet: {e}");
             self.pending.insert(key, healthy);
         }
@@ -251,7 +257,7 @@ impl Owner {
         if self.shared.read().health.ramping().is_empty() {
             return;
         }
-        if let Err(e) = self.enter(Input::Time, |_| Ok(())) {
+        if let Err(e) = self.enter(Input::Time, |_, _| Ok(())) {
             tracing::error!("slow starts stay where they are: {e}");
         }
     }

@@ -13,7 +13,7 @@ use crate::{
         DatapathError,
         refusal::{Refusals, missed},
     },
-    model::{AdminState, ForwardKind, Forwarding, ModelError, ServiceSpec, frontend::family},
+    model::{AdminState, Departures, ForwardKind, Forwarding, ModelError, ServiceSpec, frontend::family},
     reconcile::{Actual, Known, Step},
 };
 
@@ -30,6 +30,8 @@ pub struct State {
     pub drained_from: HashMap<(String, String), u64>,
     /// Backends from which nothing comes back, by service and name.
     pub one_way: BTreeSet<(String, String)>,
+    /// Backends that are no longer declared and whose connections have a deadline.
+    removals: Departures,
     /// How often what follows from the state may have changed.
     revision: u64,
     /// Where programs should be and are.
@@ -50,6 +52,8 @@ pub struct State {
     pub notes: Vec<String>,
     /// What the host's own rules get in the way of.
     pub warnings: Vec<WarningView>,
+    /// What is noted of removals isn't in the state file yet.
+    pub unsaved: bool,
     /// Plans applied.
     pub generation: u64,
 }
@@ -84,6 +88,17 @@ impl State {
         }
         self.known = next;
         self.generation += 1;
+        self.revision += 1;
+    }
+
+    /// Backends that are no longer declared and whose connections have a deadline.
+    pub const fn removals(&self) -> &Departures {
+        &self.removals
+    }
+
+    /// They are these now.
+    pub fn set_removals(&mut self, removals: Departures) {
+        self.removals = removals;
         self.revision += 1;
     }
 

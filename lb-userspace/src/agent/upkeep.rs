@@ -73,6 +73,13 @@ pub async fn run(
                 if leaves {
                     handle.owner().lock().await.leave();
                 }
+                let removes = {
+                    let state = handle.shared.read();
+                    state.unsaved || !state.removals().is_empty()
+                };
+                if removes {
+                    handle.owner().lock().await.tend_removals();
+                }
                 if handle.shared.read().health.any_ramping() {
                     handle.owner().lock().await.ramp();
                 }

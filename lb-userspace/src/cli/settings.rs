@@ -122,7 +122,8 @@ const SETTINGS: &[Setting] = &[
     row("rebalance-idle", &["rebalance", "idle"], Kind::Text, "DURATION", "How long they have been silent in both directions [default: 30s]"),
     row("rebalance-above", &["rebalance", "above"], Kind::Real, "RATIO", "Begin when the fullest backend has more than so many times the mean [default: 1.2]"),
     row("slow-start", &["slow_start"], Kind::Text, "DURATION", "How long a backend that is new, undrained or healthy again takes to get all its weight [default: it has it at once]"),
-    row("on-removal", &["on_removal"], Kind::Word(&["keep", "drain", "reset"]), "POLICY", "What becomes of open connections of a backend that is removed [default: they stay, and UDP flows go to another]"),
+    row("on-removal", &["on_removal", "policy"], Kind::Word(&["keep", "drain", "reset"]), "POLICY", "What becomes of open connections of a backend that is removed [default: they stay, and UDP flows go to another]"),
+    row("on-removal-deadline", &["on_removal", "deadline"], Kind::Text, "DURATION", "How long connections of a backend that is removed may go on: what is open then is reset [default: until they end]"),
     row("on-unhealthy", &["on_unhealthy"], FATE, "POLICY", "What becomes of open connections of a backend that fails its health checks [default: they stay, and UDP flows go to another]"),
     row("on-deadline", &["on_deadline"], FATE, "POLICY", "What becomes of open connections of a backend whose drain's deadline has passed [default: they stay, and UDP flows go to another]"),
 ];

@@ -10,14 +10,14 @@ use lb_common::{
 
 pub use super::sockets::SocketVictim;
 use crate::{
-    model::{AdminState, BackendSpec, Desired, HealthStates, RemovalPolicy, ServiceSpec},
+    model::{AdminState, BackendSpec, Departures, Desired, HealthStates, RemovalPolicy, ServiceSpec},
     reconcile::Actual,
 };
 
 /// Why a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// Its backend's drain has reached its deadline.
+    /// Its backend's drain or removal has reached its deadline.
     Deadline,
     /// Its backend fails its health checks.
     Unhealthy,
@@ -35,7 +35,7 @@ impl Cause {
     /// In words.
     pub const fn why(self) -> &'static str {
         match self {
-            Self::Deadline => "the deadline of a drain has passed",
+            Self::Deadline => "the deadline of a drain or a removal has passed",
             Self::Unhealthy => "the backend is unhealthy",
             Self::Removal => "the backend is no longer declared",
             Self::Operator => "an operator asked for it",
@@ -142,31 +142,72 @@ pub struct Due {
     pub next: Option<Duration>,
 }
 
+impl Due {
+    /// There is a deadline then.
+    fn wait(&mut self, end: Duration) {
+        self.next = Some(self.next.map_or(end, |next| next.min(end)));
+    }
+}
+
 /// Backends whose connections are to be closed now, by what their services say. `departed`: services that are no longer
-/// declared and whose connections go with them. `now`: the uptime.
+/// declared and whose connections go with them. `removals`: backends that aren't, and have a deadline. `now`: the uptime.
 pub fn due(
     desired: &Desired,
     actual: &Actual,
     health: &HealthStates,
     departed: &HashSet<String>,
+    removals: &Departures,
     now: Duration,
 ) -> Due {
     let mut due = Due::default();
+    let over = of_removals(&mut due, desired, actual, removals, now);
     for service in desired.services().values().filter(|s| s.policies != Default::default() || s.serves_udp())
     {
-        of_service(&mut due, service, actual, health, now);
+        of_service(&mut due, service, actual, health, &over, now);
     }
+    due.backends.extend(over.into_iter().map(|id| (id, Closing::all(Cause::Deadline))));
     for service in departed.iter().filter_map(|name| actual.service(name)) {
         due.backends.extend(service.backends.values().map(|id| (*id, Closing::all(Cause::Removal))));
     }
     due
 }
 
-fn of_service(due: &mut Due, service: &ServiceSpec, actual: &Actual, health: &HealthStates, now: Duration) {
+/// Backends whose removal has reached its deadline. Of the others, notes when they will.
+fn of_removals(
+    due: &mut Due,
+    desired: &Desired,
+    actual: &Actual,
+    removals: &Departures,
+    now: Duration,
+) -> HashSet<BackendId> {
+    let mut over = HashSet::new();
+    for (service, backends) in removals {
+        let Some(there) = actual.service(service) else { continue };
+        let declared = desired.services().get(service);
+        for (name, departure) in backends {
+            let back = declared.is_some_and(|spec| spec.backends.contains_key(name));
+            match there.backends.get(name) {
+                Some(id) if !back && now >= departure.end => drop(over.insert(*id)),
+                Some(_) if !back => due.wait(departure.end),
+                _ => {}
+            }
+        }
+    }
+    over
+}
+
+fn of_service(
+    due: &mut Due,
+    service: &ServiceSpec,
+    actual: &Actual,
+    health: &HealthStates,
+    over: &HashSet<BackendId>,
+    now: Duration,
+) {
     let Some(there) = actual.service(&service.name) else { return };
     let udp = service.serves_udp();
     let healthy = |name: &str| health.of(&service.name, name).healthy;
-    for (name, id) in &there.backends {
+    for (name, id) in there.backends.iter().filter(|(_, id)| !over.contains(id)) {
         let declared = service.backends.get(name);
         // Its name is declared, and somebody else has it: this one is on its way out.
         let retired = || actual.backend(*id).is_some_and(Backend::is_retired);
@@ -212,7 +253,7 @@ fn deadline(
     if now >= end {
         return Some((Cause::Deadline, policy));
     }
-    due.next = Some(due.next.map_or(end, |next| next.min(end)));
+    due.wait(end);
     None
 }
 
@@ -221,7 +262,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{Frontend, Origin, RemovalPolicies, service::make_backend},
+        model::{Departure, Frontend, Origin, RemovalPolicies, service::make_backend},
         reconcile::Step,
     };
 
@@ -262,7 +303,7 @@ mod tests {
         let desired = Desired::new(vec![service]).unwrap();
         let mut health = HealthStates::default();
         health.entry("s", "10.0.0.2:80").healthy = healthy;
-        due(&desired, &actual(), &health, &HashSet::new(), seconds(now))
+        due(&desired, &actual(), &health, &HashSet::new(), &Departures::new(), seconds(now))
     }
 
     #[test]
@@ -293,10 +334,42 @@ mod tests {
         one.backends.remove("10.0.0.1:80");
         assert_eq!(at(0, one, true).backends, [(ID, Closing::all(Cause::Removal))]);
         let departed = HashSet::from(["s".to_string()]);
-        let gone =
-            super::due(&Desired::default(), &actual(), &HealthStates::default(), &departed, seconds(0));
+        let gone = super::due(
+            &Desired::default(),
+            &actual(),
+            &HealthStates::default(),
+            &departed,
+            &Departures::new(),
+            seconds(0),
+        );
         let both = [ID, OTHER].map(|id| (id, Closing::all(Cause::Removal)));
         assert_eq!(gone.backends, both);
+    }
+
+    #[test]
+    fn what_a_removed_backend_has_goes_on_until_its_deadline() {
+        let policies = RemovalPolicies {
+            removal: RemovalPolicy::Drain,
+            removal_deadline: Some(seconds(8)),
+            ..RemovalPolicies::default()
+        };
+        let mut one = service(policies, AdminState::Active);
+        let both = Desired::new(vec![one.clone()]).unwrap();
+        one.backends.remove("10.0.0.1:80");
+        let one = Desired::new(vec![one]).unwrap();
+        let departure = Departure { since: seconds(100), end: seconds(108) };
+        let removals = Departures::from([("s".into(), [("10.0.0.1:80".into(), departure)].into())]);
+        let due = |desired: &Desired, now| {
+            let health = HealthStates::default();
+            due(desired, &actual(), &health, &HashSet::new(), &removals, seconds(now))
+        };
+        let over = Due { backends: vec![(ID, Closing::all(Cause::Deadline))], next: None };
+        assert_eq!(due(&one, 107), Due { backends: Vec::new(), next: Some(seconds(108)) });
+        assert_eq!(due(&one, 108), over);
+        assert_eq!(due(&both, 108), Due::default(), "it is declared again");
+        // Its whole service is gone, and the agent that saw it go may be, too.
+        assert_eq!(due(&Desired::default(), 107).next, Some(seconds(108)));
+        assert_eq!(due(&Desired::default(), 108), over);
     }
 
     #[test]

@@ -169,6 +169,10 @@ pub enum ModelError {
          command line, the API, the state file or a cluster; declare the service there, with exec_checks = true in [agent]"
     )]
     ExecNotOfFile,
+    #[error(
+        "on_removal \"reset\" resets at once and has no deadline; use \"drain\" or \"keep\" with it, or leave it out"
+    )]
+    ResetHasNoDeadline,
     #[error("health.password \"***\" is what is shown in the place of one; write the password itself")]
     ShownPassword,
     #[error(

@@ -34,6 +34,6 @@ pub use origin::Origin;
 pub use port::{PortRange, Protocol};
 pub use reach::OwnAddresses;
 pub use rebalance::RebalanceSpec;
-pub use removal::{RemovalPolicies, RemovalPolicy};
+pub use removal::{Departure, Departures, RemovalPolicies, RemovalPolicy};
 pub use service::ServiceSpec;
 pub use timeouts::TimeoutSpec;

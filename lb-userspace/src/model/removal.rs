@@ -1,5 +1,7 @@
 //! What becomes of open connections of backends that are not to be used any more.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use super::ModelError;
 
 /// What becomes of a backend's open connections.
@@ -51,8 +53,22 @@ impl RemovalPolicy {
 pub struct RemovalPolicies {
     /// The backend is no longer declared.
     pub removal: RemovalPolicy,
+    /// How long they may go on then; `None`: until they end.
+    pub removal_deadline: Option<Duration>,
     /// It fails its health checks.
     pub unhealthy: RemovalPolicy,
     /// Its drain's deadline has passed.
     pub deadline: RemovalPolicy,
 }
+
+/// A backend that is no longer declared and whose connections have a deadline, by [`uptime`](super::uptime).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// When it was removed.
+    pub since: Duration,
+    /// When what is left is reset.
+    pub end: Duration,
+}
+
+/// Those of all services, by service and name.
+pub type Departures = BTreeMap<String, BTreeMap<String, Departure>>;

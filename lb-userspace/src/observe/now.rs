@@ -7,7 +7,7 @@ use lb_common::abi::BackendId;
 use super::snapshot::{Counted, Snapshot};
 use crate::{
     agent::shared::State as Agent,
-    model::{AdminState, BackendSpec, RemovalPolicy, ServiceSpec, uptime},
+    model::{AdminState, BackendSpec, Departure, RemovalPolicy, ServiceSpec, uptime},
     reconcile::ActualService,
 };
 
@@ -61,6 +61,8 @@ pub struct Known<'a> {
     pub why: Option<&'a str>,
     /// While draining: open connections when the drain began.
     pub from: Option<u64>,
+    /// If it is no longer declared: its connections' deadline.
+    pub removed: Option<Departure>,
 }
 
 impl<'a> Known<'a> {
@@ -77,7 +79,9 @@ impl<'a> Known<'a> {
         let drains = spec.is_some_and(|spec| spec.admin != AdminState::Active);
         let from = || state.drained_from.get(&(service.into(), name.into())).copied();
         let from = if drains { from() } else { None };
-        Self { name, spec, id, healthy, one_way, failures, why, from }
+        let removals = || state.removals().get(service).and_then(|of| of.get(name)).copied();
+        let removed = if spec.is_none() { removals() } else { None };
+        Self { name, spec, id, healthy, one_way, failures, why, from, removed }
     }
 
     /// May it take new connections, as far as the operator is concerned?
@@ -85,19 +89,21 @@ impl<'a> Known<'a> {
         self.spec.is_some_and(|spec| spec.admin == AdminState::Active)
     }
 
-    /// By [`uptime`], the deadline of its drain.
+    /// By [`uptime`], the deadline of its drain, or of its removal.
     pub fn deadline(&self) -> Option<Duration> {
-        match self.spec?.admin {
-            AdminState::Draining { since, deadline } => Some(since.saturating_add(deadline?)),
-            AdminState::Active => None,
+        match self.spec.map(|spec| spec.admin) {
+            Some(AdminState::Draining { since, deadline }) => Some(since.saturating_add(deadline?)),
+            Some(AdminState::Active) => None,
+            None => self.removed.map(|removed| removed.end),
         }
     }
 
-    /// By [`uptime`], when its drain began.
+    /// By [`uptime`], when its drain began, or it was removed.
     fn since(&self) -> Option<Duration> {
-        match self.spec?.admin {
-            AdminState::Draining { since, .. } => Some(since),
-            AdminState::Active => None,
+        match self.spec.map(|spec| spec.admin) {
+            Some(AdminState::Draining { since, .. }) => Some(since),
+            Some(AdminState::Active) => None,
+            None => self.removed.map(|removed| removed.since),
         }
     }
 

@@ -12,9 +12,10 @@ mod forward;
 mod frontend;
 pub mod health;
 mod password;
-mod paths;
 pub mod patch;
+mod paths;
 mod rebalance;
+mod removal;
 mod statuses;
 mod talk;
 mod time;
@@ -27,6 +28,7 @@ pub use self::{
     frontend::FrontendDecl,
     health::HealthDecl,
     rebalance::RebalanceDecl,
+    removal::{RemovalDecl, RemovalWithin},
     talk::StepDecl,
     time::Time,
     timeouts::TimeoutsDecl,
@@ -89,9 +91,10 @@ pub struct ServiceDecl {
     /// How long a backend that is new, or back, takes to get all its weight; default: it has it at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Time>,
-    /// `keep` (the default), `drain` or `reset`: open connections of a backend that is removed.
+    /// `keep` (the default), `drain` or `reset`, or `{ policy = "drain", deadline = "300s" }`: open connections of a backend that is
+    /// removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_removal: Option<String>,
+    pub on_removal: Option<RemovalDecl>,
     /// `keep` (the default) or `reset`: those of a backend that fails its health checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_unhealthy: Option<String>,
@@ -167,8 +170,10 @@ impl ServiceDecl {
         let policy = |what, text: &Option<String>| {
             text.as_deref().map_or(Ok(RemovalPolicy::Usual), |t| RemovalPolicy::parse(what, t))
         };
+        let removal = self.on_removal.as_ref().map(RemovalDecl::spec).transpose()?.unwrap_or_default();
         Ok(RemovalPolicies {
-            removal: policy("on_removal", &self.on_removal)?,
+            removal: removal.0,
+            removal_deadline: removal.1,
             unhealthy: policy("on_unhealthy", &self.on_unhealthy)?,
             deadline: policy("on_deadline", &self.on_deadline)?,
         })
@@ -263,7 +268,7 @@ impl From<&ServiceSpec> for ServiceDecl {
             health: spec.health.as_ref().map(Into::into),
             rebalance: spec.rebalance.as_ref().map(Into::into),
             slow_start: spec.slow_start.map(Into::into),
-            on_removal: policy(spec.policies.removal),
+            on_removal: RemovalDecl::of(&spec.policies),
             on_unhealthy: policy(spec.policies.unhealthy),
             on_deadline: policy(spec.policies.deadline),
             frontends: frontends.collect(),

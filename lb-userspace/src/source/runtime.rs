@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::model::{ModelError, host::parse_host, readable::readable};
 
 mod drain;
+pub mod removals;
 
 pub use drain::{LONGEST, RuntimeDrain};
 
-use self::drain::Now;
+use self::{drain::Now, removals::Removals};
 use super::{
     SourceError,
     decl::{BackendDecl, ServiceDecl},
@@ -38,6 +39,9 @@ pub struct Runtime {
     pub backends: BTreeMap<String, BTreeMap<String, BackendDecl>>,
     /// Drains by service and backend name.
     pub drains: BTreeMap<String, BTreeMap<String, RuntimeDrain>>,
+    /// Backends that are no longer declared and whose connections have a deadline, by service and name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub removals: Removals,
     /// Since when nothing is to be balanced, and how long what is open may go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detached: Option<RuntimeDrain>,
@@ -50,6 +54,7 @@ impl Default for Runtime {
             services: BTreeMap::new(),
             backends: BTreeMap::new(),
             drains: BTreeMap::new(),
+            removals: Removals::new(),
             detached: None,
         }
     }
@@ -104,7 +109,8 @@ impl Runtime {
         let Some(mut state) = read::<Self>(path, VERSION)? else { return Ok(Self::default()) };
         let now = Now::read();
         let drains = state.drains.values_mut().flat_map(BTreeMap::values_mut);
-        drains.chain(&mut state.detached).for_each(|drain| drain.adopt(&now));
+        let removals = state.removals.values_mut().flat_map(BTreeMap::values_mut);
+        drains.chain(removals).chain(&mut state.detached).for_each(|drain| drain.adopt(&now));
         Ok(state)
     }
 

@@ -46,6 +46,7 @@ fn page() -> Page {
         failures: 0,
         why: None,
         from: None,
+        removed: None,
     };
     let mut rows = Rows::default();
     rows.add("s", [known].into_iter(), true);

@@ -23,7 +23,7 @@ impl Owner {
     ///
     /// # Errors
     /// The result isn't valid, or disk or kernel refuse.
-    pub fn change(&mut self, service: &str, runtime: Runtime) -> Result<(), ApiError> {
+    pub fn change(&mut self, service: &str, mut runtime: Runtime) -> Result<(), ApiError> {
         self.refuse_detached()?;
         let start = Instant::now();
         let mut notes = Vec::new();
@@ -36,18 +36,21 @@ impl Owner {
         let mut took = None;
         // In force first: the disk takes longer than all the rest. Who asked hears of it when both is done; should the agent die
         // between the two, the next one goes back to what was saved.
-        let entered = self.enter(Input::Asked { name: service, declared: declared.as_ref() }, |field| {
-            took = Some(start.elapsed());
-            if let Some(error) = refused_table(field.shared, service, declared.as_ref()) {
-                return Err(error);
-            }
-            runtime.save(&file).map_err(|e| e.to_string())
-        });
+        let entered =
+            self.enter(Input::Asked { name: service, declared: declared.as_ref() }, |field, removals| {
+                took = Some(start.elapsed());
+                if let Some(error) = refused_table(field.shared, service, declared.as_ref()) {
+                    return Err(error);
+                }
+                runtime.removals.clone_from(removals);
+                runtime.save(&file).map_err(|e| e.to_string())
+            });
         if let Err(stopped) = entered {
             self.shared.write().tables.remove(service);
             return Err(stopped.into());
         }
         self.runtime = runtime;
+        self.shared.write().unsaved = false;
         if let Some(took) = took {
             self.shared.reconcile.observe(took.as_secs_f64());
         }

@@ -88,7 +88,7 @@ impl Owner {
         }
         let all = self.declared();
         let done = self
-            .enter(Input::Declared { all: &all, own: &own, sources: Some(&sources) }, |_| Ok(()))
+            .enter(Input::Declared { all: &all, own: &own, sources: Some(&sources) }, |_, _| Ok(()))
             .map_err(|e| format!("the node's addresses have changed, and services don't follow: {e}"))
             .inspect_err(|problem| tracing::error!("{problem}"));
         self.shared.write().note("addresses", done);

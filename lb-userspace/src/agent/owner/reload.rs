@@ -45,6 +45,7 @@ impl Owner {
         }
         drop(state);
         if done.is_ok() {
+            self.save_removals();
             self.keep_good();
             self.note_exposed();
             self.look(seen);
@@ -126,7 +127,7 @@ impl Owner {
             return Some(Ok(()));
         }
         changed.iter_mut().for_each(|declared| self.mark(declared));
-        match self.enter(Input::Some { changed: &changed, removed }, |_| Ok(())) {
+        match self.enter(Input::Some { changed: &changed, removed }, |_, _| Ok(())) {
             Err(Stopped::Refused(Refused::NeedsAll | Refused::Exhausted(_))) => None,
             entered => Some(entered),
         }
@@ -134,7 +135,7 @@ impl Owner {
 
     fn follow_all(&mut self, seen: &Seen) -> Result<(), Stopped> {
         let (all, own, sources) = (self.declared(), seen.own(), self.sources_due(seen));
-        self.enter(Input::Declared { all: &all, own: &own, sources: Some(&sources) }, |_| Ok(()))
+        self.enter(Input::Declared { all: &all, own: &own, sources: Some(&sources) }, |_, _| Ok(()))
     }
 
     /// Follows a cluster as the file has it now.

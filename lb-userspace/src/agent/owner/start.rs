@@ -159,6 +159,7 @@ impl Owner {
             let input = Input::Declared { all: &all, own: &own, sources: Some(&sources) };
             (state.known().clone(), transition(state.known(), state.actual(), input, start)?)
         };
+        let removals = self.removals_after(&old.desired, &step.next.desired);
         let steps = step.plan.steps.len();
         let mut field = Field { maps: &mut self.maps, shared: &self.shared };
         // Forward in any case: behind there is nothing that was known.
@@ -168,6 +169,7 @@ impl Owner {
             self.shared.write().problems.insert("reconcile", problem);
         }
         self.commit(&old, step.next);
+        self.note_removals(removals);
         self.shared.reconcile.observe(start.elapsed().as_secs_f64());
         tracing::info!(steps, took = ?start.elapsed(), "reconciled");
         self.attach_first(seen, pins)?;

@@ -121,7 +121,7 @@ fn server(service: &str, view: &BackendView) -> Result<Server, Failure> {
 fn unsaid(view: &ServiceView, frontends: &[Frontend], algorithm: Algorithm) -> Vec<String> {
     let ServiceDecl { health, timeouts, slow_start, stray, affinity, vip_except, .. } = &view.declared;
     let decl = &view.declared;
-    let policies = [&decl.on_removal, &decl.on_unhealthy, &decl.on_deadline];
+    let policies = [decl.on_removal.is_some(), decl.on_unhealthy.is_some(), decl.on_deadline.is_some()];
     let shared = affinity.as_ref().is_some_and(|a| a.group.is_some() || a.by.is_some() || a.bound.is_some());
     let by_source = |f: &FrontendView| matches!(f.forward, ForwardDecl::BySource(_));
     let all = [
@@ -138,7 +138,7 @@ fn unsaid(view: &ServiceView, frontends: &[Frontend], algorithm: Algorithm) -> V
         (timeouts.is_some(), "timeouts"),
         (slow_start.is_some(), "slow start"),
         (stray.is_some(), "stray"),
-        (policies.iter().any(|policy| policy.is_some()), "what becomes of open connections"),
+        (policies.contains(&true), "what becomes of open connections"),
         (view.backends.iter().any(|b| b.backup), "backups"),
     ];
     all.into_iter().filter(|(is, _)| *is).map(|(_, what)| what.to_string()).collect()

@@ -101,6 +101,7 @@ fn every_key_of_the_file_has_a_flag() {
         ("affinity", "AffinityDecl"),
         ("timeouts", "TimeoutsDecl"),
         ("health", "HealthDecl"),
+        ("on_removal", "RemovalWithin"),
     ] {
         for name in keys(parts).keys() {
             let path: Vec<&str> = [key, name].into_iter().filter(|part| !part.is_empty()).collect();
@@ -124,6 +125,7 @@ fn every_key_of_the_file_has_a_flag() {
             "health.command",
             "health.type",
             "name",
+            "on_removal",
             "timeouts",
             "vips"
         ]
@@ -155,7 +157,7 @@ fn lists_are_whole_and_switches_bring_their_table() {
         made("--health http --health-path /x --affinity client-ip --affinity-bound 3 --on-removal drain");
     assert_eq!(
         made,
-        json!({"vip": "10.96.0.10", "ports": ["80/tcp"], "on_removal": "drain",
+        json!({"vip": "10.96.0.10", "ports": ["80/tcp"], "on_removal": {"policy": "drain"},
                "health": {"type": "http", "path": "/x", "service": null, "send": null, "talk": null, "user": null,
                           "password": null, "database": null, "role": null, "command": null},
                "affinity": {"client_ip": true, "bound": 3}})

@@ -85,7 +85,8 @@ async fn pages(statuses: &'static [(&'static str, u16)]) -> SocketAddr {
             let mut asked = [0; 1024];
             let count = stream.read(&mut asked).await.expect("a question");
             let asked = String::from_utf8_lossy(&asked[..count]).into_owned();
-            let page = statuses.iter().find(|(path, _)| asked.starts_with(&format!("GET {path} HTTP/1.1\r\n")));
+            let page =
+                statuses.iter().find(|(path, _)| asked.starts_with(&format!("GET {path} HTTP/1.1\r\n")));
             match page {
                 Some((_, status)) => {
                     let answer = format!("HTTP/1.1 {status} Said\r\ncontent-length: 0\r\n\r\n");

@@ -229,7 +229,16 @@ mod tests {
             let name = format!("s{i}");
             let backends = (0..).zip([one, other]).map(|(slot, (name, spec))| {
                 let id = Some(BackendId::new(i.into(), slot));
-                Known { name, spec: Some(spec), id, healthy: true, failures: 0, why: None, from: None }
+                Known {
+                    name,
+                    spec: Some(spec),
+                    id,
+                    healthy: true,
+                    failures: 0,
+                    why: None,
+                    from: None,
+                    removed: None,
+                }
             });
             rows.add(&name, backends, false);
             if i % 2 == 0 {

@@ -210,6 +210,7 @@ mod tests {
             failures: 0,
             why: None,
             from: None,
+            removed: None,
         };
         rows.add("a\"b\\c\nd", [backend].into_iter(), false);
         assert_eq!(rows.text(rows.services[0].labels), r#"service="a\"b\\c\nd""#);

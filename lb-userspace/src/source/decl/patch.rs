@@ -4,7 +4,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{BackendDecl, ForwardDecl, ServiceDecl, read};
+use super::{BackendDecl, ForwardDecl, RemovalDecl, RemovalWithin, ServiceDecl, read};
 
 /// A patch: an object.
 pub type Patch = Map<String, Value>;
@@ -58,6 +58,10 @@ pub fn service(name: &str, decl: &ServiceDecl, patch: &Patch) -> Result<ServiceD
     {
         decl.forward = Some(ForwardDecl::by_source(word));
     }
+    // Likewise a deadline beside the policy.
+    if patch.get("on_removal").is_some_and(Value::is_object) {
+        decl.on_removal = decl.on_removal.map(|removal| RemovalDecl::Within(removal.parts()));
+    }
     let there = serde_json::to_value(&decl).map_err(|e| e.to_string())?;
     // To take something back of what isn't there makes nothing of it.
     let vain = |key: &str, value: &Value| {
@@ -67,7 +71,9 @@ pub fn service(name: &str, decl: &ServiceDecl, patch: &Patch) -> Result<ServiceD
     let patch = patch.iter().map(|(key, value)| (spelled(key).to_string(), value.clone()));
     let patch = patch.filter(|(key, value)| !vain(key, value)).collect();
     let changed: ServiceDecl = merged(&decl, &patch)?;
-    Ok(ServiceDecl { name: String::new(), ..changed })
+    let said = |removal: &RemovalDecl| *removal != RemovalDecl::Within(RemovalWithin::default());
+    let on_removal = changed.on_removal.filter(said);
+    Ok(ServiceDecl { name: String::new(), on_removal, ..changed })
 }
 
 /// The file's names of lists are as good.

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use proptest::prelude::*;
 
@@ -270,7 +270,12 @@ prop_compose! {
         health in prop::option::of(a_health()),
         slow_start in time(9_000),
         rebalance in prop::option::of(a_rebalance()),
-        on_removal in word(&["keep", "drain", "reset"]),
+        on_removal in prop::option::of(prop_oneof![
+            prop::sample::select(vec!["keep", "drain", "reset"]).prop_map(|word| RemovalDecl::Word(word.into())),
+            (word(&["keep", "drain"]), (1..=300_u64)).prop_map(|(policy, seconds)| {
+                RemovalDecl::Within(RemovalWithin { policy, deadline: Some(Duration::from_secs(seconds).into()) })
+            }),
+        ]),
         (on_unhealthy, on_deadline) in (word(&["keep", "reset"]), word(&["keep", "reset"])),
         frontends in prop::collection::vec(a_frontend(), 0..3),
         backends in prop::collection::vec(a_backend(), 0..4),
@@ -369,7 +374,7 @@ proptest! {
 #[test]
 fn what_is_left_out_is_by_default() {
     let spec = spec(r#"{"vip": "10.96.0.10", "ports": ["80/tcp"], "health": {"type": "http"}}"#).unwrap();
-    let second = std::time::Duration::from_secs(1);
+    let second = Duration::from_secs(1);
     let probe = Probe::Http { tls: false, paths: vec!["/".into()], host: None, expect: vec![200..=200] };
     let health = HealthSpec {
         port: None,

@@ -86,6 +86,12 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
         "/health/expect",
         "204",
     ),
+    (
+        "--health http --health-interval 1h --health-path /x --health-path /y",
+        "--default health",
+        "/health/path/1",
+        "\"/y\"",
+    ),
     ("--health grpc --health-interval 1h --health-service s", "--default health", "/health/service", "\"s\""),
     (
         "--health redis --health-interval 1h --health-user u --health-password p --health-role master",
@@ -107,6 +113,12 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ),
     ("--slow-start 2s", "--default slow-start", "/slow_start", "2.0"),
     ("--on-removal drain", "--default on-removal", "/on_removal", "\"drain\""),
+    (
+        "--on-removal drain --on-removal-deadline 2s",
+        "--default on-removal,on-removal-deadline",
+        "/on_removal/deadline",
+        "2.0",
+    ),
     ("--on-unhealthy reset", "--default on-unhealthy", "/on_unhealthy", "\"reset\""),
     ("--on-deadline reset", "--default on-deadline", "/on_deadline", "\"reset\""),
 ];
@@ -119,6 +131,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("--vip fd96::77", "not of the VIP's family"),
     ("--health-interval 1s", "health.type"),
     ("--health tcp --health-path /x", "health.path is not for health checks of type \"tcp\""),
+    ("--on-removal reset --on-removal-deadline 5s", "on_removal \"reset\" resets at once"),
     ("--health postgres", "user = \"flowpin\""),
     ("--slow-start 5s --timeout-idle 21days", "timeouts.idle \"21days\""),
     ("--forward dsr-l2 --timeout-backend-response 5s", "backend_response"),

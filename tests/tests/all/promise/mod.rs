@@ -13,6 +13,7 @@ mod crowded;
 mod deadlines;
 mod declared;
 mod demo;
+mod deregistration;
 mod devices;
 mod disk;
 mod ends;
