@@ -54,6 +54,8 @@ pub struct Service {
     pub access: Access,
     /// How its backends are checked, unless they say so themselves.
     pub check: Option<Check>,
+    /// What healthy backends weigh together, at least, or else its backups take their place.
+    pub quorum: Option<Said<u32>>,
     /// How long a backend takes to get all its share.
     pub slow_start: Option<Said<Duration>>,
     /// Are connections of a backend that fails its checks reset?
@@ -79,6 +81,7 @@ impl Service {
             forward_at: None,
             access: Access::default(),
             check: None,
+            quorum: None,
             slow_start: None,
             reset_unhealthy: None,
             off: None,

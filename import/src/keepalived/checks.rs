@@ -253,8 +253,8 @@ impl Url<'_> {
     }
 }
 
-/// Puts together what is asked for, and says how many paths it is. One that goes to another host, or has other good statuses, can't be
-/// among them: a program can ask for all.
+/// Puts together what is asked for, and says how many paths it is. One that goes to another host, or has other good
+/// statuses, can't be among them: a program can ask for all.
 fn ask(http: &mut Http, urls: Vec<Url<'_>>, same: &mut BTreeSet<Id>, notes: &mut Vec<Note>) -> u32 {
     let (scheme, flags) = if http.tls { ("https", "-fsSk") } else { ("http", "-fsS") };
     let all: Vec<String> = urls

@@ -51,9 +51,8 @@ pub const VIRTUAL: [(&str, &str); 13] = [
     ("quorum_up quorum_down notify_up notify_down", SCRIPTS),
     ("smtp_alert", MAIL),
     (
-        "quorum hysteresis",
-        "Flowpin has no quorum yet: a service is served as long as one backend is healthy. health.panic \
-         is the nearest: below so many percent, all are used.",
+        "hysteresis",
+        "A quorum is met, or not, at one weight: it has no hysteresis. health.rise has backends come back later.",
     ),
     (
         "alpha",

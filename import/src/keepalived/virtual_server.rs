@@ -60,6 +60,9 @@ fn from_bits(like: IpAddr, bits: u128) -> Option<IpAddr> {
     })
 }
 
+/// The greatest quorum.
+const MOST_QUORUM: u32 = 1_000_000_000;
+
 /// The addresses of a range.
 fn range(text: &str) -> Option<Vec<IpAddr>> {
     let (first, last) = if let Ok(net) = text.parse::<ipnet::IpNet>() {
@@ -148,6 +151,16 @@ impl Reader {
         for inner in real {
             real_server(account, inner, &mut service, &inherited);
         }
+        if let Some(said) = service.quorum.take_if(|said| said.value == 1 || inherited.sorry.is_none()) {
+            let remedy = match said.value {
+                1 => "One healthy backend is enough here, too.".to_string(),
+                needed => format!(
+                    "Without a sorry_server keepalived only runs scripts for it. Write quorum = {needed} if new clients are to \
+                     be refused while less is healthy."
+                ),
+            };
+            service.note(said.at, remedy);
+        }
         if let Some(mut backend) = inherited.sorry {
             // The last, so that real servers say for all how packets get to them.
             match inherited.sorry_forward {
@@ -228,6 +241,10 @@ fn setting(account: &mut Account, directive: &Directive, service: &mut Service, 
         "persistence_granularity" => granularity(directive.arg(), at, service),
         "weight" => match number(directive.arg()) {
             Ok(weight) => inherited.weight = Some(Said::new(weight, at)),
+            Err(remedy) => service.note(at, remedy),
+        },
+        "quorum" => match number::<u32>(directive.arg()) {
+            Ok(weight) => service.quorum = Some(Said::new(weight.clamp(1, MOST_QUORUM), at)),
             Err(remedy) => service.note(at, remedy),
         },
         "virtualhost" => inherited.host = Some(Said::new(directive.arg().into(), at)),

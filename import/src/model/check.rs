@@ -105,8 +105,8 @@ pub struct Http {
 const MOST_PATHS: usize = 16;
 
 impl Http {
-    /// Takes a further request of the same check, which has one path, if it differs from the first by that alone. `same`: items that
-    /// say no more than that.
+    /// Takes a further request of the same check, which has one path, if it differs from the first by that alone. `same`:
+    /// items that say no more than that.
     ///
     /// # Errors
     /// It differs otherwise: its items.

@@ -176,7 +176,8 @@ impl Asked {
                         None => "its service is gone".into(),
                         Some(_) if !listed => self.unlisted(state.actual().backend(*id)).into(),
                         Some(spec) => {
-                            note(spec, backend, state.health.of(&name, backend).healthy, active >= limit)
+                            let healthy = |backend: &str| state.health.of(&name, backend).healthy;
+                            note(spec, backend, healthy, active >= limit)
                         }
                     },
                 },
@@ -373,12 +374,14 @@ fn flow_hash(client: SocketAddr, vip: SocketAddr, proto: Proto, seed: u64) -> u3
 }
 
 /// Why a backend takes no new connections; empty if it does.
-fn note(spec: &ServiceSpec, backend: &str, healthy: bool, full: bool) -> String {
+fn note(spec: &ServiceSpec, backend: &str, healthy: impl Fn(&str) -> bool, full: bool) -> String {
     let Some(own) = spec.backends.get(backend) else { return "removed; keeps what it has".into() };
     if matches!(own.admin, AdminState::Draining { .. }) {
         "draining".into()
-    } else if !healthy {
+    } else if !healthy(backend) {
         "unhealthy".into()
+    } else if !own.backup && !spec.meets_quorum(own.address.is_ipv6(), &healthy) {
+        "healthy, but the service's quorum isn't met".into()
     } else if full {
         "full: it has max_connections".into()
     } else {

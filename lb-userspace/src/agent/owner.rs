@@ -9,6 +9,7 @@ mod field;
 mod kubernetes;
 mod names;
 mod places;
+mod quorum;
 mod reload;
 mod removals;
 mod start;
@@ -160,6 +161,7 @@ impl Owner {
     /// Something else is known now. Says what is refused from now on, and what isn't any more.
     fn commit(&self, old: &Known, next: Known) {
         let (before, after) = (old.rejected.clone(), next.rejected.clone());
+        self.note_quorums(old, &next);
         self.shared.write().commit(next);
         if Arc::ptr_eq(&before, &after) {
             return;

@@ -327,6 +327,7 @@ impl Shared {
                 .cloned()
                 .chain(state.notes.iter().map(|text| note(text)))
                 .chain(one_way(&state))
+                .chain(short_of_quorum(&state))
                 .collect(),
             rejected: state.rejected.iter().map(views::rejected).collect(),
             kubernetes: cluster.as_ref().map(|cluster| cluster.view(&self.deaf.borrow())),
@@ -355,6 +356,16 @@ fn one_way(state: &State) -> Option<WarningView> {
             .into(),
     };
     Some(WarningView { about: "one-way".into(), text, remedy })
+}
+
+/// Services that are down for want of a quorum.
+fn short_of_quorum(state: &State) -> impl Iterator<Item = WarningView> {
+    let services = state.desired.services().values().filter(|spec| spec.quorum > 1);
+    services.filter_map(|spec| {
+        let text = format!("service \"{}\" is down: {}", spec.name, state.known().short_of_quorum(spec)?);
+        let remedy = format!("see why with flowpin service show {}", spec.name);
+        Some(WarningView { about: "quorum".into(), text, remedy })
+    })
 }
 
 fn note(text: &str) -> WarningView {

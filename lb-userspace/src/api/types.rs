@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 mod add;
 mod detach;
 mod event;
+mod explain;
 mod kubernetes;
 mod rejected;
 
@@ -22,6 +23,7 @@ pub use add::{
 };
 pub use detach::{Detach, DetachedView};
 pub use event::{EventQuery, EventView};
+pub use explain::{Candidate, ExplainQuery, ExplainView};
 pub use kubernetes::{EndpointView, EndpointsView, KubernetesView, NoteView};
 pub use rejected::RejectedView;
 
@@ -59,6 +61,9 @@ pub struct ServiceView {
     /// Declared without effect, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// While its quorum isn't met: what is missing, and what becomes of new clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_of_quorum: Option<String>,
     /// What is declared of it and refused, one sentence each; what is shown is the last good version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<String>,
@@ -223,62 +228,6 @@ impl ConnectionQuery {
     }
 }
 
-/// `GET /v1/explain`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct ExplainQuery {
-    /// Address, or address and port.
-    pub client: String,
-    /// VIP and port.
-    pub vip: String,
-    /// Default: `tcp`.
-    #[serde(default)]
-    pub protocol: Option<String>,
-}
-
-/// Where a client is, or would be given to.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
-pub struct ExplainView {
-    /// Service.
-    pub service: String,
-    /// As asked.
-    pub client: String,
-    /// As asked.
-    pub vip: String,
-    /// The backend; `null`: nobody, or not known beforehand.
-    pub backend: Option<String>,
-    /// One sentence.
-    pub why: String,
-    /// All backends.
-    pub candidates: Vec<Candidate>,
-    /// Of a Kubernetes Service: what decides which endpoints are backends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kubernetes: Option<EndpointsView>,
-}
-
-/// A backend as a choice sees it.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq)]
-pub struct Candidate {
-    /// Name.
-    pub backend: String,
-    /// Pins that count.
-    pub active_connections: u64,
-    /// Connections of other nodes that share their counts; `null`: not known, or none of this service's are shared.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub others: Option<u32>,
-    /// With affinity: clients bound to it that have a connection.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clients: Option<u64>,
-    /// Declared weight, times the part of it in a slow start; 0: takes nothing new.
-    pub weight_in_force: u64,
-    /// `null`: no limit.
-    pub max_connections: Option<u32>,
-    /// May it be given a new connection?
-    pub takes_new: bool,
-    /// Why not; empty if it may.
-    pub note: String,
-}
-
 /// `POST /v1/connections/close`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -355,7 +304,7 @@ pub struct StatusView {
 /// Something of the host's that keeps packets from arriving.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 pub struct WarningView {
-    /// What it is about: `rp_filter`, `netfilter`, `route`, `sockets`.
+    /// What it is about: `rp_filter`, `netfilter`, `route`, `sockets`, `quorum`.
     pub about: String,
     /// What it keeps from working.
     pub text: String,

@@ -118,6 +118,7 @@ const SETTINGS: &[Setting] = &[
     row("health-role", &["health", "role"], Kind::Text, "ROLE", "Redis: master or replica, PostgreSQL: primary or standby: what the backend must be [default: either]"),
     row("health-passive", &["health", "passive"], Kind::Switch, "BOOL", "Whether refused and unanswered connections of clients take a backend out as well [default: true]"),
     row("health-panic", &["health", "panic"], Kind::Number, "PERCENT", "Use all backends if fewer are healthy [default: 0: never]"),
+    row("quorum", &["quorum"], Kind::Number, "WEIGHT", "What healthy backends must weigh together, backups aside; with less, backups get new clients, or nobody does [default: 1: one backend is enough]"),
     row("rebalance", &["rebalance"], Kind::Rebalance, "BUDGET", "Move idle connections from the fullest backends to others, at most this part of all in a minute, as 1%/min, or none: both ends are reset, and clients must connect again [default: none]"),
     row("rebalance-idle", &["rebalance", "idle"], Kind::Text, "DURATION", "How long they have been silent in both directions [default: 30s]"),
     row("rebalance-above", &["rebalance", "above"], Kind::Real, "RATIO", "Begin when the fullest backend has more than so many times the mean [default: 1.2]"),
@@ -138,7 +139,9 @@ impl Setting {
             "timeouts" => Some("Timeouts (durations like 90s, 15m or 3h)"),
             "health" => Some("Health checks"),
             "rebalance" => Some("Rebalancing"),
-            "slow_start" | "on_removal" | "on_unhealthy" | "on_deadline" => Some("Backends that come and go"),
+            "quorum" | "slow_start" | "on_removal" | "on_unhealthy" | "on_deadline" => {
+                Some("Backends that come and go")
+            }
             _ => None,
         }
     }

@@ -101,8 +101,11 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.escape_debug().to_string(),
         Value::Number(number) if number.is_f64() => number.as_f64().map(pause).unwrap_or_default(),
         Value::Array(steps) => {
-            let steps: Vec<_> = steps.iter().flat_map(Value::as_object).flatten().map(step).collect();
-            format!("[{}]", steps.join(", "))
+            let parts = steps.iter().flat_map(|part| match part {
+                Value::Object(steps) => steps.iter().map(step).collect(),
+                path => vec![plain(path)],
+            });
+            format!("[{}]", parts.collect::<Vec<_>>().join(", "))
         }
         other => other.to_string(),
     }
@@ -275,6 +278,9 @@ pub fn service(s: &ServiceView) -> String {
         let label = format!("{}{}:", setting[..1].to_uppercase(), setting[1..].replace('_', " "));
         text.push_str(&format!("{label:<12}{}{value}\n", if label.len() < 12 { "" } else { " " }));
     }
+    if let Some(short) = &s.short_of_quorum {
+        text.push_str(&format!("Down:       {short}\n"));
+    }
     for warning in &s.warnings {
         text.push_str(&format!("Warning:    {warning}\n"));
     }
@@ -306,6 +312,19 @@ mod tests {
         let declared: ServiceDecl = serde_json::from_value(declared).expect("it can be read");
         let shown = r"tcp, port 6379, talk [send PING\r\n, expect +PONG, matches a\u{1b}]";
         assert_eq!(settings(&declared), [("health".to_string(), shown.to_string())]);
+    }
+
+    #[test]
+    fn settings_of_several_parts_are_shown_as_they_are() {
+        let declared = json!({"ports": [], "quorum": 2, "health": {"type": "http", "path": ["/live", "/ready"]},
+                              "on_removal": {"policy": "drain", "deadline": 300.0}});
+        let shown = settings(&serde_json::from_value(declared).expect("it can be read"));
+        let shown: Vec<(&str, &str)> = shown.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let removal = "deadline 5m, policy drain";
+        assert_eq!(
+            shown,
+            [("health", "http, path [/live, /ready]"), ("on_removal", removal), ("quorum", "2")]
+        );
     }
 
     #[test]

@@ -283,6 +283,7 @@ mod tests {
             origin: "cli".into(),
             imbalance: Some(1.5),
             warnings: Vec::new(),
+            short_of_quorum: None,
             rejected: Vec::new(),
             declared: Default::default(),
             backends,

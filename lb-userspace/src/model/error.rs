@@ -141,6 +141,11 @@ pub enum ModelError {
         "service {service:?}: forward = \"dsr-ipip\" needs Linux 6.7, which this node's kernel is not; use dsr-l2 or nat"
     )]
     OldKernel { service: String },
+    #[error(
+        "service {service:?} has quorum = {quorum} and health.panic = {panic}: with few healthy backends the one gives them no clients, and the \
+         other gives clients to all; leave one out"
+    )]
+    QuorumAndPanic { service: String, quorum: u32, panic: u8 },
     #[error("affinity can be by {by:?} or have a group, {group}, not both; leave one out")]
     ByAndGroup { by: String, group: String },
     #[error(

@@ -129,13 +129,16 @@ impl Health {
 pub struct HealthState {
     /// Health check's word; true where there is none.
     pub healthy: bool,
+    /// An earlier agent gave it nothing, and why isn't known: it may be that it was healthy, and its service short of
+    /// its quorum. Until a check has its say it is taken for unhealthy, and its connections stay.
+    pub assumed: bool,
     /// Since when it has been taking new flows again, while it is given only a part of its weight.
     pub ramp: Option<Instant>,
 }
 
 impl Default for HealthState {
     fn default() -> Self {
-        Self { healthy: true, ramp: None }
+        Self { healthy: true, assumed: false, ramp: None }
     }
 }
 

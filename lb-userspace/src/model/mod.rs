@@ -13,6 +13,7 @@ pub mod host;
 pub mod kinds;
 pub mod origin;
 pub mod port;
+mod quorum;
 pub mod reach;
 pub mod readable;
 pub mod rebalance;
@@ -20,6 +21,7 @@ pub mod removal;
 pub mod service;
 pub mod timeouts;
 pub mod uptime;
+mod warnings;
 
 pub use affinity::AffinitySpec;
 pub use backend::{AdminState, BackendSpec, Lists, backend_name};

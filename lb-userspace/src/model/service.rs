@@ -27,6 +27,8 @@ pub struct ServiceSpec {
     pub timeouts: TimeoutSpec,
     /// How backends are checked; `None`: they aren't.
     pub health: Option<HealthSpec>,
+    /// What healthy backends weigh together, at least, while it is up; 1: one is enough.
+    pub quorum: u32,
     /// Which connections are moved to backends that have too few; `None`: none are.
     pub rebalance: Option<RebalanceSpec>,
     /// How long a backend that is new, or back, takes to get all its weight; `None`: it has it at once.
@@ -52,6 +54,7 @@ impl ServiceSpec {
             affinity: None,
             timeouts: TimeoutSpec::default(),
             health: None,
+            quorum: 1,
             rebalance: None,
             slow_start: None,
             policies: RemovalPolicies::default(),
@@ -160,25 +163,6 @@ impl ServiceSpec {
         self.frontends.iter().flat_map(|frontend| &frontend.ports).any(|p| p.protocol() == Protocol::Udp)
     }
 
-    /// What is declared and has no effect, or none as things are; for people, one sentence each.
-    pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let mut ports = self.frontends.iter().flat_map(|frontend| &frontend.ports);
-        if ports.all(|range| range.protocol() == Protocol::Udp) {
-            let never = |name| format!("timeouts.{name} is TCP's, and the service has no TCP port");
-            warnings.extend(self.timeouts.only_tcp().map(never));
-        }
-        for v6 in [false, true] {
-            let backend = self.backends.values().any(|backend| backend.address.is_ipv6() == v6);
-            let waits = self.backends.is_empty() || self.unresolved().next().is_some();
-            if self.has_family(v6) && !backend && !waits {
-                let family = family(v6);
-                warnings.push(format!("no backend is {family}; its {family} addresses refuse connections"));
-            }
-        }
-        warnings
-    }
-
     /// What can be wrong with a service by itself.
     ///
     /// # Errors
@@ -199,6 +183,7 @@ impl ServiceSpec {
         if self.rebalance.is_some() && !self.goes_by_connections() {
             return Err(ModelError::RebalancedOtherwise { service: service() });
         }
+        self.check_quorum()?;
         self.hosts.iter().try_for_each(|host| self.check_host(host))?;
         self.backends.values().try_for_each(|backend| self.check_backend(backend))
     }

@@ -131,6 +131,7 @@ pub fn service(spec: &ServiceSpec, state: &State, snapshot: &Snapshot) -> Servic
         origin: spec.origin.name().into(),
         declared: spec.into(),
         warnings: spec.warnings().into_iter().chain(spec.unresolved().map(without_address)).collect(),
+        short_of_quorum: state.known().short_of_quorum(spec),
         rejected: state.rejected.iter().filter(|r| r.service == spec.name).map(|r| r.error.clone()).collect(),
         backends: backends.iter().map(|now| backend(spec, now, state)).collect(),
     }

@@ -42,7 +42,7 @@ fn unchecked(health: &mut HealthStates, service: &ServiceSpec, now: Instant) {
         .collect::<Vec<_>>()
     {
         let state = health.entry(&service.name, &name);
-        state.healthy = true;
+        (state.healthy, state.assumed) = (true, false);
         state.ramp = service.slow_start.map(|_| now);
     }
 }
@@ -52,13 +52,19 @@ pub fn adopt(health: &mut HealthStates, desired: &Desired, actual: &Actual) {
     for service in desired.services().values().filter(|s| s.health.is_some()) {
         let Some(before) = actual.service(&service.name) else { continue };
         // A backup has no weight while it isn't needed, and is taken for healthy.
-        for (name, _) in service.backends.iter().filter(|(_, b)| open(b) && !b.backup) {
-            let Some(id) = before.backends.get(name) else { continue };
-            let Some(block) = actual.block(id.block()) else { continue };
+        let weight = |name: &String| {
+            let id = before.backends.get(name)?;
+            let block = actual.block(id.block())?;
             let declared = actual.backend(*id).is_some_and(|b| !b.is_retired());
-            if declared && block.weight[id.slot()] == 0 {
-                health.entry(&service.name, name).healthy = false;
-            }
+            declared.then(|| block.weight[id.slot()])
+        };
+        let known = || service.backends.iter().filter(|(_, b)| open(b) && !b.backup);
+        for (name, backend) in known().filter(|(name, _)| weight(name) == Some(0)) {
+            let of_version = known().filter(|(_, b)| b.address.is_ipv6() == backend.address.is_ipv6());
+            let nobody = of_version.filter_map(|(name, _)| weight(name)).all(|weight| weight == 0);
+            let state = health.entry(&service.name, name);
+            state.healthy = false;
+            state.assumed = service.quorum > 1 && nobody;
         }
     }
 }

@@ -27,6 +27,11 @@ pub struct Known {
 }
 
 impl Known {
+    /// What is to be said of a service that is short of its quorum.
+    pub fn short_of_quorum(&self, spec: &ServiceSpec) -> Option<String> {
+        spec.short_of_quorum(|backend| self.health.of(&spec.name, backend).healthy)
+    }
+
     /// What plans lead to.
     pub fn goal(&self, now: Instant) -> Goal<'_> {
         let Self { desired, health, own, sources, .. } = self;
@@ -141,7 +146,7 @@ pub fn transition(
                 return Ok(nothing(next));
             }
             let state = Arc::make_mut(&mut next.health).entry(service, backend);
-            state.healthy = healthy;
+            (state.healthy, state.assumed) = (healthy, false);
             state.ramp = (healthy && spec.slow_start.is_some()).then_some(now);
             planned(next, actual, &[service], now)
         }

@@ -85,14 +85,18 @@ pub struct ServiceDecl {
     /// How backends are checked; default: they aren't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthDecl>,
+    /// What healthy backends, without backups, must weigh together, or else they get nothing new; default 1: one is
+    /// enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<i64>,
     /// Which connections are moved to backends that have too few; default: none are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rebalance: Option<RebalanceDecl>,
     /// How long a backend that is new, or back, takes to get all its weight; default: it has it at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Time>,
-    /// `keep` (the default), `drain` or `reset`, or `{ policy = "drain", deadline = "300s" }`: open connections of a backend that is
-    /// removed.
+    /// `keep` (the default), `drain` or `reset`, or `{ policy = "drain", deadline = "300s" }`: open connections of a
+    /// backend that is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_removal: Option<RemovalDecl>,
     /// `keep` (the default) or `reset`: those of a backend that fails its health checks.
@@ -155,6 +159,7 @@ impl ServiceDecl {
             affinity,
             timeouts: self.timeouts.as_ref().map(TimeoutsDecl::spec).transpose()?.unwrap_or_default(),
             health: self.health.as_ref().map(HealthDecl::spec).transpose()?.flatten(),
+            quorum: number("quorum", self.quorum, 1..=1_000_000_000, "1 to 1000000000")?.unwrap_or(1),
             rebalance: self.rebalance.as_ref().map(RebalanceDecl::spec).transpose()?,
             slow_start: time::optional(&self.slow_start, "slow_start")?,
             policies: self.removal_policies()?,
@@ -266,6 +271,7 @@ impl From<&ServiceSpec> for ServiceDecl {
             affinity: spec.affinity.as_ref().map(Into::into),
             timeouts: (timeouts != TimeoutsDecl::default()).then_some(timeouts),
             health: spec.health.as_ref().map(Into::into),
+            quorum: (spec.quorum > 1).then(|| spec.quorum.into()),
             rebalance: spec.rebalance.as_ref().map(Into::into),
             slow_start: spec.slow_start.map(Into::into),
             on_removal: RemovalDecl::of(&spec.policies),

@@ -65,6 +65,7 @@ pub fn service(name: &str, vip: &str, backends: Vec<BackendView>) -> ServiceView
         algorithm: "least-connections".into(),
         origin: "cli".into(),
         imbalance: None,
+        short_of_quorum: None,
         warnings: Vec::new(),
         rejected: Vec::new(),
         declared: ServiceDecl::default(),

@@ -50,6 +50,7 @@ fn page() -> Page {
     };
     let mut rows = Rows::default();
     rows.add("s", [known].into_iter(), true);
+    rows.services[0].quorum = Some(true);
     let labels = rows.services[0].labels;
     rows.in_force.push((0, labels));
     let mut cluster = ClusterState::new("node".into());

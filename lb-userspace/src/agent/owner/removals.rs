@@ -1,5 +1,5 @@
-//! Backends that are no longer declared and whose connections have a deadline: noted when they go, in the state file for the
-//! next agent, forgotten when their last connection has ended.
+//! Backends that are no longer declared and whose connections have a deadline: noted when they go, in the state file
+//! for the next agent, forgotten when their last connection has ended.
 
 use std::sync::Arc;
 

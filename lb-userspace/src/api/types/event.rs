@@ -19,9 +19,10 @@ pub struct EventView {
     /// Seconds since the Unix epoch.
     pub time: f64,
     /// `open`, `close`, `healthy`, `unhealthy`, `drain`, `undrain`, `rebalance`; `resolved`: a host has the addresses of
-    /// `detail`; `unresolved`: it can't be looked up, and its last addresses stay; `rejected` and `accepted`: what is
-    /// declared of a service, or of a backend of it; `panic`: a task of the agent's was started again; `pins`: some had
-    /// vanished and were put back; `gap`: events were lost, since the follower was too slow.
+    /// `detail`; `unresolved`: it can't be looked up, and its last addresses stay; `down`: a service's quorum isn't met;
+    /// `up`: it is again; `rejected` and `accepted`: what is declared of a service, or of a backend of it; `panic`: a task
+    /// of the agent's was started again; `pins`: some had vanished and were put back; `gap`: events were lost, since the
+    /// follower was too slow.
     pub kind: String,
     /// Service.
     pub service: String,

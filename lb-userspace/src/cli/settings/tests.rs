@@ -41,6 +41,7 @@ fn example(setting: &Setting) -> String {
         (_, Kind::Affinity) => "client-ip".into(),
         (_, Kind::Health) => "http".into(),
         (_, Kind::Forward) => "pod=snat".into(),
+
         (_, Kind::Frontends) => "address=192.0.2.1,port=81/tcp".into(),
     }
 }

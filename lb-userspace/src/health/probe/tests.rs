@@ -72,8 +72,8 @@ async fn who_refuses_connections_isn_t_well() {
     assert!(matches!(&why, Err(Failure::There(why)) if why.contains("refused")), "{why:?}");
 }
 
-/// A server that answers every request with a status by its path, one connection after the other. Paths it hasn't heard of are met
-/// with silence.
+/// A server that answers every request with a status by its path, one connection after the other. Paths it hasn't
+/// heard of are met with silence.
 async fn pages(statuses: &'static [(&'static str, u16)]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("it is bound");

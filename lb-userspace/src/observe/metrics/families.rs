@@ -95,11 +95,18 @@ pub const BACKENDS: [Family<WriteBackend>; 11] = [
 ];
 
 /// Of services.
-pub const SERVICES: [Family<WriteService>; 1] = [gauge(
-    "flowpin_service_imbalance",
-    "Most open connections of a backend in use, for its weight, over the mean of all in use; 1 is even",
-    |service, lines| service.imbalance().into_iter().for_each(|ratio| lines.real(&PLAIN, ratio)),
-)];
+pub const SERVICES: [Family<WriteService>; 2] = [
+    gauge(
+        "flowpin_service_imbalance",
+        "Most open connections of a backend in use, for its weight, over the mean of all in use; 1 is even",
+        |service, lines| service.imbalance().into_iter().for_each(|ratio| lines.real(&PLAIN, ratio)),
+    ),
+    gauge(
+        "flowpin_service_quorum_met",
+        "Of services with a quorum: 1 while their healthy backends weigh as much together, 0 while they are down",
+        |service, lines| service.row.quorum.into_iter().for_each(|met| lines.whole(&PLAIN, met.into())),
+    ),
+];
 
 /// How long connections were open. Its lines are [`write_durations`]'s.
 pub const DURATIONS: Family<()> = Family {

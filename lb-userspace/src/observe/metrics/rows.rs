@@ -33,6 +33,8 @@ pub struct Labels(u32, u32);
 pub struct ServiceRow {
     /// `service="app"`
     pub labels: Labels,
+    /// Is its quorum met? `None`: it has none.
+    pub quorum: Option<bool>,
     /// Its backends' rows.
     backends: Range<usize>,
 }
@@ -129,6 +131,10 @@ impl Rows {
         let mut rows = Self::default();
         for spec in state.desired.services().values() {
             rows.add(&spec.name, now::known(spec, state), spec.affinity.is_some());
+            let met = || state.known().short_of_quorum(spec).is_none();
+            if let Some(row) = rows.services.last_mut() {
+                row.quorum = (spec.quorum > 1).then(met);
+            }
         }
         for (id, service) in state.actual().services() {
             let labels = rows.labels(&[("service", &service.name)]);
@@ -156,7 +162,7 @@ impl Rows {
             });
         }
         let labels = self.labels(&[("service", service)]);
-        self.services.push(ServiceRow { labels, backends: from..self.backends.len() });
+        self.services.push(ServiceRow { labels, quorum: None, backends: from..self.backends.len() });
     }
 
     fn labels(&mut self, labels: &[(&str, &str)]) -> Labels {

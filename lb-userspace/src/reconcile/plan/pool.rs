@@ -66,12 +66,14 @@ fn in_block(block: BlockId) -> impl Iterator<Item = BackendId> {
 }
 
 impl Planner<'_> {
-    /// What each backend of a service may be given, in their order: none while draining or unhealthy, or a backup that isn't needed, a part while it
-    /// is starting slowly.
+    /// What each backend of a service may be given, in their order: none while draining or unhealthy, or too few are healthy, or a backup that isn't
+    /// needed, a part while it is starting slowly.
     pub(super) fn shares(&self, spec: &ServiceSpec) -> Vec<Share> {
         let health = self.health.of_service(&spec.name, spec.slow_start, self.now);
         let panic = panics(spec, health);
+        let met = [false, true].map(|v6| spec.meets_quorum(v6, |name| health.is_healthy(name)));
         let weight = |name: &String, backend: &BackendSpec| match backend.admin {
+            _ if !backend.backup && !met[usize::from(backend.address.is_ipv6())] => 0,
             AdminState::Active => health.weight(name, backend.weight.into(), panic),
             AdminState::Draining { .. } => 0,
         };

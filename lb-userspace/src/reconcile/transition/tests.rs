@@ -197,3 +197,39 @@ fn what_is_wrong_with_one_is_nobody_elses_business() {
     let gone = transition(&known, &actual, Input::Some { changed: &[], removed: &["a"] }, Instant::now());
     assert_eq!(gone.err(), Some(Refused::NeedsAll));
 }
+
+#[test]
+fn with_less_than_the_quorum_its_backups_get_what_comes_also_from_the_next_agent() {
+    let (mut actual, own) = (Actual::default(), OwnAddresses::new());
+    let mut spec = service("a", "10.96.0.1", &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    spec.quorum = 2;
+    let with = |backup: bool| {
+        let mut spec = spec.clone();
+        spec.backends.values_mut().last().unwrap().backup = backup;
+        [declared(&spec)]
+    };
+    let weights = |actual: &Actual| -> Vec<u32> {
+        let ids = actual.service("a").unwrap().backends.values();
+        ids.map(|id| actual.block(id.block()).unwrap().weight[id.slot()]).collect()
+    };
+    let health = |backend, healthy| Input::Health { service: "a", backend, healthy };
+    let mut known = Known::default();
+    take(&mut known, &mut actual, all(&with(true), &own));
+    assert_eq!(weights(&actual), [1, 1, 0]);
+    take(&mut known, &mut actual, health("10.0.0.1:80", false));
+    assert_eq!(weights(&actual), [0, 0, 1], "one isn't enough");
+    take(&mut known, &mut actual, all(&with(false), &own));
+    assert_eq!(weights(&actual), [0, 1, 1], "two are");
+    take(&mut known, &mut actual, health("10.0.0.2:80", false));
+    assert_eq!(weights(&actual), [0, 0, 0], "nobody, without a backup");
+    // The next agent can't tell who was healthy.
+    let mut next = Known::default();
+    take(&mut next, &mut actual, all(&with(false), &own));
+    assert_eq!(weights(&actual), [0, 0, 0]);
+    assert!(next.health.of("a", "10.0.0.3:80").assumed);
+    for backend in ["10.0.0.3:80", "10.0.0.1:80"] {
+        take(&mut next, &mut actual, health(backend, true));
+    }
+    assert_eq!(weights(&actual), [1, 0, 1]);
+    assert!(!next.health.of("a", "10.0.0.3:80").assumed && next.health.of("a", "10.0.0.2:80").assumed);
+}

@@ -69,7 +69,8 @@ pub struct HealthDecl {
     /// Bad checks in a row that take it out; default 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fall: Option<i64>,
-    /// HTTP: the path, or several as `["/live", "/ready"]`, each of which must be answered with a good status; default `/`.
+    /// HTTP: the path, or several as `["/live", "/ready"]`, each of which must be answered with a good status; default
+    /// `/`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<Paths>,
     /// HTTP: the host asked for; default: the backend's address.

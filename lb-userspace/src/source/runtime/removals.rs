@@ -1,5 +1,5 @@
-//! Backends that are no longer declared and whose connections have a deadline: since when, and how long they may go on. In the
-//! state file, since nothing else tells the next agent.
+//! Backends that are no longer declared and whose connections have a deadline: since when, and how long they may go
+//! on. In the state file, since nothing else tells the next agent.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,8 +12,8 @@ use crate::{
 /// Those, by service and name.
 pub type Removals = BTreeMap<String, BTreeMap<String, RuntimeDrain>>;
 
-/// What is noted when `new` is in force instead of `old`. `actual`: what the maps hold, with backends that are kept for their
-/// connections. One that is declared again isn't removed any more.
+/// What is noted when `new` is in force instead of `old`. `actual`: what the maps hold, with backends that are kept
+/// for their connections. One that is declared again isn't removed any more.
 pub fn follow(removals: &mut Removals, old: &Desired, new: &Desired, actual: &Actual) {
     for spec in new.services().values() {
         if old.services().get(&spec.name).is_none_or(|before| !Arc::ptr_eq(before, spec)) {
@@ -77,7 +77,7 @@ pub fn departures(removals: &Removals) -> Departures {
 mod tests {
     use lb_common::abi::{Backend, BackendId};
 
-    use super::*;
+    use super::{super::Runtime, *};
     use crate::{
         model::{Frontend, Origin, RemovalPolicy, service::make_backend},
         reconcile::Step,
@@ -154,6 +154,16 @@ mod tests {
         assert!(!forget_ended(&mut removals, &actual(true)));
         assert!(forget_ended(&mut removals, &actual(false)));
         assert_eq!(names(&removals), []);
+    }
+
+    #[test]
+    fn the_next_agent_finds_them_in_the_state_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        let mut state = Runtime::default();
+        follow(&mut state.removals, &desired(&[A, B], Some(60)), &Desired::default(), &actual(true));
+        state.save(&path).unwrap();
+        assert_eq!(Runtime::load(&path).unwrap(), state);
     }
 
     #[test]

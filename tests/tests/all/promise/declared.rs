@@ -112,6 +112,7 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
         "\"x\"",
     ),
     ("--slow-start 2s", "--default slow-start", "/slow_start", "2.0"),
+    ("--quorum 2", "--default quorum", "/quorum", "2"),
     ("--on-removal drain", "--default on-removal", "/on_removal", "\"drain\""),
     (
         "--on-removal drain --on-removal-deadline 2s",
@@ -132,6 +133,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("--health-interval 1s", "health.type"),
     ("--health tcp --health-path /x", "health.path is not for health checks of type \"tcp\""),
     ("--on-removal reset --on-removal-deadline 5s", "on_removal \"reset\" resets at once"),
+    ("--quorum 2 --health tcp --health-panic 50", "has quorum = 2 and health.panic = 50"),
     ("--health postgres", "user = \"flowpin\""),
     ("--slow-start 5s --timeout-idle 21days", "timeouts.idle \"21days\""),
     ("--forward dsr-l2 --timeout-backend-response 5s", "backend_response"),

@@ -74,6 +74,36 @@ fn a_backup_takes_what_nobody_else_does() {
 }
 
 #[test]
+fn with_less_than_the_quorum_backups_get_new_clients_or_nobody_does() {
+    let net = Net::new(3);
+    let _servers = servers(&net);
+    for (third, instead) in [("backup = true", Some([0, 0, 8])), ("weight = 0", None)] {
+        let agent = start(&net, V4, "quorum = 2", &["", "", third]);
+        assert_eq!(spread(&net, V4, 8), [4, 4, 0]);
+        let mut open = net.client.run(|| Conn::open(at(&V4.vip(0), 80)).expect("an answer"));
+        agent.done(&["backend", "drain", "app", &V4.backend(0)]);
+        match instead {
+            Some(instead) => assert_eq!(spread(&net, V4, 8), instead),
+            None => {
+                let refused = net.client.run(|| Conn::open(at(&V4.vip(0), 80)).map(drop));
+                assert_eq!(refused.map_err(|e| e.kind()), Err(std::io::ErrorKind::ConnectionRefused));
+            }
+        }
+        net.client.run(|| open.exchange(1_000).expect("what is open stays"));
+        let shown = agent.done(&["service", "show", "app"]);
+        assert!(
+            shown.contains("Down:       its quorum of 2 isn't met: healthy IPv4 backends weigh 1"),
+            "{shown}"
+        );
+        assert_eq!(agent.json(&["status"])["warnings"][0]["about"], "quorum");
+        agent.done(&["backend", "undrain", "app", &V4.backend(0)]);
+        assert_eq!(spread(&net, V4, 8), [4, 4, 0], "it is met again");
+        let events = agent.done(&["events", "--service", "app"]);
+        assert!(events.contains(" down ") && events.contains(" up "), "{events}");
+    }
+}
+
+#[test]
 fn weight_0_takes_nothing_new_and_keeps_what_is_open() {
     let net = Net::new(2);
     let _servers = servers(&net);

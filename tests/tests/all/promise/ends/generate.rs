@@ -151,6 +151,7 @@ fn bodies(schema: &str, path: &str) -> Vec<Value> {
             json!({"slow_start": 5, "timeouts": {"idle": "3h", "backend_response": "30min"}, "affinity": null}),
             json!({"health": {"type": "tcp", "interval": 86_400, "rise": 1_000}, "on_unhealthy": "reset"}),
             json!({"rebalance": {"budget": "1%/min", "idle": 86_400, "above": 100}, "affinity": null}),
+            json!({"quorum": 1_000_000_000, "on_removal": {"policy": "drain", "deadline": 31_536_000}, "health": null}),
             json!({"ports": ["80/tcp", "90-99/udp"], "forward": "snat", "stray": "pass"}),
             service,
         ],
