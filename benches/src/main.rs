@@ -26,6 +26,8 @@ pub enum Part {
     Agent,
     /// Eight agents that share counts: how soon others know of a connection, and what it takes; only if it is asked for
     Cluster,
+    /// New connections with and without a line in a log for each, beside HAProxy; only if it is asked for
+    Log,
     /// Simulated clusters of up to 5,000 nodes; only if it is asked for
     Simulation,
 }
@@ -74,6 +76,10 @@ fn main() -> anyhow::Result<()> {
     }
     if options.only == Some(Part::Cluster) {
         println!("{}", cluster::run(&options)?);
+        return Ok(());
+    }
+    if options.only == Some(Part::Log) {
+        println!("{}", net::log::run(&options)?);
         return Ok(());
     }
     let wanted = |part| options.only.is_none_or(|only| only == part);

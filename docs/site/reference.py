@@ -75,6 +75,7 @@ HEADINGS = {
     "RawSnat": "[snat]",
     "RawCluster": "[cluster]",
     "RawKubernetes": "[kubernetes]",
+    "RawLog": "[log]",
     "ServiceDecl": "[[service]]",
     "FrontendDecl": "[[service.frontend]]",
     "BackendDecl": "[[service.backend]]",

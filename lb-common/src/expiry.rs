@@ -1,7 +1,7 @@
 //! When a flow is over. Pure: what is known of it and the service's timeouts in, a verdict out.
 
 use crate::{
-    abi::{ASKED_SHIFT, CREATED_SHIFT},
+    abi::{ASKED_SHIFT, CREATED_SHIFT, Event},
     flow_state::{Phase, Word, unanswered},
     hash,
 };
@@ -187,9 +187,45 @@ pub const fn age(now: u64, created: u32) -> u64 {
     if units > 0xf000_0000 { 0 } else { (units as u64) << CREATED_SHIFT }
 }
 
+/// What the record of a flow that has ended says of time, in ticks: since when it has, given jiffies now, and how long it was open.
+/// Good for records of the last three weeks (1000 Hz).
+pub const fn ended(now: u64, event: &Event) -> (u64, u64) {
+    let since = idle(now as u32, event.at) as u64;
+    let end = now.saturating_sub(since);
+    let units = ((end >> CREATED_SHIFT) as u32).wrapping_sub(event.created);
+    if units > 0xf000_0000 {
+        return (since, 0);
+    }
+    let end_low = end & ((1 << CREATED_SHIFT) - 1);
+    let open = ((units as u64) << CREATED_SHIFT) + end_low;
+    (since, open.saturating_sub(event.created_low as u64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_says_to_the_tick_how_long_a_flow_was_open() {
+        let event = |began: u64, ended: u64| Event {
+            created: (began >> CREATED_SHIFT) as u32,
+            created_low: (began & 15) as u8,
+            at: ended as u32,
+            ..Event::default()
+        };
+        for began in [0xffff_fff0u64, 0xffff_fffb, 0x000f_ffff_fff9, 0x1_0000_0007, 99] {
+            for open in [0, 1, 5, 16, 17, 250, 0xffff_ffff, 0x1_0000_0001] {
+                for since in [0, 1, 30, 1_000_000] {
+                    let now = began + open + since;
+                    assert_eq!(ended(now, &event(began, began + open)), (since, open), "{began:x}");
+                }
+            }
+        }
+        // The clock here may be a tick behind the kernel's.
+        assert_eq!(ended(999, &event(1000, 1000)), (0, 0));
+        // Who has made it didn't know better.
+        assert_eq!(ended(1010, &Event { created: 62, at: 1008, ..Event::default() }), (2, 16));
+    }
 
     #[test]
     fn ages_survive_the_wrap_of_the_stamp() {

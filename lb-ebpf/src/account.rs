@@ -12,7 +12,7 @@ use lb_common::{
 
 use crate::{
     atomic::{add_u64, fetch_add_u32},
-    maps::{ACTIVE, BACKEND_COUNTERS, CLIENTS, DURATIONS, POOLS, REASONS, TICK_HZ},
+    maps::{ACTIVE, BACKEND_COUNTERS, CLIENTS, DURATIONS, LOST, POOLS, REASONS, TICK_HZ},
     table::Entry,
 };
 
@@ -200,6 +200,15 @@ pub fn packet<A: Addr>(flow: Entry<A>, packets: u64, bytes: u64, segment: &Segme
             (*counters).packets_out += packets;
             (*counters).bytes_out += bytes;
         }
+    }
+}
+
+/// Counts a record that nobody will read, by which it is: [`lost`](lb_common::abi::event::lost).
+#[inline(always)]
+pub fn untold(which: u32) {
+    if let Some(count) = LOST.get_ptr_mut(which) {
+        // SAFETY: this CPU's own slot, which only it writes; in one instruction, since packets may interrupt who counts.
+        unsafe { add_u64(count, 1) };
     }
 }
 

@@ -6,7 +6,7 @@
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
-    abi::{Addr, CREATED_SHIFT, Direction, FlowKey, Proto, What},
+    abi::{Addr, CREATED_SHIFT, Direction, FlowKey, Proto, What, event::listen},
     flow_state::{Phase, Segment, Word, flags, moves_open},
 };
 
@@ -247,10 +247,10 @@ fn ended<A: Addr>(forward: Entry<A>, word: u64, what: What, confirmed: bool) -> 
     Ending { word, place: forward.place, what: what.0 as u32 }
 }
 
-/// Tells of a flow that has stopped counting, if anybody follows. `spare`: room for a key.
+/// Tells of a flow that has stopped counting, if anybody wants to know. `spare`: room for a key.
 #[inline(always)]
 pub fn tell<V: Tracked>(ending: &Ending, spare: &mut FlowKey<V::Addr>) {
-    if ending.word != 0 && events::followed() {
+    if ending.word != 0 && events::followed(listen::ENDED) {
         V::tell(spare, ending.place, ending.word, ending.what);
     }
 }

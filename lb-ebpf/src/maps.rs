@@ -159,7 +159,9 @@ pub static SERVICE_NAMES: Array<ServiceName, { MAX_SERVICES as usize }> = Array:
 #[btf_map]
 pub static EVENTS: RingBuf<Event, { EVENT_BYTES as usize }> = RingBuf::new();
 #[btf_map]
-pub static LISTEN: Array<u32, 1> = Array::new();
+pub static LISTEN: Array<u32, { event::listen::LENGTH as usize }> = Array::new();
+#[btf_map]
+pub static LOST: PerCpuArray<u64, { event::lost::LENGTH as usize }> = PerCpuArray::new();
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]

@@ -13,6 +13,7 @@ pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod cluster;
+pub mod connection_log;
 pub mod conntrack;
 pub mod datapath;
 pub mod health;

@@ -42,6 +42,8 @@ pub enum Contender {
     Nftables,
     /// `balance leastconn`, TCP mode.
     Haproxy,
+    /// The same, with `option tcplog` to a file.
+    HaproxyLogging,
     /// `stream`, `least_conn`.
     Nginx,
     /// Nobody, and clients are processes of the node's: the limit for those.
@@ -99,6 +101,7 @@ impl Contender {
             Self::Iptables => "iptables",
             Self::Nftables => "nftables",
             Self::Haproxy => "HAProxy",
+            Self::HaproxyLogging => "HAProxy, tcplog",
             Self::Nginx => "nginx",
             Self::Direct => "direct, on the node",
             Self::Socket => "Flowpin socket",
@@ -124,7 +127,7 @@ impl Contender {
 
     /// Does it take datagrams to the service?
     pub const fn datagrams(self) -> bool {
-        !matches!(self, Self::Haproxy | Self::Nginx)
+        !matches!(self, Self::Haproxy | Self::HaproxyLogging | Self::Nginx)
     }
 
     /// Sets it up on the node.
@@ -138,7 +141,10 @@ impl Contender {
             Self::Conntrack => feed(node, "nft -f -", rules::TRACK_ONLY)?,
             Self::Iptables => feed(node, "iptables-restore --noflush", &rules::iptables(services))?,
             Self::Nftables => feed(node, "nft -f -", &rules::nftables(services))?,
-            Self::Haproxy => return proxy(node, "haproxy", &["-db", "-f", "{dir}/config"], &haproxy()),
+            Self::Haproxy | Self::HaproxyLogging => {
+                let config = haproxy(self == Self::HaproxyLogging);
+                return proxy(node, "haproxy", &["-db", "-f", "{dir}/config"], &config);
+            }
             Self::Nginx => {
                 let args = ["-p", "{dir}", "-c", "{dir}/config", "-e", "{dir}/error"];
                 return proxy(node, "nginx", &args, &nginx());
@@ -212,10 +218,12 @@ fn proxy(node: &Ns, program: &str, args: &[&str], config: &str) -> Result<Runnin
     Ok(Running::Program { running: started })
 }
 
-fn haproxy() -> String {
-    let mut text = String::from(
-        "global\n  maxconn 7000\n  nbthread 2\n  stats socket {dir}/socket mode 600 level admin\n\
-         defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n  balance leastconn\n",
+fn haproxy(logs: bool) -> String {
+    let (to, what) =
+        if logs { ("  log stdout format raw local0\n", "  log global\n  option tcplog\n") } else { ("", "") };
+    let mut text = format!(
+        "global\n  maxconn 7000\n  nbthread 2\n  stats socket {{dir}}/socket mode 600 level admin\n{to}\
+         defaults\n  mode tcp\n{what}  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n  balance leastconn\n",
     );
     for (port, _) in PORTS.into_iter().filter(|(_, tcp)| *tcp) {
         let _ = writeln!(text, "listen port{port}\n  bind {VIP}:{port}");

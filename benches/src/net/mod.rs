@@ -2,6 +2,7 @@
 
 mod contender;
 mod load;
+pub mod log;
 mod rules;
 mod server;
 mod stage;

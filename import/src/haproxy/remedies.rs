@@ -21,8 +21,8 @@ const REQUESTS: &str = "It is about requests, and Flowpin balances connections: 
 const PROCESS: &str =
     "It is about HAProxy's own processes, of which there are none on the packets' way here.";
 const TLS: &str = "Flowpin passes TLS on as it is: let the backends end it, or HAProxy as a backend.";
-const LOG: &str = "Flowpin writes no line for a connection yet: `flowpin events -f -o json` tells of each that opens \
-     and ends.";
+const LOG: &str = "A line of JSON for each connection, with tcplog's fields, is written where [log] connections says: \
+     a file, journald, or otlp:http://HOST:4318.";
 const SOCKETS: &str = "There are no sockets and buffers on the way: packets are sent on as they come, with \
      the ends' own options.";
 const STATS: &str =

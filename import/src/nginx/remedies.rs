@@ -20,8 +20,8 @@ pub const HTTP: &str = "It is about requests, and Flowpin balances connections: 
 const PROCESS: &str = "It is about nginx's own processes, of which there are none on the packets' way here.";
 const INCLUDE: &str =
     "Only this file was read: import that one too, and put the two together (`nginx -T` prints them as one).";
-const LOG: &str = "Flowpin writes no line for a connection yet: `flowpin events -f -o json` tells of each that opens \
-     and ends.";
+const LOG: &str = "A line of JSON for each connection is written where [log] connections says: \
+     a file, journald, or otlp:http://HOST:4318.";
 const VARIABLES: &str =
     "Flowpin decides by addresses and ports alone: keep nginx behind it where a variable decides.";
 const TLS: &str = "Flowpin passes TLS on as it is: let the backends end it, or nginx as a backend.";

@@ -1,7 +1,32 @@
 //! What the datapath tells those who follow: a record for each flow that opens or ends, in a ring buffer. Written only while
-//! [`LISTEN`](super::maps::LISTEN) says that somebody does.
+//! [`LISTEN`](super::maps::LISTEN) says that somebody wants records of that kind. What finds no room is counted, in
+//! [`LOST`](super::maps::LOST).
 
 use super::{BackendId, PortBe, Proto};
+
+/// Values of [`LISTEN`](super::maps::LISTEN), by index.
+pub mod listen {
+    /// Which records are written: bits.
+    pub const WANTED: u32 = 0;
+    /// How many lost records of flows that have ended were said so far, low half: the next agent goes on from there.
+    pub const SAID: u32 = 1;
+    /// How many values there are.
+    pub const LENGTH: u32 = 2;
+    /// A bit of [`WANTED`]: of flows that open. Whoever wants these waits for them, so that each record wakes him.
+    pub const OPENED: u32 = 1;
+    /// Likewise: of flows that end. Whoever wants these alone comes by himself.
+    pub const ENDED: u32 = 2;
+}
+
+/// Values of [`LOST`](super::maps::LOST), by index.
+pub mod lost {
+    /// Records of flows that opened.
+    pub const OPENED: u32 = 0;
+    /// Of flows that ended.
+    pub const ENDED: u32 = 1;
+    /// How many values there are.
+    pub const LENGTH: u32 = 2;
+}
 
 /// What happened to a flow.
 #[repr(transparent)]
@@ -52,7 +77,11 @@ pub struct Event {
     /// What happened.
     pub what: What,
     /// 1: IPv6.
-    pub v6: u32,
+    pub v6: u8,
+    /// Ticks since [`Self::created`] began at which the flow was pinned, under 16; 0 if nobody knows.
+    pub created_low: u8,
     /// Zero.
-    pub _pad: u32,
+    pub _pad: u16,
+    /// When this happened: low half of jiffies.
+    pub at: u32,
 }

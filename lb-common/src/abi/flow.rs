@@ -192,7 +192,8 @@ pub struct Flow<A: Addr> {
     pub proto: Proto,
     /// [`Direction`].
     pub direction: Direction,
-    /// Forward, TCP: when the client last sent data, in jiffies shifted right by [`ASKED_SHIFT`].
+    /// Forward, TCP: when the client last sent data, in jiffies shifted right by [`ASKED_SHIFT`]. Reply: low bits of jiffies when the flow
+    /// was pinned, for what [`Self::created`] leaves out.
     pub asked_at: u16,
     /// What to put in place: forward, the backend as destination; reply, the VIP as source. [Direct](Direction::is_direct): where the packet
     /// is sent. [Full](Direction::is_full): where the other

@@ -94,8 +94,10 @@ pub mod maps {
     pub const FILTER: &str = "FILTER";
     /// Records of flows that open and end, for those who follow: [`super::Event`]. Ring buffer.
     pub const EVENTS: &str = "EVENTS";
-    /// One `u32`: how many follow. Written by the agent.
+    /// Who wants them: [`super::event::listen`] → `u32`. Array, written by the agent.
     pub const LISTEN: &str = "LISTEN";
+    /// Records that found no room, per CPU: [`super::event::lost`] → `u64`.
+    pub const LOST: &str = "LOST";
     /// One [`super::Settings`]: what the maps were made for.
     pub const SETTINGS: &str = "SETTINGS";
     /// What lies in which map: name → text of its [`MapLayout`](super::layout::MapLayout); `VERSION` → the version that made them. Hash, made and read
@@ -156,7 +158,7 @@ pub mod maps {
     #[cfg(feature = "next")]
     pub const NEXT: &str = "NEXT";
     /// All that are pinned.
-    pub const ALL: [&str; 35 + cfg!(feature = "next") as usize] = [
+    pub const ALL: [&str; 36 + cfg!(feature = "next") as usize] = [
         FLOWS4,
         FLOWS6,
         FLOW_HEADS4,
@@ -179,6 +181,7 @@ pub mod maps {
         FILTER,
         EVENTS,
         LISTEN,
+        LOST,
         SOURCES4,
         SOURCES6,
         SOURCE_PORTS4,
@@ -345,8 +348,8 @@ pub mod limits {
     pub const MAX_MACS: u32 = MAX_INTERFACES + 1;
     /// Prefixes of clients over all services of one family.
     pub const MAX_SOURCE_RANGES: u32 = 65_536;
-    /// Bytes of the ring buffer of events.
-    pub const EVENT_BYTES: u32 = 1 << 20;
+    /// Bytes of the ring buffer of events: 43,690 records, four seconds of 10,000 connections that end in each.
+    pub const EVENT_BYTES: u32 = 1 << 22;
     /// Longest service name in bytes.
     pub const MAX_NAME: usize = 253;
     /// Bytes of a name in a map.

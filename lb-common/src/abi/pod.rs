@@ -42,7 +42,7 @@ const _: () = {
     exact::<affinity::ForgetRequest>(24 + 8, 8);
     exact::<HostKey>(4 + 16, 4);
     exact::<Mac>(8, 8);
-    exact::<Event>(16 + 48 + 8 + 6 + 2 + 8, 8);
+    exact::<Event>(16 + 48 + 8 + 6 + 2 + 4 + 4, 8);
     exact::<Active>(64, 8);
     exact::<Backend>(24, 4);
     exact::<BackendCounters>(64, 8);

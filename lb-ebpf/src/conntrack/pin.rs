@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use lb_common::{
-    abi::{Addr as _, BackendId, CREATED_SHIFT, Direction, FlowKey, PortBe, Reason, What},
+    abi::{Addr as _, BackendId, CREATED_SHIFT, Direction, FlowKey, PortBe, Reason, What, event::listen},
     flow_state::{Phase, Segment, Word, flags, further},
 };
 
@@ -96,7 +96,7 @@ fn make<V: Tracked>() -> u32 {
 /// Tells of a flow that was just pinned, if anybody follows. `place`: what [`pin`] has returned.
 #[inline(always)]
 pub fn tell_opened<V: Tracked>(place: u32, spare: &mut FlowKey<V::Addr>) {
-    if events::followed()
+    if events::followed(listen::OPENED)
         && let Some(scratch) = table::scratch::<V>(table::FORWARD)
     {
         // SAFETY: this CPU's own entry; programs on it don't preempt each other in softirq.
@@ -147,6 +147,7 @@ fn put_together<V: Tracked>(key: &FlowKey<V::Addr>, segment: &Segment, opening: 
         _ => 0,
     };
     back.fin = 0;
+    (to.asked_at, back.asked_at) = (0, now as u16);
     for flow in [to, back] {
         (flow.last_seen, flow.created) = (now as u32, (now >> CREATED_SHIFT) as u32);
         flow.backend = opening.backend;

@@ -168,7 +168,7 @@ fn fill<A: Addr>(entry: *mut Flow<A>, scratch: *const Flow<A>) -> Word {
         (*entry).dport = flow.dport;
         (*entry).proto = flow.proto;
         (*entry).direction = flow.direction;
-        (*entry).asked_at = 0;
+        (*entry).asked_at = flow.asked_at;
         (*entry).mark = flow.mark;
         (*entry).nat_port = flow.nat_port;
         (*entry).packets_high = 0;

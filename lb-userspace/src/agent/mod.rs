@@ -54,7 +54,7 @@ use self::{
 };
 use crate::{
     api::server,
-    cluster,
+    cluster, connection_log,
     datapath::{
         events::Events,
         interfaces,
@@ -147,6 +147,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     first::say(&seen, &config, options.config.as_deref());
     shared.note_own(&seen);
     shared.kubernetes.send_replace(config.kubernetes.clone());
+    shared.connection_log.set(config.log.clone());
     let netlink = Netlink::new(first);
     let handle = Handle::new(owner, netlink.clone());
     handle.note_ways().await;
@@ -247,6 +248,15 @@ fn start(
     });
     let answers = of();
     tasks.keep("answers", move |stopped| one_way::run(answers.clone(), stopped));
+    let logged = handle.shared.clone();
+    tasks.keep("connection log", move |stopped| {
+        let (log, active, noted) = (logged.connection_log.clone(), logged.clone(), logged.clone());
+        let hands = connection_log::Hands {
+            active: Box::new(move |backend| active.maps.active(backend)),
+            note: Box::new(move |standing| noted.write().note("connection log", standing)),
+        };
+        connection_log::run(log, hands, stopped)
+    });
     let checks = of();
     tasks.keep("health checks", move |stopped| health::run(checks.clone(), stopped));
     let host = Arc::new(Notify::new());

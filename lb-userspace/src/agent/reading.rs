@@ -191,6 +191,7 @@ impl Shared {
                 drift: census.drift,
                 reconcile: Some(self.reconcile.clone()),
                 kernel: self.kernel.clone(),
+                connection_log: self.connection_log.totals(),
                 restarts: self.read().restarts.clone(),
                 rejected: self.read().rejected.iter().map(views::rejected).collect(),
                 sharing: self.sharing_view.borrow().clone().map(|view| (view, self.sharing_times.clone())),

@@ -24,6 +24,7 @@ use super::{events::Log, seen::Seen};
 use crate::{
     api::types::{ClusterView, StatusView, WarningView},
     cluster::{Sharing, SharingTimes, rebalance::Owned},
+    connection_log::ConnectionLog,
     conntrack::{Census, Closer, Directory},
     datapath::{
         Clock, DatapathError, Maps, clients::Clients, flows::FlowTables, object::Object, pin::PinDir,
@@ -74,6 +75,8 @@ pub struct Shared {
     pub own: watch::Sender<OwnAddresses>,
     /// What happens.
     pub log: Log,
+    /// A line for each connection that has ended.
+    pub connection_log: Arc<ConnectionLog>,
     /// Clients in the affinity table, as of the last look.
     pub bound: AtomicU64,
     /// Flows that ran into a timeout, by service and timeout.
@@ -142,6 +145,7 @@ impl Shared {
             occurrences: broadcast::channel(WAITING).0,
             own: watch::channel(OwnAddresses::new()).0,
             log: Log::default(),
+            connection_log: Arc::default(),
             bound: AtomicU64::default(),
             timed_out: Mutex::default(),
             maps: Maps::open(pins)?,

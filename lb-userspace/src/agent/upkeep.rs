@@ -59,6 +59,7 @@ pub async fn run(
                 notify(&[sd_notify::NotifyState::Reloading]);
                 // What is wrong is in the log and the status.
                 let _ = handle.reload().await;
+                handle.shared.connection_log.reopen();
                 trim();
                 host.notify_one();
                 notify(&[sd_notify::NotifyState::Ready]);

@@ -1,6 +1,9 @@
 //! Whose each backend is, and what its service says of its connections: as of one moment, for walks over the tables.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use lb_common::{
     abi::{BLOCK_SLOTS, BackendId, ServiceId},
@@ -18,6 +21,8 @@ pub struct Directory {
     /// Services by backend id.
     services: Vec<ServiceId>,
     names: HashMap<ServiceId, String>,
+    /// Hosts whose addresses backends are.
+    hosts: HashMap<BackendId, Arc<str>>,
     /// Timeouts of services that have their own.
     timeouts: HashMap<ServiceId, Timeouts>,
     /// Backends that are no longer declared.
@@ -44,7 +49,13 @@ impl Directory {
         }
         for (id, service) in actual.services() {
             directory.names.insert(*id, service.name.clone());
-            match desired.services().get(&service.name) {
+            let spec = desired.services().get(&service.name);
+            if let Some(spec) = spec.filter(|spec| !spec.hosts.is_empty()) {
+                let host = |name: &String| spec.backends.get(name)?.host.clone();
+                let own = service.backends.iter().filter_map(|(name, id)| Some((*id, host(name)?)));
+                directory.hosts.extend(own);
+            }
+            match spec {
                 None => {
                     directory.leftovers = true;
                     directory.handed.insert(*id);
@@ -77,6 +88,22 @@ impl Directory {
     /// Its name; empty: nobody's.
     pub fn name(&self, backend: BackendId) -> &str {
         self.service(backend).and_then(|id| self.names.get(&id)).map_or("", String::as_str)
+    }
+
+    /// The host that a backend is an address of, if it is declared by one.
+    pub fn host(&self, backend: BackendId) -> Option<&str> {
+        self.hosts.get(&backend).map(AsRef::as_ref)
+    }
+
+    /// Of one backend of one service.
+    #[cfg(test)]
+    pub fn of_one(backend: BackendId, service: &str, host: Option<&str>) -> Self {
+        let mut directory = Self::default();
+        directory.services.resize(backend.0 as usize + 1, NOBODY);
+        directory.services[backend.0 as usize] = 1;
+        directory.names.insert(1, service.into());
+        directory.hosts.extend(host.map(|host| (backend, host.into())));
+        directory
     }
 
     /// A service's name.

@@ -3,6 +3,7 @@
 mod cluster;
 mod exposed;
 mod kubernetes;
+mod log;
 mod read;
 mod schema;
 mod split;
@@ -21,6 +22,7 @@ pub use self::{
 use super::SourceError;
 use crate::{
     cluster::ClusterSpec,
+    connection_log::LogSpec,
     model::{ServiceSpec, SnatSpec},
 };
 
@@ -295,6 +297,8 @@ pub struct Config {
     pub cluster: Option<Arc<ClusterSpec>>,
     /// The cluster that is followed, if any.
     pub kubernetes: Option<Arc<KubernetesSpec>>,
+    /// Where lines of connections go, if anywhere.
+    pub log: Option<Arc<LogSpec>>,
     /// Which interfaces.
     pub interfaces: Vec<InterfaceRule>,
     /// What is declared, in the file's order.

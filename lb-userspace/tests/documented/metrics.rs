@@ -9,6 +9,7 @@ use std::{
 use flowpin::{
     api::types::{ClusterView, RejectedView},
     cluster::SharingTimes,
+    connection_log::Totals,
     datapath::Clock,
     model::{Origin, service::make_backend},
     observe::{
@@ -66,6 +67,7 @@ fn page() -> Page {
         reasons: vec![(Reason::ALL[0], 0)],
         timed_out: BTreeMap::from([(("s".to_string(), Timeout::Idle), 0)]),
         restarts: BTreeMap::from([("health", 0)]),
+        connection_log: Some(Totals::default()),
         rejected: vec![rejected],
         sharing: Some((Arc::new(shared()), SharingTimes::default())),
         cluster: Some(Cluster { state: cluster, metrics: Arc::default(), families: vec!["IPv4"] }),

@@ -16,12 +16,12 @@ use flowpin::{
 use lb_common::abi::programs;
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::{Pid, SysconfVar, sysconf},
+    unistd::Pid,
 };
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Ns, eventually};
+use super::{Ns, eventually, program};
 
 /// An agent in a namespace, with files and pins of its own that go when it does.
 pub struct Agent {
@@ -225,10 +225,7 @@ impl Agent {
     /// # Panics
     /// None is running.
     pub fn cpu(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
-        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-        let second = sysconf(SysconfVar::CLK_TCK).expect("ticks").expect("a number") as f64;
-        [11, 12].iter().map(|i| fields[*i].parse::<f64>().expect("a number")).sum::<f64>() / second
+        program::cpu(self.pid())
     }
 
     /// Sends a signal.

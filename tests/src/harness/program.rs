@@ -8,11 +8,22 @@ use std::{
 
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, SysconfVar, sysconf},
 };
 use tempfile::TempDir;
 
 use super::{Ns, eventually};
+
+/// Seconds of CPU that a process has had (proc(5): utime and stime).
+///
+/// # Panics
+/// There is no such process.
+pub fn cpu(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    let second = sysconf(SysconfVar::CLK_TCK).expect("ticks").expect("a number") as f64;
+    [11, 12].iter().map(|i| fields[*i].parse::<f64>().expect("a number")).sum::<f64>() / second
+}
 
 /// A running program. Interrupted, and failing that killed, when it goes out of scope.
 pub struct Program {
@@ -68,6 +79,11 @@ impl Program {
         assert!(matches!(self.child.try_wait(), Ok(None)), "{} ended by itself\n{}", self.name, self.log());
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
+    }
+
+    /// Seconds of CPU that it has had.
+    pub fn cpu(&self) -> f64 {
+        cpu(self.child.id())
     }
 
     /// What it said.

@@ -91,6 +91,7 @@ impl Owner {
         self.config.head = config.head;
         self.shared.exec_checks.store(config.exec_checks, Ordering::Relaxed);
         self.follow_other(config.kubernetes);
+        self.shared.connection_log.set(config.log);
         self.shared.write().problems.remove("ways");
         Ok(())
     }

@@ -18,6 +18,7 @@ use super::sharing;
 use crate::{
     api::types::{ClusterView, RejectedView},
     cluster::SharingTimes,
+    connection_log::Totals,
     proxy::{ClusterState, ProxyMetrics},
 };
 
@@ -40,6 +41,8 @@ pub struct Node {
     pub reconcile: Option<Histogram>,
     /// `uname -r`.
     pub kernel: String,
+    /// What became of records of the connection log, if there is one.
+    pub connection_log: Option<Totals>,
     /// How often each task of the agent was started again.
     pub restarts: BTreeMap<&'static str, u64>,
     /// What is declared and not in force.
@@ -163,6 +166,14 @@ impl Collector for Node {
         family(e, "flowpin_task_restarts", help, Counter, |m| {
             self.restarts.iter().try_for_each(|(task, count)| counter(m, &[("task", task)], *count))
         })?;
+        if let Some(Totals { written, lost }) = self.connection_log {
+            let help =
+                "Connections that have ended since the agent started, by whether they have a line in the log";
+            family(e, "flowpin_connection_log_records", help, Counter, |m| {
+                counter(m, &[("result", "written")], written)?;
+                counter(m, &[("result", "lost")], lost)
+            })?;
+        }
         let help = "1 for a service whose declaration, or that of some of its backends, is refused; see flowpin status";
         family(e, "flowpin_service_rejected", help, Gauge, |m| {
             let names: BTreeSet<(&str, &str)> =

@@ -14,6 +14,7 @@ use super::{
     Attach, Config, Fast, FileService, InterfaceRule, Matcher, Reply, Role, SocketScope, SocketSpec,
     cluster::RawCluster,
     kubernetes::RawKubernetes,
+    log::RawLog,
     split::{Part, split},
 };
 use crate::{
@@ -37,6 +38,8 @@ pub(super) struct Raw {
     cluster: Option<RawCluster>,
     /// The cluster that is followed; left out: none.
     kubernetes: Option<RawKubernetes>,
+    /// What is logged besides the agent's own log.
+    log: RawLog,
     /// Where programs are attached.
     interface: Vec<RawInterface>,
     /// Services.
@@ -216,6 +219,7 @@ pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, So
     let snat = SnatSpec::parse(&raw.snat.addresses, raw.snat.ports.as_deref()).map_err(model)?;
     let cluster = raw.cluster.map(RawCluster::checked).transpose().map_err(value)?.map(Arc::new);
     let kubernetes = raw.kubernetes.map(RawKubernetes::checked).transpose().map_err(value)?.map(Arc::new);
+    let log = raw.log.checked(cluster.as_deref(), kubernetes.as_deref()).map_err(value)?.map(Arc::new);
     if raw.sockets.scope == SocketScope::Off
         && kubernetes.as_ref().is_some_and(|spec| spec.options.node_ports.names_loopback())
     {
@@ -254,6 +258,7 @@ pub fn read(text: &str, path: &str, before: &[FileService]) -> Result<Config, So
         sockets: raw.sockets,
         cluster,
         kubernetes,
+        log,
         interfaces,
         services: Arc::new(services),
         head: head.into(),

@@ -15,7 +15,7 @@ use flowpin_tests::harness::{
     eventually,
     topology::Family::V4,
 };
-use lb_common::abi::maps;
+use lb_common::abi::{event::listen, maps};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -47,8 +47,8 @@ fn one_who_does_not_read_is_told_what_was_lost() {
     let (still, listening) = (follow(), agent.pins().join("maps").join(maps::LISTEN));
     let listening: Array<_, u32> =
         Map::Array(MapData::from_pin(listening).expect("the pin")).try_into().expect("an array");
-    eventually("somebody follows", LIMIT, || match listening.get(&0, 0) {
-        Ok(1) => Ok(()),
+    eventually("somebody follows", LIMIT, || match listening.get(&listen::WANTED, 0) {
+        Ok(wanted) if wanted & listen::OPENED != 0 => Ok(()),
         other => Err(format!("{other:?}")),
     });
     let (before, cpu) = (memory(&agent), agent.cpu());

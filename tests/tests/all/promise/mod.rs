@@ -35,6 +35,7 @@ mod kubernetes;
 mod leaving;
 mod leftovers;
 mod lifecycle;
+mod logged;
 mod matrix;
 mod million;
 mod names;
