@@ -22,7 +22,8 @@ pub struct EventView {
     /// `detail`; `unresolved`: it can't be looked up, and its last addresses stay; `down`: a service's quorum isn't met;
     /// `up`: it is again; `rejected` and `accepted`: what is declared of a service, or of a backend of it; `panic`: a task
     /// of the agent's was started again; `pins`: some had vanished and were put back; `gap`: events were lost, since the
-    /// follower was too slow.
+    /// follower or the agent was too slow. `one-way`: clients ask a backend and nothing comes back; `answers`: something
+    /// does again.
     pub kind: String,
     /// Service.
     pub service: String,

@@ -326,3 +326,25 @@ fn what_direct_server_return_cannot_do() {
 }
 
 mod exec;
+
+#[test]
+fn where_lines_of_connections_go() {
+    let log =
+        |text: &str| parse(text, "f.toml").map(|config| config.log.map(|log| log.connections.to_string()));
+    assert_eq!(log("").expect("defaults"), None);
+    assert_eq!(log("[log]\n").expect("nowhere"), None);
+    let said = log("[log]\nconnections = \"/var/log/c.log\"\n").expect("a file");
+    assert_eq!(said.as_deref(), Some("/var/log/c.log"));
+    let error = refusal("[log]\nconnections = \"c.log\"\n");
+    assert!(
+        error.contains("f.toml") && error.contains("\"c.log\"") && error.contains("write /var"),
+        "{error}"
+    );
+    assert!(
+        refusal("[log]\nconnection = \"journald\"\n").contains("connections"),
+        "unknown keys are refused"
+    );
+    let node = "[kubernetes]\nnode = \"n1\"\n[log]\nconnections = \"journald\"\n";
+    let config = parse(node, "f.toml").expect("it is good");
+    assert_eq!(config.log.and_then(|log| log.node.clone()).as_deref(), Some("n1"));
+}
