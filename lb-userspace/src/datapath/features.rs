@@ -4,7 +4,7 @@ use aya::{maps::MapType, programs::ProgramType, sys};
 use nix::sys::statfs::{self, BPF_FS_MAGIC};
 
 use super::{
-    diag,
+    diag, handshake,
     interfaces::{self, Interface},
     sockets, trial,
 };
@@ -153,6 +153,7 @@ pub async fn probe(servers: &[String]) -> Vec<Feature> {
     ];
     features.push(of_cgroup());
     features.push(of_diag());
+    features.push(of_handshakes());
     if permitted {
         features.extend(trial::run().unwrap_or_else(|e| {
             vec![Feature { name: "programs".into(), status: Missing, detail: e.to_string() }]
@@ -213,6 +214,15 @@ fn of_diag() -> Feature {
     });
     let good = "connected sockets of the node's processes leave a backend that is gone";
     feature("SOCK_DESTROY", can.is_ok(), Status::Fallback, good, &bad)
+}
+
+fn of_handshakes() -> Feature {
+    let can = handshake::can_ask();
+    let bad = can.as_ref().err().map_or_else(String::new, |why| {
+        format!("{why}; backends that answer past the node are checked at their own addresses only")
+    });
+    let good = "backends that answer past the node are checked at VIPs as well";
+    feature("checks at VIPs", can.is_ok(), Status::Fallback, good, &bad)
 }
 
 /// What rules of the host's may get in the way of. Without a configuration to go by, it is said when they do.

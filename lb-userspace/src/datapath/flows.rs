@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     ops::Range,
     sync::{
         OnceLock,
@@ -12,7 +12,7 @@ use std::{
 
 use aya::maps::MapData;
 use lb_common::{
-    abi::{Addr, Addr4, Addr6, Bucket, Flow, FlowKey, maps},
+    abi::{Addr, Addr4, Addr6, Bucket, Flow, FlowKey, PortBe, Proto, maps},
     flow_state::Word,
     flow_table::{LANES, free, lowest, place, rest, with_tag},
 };
@@ -59,6 +59,20 @@ impl FlowTables {
 }
 
 impl FlowTables {
+    /// Is there a TCP flow between these, as its packets come in?
+    pub fn has(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        let (sport, dport) = (PortBe::new(from.port()), PortBe::new(to.port()));
+        match (from.ip(), to.ip()) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                self.v4.get(&FlowKey::new(src.into(), dst.into(), sport, dport, Proto::TCP)).is_some()
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                self.v6.get(&FlowKey::new(src.into(), dst.into(), sport, dport, Proto::TCP)).is_some()
+            }
+            _ => false,
+        }
+    }
+
     /// Addresses that packets of the flows are sent to before they are translated.
     pub fn destinations(&self) -> BTreeSet<IpAddr> {
         let mut all = BTreeSet::new();

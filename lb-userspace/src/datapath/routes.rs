@@ -10,7 +10,7 @@ use rtnetlink::{
     Handle,
     packet_route::{
         AddressFamily,
-        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
+        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType, RouteVia},
     },
 };
 
@@ -27,13 +27,37 @@ pub enum Hop {
     Unknown,
 }
 
+/// How packets get to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Index of the interface by which they leave.
+    pub interface: u32,
+    /// The router that they are given to; `None`: the address is on a segment of the node's.
+    pub router: Option<IpAddr>,
+    /// The node's address that they are from.
+    pub source: Option<IpAddr>,
+}
+
+/// The way to an address; `None`: it is the node's own, or there is no way.
+pub async fn way(handle: &Handle, address: IpAddr) -> Option<Way> {
+    let route = get(handle, address).await.filter(|route| route.header.kind == RouteType::Unicast)?;
+    let (mut interface, mut router) = (None, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(a)) => router = Some(IpAddr::V4(*a)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(a)) => router = Some(IpAddr::V6(*a)),
+            RouteAttribute::Via(RouteVia::Inet(a)) => router = Some(IpAddr::V4(*a)),
+            RouteAttribute::Via(RouteVia::Inet6(a)) => router = Some(IpAddr::V6(*a)),
+            _ => {}
+        }
+    }
+    Some(Way { interface: interface?, router, source: source(&route) })
+}
+
 /// Index of the interface by which packets to an address leave; `None`: it is the node's own, or there is no way.
 pub async fn interface(handle: &Handle, address: IpAddr) -> Option<u32> {
-    let route = get(handle, address).await.filter(|route| route.header.kind == RouteType::Unicast)?;
-    route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
-        _ => None,
-    })
+    way(handle, address).await.map(|way| way.interface)
 }
 
 /// The route that the kernel takes towards an address. A refusal is its word for "no route".
@@ -98,6 +122,11 @@ pub async fn default_interfaces(handle: &Handle, v6: bool) -> BTreeSet<u32> {
 /// The node's address that packets have which go out by the default route. `None`: there is no such route.
 pub async fn default_source(handle: &Handle, v6: bool) -> Option<IpAddr> {
     let route = get(handle, far(v6)).await.filter(|route| route.header.kind == RouteType::Unicast)?;
+    source(&route)
+}
+
+/// The node's address that a route gives to packets.
+fn source(route: &RouteMessage) -> Option<IpAddr> {
     route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::PrefSource(RouteAddress::Inet(a)) => Some(IpAddr::V4(*a)),
         RouteAttribute::PrefSource(RouteAddress::Inet6(a)) => Some(IpAddr::V6(*a)),

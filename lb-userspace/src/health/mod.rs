@@ -2,9 +2,11 @@
 //! connections.
 
 mod exec;
+mod lacking;
 mod passive;
 mod probe;
 mod tls;
+mod vip;
 
 use std::{
     collections::HashMap,
@@ -23,7 +25,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use self::{passive::Signs, probe::Failure};
+use self::{lacking::Lacking, passive::Signs, probe::Failure};
 use crate::{
     agent::{
         down,
@@ -31,10 +33,8 @@ use crate::{
         shared::{Shared, State},
         tasks::words,
     },
-    model::{
-        health::{Health, HealthSpec},
-        readable::readable,
-    },
+    datapath::handshake::Handshakes,
+    model::{DirectVip, Health, HealthSpec, readable::readable},
 };
 
 /// How often the desired state is looked at for backends that came or went.
@@ -53,14 +53,32 @@ struct Target {
 struct Outcome {
     target: Target,
     failure: Option<Failure>,
+    /// Why it couldn't be checked at its VIPs as well.
+    not_at_vips: Option<String>,
     /// It was made since clients weren't accepted.
     for_clients: bool,
 }
 
-/// A backend that is being checked. The task ends with it.
-struct Watched {
+/// How a backend is checked.
+#[derive(Clone, PartialEq, Eq)]
+struct Question {
     spec: HealthSpec,
     to: SocketAddr,
+    /// Where it has to answer as well.
+    vips: Vec<DirectVip>,
+}
+
+/// What checks share.
+struct Means {
+    handle: Handle,
+    handshakes: Handshakes,
+    report: mpsc::Sender<Outcome>,
+    slots: Semaphore,
+}
+
+/// A backend that is being checked. The task ends with it.
+struct Watched {
+    question: Question,
     health: Health,
     /// Where its counters are; `None`: it has none yet.
     id: Option<BackendId>,
@@ -78,13 +96,14 @@ impl Drop for Watched {
 /// Checks until told to stop.
 pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
     let (report, mut outcomes) = mpsc::channel(AT_ONCE);
-    let slots = Arc::new(Semaphore::new(AT_ONCE));
+    let slots = Semaphore::new(AT_ONCE);
+    let means = Arc::new(Means { handle: handle.clone(), handshakes: Handshakes::default(), report, slots });
     let mut watched: HashMap<Target, Watched> = HashMap::new();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = None;
     let mut signs = Signs::default();
-    let mut lacking = Lacking::default();
+    let mut lacking = [Lacking::checks(), Lacking::checks_at_vips()];
     let stop = down(stopped);
     tokio::pin!(stop);
     loop {
@@ -95,8 +114,8 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
                 let exec = handle.shared.exec_checks.load(Ordering::Relaxed);
                 let now = Some((handle.shared.read().generation, exec));
                 if std::mem::replace(&mut seen, now) != now {
-                    follow(&handle.shared.read(), exec, &mut watched, &report, &slots);
-                    lacking.keep(&handle, |target| watched.contains_key(target));
+                    follow(&handle.shared.read(), exec, &mut watched, &means);
+                    lacking.iter_mut().for_each(|l| l.keep(&handle, |target| watched.contains_key(target)));
                 }
                 for target in refusing(&handle.shared, &watched, &mut signs) {
                     if let Some(one) = watched.get(&target) {
@@ -117,13 +136,7 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
 
 /// Starts checking whom the state has and stops checking whom it hasn't. `exec`: may programs be run?
 #[expect(clippy::disallowed_methods, reason = "panics of checks are caught where they are made")]
-fn follow(
-    state: &State,
-    exec: bool,
-    watched: &mut HashMap<Target, Watched>,
-    report: &mpsc::Sender<Outcome>,
-    slots: &Arc<Semaphore>,
-) {
+fn follow(state: &State, exec: bool, watched: &mut HashMap<Target, Watched>, means: &Arc<Means>) {
     let mut wanted = HashMap::new();
     for service in state.desired.services().values() {
         let Some(spec) = service.health.as_ref().filter(|_| exec || !service.runs_programs()) else {
@@ -132,20 +145,19 @@ fn follow(
         for (name, backend) in &service.backends {
             let Some(port) = service.check_port(backend) else { continue };
             let target = Target { service: service.name.clone(), backend: name.clone() };
-            wanted.insert(target, (spec, SocketAddr::new(backend.address, port)));
+            let to = SocketAddr::new(backend.address, port);
+            let vips = service.direct_vips(backend);
+            wanted.insert(target, Question { spec: spec.clone(), to, vips });
         }
     }
-    watched.retain(|target, one| {
-        wanted.get(target).is_some_and(|(spec, to)| **spec == one.spec && *to == one.to)
-    });
-    for (target, (spec, to)) in wanted {
+    watched.retain(|target, one| wanted.get(target) == Some(&one.question));
+    for (target, question) in wanted {
         watched.entry(target.clone()).or_insert_with(|| {
             let known = state.health.of(&target.service, &target.backend);
             let at_once = Arc::new(Notify::new());
-            let task = watch_one(target, spec.clone(), to, at_once.clone(), report.clone(), slots.clone());
+            let task = watch_one(target, question.clone(), at_once.clone(), means.clone());
             Watched {
-                spec: spec.clone(),
-                to,
+                question,
                 health: Health::new(known.healthy),
                 id: None,
                 at_once,
@@ -160,43 +172,57 @@ fn follow(
 }
 
 /// Checks one backend again and again.
-async fn watch_one(
-    target: Target,
-    spec: HealthSpec,
-    to: SocketAddr,
-    at_once: Arc<Notify>,
-    report: mpsc::Sender<Outcome>,
-    slots: Arc<Semaphore>,
-) {
+async fn watch_one(target: Target, question: Question, at_once: Arc<Notify>, means: Arc<Means>) {
+    let interval = question.spec.interval;
     // Not all at the same moment.
-    let mut wait = spec.interval.mul_f64(rand::rng().random_range(0.0..0.5));
+    let mut wait = interval.mul_f64(rand::rng().random_range(0.0..0.5));
     loop {
         let for_clients = tokio::time::timeout(wait, at_once.notified()).await.is_ok();
-        let Ok(slot) = slots.acquire().await else { return };
+        let Ok(slot) = means.slots.acquire().await else { return };
         // What is wrong with one check must not be the end of all of them.
-        let checked = AssertUnwindSafe(probe::check(&spec, &target.service, to)).catch_unwind().await;
-        let failure = match checked {
-            Ok(outcome) => outcome.err(),
-            Err(panic) => Some(Failure::panicked(&words(panic.as_ref()))),
+        let checked = AssertUnwindSafe(check(&target, &question, &means)).catch_unwind().await;
+        let (failure, not_at_vips) = match checked {
+            Ok(Ok(not_at_vips)) => (None, not_at_vips),
+            Ok(Err(failure)) => (Some(failure), None),
+            Err(panic) => (Some(Failure::panicked(&words(panic.as_ref()))), None),
         };
         drop(slot);
-        if report.send(Outcome { target: target.clone(), failure, for_clients }).await.is_err() {
+        let outcome = Outcome { target: target.clone(), failure, not_at_vips, for_clients };
+        if means.report.send(outcome).await.is_err() {
             return;
         }
-        wait = spec.interval.mul_f64(rand::rng().random_range(0.9..1.1));
+        wait = interval.mul_f64(rand::rng().random_range(0.9..1.1));
+    }
+}
+
+/// Checks a backend at its own address, and then where clients' packets reach it as they are. What keeps it from being
+/// asked there is said, and says nothing of it.
+async fn check(target: &Target, question: &Question, means: &Means) -> Result<Option<String>, Failure> {
+    let Question { spec, to, vips } = question;
+    probe::check(spec, &target.service, *to).await?;
+    match vip::check(&means.handle, &means.handshakes, vips, *to, spec.timeout).await {
+        Ok(()) => Ok(None),
+        Err(Failure::Here(why)) => Ok(Some(why)),
+        Err(failure) => Err(failure),
     }
 }
 
 /// Has the service of this one another backend of its IP version whose checks are good?
 fn has_others(watched: &HashMap<Target, Watched>, target: &Target) -> bool {
-    let v4 = watched.get(target).is_some_and(|one| one.to.is_ipv4());
+    let v4 = watched.get(target).is_some_and(|one| one.question.to.is_ipv4());
     watched.iter().any(|(other, one)| {
-        one.health.up && one.to.is_ipv4() == v4 && other.service == target.service && other != target
+        one.health.up && one.question.to.is_ipv4() == v4 && other.service == target.service && other != target
     })
 }
 
 /// Draws the conclusion. `others`: the service has another backend that is well. The last one isn't taken out before its checks say so themselves.
-async fn judge(handle: &Handle, one: &mut Watched, lacking: &mut Lacking, outcome: Outcome, others: bool) {
+async fn judge(
+    handle: &Handle,
+    one: &mut Watched,
+    [lacking, at_vips]: &mut [Lacking; 2],
+    outcome: Outcome,
+    others: bool,
+) {
     let Target { service, backend } = &outcome.target;
     let failure = match outcome.failure {
         Some(Failure::Here(why)) => return lacking.note(handle, &outcome.target, Some(why)),
@@ -205,15 +231,18 @@ async fn judge(handle: &Handle, one: &mut Watched, lacking: &mut Lacking, outcom
         None => None,
     };
     lacking.note(handle, &outcome.target, None);
+    if failure.is_none() {
+        at_vips.note(handle, &outcome.target, outcome.not_at_vips);
+    }
     let refusing = outcome.for_clients && failure.is_some() && one.health.up;
     let changed = match refusing {
         true if others => {
-            one.health = Health::new(false);
+            one.health.fall(&one.question.spec);
             true
         }
         // The last one's checks come at their own pace.
         true => false,
-        false => one.health.observe(failure.is_none(), &one.spec),
+        false => one.health.observe(failure.is_none(), &one.question.spec),
     };
     if outcome.for_clients && failure.is_none() {
         tracing::warn!(service, backend, "clients aren't accepted, but the check is good: it stays in use");
@@ -233,43 +262,6 @@ async fn judge(handle: &Handle, one: &mut Watched, lacking: &mut Lacking, outcom
     conclude(handle, &outcome.target, one.health.up, &why).await;
 }
 
-/// Backends that can't be checked for want of something that the node lacks, and of what; it is in the status.
-#[derive(Default)]
-struct Lacking(HashMap<Target, String>);
-
-impl Lacking {
-    /// What was found about one; `None`: it was checked.
-    fn note(&mut self, handle: &Handle, target: &Target, why: Option<String>) {
-        match why {
-            Some(why) => drop(self.0.insert(target.clone(), why)),
-            None if self.0.remove(target).is_none() => return,
-            None => {}
-        }
-        self.tell(handle);
-    }
-
-    /// Forgets those that aren't checked any more.
-    fn keep(&mut self, handle: &Handle, is_checked: impl Fn(&Target) -> bool) {
-        let before = self.0.len();
-        self.0.retain(|target, _| is_checked(target));
-        if self.0.len() != before {
-            self.tell(handle);
-        }
-    }
-
-    fn tell(&self, handle: &Handle) {
-        const KEY: &str = "health checks";
-        let Some(why) = self.0.values().next() else {
-            handle.shared.write().problems.remove(KEY);
-            return;
-        };
-        let text = format!("health checks can't be made, and backends keep the state that they have: {why}");
-        if handle.shared.write().problems.insert(KEY, text.clone()).is_none() {
-            tracing::error!("{text}");
-        }
-    }
-}
-
 async fn conclude(handle: &Handle, Target { service, backend }: &Target, healthy: bool, why: &str) {
     if healthy {
         tracing::info!(service, backend, "healthy again");
@@ -281,7 +273,7 @@ async fn conclude(handle: &Handle, Target { service, backend }: &Target, healthy
 
 /// Healthy backends whose answers to clients say that they aren't.
 fn refusing(shared: &Shared, watched: &HashMap<Target, Watched>, signs: &mut Signs<Target>) -> Vec<Target> {
-    let passive = || watched.iter().filter(|(_, one)| one.spec.passive);
+    let passive = || watched.iter().filter(|(_, one)| one.question.spec.passive);
     let looked_at: Vec<(&Target, &Watched, BackendId)> =
         passive().filter_map(|(target, one)| Some((target, one, one.id?))).collect();
     let ids: Vec<BackendId> = looked_at.iter().map(|(.., id)| *id).collect();

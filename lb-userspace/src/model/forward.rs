@@ -90,6 +90,14 @@ impl Forwarding {
         self.kinds().into_iter().find(|kind| kind.is_direct())
     }
 
+    /// The ways on which they do, each once: in a tunnel (true), or on a segment.
+    pub fn direct_ways(self) -> impl Iterator<Item = bool> + Clone {
+        let [elsewhere, pod] = self.kinds();
+        let kinds = [Some(elsewhere), (pod != elsewhere).then_some(pod)];
+        let direct = kinds.into_iter().flatten().filter(|kind| kind.is_direct());
+        direct.map(|kind| kind == ForwardKind::DsrIpip)
+    }
+
     /// As the datapath knows it, by [`Source`](lb_common::abi::Source).
     pub const fn code(self) -> [Forward; 2] {
         [self.elsewhere.code(), self.pod.code()]

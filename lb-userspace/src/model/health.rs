@@ -94,36 +94,6 @@ pub struct HealthSpec {
     pub panic: u8,
 }
 
-/// A backend's health, moved by its checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// May it take new flows?
-    pub up: bool,
-    /// Checks in a row that said otherwise.
-    against: u32,
-}
-
-impl Health {
-    /// Of a backend that was found like this.
-    pub const fn new(up: bool) -> Self {
-        Self { up, against: 0 }
-    }
-
-    /// A check came out like this. True: the backend's health has changed.
-    pub fn observe(&mut self, good: bool, spec: &HealthSpec) -> bool {
-        if good == self.up {
-            self.against = 0;
-            return false;
-        }
-        self.against += 1;
-        if self.against < if good { spec.rise } else { spec.fall } {
-            return false;
-        }
-        *self = Self::new(good);
-        true
-    }
-}
-
 /// What is known of one backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthState {
@@ -263,38 +233,7 @@ mod tests {
 
     use super::*;
 
-    fn spec(rise: u32, fall: u32) -> HealthSpec {
-        let second = Duration::from_secs(1);
-        HealthSpec {
-            probe: Probe::Tcp,
-            port: None,
-            interval: second,
-            timeout: second,
-            rise,
-            fall,
-            passive: false,
-            panic: 0,
-        }
-    }
-
     proptest! {
-        #[test]
-        fn only_a_row_of_checks_changes_anything(rise in 1u32..5, fall in 1u32..5, checks: Vec<bool>) {
-            let spec = spec(rise, fall);
-            let mut health = Health::new(true);
-            for (i, good) in checks.iter().enumerate() {
-                let before = health.up;
-                let changed = health.observe(*good, &spec);
-                prop_assert_eq!(changed, before != health.up);
-                if changed {
-                    // As many of the last ones as it takes said so, and said what is now.
-                    let needed = if health.up { rise } else { fall } as usize;
-                    let row = checks[..=i].iter().rev().take_while(|c| **c == health.up).count();
-                    prop_assert!(row >= needed);
-                }
-            }
-        }
-
         #[test]
         fn a_slow_start_only_grows_and_ends_at_the_weight(weight in 1u32..65_536, seconds in 1u64..3_600) {
             let (start, whole) = (Instant::now(), Duration::from_secs(seconds));

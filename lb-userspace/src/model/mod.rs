@@ -3,8 +3,10 @@
 
 pub mod affinity;
 pub mod backend;
+pub mod checked;
 pub mod clients;
 pub mod desired;
+pub mod direct;
 pub mod error;
 pub mod forward;
 pub mod frontend;
@@ -25,7 +27,9 @@ mod warnings;
 
 pub use affinity::AffinitySpec;
 pub use backend::{AdminState, BackendSpec, Lists, backend_name};
+pub use checked::Health;
 pub use desired::{Admission, Desired};
+pub use direct::DirectVip;
 pub use error::ModelError;
 pub use forward::{ForwardKind, Forwarding, SnatSpec};
 pub use frontend::{Frontend, Scope};

@@ -268,29 +268,6 @@ impl ServiceSpec {
         }
         Ok(())
     }
-
-    /// What can't be where backends answer past the node.
-    fn validate_direct(&self) -> Result<(), ModelError> {
-        let direct = || self.frontends.iter().filter_map(|f| Some((f, f.forward.direct()?)));
-        let Some((_, kind)) = direct().next() else { return Ok(()) };
-        let (service, forward) = (self.name.clone(), kind.name());
-        if self.timeouts.backend_response.is_some() {
-            return Err(ModelError::DirectTimeout { service, timeout: "backend_response", forward });
-        }
-        Ok(())
-    }
-
-    /// A backend of a service whose backends answer past the node names no port, unless that is the service's own, said twice.
-    fn check_direct(&self, backend: &str, port: Option<u16>) -> Result<(), ModelError> {
-        let direct = || self.frontends.iter().filter_map(|f| Some((f, f.forward.direct()?)));
-        let (Some((_, kind)), Some(port)) = (direct().next(), port) else { return Ok(()) };
-        let mut ports = direct().flat_map(|(frontend, _)| &frontend.ports);
-        if ports.all(|range| range.first() == port && range.last() == port) {
-            return Ok(());
-        }
-        let (service, forward) = (self.name.clone(), kind.name());
-        Err(ModelError::DirectPort { service, backend: backend.into(), forward })
-    }
 }
 
 /// Can packets be sent there from elsewhere?
