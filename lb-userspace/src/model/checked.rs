@@ -131,10 +131,14 @@ mod tests {
         }
         assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300], "at most five minutes");
         // Not long enough for the last pause.
-        (0..2_999).for_each(|_| drop(health.observe(true, &spec)));
+        for _ in 0..2_999 {
+            health.observe(true, &spec);
+        }
         health.fall(&spec);
         assert_eq!(until_back(&mut health, &spec), 300);
-        (0..3_000).for_each(|_| drop(health.observe(true, &spec)));
+        for _ in 0..3_000 {
+            health.observe(true, &spec);
+        }
         health.fall(&spec);
         assert_eq!(until_back(&mut health, &spec), 2, "afresh");
     }

@@ -44,6 +44,7 @@ fn page() -> Page {
         spec: Some(&backend),
         id: Some(BackendId::new(0, 0)),
         healthy: true,
+        one_way: false,
         failures: 0,
         why: None,
         from: None,

@@ -234,6 +234,7 @@ mod tests {
                     spec: Some(spec),
                     id,
                     healthy: true,
+                    one_way: false,
                     failures: 0,
                     why: None,
                     from: None,

@@ -213,6 +213,7 @@ mod tests {
             spec: None,
             id: None,
             healthy: true,
+            one_way: false,
             failures: 0,
             why: None,
             from: None,

@@ -67,7 +67,9 @@ fn a_removed_backends_connections_end_at_the_deadline_whoever_the_agent_is_then(
         others.iter_mut().for_each(|conn| conn.exchange(1_000).expect("it is another's"));
         assert_eq!(agent.sweeps(2)["accounting_drift"], 0);
         let noted = || std::fs::read_to_string(agent.state()).expect("a state file").contains("removals");
-        eventually("its end is in the state file", LIMIT, || if noted() { Err("not yet") } else { Ok(()) });
+        eventually("its end is in the state file", LIMIT, || {
+            if noted() { Err("not yet".to_string()) } else { Ok(()) }
+        });
     }
 }
 
