@@ -6,6 +6,7 @@ mod anywhere;
 mod astray;
 mod attach;
 mod balance;
+mod checked_at_vips;
 mod close;
 mod cluster;
 mod content;
