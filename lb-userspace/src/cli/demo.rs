@@ -19,7 +19,10 @@ mod world;
 use std::io;
 
 use futures::future::select_all;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
+};
 
 use super::{Failure, output::Printer};
 
@@ -56,16 +59,14 @@ impl Args {
             printer.note(format!("removed {tag}, which a demo left that was killed"));
         }
         let tag = world::tag(std::process::id());
-        let mut show = tokio::spawn(show::run(tag.clone(), *printer));
+        let mut show = JoinSet::new();
+        show.spawn(show::run(tag.clone(), *printer));
         let ended = tokio::select! {
-            ended = &mut show => Some(ended),
+            ended = show.join_next() => ended,
             _ = select_all(ends.iter_mut().map(|end| Box::pin(end.recv()))) => None,
         };
-        if ended.is_none() {
-            show.abort();
-            // It ends where it waits next, and makes nothing after that.
-            let _ = (&mut show).await;
-        }
+        // If it still runs, it ends where it waits next, and makes nothing after that.
+        show.shutdown().await;
         world::clean_up(&tag);
         match ended {
             Some(Ok(shown)) => {
