@@ -23,7 +23,7 @@ import draw
 import pyte
 
 MEDIA = pathlib.Path(__file__).resolve().parents[1] / "media"
-WIDTH = 104
+WIDTH = 108
 # Seconds between two looks, and for which the end is shown.
 LOOK, HOLD = 0.1, 4
 # By what the last step is known.
