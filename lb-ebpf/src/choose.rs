@@ -176,9 +176,14 @@ extern "C" fn flowpin_choose(pick: *mut Pick, algorithm: u32, flow_hash: u32) ->
         _ => None,
     };
     if let Some(order) = order {
-        return by_table(pick, order);
+        let taken = by_table(pick, order);
+        if taken & REFUSED == 0 || algorithm == Algorithm::CONSISTENT_HASH {
+            return taken;
+        }
     }
     pick.compared = match algorithm {
+        // Those whose slots were looked at are full: whoever isn't takes it.
+        Algorithm::ROUND_ROBIN | Algorithm::WEIGHTED_RANDOM => Compared::Connections,
         Algorithm::LEAST_CLIENTS => Compared::Clients,
         _ if pick.mask != 0 => {
             look_up_others(pick);

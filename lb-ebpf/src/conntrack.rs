@@ -291,7 +291,10 @@ fn take_out<V: Locate + Ports>(spare: *mut FlowKey<V::Addr>, place: u32, state: 
     // The reply entry is this flow's unless its tag says otherwise.
     let twin = visit_twin::<V>(forward.at(), reply).filter(|twin| twin.seen.tag() == forward.seen.tag());
     if let Some(twin) = twin {
-        spoken::remember::<V>(reply, forward.at());
+        // SAFETY: the pointer comes from a search in this run. Whom a backend has never answered it isn't likely to tell anything.
+        if unsafe { (*twin.at()).packets_low } != 0 {
+            spoken::remember::<V>(reply, forward.at());
+        }
         table::take_out::<V>(twin.place);
     }
     // SAFETY: the pointer comes from a search in this run.

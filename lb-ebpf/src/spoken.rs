@@ -1,5 +1,6 @@
 //! Whom clients have asked by UDP, for what their backends say outside of a flow.
 
+use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::abi::{BackendId, Flow, FlowKey, Proto, Spoken};
 
 use crate::maps::Maps;
@@ -14,7 +15,7 @@ pub fn remember<V: Maps>(key: &FlowKey<V::Addr>, forward: *const Flow<V::Addr>) 
         if backend.block() == 0 || (*forward).direction.is_special() || (*forward).proto != Proto::UDP {
             return;
         }
-        Spoken { vip: (*forward).dst, backend, port: (*forward).dport, _pad: 0 }
+        Spoken { vip: (*forward).dst, backend, at: bpf_jiffies64() as u32, port: (*forward).dport, _pad: 0 }
     };
     // Should there be no room even so, it isn't translated.
     let _ = V::spoken().insert(key, spoken, 0);

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use flowpin::{
     cluster::SharingTimes,
+    connection_log::Totals,
     datapath::Clock,
     observe::metrics::{Figures, Node, Page, node::Cluster},
     proxy::ClusterState,
@@ -19,6 +20,7 @@ fn exported() -> BTreeSet<String> {
             metrics: Arc::default(),
             families: Vec::new(),
         }),
+        connection_log: Some(Totals::default()),
         ..Node::default()
     };
     let page = Page::new(Figures { node, ..Figures::default() }, Clock::at(250));

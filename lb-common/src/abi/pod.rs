@@ -28,8 +28,8 @@ const _: () = {
     exact::<FragmentKey<Addr4>>(4 + 4 + 4 + 1 + 3, 4);
     exact::<FragmentKey<Addr6>>(16 + 16 + 4 + 1 + 3, 4);
     exact::<FirstFragment>(4 + 2 + 2 + 1 + 3, 4);
-    exact::<Spoken<Addr4>>(4 + 4 + 2 + 2, 4);
-    exact::<Spoken<Addr6>>(16 + 4 + 2 + 2, 4);
+    exact::<Spoken<Addr4>>(4 + 4 + 4 + 2 + 2, 4);
+    exact::<Spoken<Addr6>>(16 + 4 + 4 + 2 + 2, 4);
     exact::<ServiceKey<Addr4>>(8, 4);
     exact::<ServiceKey<Addr6>>(20, 4);
     exact::<Service>(24 + 4 * NEXT, 4);

@@ -2,7 +2,7 @@
 
 use super::{BackendId, PortBe};
 
-/// Whom a client of a backend has asked. 12 bytes for IPv4, 24 for IPv6. Written by the datapath; the least recently used
+/// Whom a client of a backend has asked. 16 bytes for IPv4, 28 for IPv6. Written by the datapath; the least recently used
 /// make room.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -11,6 +11,8 @@ pub struct Spoken<A> {
     pub vip: A,
     /// The backend.
     pub backend: BackendId,
+    /// When that was, or ended: low half of jiffies.
+    pub at: u32,
     /// The VIP's port.
     pub port: PortBe,
     /// Zero.

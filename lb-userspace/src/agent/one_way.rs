@@ -102,6 +102,10 @@ fn candidates(shared: &Shared, state: &State) -> Vec<(BackendId, Name)> {
         };
         for (backend, id) in &actual.backends {
             let name = || (spec.name.clone(), backend.clone());
+            // Who fails its checks is known to be gone.
+            if !state.health.of(&spec.name, backend).healthy {
+                continue;
+            }
             if shared.maps.active(*id) > 0 || (!state.one_way.is_empty() && state.one_way.contains(&name())) {
                 found.push((*id, name()));
             }

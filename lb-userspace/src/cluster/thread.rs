@@ -16,24 +16,26 @@ pub async fn run<F: Future<Output = ()>>(
     name: &str,
     work: impl FnOnce() -> F + Send + 'static,
 ) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
     let (ended, end) = oneshot::channel::<()>();
     let (waiting, given_up) = oneshot::channel::<()>();
     let thread = thread::Builder::new().name(name.into()).spawn(move || {
         // Dropped last, also by a panic.
         let _ended = ended;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             tokio::select! {
                 () = work() => {}
                 _ = given_up => {}
             }
         });
+        // Names that are still looked up are waited for by nobody.
+        runtime.shutdown_background();
+        Ok(())
     })?;
     // It says nothing: that it is gone is what is waited for.
     let _ = end.await;
     drop(waiting);
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    Ok(())
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 #[cfg(test)]

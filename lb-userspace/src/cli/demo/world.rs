@@ -106,7 +106,7 @@ pub fn abandoned() -> BTreeSet<String> {
 /// Is it a demo's process? The number may be another's by now.
 fn runs(pid: u32) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.split(|byte| *byte == 0).any(|word| word == b"demo")
+    pid != std::process::id() && line.split(|byte| *byte == 0).any(|word| word == b"demo")
 }
 
 /// Names in a directory; none if there is no such directory.

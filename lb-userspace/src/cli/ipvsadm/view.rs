@@ -132,6 +132,8 @@ fn unsaid(view: &ServiceView, frontends: &[Frontend], algorithm: Algorithm) -> V
         (view.frontends.iter().any(|f| !f.source_ranges.is_empty()), "source ranges"),
         (view.frontends.iter().any(|f| !f.deny_ranges.is_empty()), "deny ranges"),
         (algorithm == Algorithm::WeightedRandom, "weighted-random"),
+        (decl.quorum.is_some(), "quorum"),
+        (decl.rebalance.is_some(), "rebalance"),
         (!vip_except.is_empty(), "vip_except"),
         (shared, "affinity's group, by and bound"),
         (health.is_some(), "health checks"),

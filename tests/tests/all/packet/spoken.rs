@@ -18,6 +18,7 @@ fn a_backend_that_speaks_after_its_flow_was_forgotten() {
         let added = s.service(UDP, 53, 4);
         let net = s.net;
         let b = s.forwarded("query", &query(net));
+        s.step("answer", said(net, b, 8080), Becomes(said(net, b, 8080).from(net.vip, 53)));
         assert_eq!(sweep(s), 1);
         s.active("forgotten", &added, &[0; 4]);
         s.step("it speaks first", said(net, b, 8080), Becomes(said(net, b, 8080).from(net.vip, 53)));
@@ -36,7 +37,7 @@ fn to_whom_has_never_asked_it_speaks_for_itself() {
     everywhere(|s| {
         s.service(UDP, 53, 4);
         let net = s.net;
-        let b = s.forwarded("query", &query(net));
+        let b = answered(s);
         sweep(s);
         s.step("from another port", said(net, b, 8081), Pass);
         s.step("another backend", said(net, (b + 1) % 4, 8080), Pass);
@@ -53,14 +54,41 @@ fn a_client_that_is_with_another_backend_by_now() {
     everywhere(|s| {
         let added = s.service(UDP, 53, 2);
         let net = s.net;
-        let b = s.forwarded("query", &query(net));
+        let b = answered(s);
         sweep(s);
         s.world.set_backend(added.backends[b], 0, u32::MAX).unwrap();
         assert_ne!(s.forwarded("query", &query(net)), b);
+        s.step("who takes no flows opens none", said(net, b, 8080), Pass);
+        s.world.set_backend(added.backends[b], 1, u32::MAX).unwrap();
         s.step("what it says late is its own", said(net, b, 8080), Pass);
         let mut counts = [1; 2];
         counts[b] = 0;
         s.active("nothing is counted", &added, &counts);
+    });
+}
+
+/// A query and its answer; by which backend.
+fn answered(s: &mut Stage<'_>) -> usize {
+    let net = s.net;
+    let b = s.forwarded("query", &query(net));
+    s.step("answer", said(net, b, 8080), Becomes(said(net, b, 8080).from(net.vip, 53)));
+    b
+}
+
+#[test]
+fn what_nobody_answered_and_who_is_full() {
+    everywhere(|s| {
+        let added = s.service(UDP, 53, 1);
+        let net = s.net;
+        s.forwarded("query", &query(net));
+        sweep(s);
+        s.step("it has never answered", said(net, 0, 8080), Pass);
+        answered(s);
+        sweep(s);
+        s.world.set_backend(added.backends[0], 1, 1).unwrap();
+        s.forwarded("another client's", &eth().ip(net.other, net.vip).udp(40000, 53));
+        s.step("it is full", said(net, 0, 8080), Pass);
+        s.active("the other client's", &added, &[1]);
     });
 }
 
@@ -91,6 +119,13 @@ fn tftp_answers_from_a_port_of_its_own() {
         );
         s.step("another backend", said(net, (b + 1) % 4, 3000), Pass);
         assert_eq!(s.forwarded("the request again", &ask), b);
+        assert_eq!(sweep(s), 3);
+        let (_, b) = tftp(s);
+        s.step(
+            "by the same port once more",
+            said(net, b, 3000),
+            Becomes(said(net, b, 3000).from(net.vip, 3000)),
+        );
     });
 }
 

@@ -69,6 +69,18 @@ fn who_is_full_loses_its_turn() {
 }
 
 #[test]
+fn a_heavy_one_that_is_full_is_in_nobodys_way() {
+    for algorithm in [Algorithm::ROUND_ROBIN, Algorithm::WEIGHTED_RANDOM] {
+        everywhere(|s| {
+            let added = service(s, algorithm, &[1_000, 1, 0, 0]);
+            s.world.set_backend(added.backends[0], 1_000, 1).unwrap();
+            let chosen = open(s, 30_000, 30);
+            assert_eq!(counts(&chosen), [1, 29, 0, 0]);
+        });
+    }
+}
+
+#[test]
 fn lots_are_drawn_in_proportion_to_weights() {
     everywhere(|s| {
         service(s, Algorithm::WEIGHTED_RANDOM, &[1, 1, 0, 2]);
