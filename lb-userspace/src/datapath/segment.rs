@@ -109,18 +109,18 @@ mod tests {
     #[test]
     fn a_syn_byte_by_byte() {
         let packet = segment("192.0.2.1:40000", "10.96.0.10:80", Some(1460)).packet();
-        let ip = [0x45, 0, 0, 44, 0, 0, 0x40, 0, 64, 6, 0xaf, 0x5c, 192, 0, 2, 1, 10, 96, 0, 10];
+        let ip = [0x45, 0, 0, 44, 0, 0, 0x40, 0, 64, 6, 0x6e, 0x61, 192, 0, 2, 1, 10, 96, 0, 10];
         assert_eq!(packet[..20], ip);
         let tcp = [0x9c, 0x40, 0, 80, 0xde, 0xad, 0xbe, 0xef, 0, 0, 0, 0, 0x60, 2, 0xff, 0xff];
         assert_eq!(packet[20..36], tcp);
-        assert_eq!(packet[38..], [0, 0, 2, 4, 5, 0xb4]);
+        assert_eq!(packet[36..], [0x91, 0x8d, 0, 0, 2, 4, 5, 0xb4]);
     }
 
     #[test]
     fn a_packet_in_another_one_byte_by_byte() {
         let [from, to] = ["192.0.2.1", "10.2.0.2"].map(|a| a.parse().unwrap());
         let outer = in_another(from, to, &[0xaa; 44]);
-        let ip = [0x45, 0, 0, 64, 0, 0, 0x40, 0, 64, 4, 0xaf, 0xae, 192, 0, 2, 1, 10, 2, 0, 2];
+        let ip = [0x45, 0, 0, 64, 0, 0, 0x40, 0, 64, 4, 0x6e, 0xb5, 192, 0, 2, 1, 10, 2, 0, 2];
         assert_eq!(outer[..20], ip);
         assert_eq!(outer[20..], [0xaa; 44]);
         let [from, to] = ["fd02::1", "fd02::2"].map(|a| a.parse().unwrap());
