@@ -94,7 +94,8 @@ fn goes_and_comes_with_the_vip(forward: &str, family: Family, attach: &str) {
     };
     equip(&net.backends[0]);
     let agent = Agent::start(&net.node, &config(&net, forward, family, attach));
-    let [with, without] = [0, 1].map(|i| family.backend(i));
+    // As they are shown.
+    let [with, without] = [0, 1].map(|i| at(&family.backend(i), 80).ip().to_string());
     await_health(&agent, &without, false);
     let said = why(&agent, &without);
     assert!(said.contains(&family.vip(0)) && said.contains("has it the VIP on its loopback?"), "{said}");
