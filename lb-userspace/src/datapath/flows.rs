@@ -59,17 +59,20 @@ impl FlowTables {
 }
 
 impl FlowTables {
-    /// Is there a TCP flow between these, as its packets come in?
-    pub fn has(&self, from: SocketAddr, to: SocketAddr) -> bool {
+    /// If there is a TCP flow between these, as its packets come in: what its forward entry says of the client's numbers, which
+    /// is [`Flow::fin`]. `None`: there is no such flow.
+    pub fn numbered(&self, from: SocketAddr, to: SocketAddr) -> Option<u32> {
         let (sport, dport) = (PortBe::new(from.port()), PortBe::new(to.port()));
         match (from.ip(), to.ip()) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                self.v4.get(&FlowKey::new(src.into(), dst.into(), sport, dport, Proto::TCP)).is_some()
+                let key = FlowKey::new(src.into(), dst.into(), sport, dport, Proto::TCP);
+                self.v4.get(&key).map(|flow| flow.fin)
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                self.v6.get(&FlowKey::new(src.into(), dst.into(), sport, dport, Proto::TCP)).is_some()
+                let key = FlowKey::new(src.into(), dst.into(), sport, dport, Proto::TCP);
+                self.v6.get(&key).map(|flow| flow.fin)
             }
-            _ => false,
+            _ => None,
         }
     }
 

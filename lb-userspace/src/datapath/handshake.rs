@@ -26,6 +26,8 @@ use super::segment::Segment;
 const AGAIN: Duration = Duration::from_secs(1);
 /// What a SYN says of segments: none will come. Those of an Ethernet frame, of either IP version.
 const LARGEST: u16 = 1440;
+/// So many ports are tried until there is no flow from one to the VIP.
+const PORTS: usize = 8;
 
 /// Why nothing was asked, which says nothing of the backend.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,8 @@ pub enum NotAsked {
     Sockets { error: io::Error },
     #[error("no port at {address} to ask from: {error}")]
     Port { address: IpAddr, error: io::Error },
+    #[error("{PORTS} ports at {address} were tried to ask {vip} from, and each has a flow to it already")]
+    Flows { address: IpAddr, vip: SocketAddr },
     #[error("a SYN to the VIP can't be sent: {0}")]
     Send(io::Error),
 }
@@ -77,8 +81,10 @@ pub struct Handshakes {
 impl Handshakes {
     /// Asks a backend at a VIP, from an address of the node's, of the same family. `None`: no answer until then.
     ///
-    /// A backend without the VIP that forwards packets sends the SYN on, by way of this node perhaps, which leads it to
-    /// another one: then there is a flow, and the answer is that one's. `is_flow` says so, by both ends.
+    /// A backend without the VIP that forwards packets sends the SYN on, by way of this node perhaps: then there is a flow.
+    /// `flow` says of one, by both ends, which number follows its client's SYN. Only one that came of this SYN counts: packets
+    /// from the node's address can be anybody's, so that none is there before, and nobody else knows the number. A SYN-ACK is
+    /// one whatever the flows are.
     ///
     /// # Errors
     /// It couldn't be asked.
@@ -87,12 +93,13 @@ impl Handshakes {
         from: IpAddr,
         (vip, path): (SocketAddr, Path),
         until: Instant,
-        is_flow: impl Fn(SocketAddr, SocketAddr) -> bool,
+        flow: impl Fn(SocketAddr, SocketAddr) -> Option<u32>,
     ) -> Result<Option<Answer>, NotAsked> {
         let tap = self.tap(vip.is_ipv6()).map_err(NotAsked::sockets)?;
-        let (held, from) = hold(from).map_err(|error| NotAsked::Port { address: from, error })?;
+        let (held, from) = unused(from, vip, &flow)?;
         let sequence = tap.sequence();
-        let mut waiting = tap.wait(vip, from, sequence.wrapping_add(1));
+        let next = sequence.wrapping_add(1);
+        let mut waiting = tap.wait(vip, from, next);
         let syn = Segment { from, to: vip, sequence, acknowledgement: 0, flags: SYN, largest: Some(LARGEST) };
         let answer = timeout_at(until, async {
             let mut again = interval(AGAIN);
@@ -107,10 +114,10 @@ impl Handshakes {
             Ok(answer) => Some(answer?),
             Err(_) => None,
         };
-        let answer = if is_flow(from, vip) { Some(Answer::Returned) } else { answer };
+        let answer = judged(answer, flow(from, vip), next);
         if answer != Some(Answer::Refused) {
             // Also if none has come: one may be on its way.
-            let rst = Segment { sequence: sequence.wrapping_add(1), flags: RST, largest: None, ..syn };
+            let rst = Segment { sequence: next, flags: RST, largest: None, ..syn };
             self.sender.send(&rst.packet(), path)?;
         }
         drop(held);
@@ -127,6 +134,34 @@ impl Handshakes {
         *known = Arc::downgrade(&tap);
         Ok(tap)
     }
+}
+
+/// What has become of a SYN. `flow`: the number that follows the SYN of the flow between its ends, if there is one; `next`: the
+/// one that follows this SYN.
+fn judged(answer: Option<Answer>, flow: Option<u32>, next: u32) -> Option<Answer> {
+    match answer {
+        Some(Answer::Accepted) => answer,
+        _ if flow == Some(next) => Some(Answer::Returned),
+        _ => answer,
+    }
+}
+
+/// Takes a port at an address from which there is no flow to the VIP.
+fn unused(
+    address: IpAddr,
+    vip: SocketAddr,
+    flow: impl Fn(SocketAddr, SocketAddr) -> Option<u32>,
+) -> Result<(Socket, SocketAddr), NotAsked> {
+    // Kept until there is one, so that none is tried twice.
+    let mut used = Vec::new();
+    while used.len() < PORTS {
+        let (held, from) = hold(address).map_err(|error| NotAsked::Port { address, error })?;
+        if flow(from, vip).is_none() {
+            return Ok((held, from));
+        }
+        used.push(held);
+    }
+    Err(NotAsked::Flows { address, vip })
 }
 
 /// Takes a port at an address for as long as the socket is there. What comes to it is dropped, and not answered.
@@ -154,6 +189,35 @@ mod tests {
         drop(held);
         let error = std::net::TcpStream::connect_timeout(&at, Duration::from_secs(60)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_port_with_a_flow_to_the_vip_is_not_asked_from() {
+        let (address, vip) = ("127.0.0.1".parse().unwrap(), "10.96.0.10:80".parse().unwrap());
+        let tried = Mutex::new(Vec::new());
+        let flow = |from: SocketAddr, _| {
+            let mut tried = tried.lock().unwrap();
+            tried.push(from.port());
+            (tried.len() < 3).then_some(7)
+        };
+        let (_held, from) = unused(address, vip, flow).unwrap();
+        let mut ports = tried.into_inner().unwrap();
+        assert_eq!(ports.last(), Some(&from.port()));
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 3, "{ports:?}");
+        let none = unused(address, vip, |_, _| Some(7));
+        assert!(matches!(none, Err(NotAsked::Flows { .. })), "{none:?}");
+    }
+
+    #[test]
+    fn only_the_flow_of_its_own_syn_says_that_it_came_back() {
+        for answer in [None, Some(Answer::Refused)] {
+            assert_eq!(judged(answer, Some(8), 8), Some(Answer::Returned));
+            assert_eq!(judged(answer, Some(9), 8), answer);
+            assert_eq!(judged(answer, None, 8), answer);
+        }
+        assert_eq!(judged(Some(Answer::Accepted), Some(8), 8), Some(Answer::Accepted));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
@@ -15,7 +15,7 @@ use crate::{
     datapath::{
         handshake::{Answer, Handshakes, Path},
         neighbours,
-        routes::{self, Way},
+        routes::{self, NoWay, Way},
     },
     model::DirectVip,
 };
@@ -36,13 +36,7 @@ pub async fn check(
     }
     let until = Instant::now() + timeout;
     let address = backend.ip();
-    let way = routes::way(&*handle.netlink().await, address).await;
-    let Some(way) = way else {
-        return Err(format!(
-            "clients' packets have no way to it: no route to {address} leads to another host"
-        )
-        .into());
-    };
+    let way = routes::way(&*handle.netlink().await, address).await.map_err(astray)?;
     let Some(from) = way.source else {
         return Err(Failure::Here(format!("the node has no address of its own on the way to {address}")));
     };
@@ -56,11 +50,27 @@ pub async fn check(
             return Err(Failure::Here(why));
         }
         let path = frame.filter(|_| !vip.tunnel).unwrap_or(Path::Tunnel { from, to: address });
-        let is_flow = |from, to| handle.shared.tables.has(from, to);
-        let answer = handshakes.shake(from, (vip.at, path), until, is_flow).await;
+        let flow = |from, to| handle.shared.tables.numbered(from, to);
+        let answer = handshakes.shake(from, (vip.at, path), until, flow).await;
         judge(vip, answer.map_err(|e| Failure::Here(e.to_string()))?, timeout)
     });
-    try_join_all(asked).await.map(drop)
+    // Each to its end, also if one fails: a handshake that is dropped half-way leaves the backend without its RST.
+    worst(join_all(asked).await)
+}
+
+/// What is wrong with a backend, if anything is. What the node lacks for one VIP doesn't hide what is wrong at another.
+fn worst(found: Vec<Result<(), Failure>>) -> Result<(), Failure> {
+    let (there, here): (Vec<_>, Vec<_>) =
+        found.into_iter().filter_map(Result::err).partition(|why| matches!(why, Failure::There(_)));
+    there.into_iter().chain(here).next().map_or(Ok(()), Err)
+}
+
+/// Clients' packets have no way to a backend, or the node can't tell.
+fn astray(why: NoWay) -> Failure {
+    match why {
+        NoWay::None(_) => Failure::There(format!("clients' packets have no way to it: {why}")),
+        NoWay::Kind { .. } | NoWay::Unknown { .. } => Failure::Here(why.to_string()),
+    }
 }
 
 /// How a frame gets to a backend.
@@ -70,11 +80,12 @@ async fn frame(handle: &Handle, way: &Way, backend: SocketAddr, until: Instant) 
         let why = format!("it is behind the router {router}, and dsr-l2 doesn't get there");
         return Err(why.into());
     }
-    let mut mac = neighbours::mac(&*handle.netlink().await, interface, address).await;
+    let unasked = |e| Failure::Here(format!("the kernel doesn't say which MAC address {address} has: {e}"));
+    let mut mac = neighbours::mac(&*handle.netlink().await, interface, address).await.map_err(unasked)?;
     if mac.is_none() {
         // The check hasn't gone there itself. Whatever comes of this, the kernel asks for the MAC address.
         let _ = timeout_at(until, TcpStream::connect(backend)).await;
-        mac = neighbours::mac(&*handle.netlink().await, interface, address).await;
+        mac = neighbours::mac(&*handle.netlink().await, interface, address).await.map_err(unasked)?;
     }
     mac.map(|mac| Path::Frame { interface, mac })
         .ok_or_else(|| format!("nobody says which MAC address {address} has").into())
@@ -107,6 +118,18 @@ fn judge(vip: &DirectVip, answer: Option<Answer>, timeout: Duration) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_node_lacks_is_not_the_backends_fault() {
+        let (there, here) = (Failure::There("there".into()), Failure::Here("here".into()));
+        assert_eq!(worst(vec![Ok(()), Ok(())]), Ok(()));
+        assert_eq!(worst(vec![Ok(()), Err(here.clone())]), Err(here.clone()));
+        assert_eq!(worst(vec![Err(here), Ok(()), Err(there.clone())]), Err(there));
+        let address = "192.0.2.1".parse().expect("an address");
+        assert!(matches!(astray(NoWay::None(address)), Failure::There(_)));
+        let unknown = NoWay::Unknown { address, why: "A netlink request failed".into() };
+        assert!(matches!(astray(unknown), Failure::Here(_)));
+    }
 
     #[test]
     fn what_is_wrong_is_said_with_where_to_look() {
