@@ -25,7 +25,8 @@ struct Stamp(SystemTime);
 
 impl Serialize for Stamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_rfc3339_millis(self.0))
+        // A node whose clock isn't set yet may be at the very beginning.
+        serializer.collect_str(&format_rfc3339_millis(self.0.max(SystemTime::UNIX_EPOCH)))
     }
 }
 
