@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions, Permissions},
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::PathBuf,
 };
 
@@ -43,11 +43,32 @@ impl LogFile {
                 file.set_permissions(Permissions::from_mode(MODE))?;
                 file
             }
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => options.open(&self.path)?,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                let mut file = options.open(&self.path)?;
+                if self.is_cut_short(&file) {
+                    // A crash or a full disk has left part of a line: the next one isn't to be joined to it.
+                    file.write_all(b"\n")?;
+                }
+                file
+            }
             Err(e) => return Err(e),
         };
         self.open = Some(file);
         Ok(())
+    }
+
+    /// Does its last line have no end? Who may not read it can't tell.
+    fn is_cut_short(&self, file: &File) -> bool {
+        let last = || {
+            let about = file.metadata()?;
+            if !about.is_file() || about.len() == 0 {
+                return Ok(b'\n');
+            }
+            let mut byte = [0];
+            File::open(&self.path)?.read_exact_at(&mut byte, about.len() - 1)?;
+            Ok::<_, io::Error>(byte[0])
+        };
+        last().is_ok_and(|byte| byte != b'\n')
     }
 
     /// Is what is open still what is at the path?
@@ -157,6 +178,19 @@ mod tests {
         file.write(&mut block).expect("written");
         let text = fs::read_to_string(&path).expect("a file");
         assert_eq!(text.lines().filter(|line| line.starts_with('{')).count(), 3, "{text}");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_short_is_not_joined_with_the_next() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("c.log");
+        for (before, wanted) in [("{\"ti", "{\"ti\n"), ("{}\n", "{}\n"), ("", "")] {
+            fs::write(&path, before).expect("a file");
+            let mut block = block(1);
+            let lines = String::from_utf8(block.rest().to_vec()).expect("text");
+            LogFile::new(path.clone()).write(&mut block).expect("written");
+            assert_eq!(fs::read_to_string(&path).expect("a file"), format!("{wanted}{lines}"));
+        }
     }
 
     #[test]

@@ -80,8 +80,7 @@ fn fields(text: &mut Vec<u8>, entry: &Entry, line: &[u8]) -> io::Result<()> {
     text.extend_from_slice(line);
     match entry {
         Entry::Ended(record) => {
-            let (service, client, backend) =
-                (line::service(record), line::client(record), line::backend(record));
+            let (service, client, backend) = (&record.service, line::client(record), line::backend(record));
             write!(
                 text,
                 "\nPRIORITY=6\nMESSAGE_ID={ENDED}\nFLOWPIN_SERVICE={service}\nFLOWPIN_BACKEND={backend}"

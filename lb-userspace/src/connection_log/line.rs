@@ -87,11 +87,6 @@ pub fn backend(record: &Record) -> SocketAddr {
     socket(&record.event, record.event.target, record.event.target_port)
 }
 
-/// Its service.
-pub fn service(record: &Record) -> &str {
-    record.directory.name(record.event.backend)
-}
-
 /// Writes an entry's line, its end included.
 pub fn write(text: &mut Vec<u8>, entry: &Entry, around: &Around<'_>) {
     // To memory, and nothing in it that JSON doesn't have.
@@ -114,9 +109,9 @@ fn ended<'a>(record: &'a Record, around: &Around<'a>) -> Ended<'a> {
         client_ip: client.ip(),
         client_port: client.port(),
         frontend: socket(event, event.vip, event.vip_port),
-        service: service(record),
+        service: &record.service,
         backend: backend(record),
-        backend_host: record.directory.host(event.backend),
+        backend_host: record.host.as_deref(),
         protocol: protocol(event.proto),
         duration_ms: record.open,
         bytes_in: event.bytes_in,
@@ -129,12 +124,10 @@ fn ended<'a>(record: &'a Record, around: &Around<'a>) -> Ended<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use lb_common::abi::{Addr as _, Addr4, Addr6, Event, PortBe};
 
     use super::*;
-    use crate::{connection_log::queue::Why, conntrack::Directory};
+    use crate::connection_log::queue::Why;
 
     fn text(entry: Entry, node: Option<&str>) -> String {
         let mut text = Vec::new();
@@ -161,7 +154,8 @@ mod tests {
         };
         let record = |event| Record {
             event,
-            directory: Arc::new(Directory::of_one(BackendId(17), "we\"b", Some("db.example.com"))),
+            service: "we\"b".into(),
+            host: Some("db.example.com".into()),
             ended: at("2026-11-28T22:09:24.123Z"),
             open: 61_024,
         };
@@ -178,7 +172,8 @@ mod tests {
         event.v6 = 1;
         event.client = Addr6::from("2001:db8::7".parse::<std::net::Ipv6Addr>().expect("an address")).words();
         (event.proto, event.what, event.backend) = (Proto::UDP, What::REMOVED, BackendId(18));
-        let said = text(Entry::Ended(record(event)), None);
+        let nobodys = Record { service: "".into(), host: None, ..record(event) };
+        let said = text(Entry::Ended(nobodys), None);
         for part in [
             r#""client_ip":"2001:db8::7","#,
             r#""frontend":"["#,

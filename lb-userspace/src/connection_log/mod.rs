@@ -96,9 +96,9 @@ impl ConnectionLog {
         self.lost.fetch_add(records, Relaxed);
     }
 
-    /// Nothing more comes: the agent is to end.
-    pub fn close(&self) {
-        self.queue.close();
+    /// Nothing more comes: the agent is to end, or the log is switched off. Or more does again.
+    pub fn close(&self, closed: bool) {
+        self.queue.close(closed);
     }
 
     /// What became of records so far; `None`: no log is kept, and none was.

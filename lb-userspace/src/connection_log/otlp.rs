@@ -130,7 +130,7 @@ fn record(entry: &Entry, line: &[u8], observed: &str) -> Value {
             "timeUnixNano": nanos(ended.ended), "observedTimeUnixNano": observed,
             "severityNumber": 9, "severityText": "INFO", "body": body,
             "attributes": [
-                text("flowpin.service", line::service(ended)),
+                text("flowpin.service", &ended.service),
                 text("flowpin.backend", &line::backend(ended).to_string()),
                 text("flowpin.termination", line::termination(ended.event.what)),
                 text("client.address", &line::client(ended).ip().to_string()),

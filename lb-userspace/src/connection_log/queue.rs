@@ -10,8 +10,6 @@ use std::{
 use lb_common::abi::Event;
 use tokio::sync::Notify;
 
-use crate::conntrack::Directory;
-
 /// Records that may wait: six seconds of 10,000 in each, and 8 MiB.
 pub const ROOM: usize = 65_536;
 
@@ -20,8 +18,10 @@ pub const ROOM: usize = 65_536;
 pub struct Record {
     /// What the datapath has told.
     pub event: Event,
-    /// Whose its backend was then.
-    pub directory: Arc<Directory>,
+    /// Whose its backend was then; empty: nobody's. The name alone: a whole directory held by each record would be without bound.
+    pub service: Arc<str>,
+    /// The host that the backend was an address of, if it was declared by one.
+    pub host: Option<Arc<str>>,
     /// When it ended.
     pub ended: SystemTime,
     /// How long it was open, in milliseconds.
@@ -136,27 +136,24 @@ impl Queue {
         entries.iter().filter(|entry| matches!(entry, Entry::Ended(_))).count() as u64
     }
 
-    /// Done when there is something to take, or nothing more comes.
+    /// Done when there is something to take.
     pub async fn news(&self) {
         loop {
             let news = self.news.notified();
-            {
-                let waiting = self.waiting();
-                if !waiting.entries.is_empty() || waiting.closed {
-                    return;
-                }
+            if !self.is_empty() {
+                return;
             }
             news.await;
         }
     }
 
-    /// Nothing more comes.
-    pub fn close(&self) {
-        self.waiting().closed = true;
+    /// Nothing more comes, or more does again.
+    pub fn close(&self, closed: bool) {
+        self.waiting().closed = closed;
         self.news.notify_one();
     }
 
-    /// Done when that was said.
+    /// Done when it was said that nothing more comes.
     pub async fn closed(&self) {
         loop {
             let news = self.news.notified();
@@ -187,7 +184,7 @@ pub mod tests {
     /// A connection that sent so many bytes, at the beginning of time.
     pub fn record(bytes: u64) -> Record {
         let event = Event { bytes_in: bytes, what: What::FINISHED, ..Event::default() };
-        Record { event, directory: Arc::default(), ended: SystemTime::UNIX_EPOCH, open: 7 }
+        Record { event, service: Arc::default(), host: None, ended: SystemTime::UNIX_EPOCH, open: 7 }
     }
 
     fn said(entries: &[Entry]) -> Vec<String> {
@@ -215,15 +212,20 @@ pub mod tests {
 
     #[tokio::test]
     async fn who_writes_is_told_of_what_there_is_and_of_the_end() {
-        let queue = Arc::new(Queue::with_room(2));
+        let queue = Queue::with_room(2);
         queue.push([record(1)]);
         queue.news().await;
         queue.news().await;
         queue.take(9);
-        let (mut news, end) = (Box::pin(queue.news()), queue.closed());
+        let mut news = Box::pin(queue.news());
         assert!(futures::poll!(&mut news).is_pending());
-        queue.close();
+        queue.push([record(2)]);
         news.await;
+        let mut end = Box::pin(queue.closed());
+        assert!(futures::poll!(&mut end).is_pending());
+        queue.close(true);
         end.await;
+        queue.close(false);
+        assert!(futures::poll!(Box::pin(queue.closed())).is_pending());
     }
 }

@@ -35,8 +35,7 @@ impl Standing {
             _ => {
                 self.said = Some((lost, now));
                 Some(Err(format!(
-                    "connection log: {lost} ended connections have no line in it: they came faster than lines could be \
-                     written; see docs/logging.md"
+                    "connection log: {lost} ended connections have no line in it; see docs/logging.md"
                 )))
             }
         }

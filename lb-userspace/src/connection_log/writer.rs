@@ -25,8 +25,11 @@ const BATCH: usize = 1024;
 const AGAIN: Duration = Duration::from_secs(1);
 /// The same where the other end only has to take what it has.
 const SOON: Duration = Duration::from_millis(10);
-/// How long, when the agent ends, is waited for the last records.
-const LAST: Duration = Duration::from_millis(500);
+/// How long the last records may take when the agent ends or the log is switched off. The agent waits for its tasks a
+/// little longer.
+const LAST: Duration = Duration::from_secs(2);
+/// How long of that is waited for whoever reads the ring.
+const RING: Duration = Duration::from_millis(500);
 
 /// What the writer needs of the agent.
 pub struct Hands {
@@ -108,44 +111,67 @@ struct Writer<'a> {
     sink: Option<Sink>,
     /// What couldn't be written so far.
     held: Option<Block>,
+    /// Connections among what is being written.
+    writing: u64,
     /// Since when nothing can be.
     failing: Option<Instant>,
     /// Does the agent say so?
     noted: bool,
 }
 
-/// Goes on until told to stop, and then until what is known by then is written.
+/// Goes on until told to stop, and then until what is known by then is written, or there is no more time for it.
 pub async fn run(log: Arc<ConnectionLog>, hands: Hands, stopped: watch::Receiver<bool>) {
-    let (log, hands) = (&*log, &hands);
-    let mut writer = Writer { log, hands, spec: None, sink: None, held: None, failing: None, noted: false };
-    let mut specs = log.spec.subscribe();
-    specs.mark_changed();
-    let stop = down(stopped);
-    tokio::pin!(stop);
-    let mut again = None;
-    loop {
-        tokio::select! {
-            () = &mut stop => break,
-            _ = specs.changed() => {
-                let spec = specs.borrow_and_update().clone();
-                again = writer.follow(spec).await;
-            }
-            () = log.queue.news(), if again.is_none() && writer.sink.is_some() => again = writer.round(false).await,
-            () = sleep(again.unwrap_or_default()), if again.is_some() => again = writer.round(false).await,
-        }
+    let mut writer = Writer {
+        log: &log,
+        hands: &hands,
+        spec: None,
+        sink: None,
+        held: None,
+        writing: 0,
+        failing: None,
+        noted: false,
+    };
+    let late = async {
+        down(stopped.clone()).await;
+        sleep(LAST).await;
+    };
+    // Whatever is waited for by then: a collector that doesn't answer, or a disk that stands still.
+    tokio::select! {
+        () = writer.work(stopped.clone()) => {}
+        () = late => {}
     }
-    // Whoever reads the ring takes what is in it before he ends.
-    let _ = timeout(LAST, log.queue.closed()).await;
-    writer.finish().await;
+    writer.give_up();
 }
 
 impl Writer<'_> {
+    async fn work(&mut self, stopped: watch::Receiver<bool>) {
+        let log = self.log;
+        let mut specs = log.spec.subscribe();
+        specs.mark_changed();
+        let stop = down(stopped);
+        tokio::pin!(stop);
+        let mut again = None;
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                _ = specs.changed() => {
+                    let spec = specs.borrow_and_update().clone();
+                    again = self.follow(spec).await;
+                }
+                () = log.queue.news(), if again.is_none() && self.sink.is_some() => again = self.round(false).await,
+                () = sleep(again.unwrap_or_default()), if again.is_some() => again = self.round(false).await,
+            }
+        }
+        self.finish().await;
+    }
+
     /// Lines go there from now on. When to try again.
     async fn follow(&mut self, spec: Option<Arc<LogSpec>>) -> Option<Duration> {
         let target = |spec: &Option<Arc<LogSpec>>| spec.as_ref().map(|spec| spec.connections.clone());
         let same = target(&self.spec) == target(&spec);
-        if spec.is_none() {
-            self.finish().await;
+        if spec.is_none() && self.spec.is_some() {
+            let _ = timeout(LAST, self.finish()).await;
+            self.give_up();
             self.well();
         }
         self.spec = spec;
@@ -166,8 +192,9 @@ impl Writer<'_> {
             Block::new(self.log.queue.take(BATCH), &around)
         });
         let (before, wanted) = block.connections();
+        self.writing = wanted;
         let (sink, block, result) = sink.write(block, anew).await;
-        self.sink = Some(sink);
+        (self.sink, self.writing) = (Some(sink), 0);
         let written = block.connections().0 - before;
         match result {
             Ok(()) => {
@@ -198,15 +225,24 @@ impl Writer<'_> {
         }
     }
 
-    /// Writes what there is, once.
+    /// Writes what there is, once nothing more comes. Where the other end only has to take what it has, it is tried again
+    /// and again.
     async fn finish(&mut self) {
-        while self.sink.is_some() && self.failing.is_none() {
-            if self.held.is_none() && self.log.queue.is_empty() {
-                return;
+        // Whoever reads the ring takes what is in it before.
+        let _ = timeout(RING, self.log.queue.closed()).await;
+        while self.sink.is_some() && (self.held.is_some() || !self.log.queue.is_empty()) {
+            match self.round(false).await {
+                Some(SOON) => sleep(SOON).await,
+                Some(_) if self.held.is_some() => return,
+                _ => {}
             }
-            self.round(false).await;
         }
-        let left = self.held.take().map_or(0, |block| block.connections().1) + self.log.queue.clear();
+    }
+
+    /// What isn't written by now never will be.
+    fn give_up(&mut self) {
+        let held = self.held.take().map_or(0, |block| block.connections().1);
+        let left = held + std::mem::take(&mut self.writing) + self.log.queue.clear();
         if left > 0 {
             self.log.lost.fetch_add(left, Relaxed);
             tracing::warn!("{left} lines of ended connections couldn't be written and are lost");

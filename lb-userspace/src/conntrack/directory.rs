@@ -20,7 +20,7 @@ const NOBODY: ServiceId = ServiceId::MAX;
 pub struct Directory {
     /// Services by backend id.
     services: Vec<ServiceId>,
-    names: HashMap<ServiceId, String>,
+    names: HashMap<ServiceId, Arc<str>>,
     /// Hosts whose addresses backends are.
     hosts: HashMap<BackendId, Arc<str>>,
     /// Timeouts of services that have their own.
@@ -48,7 +48,7 @@ impl Directory {
             }
         }
         for (id, service) in actual.services() {
-            directory.names.insert(*id, service.name.clone());
+            directory.names.insert(*id, service.name.as_str().into());
             let spec = desired.services().get(&service.name);
             if let Some(spec) = spec.filter(|spec| !spec.hosts.is_empty()) {
                 let host = |name: &String| spec.backends.get(name)?.host.clone();
@@ -87,28 +87,18 @@ impl Directory {
 
     /// Its name; empty: nobody's.
     pub fn name(&self, backend: BackendId) -> &str {
-        self.service(backend).and_then(|id| self.names.get(&id)).map_or("", String::as_str)
+        self.service(backend).and_then(|id| self.names.get(&id)).map_or("", AsRef::as_ref)
     }
 
-    /// The host that a backend is an address of, if it is declared by one.
-    pub fn host(&self, backend: BackendId) -> Option<&str> {
-        self.hosts.get(&backend).map(AsRef::as_ref)
-    }
-
-    /// Of one backend of one service.
-    #[cfg(test)]
-    pub fn of_one(backend: BackendId, service: &str, host: Option<&str>) -> Self {
-        let mut directory = Self::default();
-        directory.services.resize(backend.0 as usize + 1, NOBODY);
-        directory.services[backend.0 as usize] = 1;
-        directory.names.insert(1, service.into());
-        directory.hosts.extend(host.map(|host| (backend, host.into())));
-        directory
+    /// The same, and the host that the backend is an address of, if it is declared by one: to be kept for longer than all of this.
+    pub fn owner(&self, backend: BackendId) -> (Arc<str>, Option<Arc<str>>) {
+        let name = self.service(backend).and_then(|id| self.names.get(&id)).cloned();
+        (name.unwrap_or_default(), self.hosts.get(&backend).cloned())
     }
 
     /// A service's name.
     pub fn name_of(&self, service: ServiceId) -> Option<&str> {
-        self.names.get(&service).map(String::as_str)
+        self.names.get(&service).map(AsRef::as_ref)
     }
 
     /// Timeouts of a service's connections.

@@ -2,7 +2,7 @@
 
 use std::{
     future::ready,
-    sync::Arc,
+    iter,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -41,11 +41,21 @@ pub async fn run(handle: Handle, events: Events, stopped: watch::Receiver<bool>)
     let stop = down(stopped);
     tokio::pin!(stop);
     let mut more = false;
+    // Are records for the log? Switched on and off when it is looked.
+    let mut kept = shared.connection_log.is_kept();
     loop {
         tokio::select! {
             () = &mut stop => break,
             _ = look.tick() => {
-                let wanted = wanted(shared);
+                if kept != shared.connection_log.is_kept() {
+                    if kept {
+                        // What has ended by now has its line.
+                        hand_on_all(shared, events.get_mut(), kept);
+                    }
+                    shared.connection_log.close(kept);
+                    kept = !kept;
+                }
+                let wanted = wanted(shared, kept);
                 if listening != Some(wanted) {
                     match events.get_mut().listen(wanted) {
                         Ok(()) => listening = Some(wanted),
@@ -53,8 +63,8 @@ pub async fn run(handle: Handle, events: Events, stopped: watch::Receiver<bool>)
                     }
                 }
                 if wanted != 0 {
-                    more = hand_on(shared, events.get_mut());
-                    tell_lost(shared, events.get_mut());
+                    more = hand_on(shared, events.get_mut(), kept);
+                    tell_lost(shared, events.get_mut(), kept);
                 }
                 if let Some(totals) = shared.connection_log.totals()
                     && let Some(problem) = standing.look(totals, Instant::now())
@@ -62,10 +72,10 @@ pub async fn run(handle: Handle, events: Events, stopped: watch::Receiver<bool>)
                     shared.write().note("lost records", problem);
                 }
             }
-            () = ready(()), if more => more = hand_on(shared, events.get_mut()),
+            () = ready(()), if more => more = hand_on(shared, events.get_mut(), kept),
             readable = events.readable_mut(), if !more => {
                 let Ok(mut readable) = readable else { break };
-                more = hand_on(shared, readable.get_inner_mut());
+                more = hand_on(shared, readable.get_inner_mut(), kept);
                 if !more {
                     readable.clear_ready();
                 }
@@ -77,31 +87,35 @@ pub async fn run(handle: Handle, events: Events, stopped: watch::Receiver<bool>)
         }
     }
     // What ends from now on is for the next agent, if it keeps a log as well.
-    let kept = if shared.connection_log.is_kept() { listen::ENDED } else { 0 };
-    let _ = (0..FULL).find(|_| !hand_on(shared, events.get_mut()));
-    tell_lost(shared, events.get_mut());
-    let _ = events.get_mut().listen(kept);
-    shared.connection_log.close();
+    let next = if shared.connection_log.is_kept() { listen::ENDED } else { 0 };
+    hand_on_all(shared, events.get_mut(), kept);
+    let _ = events.get_mut().listen(next);
+    shared.connection_log.close(true);
 }
 
 /// What is wanted of the datapath.
-fn wanted(shared: &Shared) -> u32 {
-    match (shared.log.followed(), shared.connection_log.is_kept()) {
+fn wanted(shared: &Shared, kept: bool) -> u32 {
+    match (shared.log.followed(), kept) {
         (true, _) => listen::OPENED | listen::ENDED,
         (false, true) => listen::ENDED,
         (false, false) => 0,
     }
 }
 
-/// Hands on some of what there is. True: there may be more.
-fn hand_on(shared: &Shared, events: &mut Events) -> bool {
+/// Hands on all that there is by now.
+fn hand_on_all(shared: &Shared, events: &mut Events, kept: bool) {
+    let _ = (0..FULL).find(|_| !hand_on(shared, events, kept));
+    tell_lost(shared, events, kept);
+}
+
+/// Hands on some of what there is; to the log, if one is `kept`. True: there may be more.
+fn hand_on(shared: &Shared, events: &mut Events, kept: bool) -> bool {
+    let Some(first) = events.take() else { return false };
     let (directory, moment) = (shared.directory(), Moment::now(shared));
-    let (followed, kept) = (shared.log.followed(), shared.connection_log.is_kept());
+    let followed = shared.log.followed();
     let mut ended = Vec::new();
     let mut taken = 0;
-    while taken < BATCH
-        && let Some(event) = events.take()
-    {
+    for event in iter::once(first).chain(iter::from_fn(|| events.take())).take(BATCH) {
         taken += 1;
         if followed {
             // Who has gone meanwhile hears nothing.
@@ -119,12 +133,12 @@ fn hand_on(shared: &Shared, events: &mut Events) -> bool {
 }
 
 /// Tells whom it concerns of records that found no room.
-fn tell_lost(shared: &Shared, events: &mut Events) {
+fn tell_lost(shared: &Shared, events: &mut Events, kept: bool) {
     match events.lost() {
         Ok(Lost { opened: 0, ended: 0 }) => {}
         Ok(Lost { opened, ended }) => {
             shared.log.missed(opened + ended);
-            if ended > 0 && shared.connection_log.is_kept() {
+            if ended > 0 && kept {
                 shared.connection_log.lose(ended);
             }
         }
@@ -151,9 +165,9 @@ impl<'a> Moment<'a> {
         (self.wall.checked_sub(Duration::from_millis(millis(since))).unwrap_or(self.wall), millis(open))
     }
 
-    fn record(&self, event: Event, directory: &Arc<Directory>) -> Record {
-        let (ended, open) = self.times(&event);
-        Record { event, directory: directory.clone(), ended, open }
+    fn record(&self, event: Event, directory: &Directory) -> Record {
+        let ((ended, open), (service, host)) = (self.times(&event), directory.owner(event.backend));
+        Record { event, service, host, ended, open }
     }
 
     fn view(&self, event: &Event, directory: &Directory) -> EventView {

@@ -1,4 +1,9 @@
-use std::{fs, path::Path, sync::Mutex};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    sync::Mutex,
+};
 
 use serde_json::Value;
 use tokio::{
@@ -60,7 +65,7 @@ impl Running {
     }
 
     async fn end(mut self) {
-        self.log.close();
+        self.log.close(true);
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
     }
@@ -143,6 +148,42 @@ async fn a_full_disk_is_said_and_another_place_takes_what_waits() {
     // Nowhere: what comes after isn't kept.
     running.log.set(None);
     running.end().await;
+}
+
+#[tokio::test]
+async fn what_takes_lines_slowly_gets_all_at_the_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let mut end = fs::OpenOptions::new().read(true).write(true).open(&path).expect("both ends");
+    let running = Running::start(queue::ROOM);
+    running.to(path.to_str().expect("UTF-8"));
+    running.log.push((0..5000).map(record));
+    // More than the pipe has room for: some wait.
+    running.settled(1).await;
+    let from = end.try_clone().expect("the other end");
+    let mut reader = JoinSet::new();
+    reader.spawn_blocking(move || {
+        let lines = BufReader::new(from).lines().map(|line| line.expect("a line"));
+        lines.take_while(|line| line != "end").filter(|line| !line.is_empty()).count()
+    });
+    running.end().await;
+    end.write_all(b"\nend\n").expect("written");
+    assert_eq!(reader.join_next().await.expect("a reader").expect("it is well"), 5000);
+}
+
+#[tokio::test]
+async fn a_collector_that_is_silent_holds_up_no_end_and_what_it_has_is_counted() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let running = Running::start(50);
+    running.log.push((0..3).map(record));
+    running.to(&format!("otlp:http://{}", listener.local_addr().expect("an address")));
+    let _silent = listener.accept().await.expect("a request");
+    running.log.push((3..5).map(record));
+    let (log, began) = (running.log.clone(), Instant::now());
+    running.end().await;
+    assert!(began.elapsed() < LAST * 3, "{:?}", began.elapsed());
+    assert_eq!(log.totals(), Some(Totals { written: 0, lost: 5 }));
 }
 
 /// Answers requests with these statuses and bodies, one connection after the other, and hands over what they asked.

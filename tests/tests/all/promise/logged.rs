@@ -282,7 +282,7 @@ fn a_full_disk_is_said_and_what_finds_no_room_is_counted() {
         // Everything else goes on.
         let asked = Instant::now();
         agent.json(&["status"]);
-        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     }
     let total = eventually("all are over", LIMIT, || {
         let backend = agent.json(&["service", "show", "app"])["backends"][0].clone();
