@@ -61,6 +61,7 @@ mod stays_behind;
 mod stick;
 mod tasks;
 mod timeouts;
+mod translations;
 mod unattended;
 mod unit;
 mod unmatched;
