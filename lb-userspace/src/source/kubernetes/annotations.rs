@@ -283,7 +283,7 @@ mod tests {
     fn what_is_not_understood_changes_nothing() {
         for (name, text, says) in [
             ("lb-algoritm", "maglev", "lb-algorithm"),
-            ("lb-algorithm", "random", "least-connections or maglev"),
+            ("lb-algorithm", "sed", "least-connections, maglev, round-robin or weighted-random"),
             ("forwarding-mode", "dsr", "dsr-l2"),
             ("forwarding-mode", "dsr-l2", "not allowed"),
             ("max-connections", "0", "1 to 4294967294"),

@@ -97,7 +97,7 @@ fn changes_are_live_and_bad_ones_are_said() {
         change(Does::Apply, &namespace(&ours("lb-algorithm: maglev"))),
         (1, "d/a consistent-hash".into(), vec![])
     );
-    let (changed, shown, said) = change(Does::Apply, &namespace(&ours("lb-algorithm: rr")));
+    let (changed, shown, said) = change(Does::Apply, &namespace(&ours("lb-algorithm: sed")));
     assert_eq!((changed, shown.as_str()), (1, "d/a"));
     assert!(said.len() == 1 && said[0].starts_with("Namespace d: InvalidAnnotation: "), "{said:?}");
     assert_eq!(change(Does::Delete, &namespace("")), (0, "d/a".into(), vec![]));
