@@ -23,6 +23,8 @@ const PORT: u16 = 3306;
 const NAMES: [&str; 3] = ["first", "second", "sorry"];
 /// Clients, each of an address of its own.
 const CLIENTS: usize = 12;
+/// Bytes that a client sends, and is sent.
+const DATA: usize = 1_000_000;
 
 /// One segment, on which the node has one interface.
 struct Segment {
@@ -102,7 +104,6 @@ fn servers_answer_past_the_node_by_weight_and_sorry_when_none_is_left() {
     }
 
     // What clients send comes by the node, what they are sent doesn't.
-    const DATA: usize = 1_000_000;
     let before = segment.received();
     conns[0].exchange(DATA).expect("its own bytes");
     let came = segment.received() - before;
