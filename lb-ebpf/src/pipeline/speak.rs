@@ -61,7 +61,10 @@ fn known<V: Family>(parsed: &mut Parsed<V::Addr>, port: PortBe, seconds: u32) ->
     // SAFETY: two fields of a map's value.
     unsafe { copy(&raw mut parsed.spare, &raw const parsed.key) };
     parsed.spare.sport = port;
-    let Some(known) = V::spoken().get_ptr(&parsed.spare) else { return 0 };
+    #[expect(clippy::needless_borrows_for_generic_args, reason = "a copy would lie on the stack")]
+    let Some(known) = V::spoken().get_ptr(&parsed.spare) else {
+        return 0;
+    };
     // SAFETY: an element of a map, which is preallocated: it may be another's meanwhile. So it is read once, and what was read is looked at.
     let (id, at) = unsafe {
         copy(&raw mut parsed.spare.dst, &raw const (*known).vip);

@@ -42,13 +42,17 @@ pub async fn run<F: Future<Output = ()>>(
 mod tests {
     use std::sync::mpsc;
 
+    use tokio::task::JoinSet;
+
     use super::*;
 
     #[tokio::test]
     async fn it_ends_with_its_work_and_panics_with_it() {
         run("work", || async {}).await.expect("a thread");
-        let panic = tokio::spawn(async { run("work", || async { panic!("so") }).await }).await;
-        assert!(panic.expect_err("it panics").is_panic());
+        let mut waiting = JoinSet::new();
+        waiting.spawn(run("work", || async { panic!("so") }));
+        let ended = waiting.join_next().await.expect("there is one");
+        assert!(ended.expect_err("it panics").is_panic());
     }
 
     #[tokio::test]
@@ -60,7 +64,8 @@ mod tests {
             }
         }
         let ((begun, begin), (says, said)) = (oneshot::channel(), mpsc::channel());
-        let waiting = tokio::spawn(async {
+        let mut waiting = JoinSet::new();
+        waiting.spawn(async {
             let work = || async {
                 let _says = Says(says);
                 begun.send(()).expect("somebody listens");
@@ -69,7 +74,7 @@ mod tests {
             run("work", work).await
         });
         begin.await.expect("it has begun");
-        waiting.abort();
+        waiting.abort_all();
         tokio::task::spawn_blocking(move || said.recv()).await.expect("no panic").expect("it has ended");
     }
 }
