@@ -160,7 +160,7 @@ impl Done {
         let number = |field: &str| line[field].as_u64().unwrap_or_else(|| panic!("{field}: {line}"));
         assert_eq!(text("client_ip"), from.ip().to_string(), "{line}");
         assert_eq!(text("frontend"), at(&family.vip(0), port).to_string(), "{line}");
-        assert_eq!(text("backend"), family.target(0, port), "{line}");
+        assert_eq!(text("backend"), at(&family.backend(0), port).to_string(), "{line}");
         assert_eq!(text("service"), if *family == V4 { "four" } else { "six" }, "{line}");
         assert_eq!(text("protocol"), if port == 53 { "udp" } else { "tcp" }, "{line}");
         assert_eq!(text("termination"), *end, "{line}");

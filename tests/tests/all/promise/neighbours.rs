@@ -119,7 +119,15 @@ fn a_filter_that_is_there_stays_where_it_is() {
     conn.exchange(10_000).expect("its own bytes");
     agent.end(nix::sys::signal::Signal::SIGTERM);
     agent.spawn(&["--detach-on-exit"]);
-    agent.answers();
+    // Whoever is still loading programs is ended in the middle of it.
+    eventually("the agent is ready", Duration::from_secs(120), || {
+        let status = agent.cli(&["status"]);
+        if status.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&status.stderr).into_owned())
+        }
+    });
     assert!(agent.end(nix::sys::signal::Signal::SIGTERM).success());
     assert_eq!(there(&net), [id]);
 }

@@ -65,6 +65,8 @@ fn everywhere(rules: &str) {
         let (server, client) = (socket(&net.backends[0], family, 51820), socket(&net.client, family, 51820));
         say(&client, "hello", vip(51820));
         let asks = take(&server, "hello");
+        say(&server, "welcome", asks);
+        assert_eq!(take(&client, "welcome"), vip(51820));
         let vpn = format!("vpn-{i}");
         eventually("the flow is forgotten", LIMIT, || match agent.active(&vpn)[..] {
             [0] => Ok(()),
