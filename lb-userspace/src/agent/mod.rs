@@ -163,6 +163,9 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
         tasks.keep("flow log", move |stopped| log_flows(logger.clone(), stopped));
     }
     if let (Some(spec), Some(others)) = (config.cluster.clone(), others.map(Arc::new)) {
+        // Until it is, so that whoever waits for the agent waits for that too.
+        let not_yet = Err("counts aren't shared yet; this node counts by itself");
+        handle.shared.write().note(cluster::PROBLEM, not_yet);
         let agent = handle.clone();
         tasks.keep("cluster", move |stopped| {
             cluster::run(agent.clone(), spec.clone(), others.clone(), stopped)

@@ -81,10 +81,10 @@ async fn share(agent: Handle, spec: Arc<ClusterSpec>, others: Arc<Others>, stopp
         if let Err(problem) = &problem {
             tracing::error!("cluster: {problem}");
         }
-        shared.write().note(PROBLEM, problem);
         if let Ok(mesh) = started {
             break mesh;
         }
+        shared.write().note(PROBLEM, problem);
         if timeout(AGAIN, down(stopped.clone())).await.is_ok() {
             return;
         }
@@ -102,6 +102,7 @@ async fn share(agent: Handle, spec: Arc<ClusterSpec>, others: Arc<Others>, stopp
     };
     let discovery = Discovery::new(&spec);
     shared.sharing.send_replace(Some(Sharing { mesh: handle.clone(), others: others.clone() }));
+    shared.write().note(PROBLEM, Ok::<_, String>(()));
     let ended = tokio::select! {
         () = down(stopped) => None,
         why = mesh.ended() => Some(why),
