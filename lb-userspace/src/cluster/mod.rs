@@ -75,16 +75,12 @@ async fn share(agent: Handle, spec: Arc<ClusterSpec>, others: Arc<Others>, stopp
     let pools: Arc<RwLock<Pools>> = Arc::default();
     let mut mesh = loop {
         let writer = Writer { pools: pools.clone(), others: others.clone(), shared: shared.clone() };
-        let started = Mesh::start(spec.settings(), writer).await;
-        let problem =
-            started.as_ref().map(|_| ()).map_err(|error| format!("{error}; this node counts by itself"));
-        if let Err(problem) = &problem {
-            tracing::error!("cluster: {problem}");
-        }
-        if let Ok(mesh) = started {
-            break mesh;
-        }
-        shared.write().note(PROBLEM, problem);
+        let problem = match Mesh::start(spec.settings(), writer).await {
+            Ok(mesh) => break mesh,
+            Err(error) => format!("{error}; this node counts by itself"),
+        };
+        tracing::error!("cluster: {problem}");
+        shared.write().note(PROBLEM, Err(problem));
         if timeout(AGAIN, down(stopped.clone())).await.is_ok() {
             return;
         }

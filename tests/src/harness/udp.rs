@@ -1,7 +1,8 @@
 //! UDP: a server that echoes, a client that insists on its own bytes.
 
 use std::{
-    net::{Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
+    ops::Range,
     time::Duration,
 };
 
@@ -38,6 +39,20 @@ pub fn echo_at(ns: &Ns, address: SocketAddr) {
         while let Ok((len, from)) = socket.recv_from(&mut buffer) {
             // An error is the client's, who may be gone.
             let _ = socket.send_to(&buffer[..len], from);
+        }
+    });
+}
+
+/// Sends a datagram to each of these ports of an IPv4 address, from a socket of its own: a flow each.
+///
+/// # Panics
+/// There is no such route.
+pub fn to_each_port(ns: &Ns, address: &str, ports: Range<u16>) {
+    ns.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        let address = address.parse::<IpAddr>().expect("an address");
+        for port in ports {
+            socket.send_to(b"x", SocketAddr::from((address, port))).expect("sent");
         }
     });
 }

@@ -3,7 +3,6 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    net::{SocketAddr, UdpSocket},
     os::unix::net::UnixStream,
     time::{Duration, Instant},
 };
@@ -14,6 +13,7 @@ use flowpin_tests::harness::{
     agent::{interfaces, service},
     eventually,
     topology::Family::V4,
+    udp,
 };
 use lb_common::abi::{event::listen, maps};
 use serde_json::Value;
@@ -55,13 +55,7 @@ fn one_who_does_not_read_is_told_what_was_lost() {
     let began = Instant::now();
     let mut slowest = Duration::ZERO;
     for _ in 0..SOCKETS {
-        net.client.run(|| {
-            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-            let vip = V4.vip(0).parse::<std::net::IpAddr>().expect("an address");
-            for port in PORTS {
-                socket.send_to(b"x", SocketAddr::from((vip, port))).expect("sent");
-            }
-        });
+        udp::to_each_port(&net.client, &V4.vip(0), PORTS);
         let asked = Instant::now();
         agent.json(&["status"]);
         slowest = slowest.max(asked.elapsed());

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     fs,
     io::{Read, Write},
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
@@ -272,13 +272,7 @@ fn a_full_disk_is_said_and_what_finds_no_room_is_counted() {
     let with = |file: &Path| "[conntrack]\nmax_flows = 262144\n".to_string() + &config(file, &services);
     let agent = Agent::start(&net.node, &with(Path::new("/dev/full")));
     for _ in 0..SOCKETS {
-        net.client.run(|| {
-            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-            let vip = V4.vip(0).parse::<std::net::IpAddr>().expect("an address");
-            for port in PORTS {
-                socket.send_to(b"x", SocketAddr::from((vip, port))).expect("sent");
-            }
-        });
+        udp::to_each_port(&net.client, &V4.vip(0), PORTS);
         // Everything else goes on.
         let asked = Instant::now();
         agent.json(&["status"]);
