@@ -30,6 +30,13 @@ pub enum Family {
 }
 
 impl Family {
+    /// Address of the client.
+    pub fn client(self) -> String {
+        match self {
+            Self::V4 => "10.1.0.2".into(),
+            Self::V6 => "fd01::2".into(),
+        }
+    }
     /// Address of backend `i`.
     pub fn backend(self, i: usize) -> String {
         match self {

@@ -16,9 +16,10 @@ use flowpin_tests::harness::{
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn socket(ns: &Ns, family: Family, port: u16) -> UdpSocket {
-    let any = if matches!(family, Family::V4) { at("0.0.0.0", port) } else { at("::", port) };
-    let socket = ns.run(|| UdpSocket::bind(any).expect("a port"));
+/// At an address and not at all of them: who has `[::]` wants the port of IPv4 too, and a socket that was closed
+/// lives on in whatever program another test starts at that moment.
+fn socket(ns: &Ns, address: &str, port: u16) -> UdpSocket {
+    let socket = ns.run(|| UdpSocket::bind(at(address, port)).expect("a port"));
     socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a limit");
     socket
 }
@@ -52,9 +53,9 @@ fn everywhere(rules: &str) {
     let agent = Agent::start(&net.node, &config);
     for (i, family) in [Family::V4, Family::V6].into_iter().enumerate() {
         let vip = |port| at(&family.vip(0), port);
-        let (server, transfer) =
-            (socket(&net.backends[0], family, 69), socket(&net.backends[0], family, 3069));
-        let client = socket(&net.client, family, 0);
+        let of_backend = |port| socket(&net.backends[0], &family.backend(0), port);
+        let of_client = |port| socket(&net.client, &family.client(), port);
+        let (server, transfer, client) = (of_backend(69), of_backend(3069), of_client(0));
         say(&client, "read", vip(69));
         let asks = take(&server, "read");
         say(&transfer, "data", asks);
@@ -62,7 +63,7 @@ fn everywhere(rules: &str) {
         say(&client, "acknowledged", vip(3069));
         assert_eq!(take(&transfer, "acknowledged"), asks);
 
-        let (server, client) = (socket(&net.backends[0], family, 51820), socket(&net.client, family, 51820));
+        let (server, client) = (of_backend(51820), of_client(51820));
         say(&client, "hello", vip(51820));
         let asks = take(&server, "hello");
         say(&server, "welcome", asks);
@@ -77,7 +78,7 @@ fn everywhere(rules: &str) {
         say(&client, "rekeyed", vip(51820));
         assert_eq!(take(&server, "rekeyed"), asks);
         // To somebody who has never asked it speaks for itself.
-        let stranger = socket(&net.client, family, 0);
+        let stranger = of_client(0);
         let to = SocketAddr::new(asks.ip(), stranger.local_addr().expect("it has one").port());
         say(&server, "hello", to);
         assert_eq!(take(&stranger, "hello"), at(&family.backend(0), 51820));
