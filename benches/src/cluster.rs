@@ -1,19 +1,24 @@
 //! Eight agents that share counts, on this machine: how soon what one reports is part of what another adds up, and how
 //! much CPU an agent takes for it, while a hundred connections a second open at all of them.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use flowpin_tests::{
     cluster::{Node, Setting, Via, World, wait_until},
     harness::Agent,
 };
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{Options, measure::median};
 
 const NODES: usize = 8;
 /// All nodes' together.
-const OPENS_PER_SECOND: u32 = 100;
+const OPENS_PER_SECOND: f64 = 100.0;
 /// How long a connection stays.
 const STAYS: Duration = Duration::from_millis(500);
 
@@ -32,8 +37,8 @@ pub fn run(options: &Options) -> Result<String> {
         if !matches!(via, Via::Nothing) {
             world.meet(NODES);
         }
-        // The first seconds are those of connections between nodes and of first reports.
-        load(&world, Duration::from_secs(5));
+        // In the first seconds nodes connect and report, and the load is a herd for what the owner knows.
+        load(&world, Duration::from_secs(10));
         let agents = || world.nodes.iter().map(|node| &node.agent);
         let of_all = |all: Buckets, node| all.and(&Buckets::of(node), 1.0);
         let reports = || world.nodes.iter().fold(Buckets::default(), of_all);
@@ -57,17 +62,20 @@ pub fn run(options: &Options) -> Result<String> {
     Ok(table)
 }
 
-/// Connections open at all nodes in turn, evenly, and close.
+/// Connections open at nodes and moments that chance names, as clients come, and close.
 fn load(world: &World, time: Duration) {
-    let (start, gap) = (std::time::Instant::now(), Duration::from_secs(1) / OPENS_PER_SECOND);
-    let mut open = std::collections::VecDeque::new();
-    for i in 0..(time.as_millis() / gap.as_millis()) as u32 {
-        let now = start + gap * i;
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut now = Instant::now();
+    let end = now + time;
+    let mut open = VecDeque::new();
+    while now < end {
         wait_until(now);
         while open.front().is_some_and(|(until, _)| *until <= now) {
             open.pop_front();
         }
-        open.push_back((now + STAYS, world.open(i as usize % NODES)));
+        open.push_back((now + STAYS, world.open(rng.random_range(0..NODES))));
+        let wait = -(1.0 - rng.random_range(0.0f64..1.0)).ln() / OPENS_PER_SECOND;
+        now += Duration::from_secs_f64(wait);
     }
 }
 

@@ -133,6 +133,9 @@ pub static OTHERS_VALID: Array<u64, 1, MAPPED> = Array::new();
 /// 1: a service has got a connection since the agent looked.
 #[btf_map]
 pub static DIRTY: Array<u32, { MAX_SERVICES as usize }, MAPPED> = Array::new();
+/// Wakes the agent to look. What is written doesn't matter.
+#[btf_map]
+pub static WAKE: RingBuf<u32, { WAKE_BYTES as usize }> = RingBuf::new();
 /// How many flows were given in turn, by `table::index`. Not pinned: where another build begins is as good.
 #[btf_map]
 pub static TURNS: Array<u32, { MAX_SERVICES as usize * List::COUNT }> = Array::new();

@@ -164,7 +164,7 @@ fn crash(rng: &mut StdRng) -> Scenario {
 const HERD: Row = Row { name: "500 in 1 s", runs: 60, scenario: |rng| herd_of(rng, 100, 50, 500, 1) };
 
 /// Rows that take seconds.
-pub const SMALL: [Row; 15] = [
+pub const SMALL: [Row; 16] = [
     HERD,
     Row { name: "500 in 1 s, the first ever", scenario: first_ever, ..HERD },
     Row { name: "500 in 60 s", scenario: |rng| herd_of(rng, 100, 50, 500, 60), ..HERD },
@@ -174,6 +174,11 @@ pub const SMALL: [Row; 15] = [
         name: "steady, lifetimes of a minute",
         runs: 8,
         scenario: |rng| steady(rng, Duration::from_secs(60)),
+    },
+    Row {
+        name: "a stream, lifetimes of five seconds",
+        runs: 16,
+        scenario: |rng| steady(rng, Duration::from_secs(5)),
     },
     Row { name: "rolling restart, 10 backends x 100", runs: 16, scenario: rolling_restart },
     Row { name: "weights 1/2/4, 1,150 in 1 s", scenario: weights, ..HERD },

@@ -15,6 +15,7 @@ fn connections_are_even_over_the_cluster() {
         ("1,000 in 1 s", 21, 1.10),
         ("half on one node", 21, 1.13),
         ("steady, lifetimes of a minute", 1, 1.09),
+        ("a stream, lifetimes of five seconds", 3, 1.25),
         ("rolling restart, 10 backends x 100", 1, 1.03),
         ("weights 1/2/4, 1,150 in 1 s", 21, 1.14),
         ("500 in 1 s, 5 ms there and back", 21, 1.19),

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-pub use pace::{Load, MAX_GAP, MIN_GAP};
+pub use pace::{Load, MAX_GAP, MIN_GAP, STEADY_GAP};
 use service::{Applied, Service, Told};
 
 use crate::{

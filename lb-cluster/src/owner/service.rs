@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::pace::{Load, MAX_GAP, Pace};
+use super::pace::{Herd, Load, MAX_GAP, Pace};
 use crate::{
     BackendKey, NodeId,
     frame::{Ack, Leave, MAX_BACKENDS, Report, Total},
@@ -13,9 +13,11 @@ use crate::{
 
 /// Connections that close may wait: nobody chooses worse for not knowing at once.
 const CLOSES_WAIT: Duration = Duration::from_millis(50);
-/// So long if they are many, as when a backend restarts: where connections come as fast as they go, they are told with
-/// those that come.
+/// So long if they are many, as when a backend restarts. In a stream they are told with those that come.
 const MANY_CLOSES_WAIT: Duration = Duration::from_millis(10);
+/// In a stream of connections each total tells of two or more: so long the first waits for the second. Half of them are
+/// known at once, for half of the messages.
+const FIRST_WAITS: Duration = Duration::from_millis(15);
 /// When totals are told once more though nothing has changed: whoever missed the last ones sees that a number is
 /// missing.
 const REPEATS: [Duration; 4] =
@@ -60,12 +62,14 @@ pub(super) struct Service {
     open: u64,
     pool: u32,
     pace: Pace,
+    herd: Herd,
     /// Until then there may be nodes that haven't been heard of.
     pub(super) settled: Duration,
     /// Number of what was told last, and when.
     pub(super) seq: u64,
     told: Option<Duration>,
-    /// Since then: connections that have closed, and what else has changed.
+    /// Since then: connections that have opened and closed, and what else has changed.
+    opened: u64,
     closed: u64,
     changed: BTreeSet<BackendKey>,
     acked: BTreeSet<NodeId>,
@@ -85,9 +89,11 @@ impl Service {
             open: 0,
             pool: 0,
             pace: Pace::default(),
+            herd: Herd::default(),
             settled,
             seq,
             told: None,
+            opened: 0,
             closed: 0,
             changed: BTreeSet::new(),
             acked: BTreeSet::new(),
@@ -115,7 +121,8 @@ impl Service {
 
     pub(super) fn gap(&self, now: Duration, budget: f64) -> Duration {
         let (subscribers, backends, open) = (self.subscribers.len(), self.pool, self.open);
-        Load { subscribers, budget, backends, open, rate: self.pace.rate(now) }.gap()
+        let (rate, stream) = (self.pace.rate(now), self.herd.is_stream(now));
+        Load { subscribers, budget, backends, open, rate, stream }.gap()
     }
 
     /// A node subscribes, or has missed something: it gets everything.
@@ -168,10 +175,12 @@ impl Service {
         self.pool = report.pool;
         self.acked.insert(report.node);
         self.nodes.insert(report.node, Last { epoch: report.epoch, seq: report.seq, open });
-        let many = self.closed * 4 > u64::from(report.pool);
-        self.want(match (opened, many) {
-            (0, false) => now + CLOSES_WAIT,
-            (0, true) => now + MANY_CLOSES_WAIT,
+        self.opened += opened;
+        let (stream, many) = (self.herd.is_stream(now), self.closed * 4 > u64::from(report.pool));
+        self.want(match opened {
+            0 if many && !stream => now + MANY_CLOSES_WAIT,
+            0 => now + CLOSES_WAIT,
+            _ if stream && self.opened == 1 => now + FIRST_WAITS,
             _ => now,
         });
         if backends > MAX_BACKENDS {
@@ -228,7 +237,7 @@ impl Service {
     pub(super) fn due(&self, now: Duration, budget: f64) -> Duration {
         let Some(told) = self.told else { return self.wanted.unwrap_or(now) };
         let gap = self.gap(told, budget);
-        let repeat = told + self.repeat(told).max(gap);
+        let repeat = told + self.repeat(told, gap);
         let settled = if told < self.settled { self.settled } else { Duration::MAX };
         let wanted = self.wanted.map_or(Duration::MAX, |wanted| wanted.max(told + gap));
         wanted.min(repeat).min(settled)
@@ -236,10 +245,10 @@ impl Service {
 
     /// When the same is told once more. In a herd when three arrivals that were to be expected haven't come: before
     /// agents doubt that there were none.
-    fn repeat(&self, told: Duration) -> Duration {
+    fn repeat(&self, told: Duration, gap: Duration) -> Duration {
         let untold = f64::from(self.pool.clamp(1, 3)) / self.pace.rate(told).max(f64::MIN_POSITIVE);
         let herd = Duration::try_from_secs_f64(untold).unwrap_or(MAX_GAP);
-        if herd < MAX_GAP { herd } else { REPEATS[self.repeats.min(REPEATS.len() - 1)] }
+        if herd < MAX_GAP { gap + herd } else { REPEATS[self.repeats.min(REPEATS.len() - 1)].max(gap) }
     }
 
     /// What has changed, under a new number; `None`: nothing has, and somebody who wants all of it is the only one
@@ -247,13 +256,16 @@ impl Service {
     pub(super) fn tell(&mut self, now: Duration) -> (Option<Told>, BTreeSet<NodeId>) {
         let wanting = std::mem::take(&mut self.wanting);
         let news = !self.changed.is_empty() || !self.acked.is_empty();
-        (self.wanted, self.closed) = (None, 0);
+        (self.wanted, self.opened, self.closed) = (None, 0, 0);
         if !news && !wanting.is_empty() {
             self.told = self.told.or(Some(now));
             return (None, wanting);
         }
         self.seq += 1;
         self.told = Some(now);
+        if news {
+            self.herd.told(now);
+        }
         self.repeats = if news { 0 } else { self.repeats + 1 };
         let counts =
             std::mem::take(&mut self.changed).into_iter().map(|backend| self.total(backend)).collect();

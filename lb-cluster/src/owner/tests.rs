@@ -234,3 +234,27 @@ fn what_is_another_s_or_nonsense_is_refused_and_changes_nothing() {
     assert!(matches!(error, Refusal::Backends { backends: 16_000, .. }), "{error}");
     assert_eq!(totals(&owner), before);
 }
+
+/// One after another, so many milliseconds apart, and each ends when ten more have opened: how many totals are told within the last second of so many.
+fn told_of(owner: &mut Owner, seconds: u64, apart: u64) -> usize {
+    let mut told = 0;
+    for i in 1..=seconds * 1_000 / apart {
+        let now = ms(2_000 + i * apart);
+        while owner.deadline() < now {
+            let out = owner.poll(owner.deadline());
+            told += if now > ms(1_000 + seconds * 1_000) { news(out).len() } else { 0 };
+        }
+        send(owner, now, 1, &report(1, i, i - 1, &[(10 + i % 20, 1), (10 + (i + 10) % 20, 0)]));
+    }
+    told
+}
+
+#[test]
+fn each_of_a_herd_is_told_of_at_once_and_those_of_a_stream_by_twos() {
+    assert_eq!(told_of(&mut owner(), 1, 25), 40 - 1, "the last is told of after the second");
+    let told = told_of(&mut owner(), 60, 10);
+    assert!((49..=51).contains(&told), "{told} times of 100 connections");
+    // At a thousand a second no more than every 5 ms.
+    let told = told_of(&mut owner(), 10, 1);
+    assert!((160..=200).contains(&told), "{told} times of 1,000 connections");
+}

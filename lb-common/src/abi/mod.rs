@@ -152,6 +152,8 @@ pub mod maps {
     pub const OTHERS_VALID: &str = "OTHERS_VALID";
     /// Services that have got a connection since the agent looked: service → `u32`, 1 by the datapath, 0 by the agent. Array, mapped; not pinned.
     pub const DIRTY: &str = "DIRTY";
+    /// Wakes the agent when the first of these is set: a record of no meaning. Ring buffer; not pinned.
+    pub const WAKE: &str = "WAKE";
     /// Whose turn it is, for round robin: [`super::table::index`] → how many flows were given so far. Not pinned.
     pub const TURNS: &str = "TURNS";
     /// For the tests of upgrades: one that a later version has.
@@ -350,6 +352,8 @@ pub mod limits {
     pub const MAX_SOURCE_RANGES: u32 = 65_536;
     /// Bytes of the ring buffer of events: 43,690 records, four seconds of 10,000 connections that end in each.
     pub const EVENT_BYTES: u32 = 1 << 22;
+    /// Bytes of the ring buffer that wakes the agent: the largest page of any machine.
+    pub const WAKE_BYTES: u32 = 1 << 16;
     /// Longest service name in bytes.
     pub const MAX_NAME: usize = 253;
     /// Bytes of a name in a map.

@@ -1,6 +1,6 @@
 //! Where nodes share: the least of the node's own connections, as they are now, and what the agent knows of others. How: `lb_common::ranked`.
 
-use aya_ebpf::helpers::generated::bpf_jiffies64;
+use aya_ebpf::{bindings::BPF_RB_FORCE_WAKEUP, helpers::generated::bpf_jiffies64};
 use lb_common::{
     abi::{BLOCK_SLOTS, BackendId, BlockId, Reason},
     hash,
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     account,
     conntrack::REFUSED,
-    maps::{ACTIVE, DIRTY, OTHERS, OTHERS_VALID, POOLS},
+    maps::{ACTIVE, DIRTY, OTHERS, OTHERS_VALID, POOLS, WAKE},
     packet::opaque,
 };
 
@@ -32,7 +32,13 @@ pub fn look_up_others(pick: &mut Pick) {
 fn tell_others(pick: &Pick) {
     if let Some(dirty) = DIRTY.get_ptr_mut(pick.service) {
         // SAFETY: a whole word of a map's value, which the agent sets to 0 before it reads the counts.
-        unsafe { dirty.write_volatile(1) };
+        unsafe {
+            if dirty.read_volatile() == 0 {
+                dirty.write_volatile(1);
+                // Full: it is awake, or isn't there.
+                let _ = WAKE.output(1u32, BPF_RB_FORCE_WAKEUP as u64);
+            }
+        }
     }
 }
 

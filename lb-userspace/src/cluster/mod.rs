@@ -15,14 +15,16 @@ pub mod views;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use lb_cluster::ServiceKey;
+use lb_common::abi::maps;
 use lb_mesh::Mesh;
 use tokio::{
+    io::unix::AsyncFd,
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use counts::{Change, Counts};
@@ -35,16 +37,15 @@ use views::{ClusterView, SharedView};
 
 use crate::{
     agent::{down, handle::Handle, shared::Shared},
-    datapath::others::Others,
+    datapath::{
+        DatapathError,
+        others::{Others, Wakes},
+    },
 };
 
-/// How often the kernel is asked who has got a connection while they come: a look at words in memory.
+/// Services that have got connections are looked at no more often than this.
 const LOOK: Duration = Duration::from_millis(2);
-/// How often while none come: waking up is what costs.
-const RARELY: Duration = Duration::from_millis(5);
-/// None have come for so long.
-const NONE_COME: Duration = Duration::from_millis(25);
-/// How often all counts are read, for those that have ended.
+/// How often all counts are read, for connections that have ended.
 const ALL: Duration = Duration::from_millis(50);
 /// How often what is known is kept for the metrics page.
 const VIEW: Duration = Duration::from_secs(1);
@@ -73,12 +74,16 @@ pub async fn run(agent: Handle, spec: Arc<ClusterSpec>, others: Arc<Others>, sto
 async fn share(agent: Handle, spec: Arc<ClusterSpec>, others: Arc<Others>, stopped: watch::Receiver<bool>) {
     let shared = agent.shared.clone();
     let pools: Arc<RwLock<Pools>> = Arc::default();
-    let mut mesh = loop {
+    let (mut mesh, wakes) = loop {
         let writer = Writer { pools: pools.clone(), others: others.clone(), shared: shared.clone() };
-        let problem = match Mesh::start(spec.settings(), writer).await {
-            Ok(mesh) => break mesh,
-            Err(error) => format!("{error}; this node counts by itself"),
+        let why = match listen(&others) {
+            Ok(wakes) => match Mesh::start(spec.settings(), writer).await {
+                Ok(mesh) => break (mesh, wakes),
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
         };
+        let problem = format!("{why}; this node counts by itself");
         tracing::error!("cluster: {problem}");
         shared.write().note(PROBLEM, Err(problem));
         if timeout(AGAIN, down(stopped.clone())).await.is_ok() {
@@ -102,7 +107,7 @@ async fn share(agent: Handle, spec: Arc<ClusterSpec>, others: Arc<Others>, stopp
     let ended = tokio::select! {
         () = down(stopped) => None,
         why = mesh.ended() => Some(why),
-        () = work(&shared, &pools, &others, &handle, &discovery) => None,
+        () = work(&shared, &pools, &others, &handle, &discovery, wakes) => None,
         () = discovery.run(&shared, &handle) => None,
         () = answers => None,
     };
@@ -114,6 +119,12 @@ async fn share(agent: Handle, spec: Arc<ClusterSpec>, others: Arc<Others>, stopp
     }
 }
 
+/// For news of the kernel's.
+fn listen(others: &Others) -> Result<AsyncFd<Wakes>, DatapathError> {
+    // SAFETY: the reader owns its descriptor, always the same one, for as long as it lives.
+    unsafe { AsyncFd::register(others.wakes()?) }.map_err(DatapathError::kernel(maps::WAKE))
+}
+
 /// Reads counts and says what has changed, for as long as it is let.
 async fn work(
     shared: &Shared,
@@ -121,14 +132,19 @@ async fn work(
     others: &Others,
     handle: &lb_mesh::Handle,
     discovery: &Discovery,
+    mut wakes: AsyncFd<Wakes>,
 ) {
     let (mut counts, mut revision) = (Counts::default(), None);
     let (mut all, mut view) = (Instant::now(), Instant::now());
-    let mut came = Instant::now();
+    let mut now = Instant::now();
     loop {
-        sleep(if came.elapsed() < NONE_COME { LOOK } else { RARELY }).await;
+        sleep_until(now + LOOK).await;
+        if let Ok(Ok(mut woken)) = timeout_at(all, wakes.readable_mut()).await {
+            woken.get_inner_mut().clear();
+            woken.clear_ready();
+        }
         let changed = refresh(shared, pools, &mut revision);
-        let now = Instant::now();
+        now = Instant::now();
         let whole = changed.is_some() || now >= all;
         if whole {
             all = now + ALL;
@@ -138,11 +154,8 @@ async fn work(
             counts.forget(&pools()).into_iter().for_each(|change| tell(handle, change));
             changed.into_iter().for_each(|key| handle.rewrite(key));
         }
-        let (changes, opened) = look(shared, &pools(), others, &mut counts, whole);
+        let changes = look(shared, &pools(), others, &mut counts, whole);
         changes.into_iter().for_each(|change| tell(handle, change));
-        if opened {
-            came = now;
-        }
         if now >= view {
             view = now + VIEW;
             let seen = handle.view().await.map(|view| {
@@ -158,24 +171,17 @@ async fn work(
     }
 }
 
-/// What has changed of services that have got a connection, and whether one has; `whole`: of all services.
-fn look(
-    shared: &Shared,
-    pools: &Pools,
-    others: &Others,
-    counts: &mut Counts,
-    whole: bool,
-) -> (Vec<Change>, bool) {
-    let (mut changes, mut any) = (Vec::new(), false);
+/// What has changed of services that have got a connection; `whole`: of all services.
+fn look(shared: &Shared, pools: &Pools, others: &Others, counts: &mut Counts, whole: bool) -> Vec<Change> {
+    let mut changes = Vec::new();
     for (key, service) in pools.iter() {
         let opened = others.take_opened(service.id);
-        any |= opened;
         if opened || whole {
             let active = |at: usize| shared.maps.active(service.backends[at].id);
             changes.extend(counts.look(key, service, opened, active));
         }
     }
-    (changes, any)
+    changes
 }
 
 fn tell(handle: &lb_mesh::Handle, change: Change) {

@@ -1,8 +1,11 @@
 //! What the kernel knows of other nodes' connections, and which services have got some: written and read where they lie.
 
-use std::sync::atomic::Ordering;
+use std::{
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    sync::atomic::Ordering,
+};
 
-use aya::maps::{Map, MapData};
+use aya::maps::{Map, MapData, RingBuf};
 use lb_common::{
     abi::{BackendId, ServiceId, maps},
     ranked,
@@ -15,6 +18,23 @@ pub struct Others {
     words: Bytes,
     valid: Bytes,
     dirty: Bytes,
+    wake: OwnedFd,
+}
+
+/// Becomes readable when a service has got a connection.
+pub struct Wakes(RingBuf<MapData>);
+
+impl AsRawFd for Wakes {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Wakes {
+    /// It is known: not readable any more, until the next.
+    pub fn clear(&mut self) {
+        while self.0.next().is_some() {}
+    }
 }
 
 impl Others {
@@ -34,7 +54,23 @@ impl Others {
             words: mapped(maps::OTHERS)?,
             valid: mapped(maps::OTHERS_VALID)?,
             dirty: mapped(maps::DIRTY)?,
+            wake: match object.map(maps::WAKE) {
+                Some(Map::RingBuf(data)) => {
+                    data.fd().as_fd().try_clone_to_owned().map_err(DatapathError::io(maps::WAKE))?
+                }
+                _ => return Err(DatapathError::NoObject),
+            },
         })
+    }
+
+    /// Wakes who asks [`Others::take_opened`]. There is only one who does.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn wakes(&self) -> Result<Wakes, DatapathError> {
+        let fd = self.wake.try_clone().map_err(DatapathError::io(maps::WAKE))?;
+        let ring = MapData::from_fd(fd).and_then(|data| RingBuf::try_from(Map::RingBuf(data)));
+        ring.map(Wakes).map_err(DatapathError::kernel(maps::WAKE))
     }
 
     /// What others have with a backend, and its place among equals: see [`lb_common::ranked`].
