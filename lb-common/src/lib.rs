@@ -20,4 +20,5 @@ pub mod ranked;
 pub mod socket_table;
 #[cfg(any(test, feature = "user"))]
 pub mod turns;
+pub mod whole;
 pub mod window;

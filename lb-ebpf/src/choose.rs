@@ -3,6 +3,7 @@
 mod all_nodes;
 mod scan;
 mod tables;
+mod whole;
 
 use lb_common::{
     abi::{
@@ -17,6 +18,7 @@ use lb_common::{
 use all_nodes::{flowpin_take_ranked, look_up_others};
 use scan::{eligible, fewest_of, walk};
 use tables::{Order, by_table};
+pub use whole::is_beyond;
 
 use crate::{
     account,

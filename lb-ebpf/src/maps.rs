@@ -120,6 +120,8 @@ pub static POOLS: Array<PoolBlock, { MAX_BLOCKS as usize }> = Array::new();
 pub static STARTS: HashMap<BlockId, [BlockId; STARTING_POINTS], { MAX_LONG_POOLS as usize }, NO_PREALLOC> =
     HashMap::new();
 #[btf_map]
+pub static LIMITS: HashMap<ServiceId, ServiceLimit, { MAX_SERVICES as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
 pub static ACTIVE: Array<Active, { MAX_BLOCKS as usize }, MAPPED> = Array::new();
 #[btf_map]
 pub static CLIENTS: Array<Active, { MAX_BLOCKS as usize }, MAPPED> = Array::new();

@@ -254,6 +254,10 @@ fn open(cookie: u64, service: &Service, peer: &mut Peer, connected: bool) -> u32
         return chosen;
     }
     let port = peer.port;
+    if service.limited != 0 && choose::is_beyond(service.id, 0) {
+        give_back(chosen, peer.family, port, peer.proto);
+        return REFUSED | Reason::BackendsFull as u32;
+    }
     if !connected {
         flowpin_make_room(cookie);
     }
@@ -269,6 +273,9 @@ fn open(cookie: u64, service: &Service, peer: &mut Peer, connected: bool) -> u32
 /// its to use.
 #[inline(never)]
 fn choose(cookie: u64, service: &Service, peer: &Peer, chance: u32) -> u32 {
+    if service.limited != 0 && choose::is_beyond(service.id, 1) {
+        return REFUSED | Reason::BackendsFull as u32;
+    }
     let flow = hash::mix(hash::mix(cookie as u32) ^ (cookie >> 32) as u32);
     let mut pick = Pick::new(service, List::new(peer.family == Backend::V6, service.local > 1), chance);
     if service.affine == 0 {

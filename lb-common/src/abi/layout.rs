@@ -76,12 +76,13 @@ records! {
     }
     @A ServiceKey<A> { vip, port, proto, _pad }
     Service {
-        id, first_block, ranges, target, algorithm, stray, affine, source_ranges, forward, local, scarce, _pad, #[cfg(feature = "next")] next,
+        id, first_block, ranges, target, algorithm, stray, affine, source_ranges, forward, local, scarce, limited, _pad, #[cfg(feature = "next")] next,
     }
     @A Client<A> { service, addr }
     PoolBlock {
         weight, limit, next, service, even, even_weight, even_limit, client_bits, group, remember, bound, lists, by_port, starts,
     }
+    ServiceLimit { most, count, blocks }
     Active { count }
     AffinityKey { group, high, low }
     AffinityEntry { key, binding = "bond", last, _pad }
@@ -207,6 +208,7 @@ pub fn all() -> [MapLayout; maps::ALL.len()] {
         of::<u32, Interface>(maps::INTERFACES, Derived, 0, MAX_INTERFACES),
         of::<Mac, u32>(maps::MACS, Derived, 0, MAX_MACS),
         of::<u32, [BlockId; pool::STARTS]>(maps::STARTS, Derived, 0, MAX_LONG_POOLS),
+        of::<u32, ServiceLimit>(maps::LIMITS, Agent, 0, MAX_SERVICES),
         of::<u32, u32>(maps::PAST, Packets, 0, 1),
         of::<u32, Settings>(maps::SETTINGS, Agent, 0, 1),
         #[cfg(feature = "next")]

@@ -12,6 +12,7 @@ pub mod flow;
 pub mod fragment;
 pub mod interface;
 pub mod layout;
+pub mod limit;
 pub mod mac;
 mod meaning;
 mod pod;
@@ -35,6 +36,7 @@ pub use event::{Event, What};
 pub use flow::{ASKED_SHIFT, Bucket, CREATED_SHIFT, Direction, Flow, FlowKey};
 pub use fragment::{FirstFragment, FragmentKey};
 pub use interface::Interface;
+pub use limit::{LIMIT_BLOCKS, ServiceLimit};
 pub use mac::Mac;
 pub use pool::{Active, BLOCK_SLOTS, BlockId, PoolBlock};
 pub use reason::{Answer, Reason};
@@ -140,6 +142,8 @@ pub mod maps {
     /// Entry points of pools that are too long to be walked whole: first block → [`super::pool::STARTS`] blocks. Hash, not preallocated. Written by the
     /// agent only.
     pub const STARTS: &str = "STARTS";
+    /// Limits of services as a whole: service → [`super::ServiceLimit`]. Hash, not preallocated. Written by the agent only.
+    pub const LIMITS: &str = "LIMITS";
     /// Programs of further steps by XDP: index in [`XDP_STEPS`](super::programs::XDP_STEPS) → program. Pinned for each build by itself.
     pub const XDP_TAILS: &str = "TAILS_XDP";
     /// The same by TC: index in [`TC_STEPS`](super::programs::TC_STEPS).
@@ -160,7 +164,7 @@ pub mod maps {
     #[cfg(feature = "next")]
     pub const NEXT: &str = "NEXT";
     /// All that are pinned.
-    pub const ALL: [&str; 36 + cfg!(feature = "next") as usize] = [
+    pub const ALL: [&str; 37 + cfg!(feature = "next") as usize] = [
         FLOWS4,
         FLOWS6,
         FLOW_HEADS4,
@@ -195,6 +199,7 @@ pub mod maps {
         INTERFACES,
         MACS,
         STARTS,
+        LIMITS,
         PAST,
         SETTINGS,
         #[cfg(feature = "next")]

@@ -37,6 +37,7 @@ const _: () = {
     exact::<Client<Addr6>>(4 + 16, 4);
     exact::<ServiceName>(256, 1);
     exact::<PoolBlock>(64 + 64 + 4 + 4 + 12 + 4 + 8 + 4 + 4 + 8 + 4 + 4, 8);
+    exact::<ServiceLimit>(4 + 4 + 4 * LIMIT_BLOCKS, 4);
     exact::<AffinityKey>(24, 8);
     exact::<AffinityEntry>(24 + 8 + 4 + 4, 8);
     exact::<affinity::ForgetRequest>(24 + 8, 8);
@@ -94,6 +95,7 @@ pod!(
     Client<Addr6>,
     ServiceName,
     PoolBlock,
+    ServiceLimit,
     AffinityKey,
     AffinityEntry,
     HostKey,

@@ -57,7 +57,7 @@ reasons! {
         "a new flow, and no backend of the service is eligible; answered with RST or port unreachable",
         "add a backend, undrain one";
     BackendsFull = 1, "backends_full", Refused,
-        "all eligible backends are at `max_connections`; answered likewise",
+        "all eligible backends are at `max_connections`, or the service is at `service_max_connections`; answered likewise",
         "raise the limit or add backends";
     TableFull = 2, "table_full", Reset,
         "no room for another flow; TCP is answered with RST. Or for another socket of a process of the node's, which gets \"connection refused\"",

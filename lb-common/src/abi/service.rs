@@ -145,10 +145,12 @@ pub struct Service {
     pub forward: [Forward; 2],
     /// Which flows go to backends of this node only. 0: none; 1: those from elsewhere; 2: all.
     pub local: u8,
-    /// 1: its backends have limits, so that places may run out. Flows that may give theirs back are noted.
+    /// 1: it or its backends have limits, so that places may run out. Flows that may give theirs back are noted.
     pub scarce: u8,
+    /// 1: it has a limit as a whole: [`ServiceLimit`](super::ServiceLimit).
+    pub limited: u8,
     /// Zero.
-    pub _pad: [u8; 2],
+    pub _pad: u8,
     /// For the tests of upgrades: what a later version may say of a service.
     #[cfg(feature = "next")]
     pub next: u32,
@@ -159,6 +161,11 @@ impl Service {
     #[inline(always)]
     pub const fn asks_source(&self) -> bool {
         self.local != 0 || self.forward[0].0 != self.forward[1].0
+    }
+    /// Its id, if it has a limit as a whole; or else [`ServiceId::MAX`].
+    #[inline(always)]
+    pub const fn limited_id(&self) -> ServiceId {
+        if self.limited != 0 { self.id } else { ServiceId::MAX }
     }
     /// How packets of a flow that comes from there go.
     #[inline(always)]

@@ -2,12 +2,17 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64};
 use lb_common::{
-    abi::{Addr as _, BackendId, CREATED_SHIFT, Direction, FlowKey, PortBe, Reason, What, event::listen},
+    abi::{
+        Addr as _, BackendId, CREATED_SHIFT, Direction, FlowKey, PortBe, Reason, ServiceId, What,
+        event::listen,
+    },
     flow_state::{Phase, Segment, Word, flags, further},
 };
 
 use super::{REFUSED, Tracked};
-use crate::{account, affinity, events, family::global_functions, maps::OPENING, packet::copy, snat, table};
+use crate::{
+    account, affinity, choose, events, family::global_functions, maps::OPENING, packet::copy, snat, table,
+};
 
 /// What a new flow starts as.
 #[repr(C)]
@@ -30,6 +35,8 @@ pub struct Opening {
     pub again: bool,
     /// The forward entry's direction, with what is done to packets.
     pub way: Direction,
+    /// The service, if it has a limit as a whole; or else [`ServiceId::MAX`].
+    pub limited: ServiceId,
 }
 
 /// Random bits for a new flow.
@@ -67,6 +74,10 @@ fn make<V: Tracked>() -> u32 {
     // SAFETY: this CPU's own slots; programs on it don't preempt each other in softirq.
     let (parsed, opening) = unsafe { (&mut *parsed, &*opening) };
     let key = &parsed.key;
+    if opening.limited != ServiceId::MAX && choose::is_beyond(opening.limited, 0) {
+        back_out::<V>(key, opening);
+        return REFUSED | Reason::BackendsFull as u32;
+    }
     if !put_together::<V>(key, &parsed.segment, opening) {
         back_out::<V>(key, opening);
         return REFUSED | Reason::Internal as u32;

@@ -155,9 +155,15 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, service: &Service, source: Sourc
         let port = backend_port(record, service.target, parsed.key.dport);
         let chance = choosing.pick.chance;
         let again = parsed.tried() != 0;
-        let opening = Opening { addr: record.addr, phase, backend, chance, hash, bound, port, again, way };
+        let limited = service.limited_id();
+        let opening =
+            Opening { addr: record.addr, phase, backend, chance, hash, bound, port, again, way, limited };
         pinned = conntrack::pin::<V>(opening);
         fresh = chosen & affinity::FRESH != 0;
+        if pinned == REFUSED | Reason::BackendsFull as u32 {
+            // Another CPU took a place at the same instant, and one of the two is too many.
+            continue;
+        }
         let unfit = pinned == REFUSED | Reason::PortConflict as u32
             || pinned == REFUSED | Reason::NoSourcePort as u32;
         // What is in the way may only linger.
@@ -180,6 +186,9 @@ pub(super) fn hashed<V: Family>(parsed: &Parsed<V::Addr>) -> u32 {
 /// A backend with a place taken on it: the outcome of `choose` or `affinity`.
 #[inline(never)]
 fn choose<V: Family>(parsed: &Parsed<V::Addr>, service: &Service, choosing: &mut Choosing, hash: u32) -> u32 {
+    if service.limited != 0 && choose::is_beyond(service.id, 1) {
+        return REFUSED | Reason::BackendsFull as u32;
+    }
     // Rather without a binding than not at all.
     if service.affine == 0 || parsed.again >= ROOMS * ROOM {
         return choose::backend(service.algorithm, &mut choosing.pick, hash);

@@ -1,7 +1,7 @@
 //! A packet of no flow and for no service. At a VIP that is nothing else it is refused: passed on, it would come back by the route that led it here. To a
 //! backend it goes past us, with another port of its sender's if the backend knows a flow of ours by that port.
 
-use lb_common::abi::{Addr as _, BackendId, Direction, Proto, Reason, Stray};
+use lb_common::abi::{Addr as _, BackendId, Direction, Proto, Reason, ServiceId, Stray};
 
 use super::{
     Family, go_on,
@@ -88,5 +88,6 @@ fn pin<V: Family>(parsed: &Parsed<V::Addr>) -> u32 {
         port: parsed.key.dport,
         again: true,
         way: Direction::FORWARD.ported(),
+        limited: ServiceId::MAX,
     })
 }

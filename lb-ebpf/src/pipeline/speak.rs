@@ -3,7 +3,10 @@
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use lb_common::{
-    abi::{Addr as _, BLOCK_SLOTS, BackendId, Direction, PortBe, Proto, Reason, spoken::ANY_PORT},
+    abi::{
+        Addr as _, BLOCK_SLOTS, BackendId, Direction, PortBe, Proto, Reason, Service, ServiceId,
+        spoken::ANY_PORT,
+    },
     expiry::idle,
     flow_state::Phase,
 };
@@ -96,6 +99,8 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, backend: BackendId) -> u32 {
         copy(&raw mut parsed.key.dst, &raw const parsed.spare.dst);
     }
     (parsed.key.sport, parsed.key.dport) = (parsed.quoted.dport, port);
+    let service = service::at::<V>(parsed.spare.dst, parsed.spare.dport, Proto::UDP);
+    let limited = service.map_or(ServiceId::MAX, Service::limited_id);
     let limit = POOLS.get(backend.block()).map_or(0, |block| block.limit[backend.slot() & (BLOCK_SLOTS - 1)]);
     let mut opened = REFUSED | Reason::BackendsFull as u32;
     if account::reserve(backend, limit) {
@@ -109,6 +114,7 @@ fn pin<V: Family>(parsed: &mut Parsed<V::Addr>, backend: BackendId) -> u32 {
             port: parsed.quoted.sport,
             again: false,
             way: Direction::FORWARD,
+            limited,
         });
     }
     // SAFETY: as above.

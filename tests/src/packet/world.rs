@@ -20,8 +20,8 @@ use lb_common::{
     abi::{
         Active, Addr4, Addr6, AffinityEntry, AffinityKey, BLOCK_SLOTS, Backend, BackendCounters, BackendId,
         Client, FirstFragment, FlowKey, Forward, FragmentKey, HostKey, Interface, Mac, PoolBlock, Reason,
-        Service, ServiceId, ServiceKey, SourceKey, SourcePorts, SourceRanges, Sources, Spoken, Vip, maps,
-        table,
+        Service, ServiceId, ServiceKey, ServiceLimit, SourceKey, SourcePorts, SourceRanges, Sources, Spoken,
+        Vip, maps, table,
     },
     flow_table, ranked,
 };
@@ -101,6 +101,7 @@ pub struct World {
     spoken6: HashMap<MapData, FlowKey<Addr6>, Spoken<Addr6>>,
     filter: Filter,
     pools: Array<MapData, PoolBlock>,
+    limits: HashMap<MapData, u32, ServiceLimit>,
     active: Array<MapData, Active>,
     clients: Array<MapData, Active>,
     affinity: HashMap<MapData, AffinityKey, AffinityEntry>,
@@ -121,6 +122,8 @@ pub struct World {
     pub forward_of_pods: Forward,
     /// Whether flows of services that are added from now on may give their places back.
     pub scarce: bool,
+    /// The limit, as a whole, of services that are added from now on.
+    pub limit: Option<u32>,
     /// Whether services that are added from now on ask who their clients are.
     pub source_ranges: SourceRanges,
 }
@@ -235,6 +238,7 @@ impl World {
             spoken6: take(maps::SPOKEN6)?.try_into()?,
             filter: Filter::over(take(maps::FILTER)?.try_into()?),
             pools: take(maps::POOLS)?.try_into()?,
+            limits: take(maps::LIMITS)?.try_into()?,
             active: take(maps::ACTIVE)?.try_into()?,
             clients: take(maps::CLIENTS)?.try_into()?,
             affinity: take(maps::AFFINITY)?.try_into()?,
@@ -248,6 +252,7 @@ impl World {
             next_service: 0,
             vip: Vip::SHARED,
             scarce: false,
+            limit: None,
             local: false,
             forward: Forward::NAT,
             forward_of_pods: Forward::NAT,
@@ -300,7 +305,8 @@ impl World {
         (self.vip, self.local, self.forward_of_pods) = (Vip::SHARED, false, Forward::NAT);
         empty(&mut self.interfaces)?;
         empty(&mut self.macs)?;
-        self.scarce = false;
+        empty(&mut self.limits)?;
+        (self.scarce, self.limit) = (false, None);
         Ok(())
     }
 

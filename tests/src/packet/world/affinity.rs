@@ -64,7 +64,15 @@ impl World {
         self.declare(
             vip,
             ports,
-            Service { id: added.id, first_block: first, algorithm, stray, affine: 1, ..Service::default() },
+            Service {
+                id: added.id,
+                first_block: first,
+                algorithm,
+                stray,
+                affine: 1,
+                limited: self.limit.is_some().into(),
+                ..Service::default()
+            },
         )?;
         Ok(added)
     }

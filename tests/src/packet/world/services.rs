@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, MapData};
 use lb_common::{
     abi::{
         Addr4, Addr6, Algorithm, BLOCK_SLOTS, Backend, BackendId, List, PoolBlock, PortBe, Proto, Service,
-        ServiceId, ServiceKey, Stray, table,
+        ServiceId, ServiceKey, ServiceLimit, Stray, table,
     },
     maglev, turns,
 };
@@ -63,6 +63,9 @@ impl World {
             }
             self.pools.set(block, value.summed_up(), 0)?;
         }
+        if let Some(most) = self.limit {
+            self.limit(id, most, (first..first + blocks).collect())?;
+        }
         if algorithm != Algorithm::LEAST_CONNECTIONS {
             self.publish(id, algorithm, members, &backends)?;
         }
@@ -77,12 +80,22 @@ impl World {
                 ranges: id,
                 forward: [self.forward, self.forward_of_pods],
                 local: self.local.into(),
-                scarce: self.scarce.into(),
+                scarce: (self.scarce || self.limit.is_some()).into(),
+                limited: self.limit.is_some().into(),
                 source_ranges: self.source_ranges,
                 ..Service::default()
             },
         )?;
         Ok(Added { id, backends })
+    }
+
+    /// Says the limit of a service as a whole, and where its connections are counted.
+    ///
+    /// # Errors
+    /// The kernel refuses, or they are too many blocks.
+    pub fn limit(&mut self, id: ServiceId, most: u32, blocks: Vec<u32>) -> Result<()> {
+        let limit = ServiceLimit::new(most, blocks).context("more blocks than a limit names")?;
+        Ok(self.limits.insert(id, limit, 0)?)
     }
 
     /// Adds a service with one backend in its pool that `BACKENDS` has no place for.

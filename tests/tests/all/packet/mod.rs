@@ -40,3 +40,4 @@ mod turns;
 mod udp;
 mod unreachable;
 mod vlan;
+mod whole;

@@ -4,7 +4,7 @@ use std::{
     os::fd::AsFd,
     sync::{
         Barrier,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -16,7 +16,7 @@ use nix::{
 
 use super::{
     build::{ACK, RST, SYN, eth},
-    run::{Hook, test_run},
+    run::{Hook, Verdict, test_run},
     stage::{NET4, Stage, TCP},
     world::World,
 };
@@ -107,6 +107,40 @@ fn nobody_is_refused_while_counts_change() {
         });
         let reasons = world.reasons().unwrap();
         assert_eq!(reasons.iter().sum::<u64>(), 0, "{hook:?}: {reasons:?}");
+    }
+}
+
+/// Each CPU opens a connection and ends it again, of a service that takes one at a time.
+#[test]
+fn never_more_than_the_service_takes() {
+    for hook in Hook::ALL {
+        let mut world = World::with_flows(hook, 4 * FLOWS).unwrap();
+        let net = &NET4;
+        world.limit = Some(1);
+        let added = Stage { world: &mut world, net }.service(TCP, 80, 4);
+        let cpus = std::thread::available_parallelism().expect("CPUs are counted").get();
+        let (inside, opened) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for cpu in 0..cpus {
+                let (world, inside, opened) = (&world, &inside, &opened);
+                scope.spawn(move || {
+                    pin_to(cpu);
+                    let from = |flags| eth().ip(net.client, net.vip).tcp(1 + cpu as u16, 80, flags).bytes();
+                    let (opens, ends, mut out) = (from(SYN), from(RST), Vec::new());
+                    for _ in 0..ROUNDS {
+                        if world.run_shared(&opens, &mut out).expect("it runs") == Verdict::Pass {
+                            opened.fetch_add(1, Ordering::SeqCst);
+                            assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "{hook:?}: two are in");
+                            inside.fetch_sub(1, Ordering::SeqCst);
+                            world.run_shared(&ends, &mut out).expect("it runs");
+                        }
+                    }
+                });
+            }
+        });
+        let left: u32 = added.backends.iter().map(|b| world.active(*b).unwrap()).sum();
+        assert_eq!(left, 0, "{hook:?}: a place is lost");
+        assert!(opened.into_inner() > ROUNDS, "{hook:?}: nearly nobody got in");
     }
 }
 
