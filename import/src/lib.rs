@@ -55,8 +55,8 @@ impl Format {
         match self {
             Self::Haproxy => {
                 "HAProxy balances in turn where a file doesn't say how; Flowpin gives a new connection to \
-                 the backend with the fewest. HAProxy queues what is over a server's maxconn; Flowpin \
-                 refuses it when all are full. Backends see addresses of the node's, as they saw the \
+                 the backend with the fewest. HAProxy queues what is over a maxconn; Flowpin \
+                 refuses it when all backends, or the service, are full. Backends see addresses of the node's, as they saw the \
                  proxy's: where their answers come back by way of the node, leave forward = \"snat\" out, \
                  and they see the client's."
             }

@@ -54,6 +54,8 @@ pub struct Service {
     pub access: Access,
     /// How its backends are checked, unless they say so themselves.
     pub check: Option<Check>,
+    /// Most connections of all its backends together.
+    pub max_connections: Option<Said<u32>>,
     /// What healthy backends weigh together, at least, or else its backups take their place.
     pub quorum: Option<Said<u32>>,
     /// How long a backend takes to get all its share.
@@ -81,6 +83,7 @@ impl Service {
             forward_at: None,
             access: Access::default(),
             check: None,
+            max_connections: None,
             quorum: None,
             slow_start: None,
             reset_unhealthy: None,

@@ -62,6 +62,11 @@ fn service(draft: &mut Draft, pool: Proxy, fronts: Vec<Proxy>) -> Service {
         // Clients are the frontends' business.
         (settings.times.client, settings.times.client_fin) = (None, None);
     }
+    service.max_connections = match kind {
+        // A pool's own is that of `defaults`, and means nothing.
+        Kind::Backend => limit(account, &fronts, &mut service.notes),
+        _ => settings.limit.clone(),
+    };
     for front in fronts {
         let Proxy { at: front_at, frontends, settings: theirs, notes, .. } = front;
         account.like(front_at, at);
@@ -138,6 +143,29 @@ fn alone(draft: &mut Draft, front: Proxy) -> Service {
         ),
     }
     service
+}
+
+/// The limit of a service to which these listeners lead: of several, all that they take together.
+fn limit(account: &mut Account, fronts: &[Proxy], notes: &mut Vec<Note>) -> Option<Said<u32>> {
+    let limits: Vec<&Said<u32>> = fronts.iter().filter_map(|front| front.settings.limit.as_ref()).collect();
+    let first = *limits.first()?;
+    if limits.len() < fronts.len() {
+        let remedy = "Another frontend of the service has no limit, and Flowpin's is one for all: write \
+                      service_max_connections if there is to be one.";
+        notes.extend(limits.iter().map(|said| Note::new(said.at, remedy)));
+        return None;
+    }
+    let all = limits.iter().fold(0u32, |sum, said| sum.saturating_add(said.value));
+    for said in &limits[1..] {
+        account.like(said.at, first.at);
+    }
+    if limits.len() > 1 {
+        notes.push(Note::new(
+            first.at,
+            "Flowpin's limit is one for all frontends of a service: theirs are added up.",
+        ));
+    }
+    Some(Said::new(all.min(u32::MAX - 1), first.at))
 }
 
 fn mode(account: &mut Account, settings: &Settings, service: &mut Service) {

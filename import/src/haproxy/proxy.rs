@@ -58,6 +58,10 @@ impl Reader {
                     let server = declared(account, inner, &proxy.settings.servers);
                     proxy.servers.push(server);
                 }
+                "maxconn" if kind == Kind::Backend => {
+                    let at = inner.enter(account);
+                    proxy.notes.push(Note::new(at, "It is for frontends, and does nothing in a backend."));
+                }
                 _ => proxy.settings.take(account, inner, &mut proxy.notes),
             }
         }

@@ -79,8 +79,8 @@ pub const GLOBAL: [(&str, &str); 12] = [
     ("server-state-*", STATE),
     (
         "maxconn maxsslconn maxconnrate maxsessrate maxsslrate maxpipes",
-        "Flowpin limits each backend (max_connections), not the node: conntrack.max_flows says how many \
-         flows there is room for.",
+        "Flowpin limits backends (max_connections) and services (service_max_connections), not the node: \
+         conntrack.max_flows says how many flows there is room for.",
     ),
     ("ssl-* ca-base crt-base key-base issuers-chain-path ocsp-update* tune.ssl.* jwt*", TLS),
     (
@@ -130,9 +130,9 @@ pub const DIRECTIVES: [(&str, &str); 19] = [
     ("log log-format* log-tag log-steps error-log-format log-*", LOG),
     ("email-alert", MAIL),
     (
-        "maxconn rate-limit fullconn backlog",
-        "Flowpin limits the connections of a backend (max_connections), not of a listener yet, nor their \
-         rate.",
+        "rate-limit fullconn backlog",
+        "Flowpin limits how many connections a service or a backend has (service_max_connections, \
+         max_connections), not how fast they come; nobody waits for a place.",
     ),
     ("retries retry-on", RETRY),
     (
@@ -219,7 +219,7 @@ pub const BIND: [(&str, &str); 7] = [
     ("interface namespace", "Which interfaces packets are balanced on is said for the node: [[interface]]."),
     (
         "maxconn nbconn",
-        "Flowpin limits the connections of a backend (max_connections), not of a listener yet.",
+        "Flowpin limits a service as a whole (service_max_connections), not one of its addresses.",
     ),
     ("name id label guid-prefix", NAMELESS),
     ("transparent", "It is so here: a VIP needs to be on no interface."),

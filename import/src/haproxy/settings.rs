@@ -12,7 +12,7 @@ use crate::{
     account::{Account, Id, Note, Said},
     directive::{Directive, Params},
     model::{Affinity, Algorithm},
-    values::haproxy_time,
+    values::{haproxy_time, number},
 };
 
 /// See the module.
@@ -26,6 +26,8 @@ pub struct Settings {
     pub checks: Checks,
     pub servers: Server,
     pub default_backend: Option<Said<String>>,
+    /// `maxconn`, which is about listeners.
+    pub limit: Option<Said<u32>>,
     pub rules: Rules,
     pub stick: Option<Id>,
     pub expire: Option<Said<Duration>>,
@@ -83,6 +85,7 @@ impl Settings {
                 Ok(())
             }
             "stick" => self.stick(directive, at),
+            "maxconn" => self.maxconn(text, at),
             "external-check" => self.checks.external.take(directive, at),
             "disabled" => {
                 self.disabled = Some(at);
@@ -117,6 +120,14 @@ impl Settings {
         if let Err(remedy) = kept {
             notes.push(Note::new(at, remedy));
         }
+    }
+
+    fn maxconn(&mut self, text: &str, at: Id) -> Result<(), String> {
+        self.limit = match number(text)? {
+            0 => return Err("0 is the process's own limit there; here that is to leave it out.".into()),
+            most => Some(Said::new(most, at)),
+        };
+        Ok(())
     }
 
     fn timeout(&mut self, directive: &Directive, at: Id) -> Result<(), String> {

@@ -190,6 +190,9 @@ fn settings(out: &mut Out<'_>, service: &Service) {
     if let Some(check) = &service.check {
         health(out, check);
     }
+    if let Some(Said { value, at }) = service.max_connections {
+        out.key("service_max_connections", &value.to_string(), &[at]);
+    }
     if let Some(Said { value, at }) = service.quorum {
         out.key("quorum", &value.to_string(), &[at]);
     }
