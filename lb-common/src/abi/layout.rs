@@ -208,7 +208,7 @@ pub fn all() -> [MapLayout; maps::ALL.len()] {
         of::<u32, Interface>(maps::INTERFACES, Derived, 0, MAX_INTERFACES),
         of::<Mac, u32>(maps::MACS, Derived, 0, MAX_MACS),
         of::<u32, [BlockId; pool::STARTS]>(maps::STARTS, Derived, 0, MAX_LONG_POOLS),
-        of::<u32, ServiceLimit>(maps::LIMITS, Agent, 0, MAX_SERVICES),
+        of::<u32, ServiceLimit>(maps::LIMITS, Derived, 0, MAX_SERVICES),
         of::<u32, u32>(maps::PAST, Packets, 0, 1),
         of::<u32, Settings>(maps::SETTINGS, Agent, 0, 1),
         #[cfg(feature = "next")]

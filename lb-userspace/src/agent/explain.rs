@@ -187,6 +187,8 @@ impl Asked {
             spec.frontend_at(self.vip.ip(), &state.own, |f| f.range(self.proto, self.vip.port()).is_some())
         });
         let of_node = self.client.is_loopback() || state.own.contains(&self.client);
+        let limit = spec.and_then(|spec| spec.max_connections).map(u64::from);
+        let all = candidates.iter().map(|(_, candidate)| candidate.active_connections).sum::<u64>();
         let shut_out = match frontend {
             _ if self.vip.ip().is_loopback() && !of_node => {
                 Some("only processes of the node get to a loopback address")
@@ -203,6 +205,9 @@ impl Asked {
         let block = shared.maps.block(service.first_block).filter(|_| service.first_block != 0);
         let (backend, why) = match shut_out {
             Some(why) => (None, why.into()),
+            None if limit.is_some_and(|limit| all >= limit) => {
+                (None, format!("nobody: the service has {all} connections, its service_max_connections"))
+            }
             None => self.choose(shared, service, block.as_ref(), &candidates, &word),
         };
         let backend = backend

@@ -118,6 +118,7 @@ const SETTINGS: &[Setting] = &[
     row("health-role", &["health", "role"], Kind::Text, "ROLE", "Redis: master or replica, PostgreSQL: primary or standby: what the backend must be [default: either]"),
     row("health-passive", &["health", "passive"], Kind::Switch, "BOOL", "Whether refused and unanswered connections of clients take a backend out as well [default: true]"),
     row("health-panic", &["health", "panic"], Kind::Number, "PERCENT", "Use all backends if fewer are healthy [default: 0: never]"),
+    row("service-max-connections", &["service_max_connections"], Kind::Number, "N", "Refuse new connections while the service as a whole has so many open, over all its backends and addresses [default: no limit]"),
     row("quorum", &["quorum"], Kind::Number, "WEIGHT", "What healthy backends must weigh together, backups aside; with less, backups get new clients, or nobody does [default: 1: one backend is enough]"),
     row("rebalance", &["rebalance"], Kind::Rebalance, "BUDGET", "Move idle connections from the fullest backends to others, at most this part of all in a minute, as 1%/min, or none: both ends are reset, and clients must connect again [default: none]"),
     row("rebalance-idle", &["rebalance", "idle"], Kind::Text, "DURATION", "How long they have been silent in both directions [default: 30s]"),

@@ -62,6 +62,9 @@ const SHOWN: [&str; 11] = [
     "frontends",
 ];
 
+/// What `service show` says in lines of its own.
+const ABOVE: [&str; 2] = ["stray", "service_max_connections"];
+
 /// All else that is declared of a service, by name: `timeouts`, `idle 15h, udp 3m`.
 pub fn settings(declared: &ServiceDecl) -> Vec<(String, String)> {
     // A declaration is always an object.
@@ -246,14 +249,15 @@ pub fn standing(backend: &BackendView) -> &str {
 
 /// One service with all that is known of it.
 pub fn service(s: &ServiceView) -> String {
-    let active = s.backends.iter().map(|b| b.active_connections).sum();
+    let used = s.backends.iter().map(|b| b.active_connections).sum();
+    let limit = s.declared.service_max_connections.and_then(|limit| u64::try_from(limit).ok());
+    let active = match limit {
+        Some(limit) => format!("{} / {}", count(used), plural(limit, "connection")),
+        None => plural(used, "connection"),
+    };
     let mut text = format!(
-        "Name:       {}\nAlgorithm:  {}\nStray:      {}\nOrigin:     {}\nActive:     {}\n",
-        s.name,
-        s.algorithm,
-        s.stray,
-        s.origin,
-        plural(active, "connection"),
+        "Name:       {}\nAlgorithm:  {}\nStray:      {}\nOrigin:     {}\nActive:     {active}\n",
+        s.name, s.algorithm, s.stray, s.origin,
     );
     for frontend in &s.frontends {
         let FrontendView { addresses, ports, scope, source_ranges, deny_ranges, forward } = frontend;
@@ -274,7 +278,9 @@ pub fn service(s: &ServiceView) -> String {
         let except: Vec<_> = s.vip_except.iter().collect();
         text.push_str(&format!("Except:     {}\n", list(&except, ", ")));
     }
-    for (setting, value) in settings(&s.declared).into_iter().filter(|(setting, _)| setting != "stray") {
+    for (setting, value) in
+        settings(&s.declared).into_iter().filter(|(setting, _)| !ABOVE.contains(&setting.as_str()))
+    {
         let label = format!("{}{}:", setting[..1].to_uppercase(), setting[1..].replace('_', " "));
         text.push_str(&format!("{label:<12}{}{value}\n", if label.len() < 12 { "" } else { " " }));
     }
@@ -336,8 +342,10 @@ mod tests {
         };
         let backends = [backend("10.0.1.1", None), backend("10.0.1.2", Some("is a replica, not a master"))];
         let view = json!({"name": "app", "vip": "10.96.0.10", "ports": ["80/tcp"], "algorithm": "least-connections",
-                          "origin": "cli", "backends": backends});
+                          "origin": "cli", "declared": {"ports": [], "service_max_connections": 10_000},
+                          "backends": backends});
         let shown = service(&serde_json::from_value(view).expect("a service"));
+        assert!(shown.contains("\nActive:     0 / 10,000 connections\n"), "{shown}");
         assert_eq!(shown.matches("Unhealthy:").count(), 1, "{shown}");
         assert!(shown.contains("\nUnhealthy:  10.0.1.2: is a replica, not a master\n"), "{shown}");
     }

@@ -7,7 +7,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use lb_common::abi::{
     Addr4, Addr6, Backend, BackendCounters, BackendId, BlockId, DurationHistogram, HostKey, List, PoolBlock,
-    PortBe, Proto, Reason, Service, ServiceId, ServiceKey, ServiceName, Vip, limits, maps, pool::STARTS,
+    PortBe, Proto, Reason, Service, ServiceId, ServiceKey, ServiceLimit, ServiceName, Vip, limits, maps,
+    pool::STARTS,
 };
 
 use super::{
@@ -30,6 +31,7 @@ pub struct Maps {
     filter: Filter,
     pools: Array<MapData, PoolBlock>,
     starts: HashMap<MapData, BlockId, [BlockId; STARTS]>,
+    limits: HashMap<MapData, ServiceId, ServiceLimit>,
     active: Counts,
     clients: Counts,
     hosts: HashMap<MapData, HostKey, BackendId>,
@@ -84,6 +86,7 @@ impl Maps {
             filter: Filter::over(pins.open_as(maps::FILTER, Map::Array)?),
             pools: pins.open_as(maps::POOLS, Map::Array)?,
             starts: pins.open_as(maps::STARTS, Map::HashMap)?,
+            limits: pins.open_as(maps::LIMITS, Map::HashMap)?,
             active: Counts::open(pins, maps::ACTIVE)?,
             clients: Counts::open(pins, maps::CLIENTS)?,
             hosts: pins.open_as(maps::HOSTS, Map::HashMap)?,
@@ -152,6 +155,10 @@ impl Maps {
                 self.starts.insert(block, value, 0).map_err(failed(maps::STARTS))
             }
             Step::Starts { block, value: None } => gone(self.starts.remove(block), maps::STARTS).map(drop),
+            Step::Limit { service, value: Some(value) } => {
+                self.limits.insert(service, **value, 0).map_err(failed(maps::LIMITS))
+            }
+            Step::Limit { service, value: None } => gone(self.limits.remove(service), maps::LIMITS).map(drop),
             Step::Sources { value } => {
                 value.addresses.iter().try_for_each(|address| self.add_destination(*address))?;
                 self.sources.set(value)
@@ -282,6 +289,10 @@ impl Maps {
         for entry in self.starts.iter() {
             let (block, value) = entry.map_err(failed(maps::STARTS))?;
             actual.apply(&Step::Starts { block, value: Some(value) });
+        }
+        for entry in self.limits.iter() {
+            let (service, value) = entry.map_err(failed(maps::LIMITS))?;
+            actual.apply(&Step::Limit { service, value: Some(Box::new(value)) });
         }
         for (ranges, prefix) in self.source_ranges.read()? {
             actual.apply(&Step::Admit { ranges, prefix, admitted: true });

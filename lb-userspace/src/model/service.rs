@@ -27,6 +27,8 @@ pub struct ServiceSpec {
     pub timeouts: TimeoutSpec,
     /// How backends are checked; `None`: they aren't.
     pub health: Option<HealthSpec>,
+    /// Most open connections of all its backends together, those of removed ones among them; `None`: no limit.
+    pub max_connections: Option<u32>,
     /// What healthy backends weigh together, at least, while it is up; 1: one is enough.
     pub quorum: u32,
     /// Which connections are moved to backends that have too few; `None`: none are.
@@ -54,6 +56,7 @@ impl ServiceSpec {
             affinity: None,
             timeouts: TimeoutSpec::default(),
             health: None,
+            max_connections: None,
             quorum: 1,
             rebalance: None,
             slow_start: None,
@@ -97,6 +100,11 @@ impl ServiceSpec {
     /// Does only the number of connections decide where a new one goes?
     pub fn goes_by_connections(&self) -> bool {
         self.algorithm == AlgorithmKind::LeastConnections && self.affinity.is_none()
+    }
+
+    /// May places run out, since it or one of its backends has a limit?
+    pub fn is_limited(&self) -> bool {
+        self.max_connections.is_some() || self.backends.values().any(|b| b.max_connections.is_some())
     }
 
     /// What happens to stray packets.

@@ -8,7 +8,8 @@ use std::{
 
 use ipnet::IpNet;
 use lb_common::abi::{
-    BLOCK_SLOTS, Backend, BackendId, BlockId, PoolBlock, Proto, Service, ServiceId, Vip, pool::STARTS,
+    BLOCK_SLOTS, Backend, BackendId, BlockId, PoolBlock, Proto, Service, ServiceId, ServiceLimit, Vip,
+    pool::STARTS,
 };
 
 use super::{Step, TableSpec};
@@ -26,6 +27,7 @@ pub struct Actual {
     blocks: BTreeMap<BlockId, PoolBlock>,
     backends: HashMap<BackendId, Backend>,
     starts: BTreeMap<BlockId, [BlockId; STARTS]>,
+    limits: BTreeMap<ServiceId, Box<ServiceLimit>>,
     ranges: BTreeMap<u32, BTreeSet<IpNet>>,
     vips: BTreeMap<IpAddr, Vip>,
     sources: Option<SnatSpec>,
@@ -83,6 +85,10 @@ impl Actual {
     pub fn starts(&self, first: BlockId) -> Option<&[BlockId; STARTS]> {
         self.starts.get(&first)
     }
+    /// The limit of a service as a whole.
+    pub fn limit(&self, service: ServiceId) -> Option<&ServiceLimit> {
+        self.limits.get(&service).map(Box::as_ref)
+    }
     /// Clients' prefixes, by the number of source ranges under which they are.
     pub fn ranges(&self) -> &BTreeMap<u32, BTreeSet<IpNet>> {
         &self.ranges
@@ -136,6 +142,12 @@ impl Actual {
                 match value {
                     Some(value) => self.starts.insert(*block, *value),
                     None => self.starts.remove(block),
+                };
+            }
+            Step::Limit { service, value } => {
+                match value {
+                    Some(value) => self.limits.insert(*service, value.clone()),
+                    None => self.limits.remove(service),
                 };
             }
             Step::Table { service, list, table } => {

@@ -2,7 +2,7 @@
 //!
 //! Order, and why each moment between is correct:
 //! 1. names, counters, backends: nothing points at them yet;
-//! 2. blocks, last of the chain first: a backend's weight becomes positive when its record is there; a drain takes
+//! 2. blocks, the limit that counts them before, last of the chain first: a backend's weight becomes positive when its record is there; a drain takes
 //!    effect. Before the first one, where a long chain is entered: all its other blocks are there;
 //! 3. hosts, tables: every backend in them has a record, and a weight;
 //! 4. addresses for source NAT, source ranges, ports, VIPs: clients reach a pool that is whole, who is let in is known before anybody is asked,
@@ -13,6 +13,7 @@
 //! before, and a flow may be pinned.
 
 mod affinity;
+mod limit;
 mod pool;
 mod reach;
 mod source_ranges;
@@ -123,6 +124,7 @@ pub fn plan(goal: Goal<'_>, actual: &Actual, scope: Scope<'_>) -> Result<Plan, V
 #[derive(Clone, Copy)]
 enum Stage {
     Backends,
+    Limits,
     Blocks,
     Hosts,
     Tables,
@@ -137,6 +139,7 @@ enum Stage {
     RemoveTables,
     RemoveBlocks,
     RemoveStarts,
+    RemoveLimits,
 }
 
 struct Planner<'a> {
@@ -154,7 +157,7 @@ struct Planner<'a> {
     next_service: ServiceId,
     next_block: BlockId,
     next_ranges: u32,
-    stages: [Vec<Step>; 15],
+    stages: [Vec<Step>; 17],
 }
 
 impl Planner<'_> {
@@ -211,6 +214,7 @@ impl Planner<'_> {
         if chain.len() > limits::MAX_CHAIN as usize {
             return Err(Exhausted { service: name.into(), what: "block of backends in its pool" });
         }
+        self.limit(id, spec, &blocks)?;
         self.blocks(&self.empty_block(id, Some(spec)), &blocks, &chain, &slots, Stage::Blocks);
         self.hosts(id, before, spec, &members);
         self.tables(id, before, spec, &members);
@@ -229,6 +233,7 @@ impl Planner<'_> {
         for address in before.hosts.keys() {
             self.push(Stage::RemoveHosts, Step::Host { service: id, address: *address, backend: None });
         }
+        self.remove_limit(id);
         let empty = self.empty_block(id, None);
         self.blocks(&empty, &before.blocks, &before.blocks, &BTreeMap::new(), Stage::RemoveBlocks);
     }
@@ -284,10 +289,12 @@ pub fn collect(desired: &Desired, actual: &Actual, busy: impl Fn(BackendId) -> b
             let blocks = service.blocks.iter();
             let starts = blocks.clone().filter(|block| actual.starts(**block).is_some());
             steps.extend(starts.map(|block| Step::Starts { block: *block, value: None }));
+            steps.extend(actual.limit(*id).map(|_| Step::Limit { service: *id, value: None }));
             steps.extend(blocks.map(|block| Step::Block { block: *block, value: PoolBlock::FREE }));
             steps.push(Step::Name { service: *id, name: None });
         } else {
             let idle = idle_blocks(actual, service);
+            steps.extend(limit::without(actual, *id, &idle));
             steps.extend(idle.into_iter().map(|block| Step::Block { block, value: PoolBlock::FREE }));
         }
     }

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use lb_common::abi::{
-    Backend, BackendId, BlockId, List, PoolBlock, PortBe, Proto, Service, ServiceId, Vip, pool::STARTS,
+    Backend, BackendId, BlockId, List, PoolBlock, PortBe, Proto, Service, ServiceId, ServiceLimit, Vip,
+    pool::STARTS,
 };
 
 use crate::model::SnatSpec;
@@ -59,6 +60,13 @@ pub enum Step {
         block: BlockId,
         /// Blocks at even distances along its chain.
         value: Option<[BlockId; STARTS]>,
+    },
+    /// Say how many connections a service may have as a whole, and where they are counted (`None`: it has no limit).
+    Limit {
+        /// Service.
+        service: ServiceId,
+        /// The limit.
+        value: Option<Box<ServiceLimit>>,
     },
     /// Say where a host is in the pool of a service with affinity (`None`: nowhere).
     Host {

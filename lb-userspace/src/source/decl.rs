@@ -85,6 +85,10 @@ pub struct ServiceDecl {
     /// How backends are checked; default: they aren't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthDecl>,
+    /// Most open connections of the service as a whole, over all its backends and frontends; more are refused. Default:
+    /// no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_max_connections: Option<i64>,
     /// What healthy backends, without backups, must weigh together, or else they get nothing new; default 1: one is
     /// enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,6 +163,12 @@ impl ServiceDecl {
             affinity,
             timeouts: self.timeouts.as_ref().map(TimeoutsDecl::spec).transpose()?.unwrap_or_default(),
             health: self.health.as_ref().map(HealthDecl::spec).transpose()?.flatten(),
+            max_connections: number(
+                "service_max_connections",
+                self.service_max_connections,
+                1..=(u32::MAX - 1).into(),
+                "1 to 4294967294, or nothing for no limit",
+            )?,
             quorum: number("quorum", self.quorum, 1..=1_000_000_000, "1 to 1000000000")?.unwrap_or(1),
             rebalance: self.rebalance.as_ref().map(RebalanceDecl::spec).transpose()?,
             slow_start: time::optional(&self.slow_start, "slow_start")?,
@@ -271,6 +281,7 @@ impl From<&ServiceSpec> for ServiceDecl {
             affinity: spec.affinity.as_ref().map(Into::into),
             timeouts: (timeouts != TimeoutsDecl::default()).then_some(timeouts),
             health: spec.health.as_ref().map(Into::into),
+            service_max_connections: spec.max_connections.map(Into::into),
             quorum: (spec.quorum > 1).then(|| spec.quorum.into()),
             rebalance: spec.rebalance.as_ref().map(Into::into),
             slow_start: spec.slow_start.map(Into::into),

@@ -162,9 +162,15 @@ fn decl(
         stray: Some(stray(entry).into()),
         algorithm: Some(AlgorithmKind::of(entry.algorithm).name().into()),
         affinity: affinity(actual, service, entry, groups),
+        service_max_connections: service_limit(actual, entry),
         frontends: decls.collect(),
         ..ServiceDecl::default()
     }
+}
+
+/// A limit of the service as a whole.
+fn service_limit(actual: &Actual, entry: Service) -> Option<i64> {
+    actual.limit(entry.limited_id()).map(|limit| limit.most.into())
 }
 
 fn kind(actual: &Actual, entry: &Service) -> Kind {

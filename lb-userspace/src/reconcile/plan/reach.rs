@@ -109,7 +109,6 @@ impl Planner<'_> {
     ) {
         let entries = self.entries(spec);
         let numbers = self.ranges(before, spec, &entries);
-        let limited = spec.backends.values().any(|backend| backend.max_connections.is_some());
         let value = |(frontend, ranges): (&Frontend, u32)| Service {
             id,
             first_block,
@@ -119,7 +118,8 @@ impl Planner<'_> {
             affine: spec.affinity.is_some().into(),
             forward: frontend.forward.code(),
             local: frontend.scope.code(),
-            scarce: limited.into(),
+            scarce: spec.is_limited().into(),
+            limited: spec.max_connections.is_some().into(),
             #[cfg(feature = "next")]
             next: 7,
             ..Service::default()

@@ -232,3 +232,33 @@ fn long_pools_can_be_entered_along_their_chain() {
     freed.steps.iter().for_each(|step| actual.apply(step));
     assert_eq!(actual, Actual::default());
 }
+
+#[test]
+fn a_limit_counts_blocks_for_as_long_as_anybody_has_a_connection_there() {
+    let backends = |n: usize| -> Vec<(String, u16)> { (1..=n).map(|i| (format!("10.1.0.{i}"), 1)).collect() };
+    let one = |n: usize, most: Option<u32>| {
+        let spec =
+            ServiceSpec { max_connections: most, ..spec("a", "10.96.0.1", &["80/tcp"], &backends(n), false) };
+        Desired::new(vec![spec]).unwrap()
+    };
+    let mut actual = Actual::default();
+    go(&mut actual, &one(40, None), Scope::All);
+    assert_eq!(actual.limit(0), None);
+    let limit = |actual: &Actual| actual.limit(0).map(|limit| (limit.most, limit.blocks().to_vec()));
+    // Backends of two blocks are removed, and have connections.
+    go(&mut actual, &one(2, Some(9)), Scope::All);
+    assert_eq!(limit(&actual), Some((9, vec![1, 2, 3])));
+    assert!(actual.service("a").unwrap().ports.values().all(|entry| entry.limited == 1 && entry.scarce == 1));
+    let busy = |id: BackendId| id.block() == 2;
+    for blocks in [vec![1, 2, 3], vec![1, 2]] {
+        let freed = collect(&one(2, Some(9)), &actual, busy);
+        freed.steps.iter().for_each(|step| actual.apply(step));
+        assert_eq!(limit(&actual), Some((9, blocks)));
+        assert!(way(&one(2, Some(9)), &actual, &own(), Scope::All).unwrap().steps.is_empty());
+    }
+    go(&mut actual, &one(2, Some(8)), Scope::All);
+    assert_eq!(limit(&actual), Some((8, vec![1, 2])));
+    go(&mut actual, &one(2, None), Scope::All);
+    assert_eq!(limit(&actual), None);
+    assert!(actual.service("a").unwrap().ports.values().all(|entry| entry.limited == 0 && entry.scarce == 0));
+}

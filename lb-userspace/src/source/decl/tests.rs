@@ -268,7 +268,7 @@ prop_compose! {
         affinity in prop::option::of(an_affinity()),
         timeouts in prop::option::of(some_timeouts()),
         health in prop::option::of(a_health()),
-        (slow_start, quorum) in (time(9_000), numbers(1..=4)),
+        (slow_start, quorum, service_max_connections) in (time(9_000), numbers(1..=4), numbers(1..=4_294_967_294)),
         rebalance in prop::option::of(a_rebalance()),
         on_removal in prop::option::of(prop_oneof![
             prop::sample::select(vec!["keep", "drain", "reset"]).prop_map(|word| RemovalDecl::Word(word.into())),
@@ -303,6 +303,7 @@ prop_compose! {
             affinity,
             timeouts,
             quorum: quorum.filter(|_| health.as_ref().and_then(|health| health.panic).unwrap_or(0) == 0),
+            service_max_connections,
             health,
             rebalance: rebalance.filter(|_| by_connections),
             slow_start,

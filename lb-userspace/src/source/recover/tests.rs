@@ -124,6 +124,7 @@ fn affinity_and_limits_are_found_again() {
         };
         let mut spec = decl.spec(name, Origin::Cli).unwrap();
         let group = group.map(Into::into);
+        spec.max_connections = by_port.then_some(1_000);
         let timeout = Duration::from_secs(77);
         spec.affinity = Some(AffinitySpec { timeout, group, by_port, ipv6_prefix: 64, bound: Some(5) });
         let backend =
@@ -139,6 +140,7 @@ fn affinity_and_limits_are_found_again() {
     for spec in [&services[0], &services[2]] {
         let found = runtime.services[&spec.name].spec(&spec.name, Origin::Cli).unwrap();
         assert_eq!((&found.affinity, &found.frontends[0].ports), (&spec.affinity, &spec.frontends[0].ports));
+        assert_eq!(found.max_connections, spec.max_connections);
         let backend = &runtime.backends[&spec.name]["10.0.0.1"];
         assert_eq!(
             *backend,

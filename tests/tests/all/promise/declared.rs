@@ -113,6 +113,7 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ),
     ("--slow-start 2s", "--default slow-start", "/slow_start", "2.0"),
     ("--quorum 2", "--default quorum", "/quorum", "2"),
+    ("--service-max-connections 9", "--default service-max-connections", "/service_max_connections", "9"),
     ("--on-removal drain", "--default on-removal", "/on_removal", "\"drain\""),
     (
         "--on-removal drain --on-removal-deadline 2s",

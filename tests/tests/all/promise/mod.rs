@@ -67,3 +67,4 @@ mod unit;
 mod unmatched;
 mod unserved;
 mod upgrade;
+mod whole;

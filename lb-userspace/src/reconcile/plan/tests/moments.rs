@@ -82,6 +82,7 @@ impl Change {
                 admits(actual, value, before.get(key), after.get(key), at);
                 chain(actual, value, at);
             }
+            limit(actual, service, at);
             for (_, id, _) in service.tables.values().flat_map(|table| &table.members) {
                 assert!(actual.backend(*id).is_some(), "{at:?}: table names a free backend");
             }
@@ -121,6 +122,21 @@ fn admits(actual: &Actual, value: &Service, before: Option<&Clients>, after: Opt
     };
     assert!(let_in.is_subset(&most), "{at:?}: {let_in:?} beyond {most:?}");
     assert!(least.is_subset(&let_in), "{at:?}: {let_in:?} without {least:?}");
+}
+
+/// Where an entry asks for a limit there is one, over every block with a backend of the service and over no other's.
+fn limit(actual: &Actual, service: &ActualService, at: &Step) {
+    for value in service.ports.values().filter(|value| value.limited != 0) {
+        let limit = actual.limit(value.id).unwrap_or_else(|| panic!("{at:?}: a limit that nobody knows"));
+        assert!(limit.most > 0 && value.scarce != 0);
+        let own = service.backends.values().map(|id| id.block());
+        assert!(
+            own.into_iter().all(|block| limit.blocks().contains(&block)),
+            "{at:?}: a block isn't counted"
+        );
+        let others = |block: &&BlockId| actual.block(**block).is_some_and(|b| b.service != value.id);
+        assert_eq!(limit.blocks().iter().find(others), None, "{at:?}: another's block is counted");
+    }
 }
 
 /// A pool is whole, whichever way it is entered.
@@ -195,6 +211,7 @@ fn make_service(
     ];
     let mut spec = spec(&format!("s{n}"), vips[usize::from(n)], &["80/tcp", &range], &[], false);
     spec.algorithm = algorithm;
+    spec.max_connections = (extra > 0).then(|| 10 * u32::from(extra));
     let among = |sources: &BTreeSet<u8>, f: &Frontend| -> Clients {
         let all = sources.iter().flat_map(|i| prefixes(*i));
         all.filter(|prefix| f.has_family(matches!(prefix, IpNet::V6(_)))).collect()
@@ -250,6 +267,9 @@ pub(crate) fn arrived(actual: &Actual, desired: &Desired, own: &OwnAddresses) {
         let value = &found[key];
         let range = frontend.range(key.1, key.2).unwrap();
         assert_eq!(Some(value.id), actual.id(name));
+        let most = desired.services()[name].max_connections;
+        assert_eq!(actual.limit(value.id).map(|limit| limit.most), most);
+        assert_eq!(value.limited != 0, most.is_some());
         assert_eq!(value.target.get(), range.target(key.2).unwrap_or(0));
         assert_eq!(value.forward(Source::ELSEWHERE), frontend.forward.elsewhere.code());
         assert_eq!(value.list(Source::ELSEWHERE, false).is_local(), frontend.scope == Backends::Local);

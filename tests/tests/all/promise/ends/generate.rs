@@ -152,7 +152,7 @@ fn bodies(schema: &str, path: &str) -> Vec<Value> {
             json!({"health": {"type": "tcp", "interval": 86_400, "rise": 1_000}, "on_unhealthy": "reset"}),
             json!({"rebalance": {"budget": "1%/min", "idle": 86_400, "above": 100}, "affinity": null}),
             json!({"quorum": 1_000_000_000, "on_removal": {"policy": "drain", "deadline": 31_536_000}, "health": null}),
-            json!({"ports": ["80/tcp", "90-99/udp"], "forward": "snat", "stray": "pass"}),
+            json!({"ports": ["80/tcp", "90-99/udp"], "forward": "snat", "stray": "pass", "service_max_connections": 9}),
             service,
         ],
         ("Drain", _) => vec![json!({"deadline_seconds": 31_536_000}), json!({})],
