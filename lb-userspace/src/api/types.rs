@@ -55,6 +55,9 @@ pub struct ServiceView {
     pub algorithm: String,
     /// `file` or `cli`.
     pub origin: String,
+    /// Open connections of all its backends, those of removed ones among them: what `service_max_connections` limits.
+    #[serde(default)]
+    pub active_connections: u64,
     /// Most open connections of a backend in use, for its weight, over the mean of all in use; 1 is even. `null`: there are none.
     #[serde(default)]
     pub imbalance: Option<f64>,

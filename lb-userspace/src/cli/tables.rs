@@ -249,11 +249,10 @@ pub fn standing(backend: &BackendView) -> &str {
 
 /// One service with all that is known of it.
 pub fn service(s: &ServiceView) -> String {
-    let used = s.backends.iter().map(|b| b.active_connections).sum();
     let limit = s.declared.service_max_connections.and_then(|limit| u64::try_from(limit).ok());
     let active = match limit {
-        Some(limit) => format!("{} / {}", count(used), plural(limit, "connection")),
-        None => plural(used, "connection"),
+        Some(limit) => format!("{} / {}", count(s.active_connections), plural(limit, "connection")),
+        None => plural(s.active_connections, "connection"),
     };
     let mut text = format!(
         "Name:       {}\nAlgorithm:  {}\nStray:      {}\nOrigin:     {}\nActive:     {active}\n",
@@ -342,10 +341,11 @@ mod tests {
         };
         let backends = [backend("10.0.1.1", None), backend("10.0.1.2", Some("is a replica, not a master"))];
         let view = json!({"name": "app", "vip": "10.96.0.10", "ports": ["80/tcp"], "algorithm": "least-connections",
-                          "origin": "cli", "declared": {"ports": [], "service_max_connections": 10_000},
+                          "origin": "cli", "active_connections": 812,
+                          "declared": {"ports": [], "service_max_connections": 10_000},
                           "backends": backends});
         let shown = service(&serde_json::from_value(view).expect("a service"));
-        assert!(shown.contains("\nActive:     0 / 10,000 connections\n"), "{shown}");
+        assert!(shown.contains("\nActive:     812 / 10,000 connections\n"), "{shown}");
         assert_eq!(shown.matches("Unhealthy:").count(), 1, "{shown}");
         assert!(shown.contains("\nUnhealthy:  10.0.1.2: is a replica, not a master\n"), "{shown}");
     }

@@ -281,6 +281,7 @@ mod tests {
             stray: "reset".into(),
             algorithm: "least-connections".into(),
             origin: "cli".into(),
+            active_connections: 0,
             imbalance: Some(1.5),
             warnings: Vec::new(),
             short_of_quorum: None,

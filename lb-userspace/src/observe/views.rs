@@ -115,7 +115,9 @@ pub fn service(spec: &ServiceSpec, state: &State, snapshot: &Snapshot) -> Servic
     let in_use = backends.iter().filter(|now| now.state == "active" && now.healthy);
     // A valid service has one, and that an address.
     let first = &spec.frontends[0];
+    let all = state.actual().service(&spec.name).into_iter().flat_map(|actual| actual.backends.values());
     ServiceView {
+        active_connections: all.map(|id| u64::from(snapshot.active(*id))).sum(),
         imbalance: now::imbalance(
             in_use.map(|now| (now.counted.active, now.spec.map_or(1, BackendSpec::share))),
         ),

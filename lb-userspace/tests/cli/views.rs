@@ -65,6 +65,7 @@ pub fn service(name: &str, vip: &str, backends: Vec<BackendView>) -> ServiceView
         stray: "reset".into(),
         algorithm: "least-connections".into(),
         origin: "cli".into(),
+        active_connections: backends.iter().map(|backend| backend.active_connections).sum(),
         imbalance: None,
         short_of_quorum: None,
         warnings: Vec::new(),
