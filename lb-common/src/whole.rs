@@ -1,9 +1,10 @@
-//! A limit of a whole service: most connections of all its backends together. The number is nobody's to keep; it is summed
-//! up from the backends' counts where a flow is opened.
+//! A limit of a whole service: most connections of all its backends together. The number is nobody's to keep; it is
+//! summed up from the backends' counts where a flow is opened.
 //!
-//! Who opens one looks whether there is room for one more, takes a place on a backend, which is a full barrier, and sums up
-//! again, with that place. If that is one too many it gives the place back, and begins again. So there are never more than
-//! the limit that keep their place: of those that do, the last to take it has seen the others', or they were gone already.
+//! Who opens one looks whether there is room for one more, takes a place on a backend, which is a full barrier, and
+//! sums up again, with that place. If that is one too many it gives the place back, and begins again. So there are
+//! never more than the limit that keep their place: of those that do, the last to take it has seen the others', or
+//! they were gone already.
 
 /// Has a service more connections than its limit? `limit` 0: it has none.
 #[inline(always)]

@@ -2,11 +2,12 @@
 
 use super::{BlockId, limits};
 
-/// Blocks of one service that are summed up at most: the longest chain, and half as many that wait for the last flows of removed backends.
+/// Blocks of one service that are summed up at most: the longest chain, and half as many that wait for the last flows
+/// of removed backends.
 pub const LIMIT_BLOCKS: usize = limits::MAX_CHAIN as usize / 2 * 3;
 
-/// Most active connections of a service, and where they are counted. 3,080 bytes. Written by the agent; replaced whole (the map is not preallocated, so
-/// a reader keeps the old value until it is done).
+/// Most active connections of a service, and where they are counted. 3,080 bytes. Written by the agent; replaced
+/// whole (the map is not preallocated, so a reader keeps the old value until it is done).
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ServiceLimit {

@@ -2,8 +2,9 @@
 //!
 //! Order, and why each moment between is correct:
 //! 1. names, counters, backends: nothing points at them yet;
-//! 2. blocks, the limit that counts them before, last of the chain first: a backend's weight becomes positive when its record is there; a drain takes
-//!    effect. Before the first one, where a long chain is entered: all its other blocks are there;
+//! 2. the limit that counts blocks, then those, last of the chain first: a backend's weight becomes positive when its
+//!    record is there; a drain takes effect. Before the first one, where a long chain is entered: all its other blocks
+//!    are there;
 //! 3. hosts, tables: every backend in them has a record, and a weight;
 //! 4. addresses for source NAT, source ranges, ports, VIPs: clients reach a pool that is whole, who is let in is known before anybody is asked,
 //!    and a VIP refuses what is no port's of it when its ports are there;

@@ -1,8 +1,8 @@
 //! A limit of a service as a whole: said with all blocks in which its connections are counted.
 //!
-//! It names every block that the service has, also those that are about to be, and those that only wait for the last flows of removed backends. So at
-//! every moment no connection is left out; one that is named and not used yet counts nothing. A block is given to another service only after it was
-//! taken off.
+//! It names every block that the service has, also those that are about to be, and those that only wait for the last
+//! flows of removed backends. So at every moment no connection is left out; one that is named and not used yet counts
+//! nothing. A block is given to another service only after it was taken off.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! A limit of a service as a whole: over all its backends, ports and protocols, however a backend is chosen. Who is beyond is refused, whoever is
-//! in stays.
+//! A limit of a service as a whole: over all its backends, ports and protocols, however a backend is chosen. Who is
+//! beyond is refused, whoever is in stays.
 
 use std::time::Duration;
 

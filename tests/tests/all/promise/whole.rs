@@ -1,5 +1,5 @@
-//! Promise: a service with a limit as a whole has exactly as many connections as that, over all backends and frontends; who is beyond is refused at once,
-//! and what is open stays.
+//! Promise: a service with a limit as a whole has exactly as many connections as that, over all backends and
+//! frontends; who is beyond is refused at once, and what is open stays.
 
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
