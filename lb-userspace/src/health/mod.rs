@@ -156,13 +156,7 @@ fn follow(state: &State, exec: bool, watched: &mut HashMap<Target, Watched>, mea
             let known = state.health.of(&target.service, &target.backend);
             let at_once = Arc::new(Notify::new());
             let task = watch_one(target, question.clone(), at_once.clone(), means.clone());
-            Watched {
-                question,
-                health: Health::new(known.healthy),
-                id: None,
-                at_once,
-                task: tokio::spawn(task),
-            }
+            Watched { question, health: Health::new(known), id: None, at_once, task: tokio::spawn(task) }
         });
     }
     for (target, one) in watched {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::HealthSpec;
+use super::{HealthSpec, health::HealthState};
 
 /// The longest pause before a backend is back, unless `rise` checks take longer by themselves.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -21,38 +21,59 @@ pub struct Health {
     needed: u32,
     /// Good checks since it came back.
     well: u32,
+    /// Bad checks in a row, of one that was taken for ill without any; `None`: checks have had their say.
+    assumed: Option<u32>,
 }
 
 impl Health {
     /// Of a backend that was found like this.
-    pub const fn new(up: bool) -> Self {
-        Self { up, against: 0, needed: 0, well: 0 }
+    pub fn new(found: HealthState) -> Self {
+        Self {
+            up: found.healthy,
+            against: 0,
+            needed: 0,
+            well: 0,
+            assumed: (found.assumed && !found.healthy).then_some(0),
+        }
     }
 
-    /// A check came out like this. True: the backend's health has changed.
+    /// A check came out like this. True: there is something to be told, since the backend's health has changed, or is
+    /// by now known to be what was assumed.
     pub fn observe(&mut self, good: bool, spec: &HealthSpec) -> bool {
         if good == self.up {
             self.against = 0;
             self.well = self.well.saturating_add(u32::from(good));
-            return false;
+            return self.confirms(spec);
         }
         self.against += 1;
+        self.assumed = self.assumed.map(|_| 0);
         if self.against < if good { self.rise(spec) } else { spec.fall } {
             return false;
         }
         if good {
-            *self = Self { up: true, against: 0, needed: self.rise(spec), well: 0 };
+            *self = Self { up: true, against: 0, needed: self.rise(spec), well: 0, assumed: None };
         } else {
             self.fall(spec);
         }
         true
     }
 
+    /// One more check says what was assumed. Are those as many as take a backend out that is in use?
+    fn confirms(&mut self, spec: &HealthSpec) -> bool {
+        let Some(bad) = &mut self.assumed else { return false };
+        *bad += 1;
+        let enough = *bad >= spec.fall;
+        if enough {
+            self.assumed = None;
+        }
+        enough
+    }
+
     /// It is out.
     pub fn fall(&mut self, spec: &HealthSpec) {
         let soon = self.needed != 0 && self.well < self.needed.saturating_mul(WELL);
         let needed = if soon { self.needed.saturating_mul(2).min(longest(spec)) } else { spec.rise };
-        *self = Self { up: false, against: 0, needed, well: 0 };
+        *self = Self { up: false, against: 0, needed, well: 0, assumed: None };
     }
 
     /// Good checks in a row that bring it back.
@@ -88,11 +109,34 @@ mod tests {
         }
     }
 
+    fn found(healthy: bool, assumed: bool) -> Health {
+        Health::new(HealthState { healthy, assumed, ramp: None })
+    }
+
+    #[test]
+    fn one_that_was_assumed_to_be_ill_is_found_so_once() {
+        let spec = spec(2, 3);
+        let told = |health: &mut Health, checks: &[bool]| -> Vec<bool> {
+            checks.iter().map(|good| health.observe(*good, &spec)).collect()
+        };
+        let mut ill = found(false, true);
+        assert_eq!(told(&mut ill, &[false; 5]), [false, false, true, false, false]);
+        assert!(!ill.up);
+        assert_eq!(told(&mut ill, &[true; 3]), [false, true, false]);
+        let mut unsure = found(false, true);
+        let checks = [false, false, true, false, false, true, false, false, false];
+        assert_eq!(told(&mut unsure, &checks), [[false; 8].as_slice(), &[true]].concat(), "in a row");
+        let mut well = found(false, true);
+        assert_eq!(told(&mut well, &[false, true, true]), [false, false, true]);
+        assert_eq!(told(&mut well, &[false; 4]), [false, false, true, false]);
+        assert_eq!(told(&mut found(false, false), &[false; 5]), [false; 5], "its checks said so before");
+    }
+
     proptest! {
         #[test]
         fn only_a_row_of_checks_changes_anything(rise in 1u32..5, fall in 1u32..5, checks: Vec<bool>) {
             let spec = spec(rise, fall);
-            let mut health = Health::new(true);
+            let mut health = found(true, false);
             for (i, good) in checks.iter().enumerate() {
                 let before = health.up;
                 let changed = health.observe(*good, &spec);
@@ -123,7 +167,7 @@ mod tests {
     #[test]
     fn who_goes_to_and_fro_waits_longer_each_time() {
         let spec = spec(2, 3);
-        let mut health = Health::new(true);
+        let mut health = found(true, false);
         let mut pauses = Vec::new();
         for _ in 0..10 {
             out(&mut health, &spec);
@@ -146,7 +190,7 @@ mod tests {
     #[test]
     fn a_bad_check_begins_the_pause_anew() {
         let spec = spec(1, 1);
-        let mut health = Health::new(true);
+        let mut health = found(true, false);
         for _ in 0..3 {
             out(&mut health, &spec);
             until_back(&mut health, &spec);
@@ -160,9 +204,9 @@ mod tests {
     #[test]
     fn a_first_return_and_rare_checks_are_as_ever() {
         // Adopted as unhealthy.
-        assert_eq!(until_back(&mut Health::new(false), &spec(3, 1)), 3);
+        assert_eq!(until_back(&mut found(false, false), &spec(3, 1)), 3);
         let spec = HealthSpec { interval: Duration::from_secs(3_600), ..spec(2, 1) };
-        let mut health = Health::new(true);
+        let mut health = found(true, false);
         for _ in 0..3 {
             out(&mut health, &spec);
             assert_eq!(until_back(&mut health, &spec), 2);

@@ -82,6 +82,20 @@ fn who_is_unhealthy_or_gone_is_due_if_the_service_says_so() {
 }
 
 #[test]
+fn who_is_only_assumed_to_be_ill_keeps_what_it_has() {
+    let policies = RemovalPolicies { unhealthy: RemovalPolicy::Reset, ..RemovalPolicies::default() };
+    let desired = Desired::new(vec![service(policies, AdminState::Active)]).unwrap();
+    let due = |assumed| {
+        let mut health = HealthStates::default();
+        let state = health.entry("s", "10.0.0.2:80");
+        (state.healthy, state.assumed) = (false, assumed);
+        due(&desired, &actual(), &health, &HashSet::new(), &Departures::new(), seconds(0)).backends
+    };
+    assert_eq!(due(true), []);
+    assert_eq!(due(false), [(OTHER, Closing::all(Cause::Unhealthy))], "its checks have said so");
+}
+
+#[test]
 fn what_a_removed_backend_has_goes_on_until_its_deadline() {
     let policies = RemovalPolicies {
         removal: RemovalPolicy::Drain,

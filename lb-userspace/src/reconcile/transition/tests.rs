@@ -232,4 +232,8 @@ fn with_less_than_the_quorum_its_backups_get_what_comes_also_from_the_next_agent
     }
     assert_eq!(weights(&actual), [1, 0, 1]);
     assert!(!next.health.of("a", "10.0.0.3:80").assumed && next.health.of("a", "10.0.0.2:80").assumed);
+    // Its checks say the same in the end: it is ill like any other.
+    take(&mut next, &mut actual, health("10.0.0.2:80", false));
+    let ill = next.health.of("a", "10.0.0.2:80");
+    assert!(!ill.healthy && !ill.assumed);
 }
