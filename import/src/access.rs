@@ -35,10 +35,29 @@ pub struct Access {
 }
 
 impl Access {
+    /// The same prefixes, whoever says so?
+    pub fn is_like(&self, other: &Self) -> bool {
+        let like = |ours: &[Said<String>], theirs: &[Said<String>]| {
+            ours.iter().map(|said| &said.value).eq(theirs.iter().map(|said| &said.value))
+        };
+        like(&self.allowed, &other.allowed) && like(&self.denied, &other.denied)
+    }
+
+    /// What says so.
+    pub fn ids(&self) -> impl Iterator<Item = Id> {
+        self.allowed.iter().chain(&self.denied).map(|said| said.at)
+    }
+
     /// Whom both let in; `None`: nobody.
-    fn and(self, other: Self) -> Option<Self> {
-        let denied = self.denied.into_iter().chain(other.denied).collect();
+    pub fn and(self, other: Self) -> Option<Self> {
+        let mut denied = self.denied;
+        // Defaults may say the same of both.
+        let more: Vec<_> = other.denied.into_iter().filter(|said| !denied.contains(said)).collect();
+        denied.extend(more);
         let (ours, theirs) = (self.allowed, other.allowed);
+        if ours == theirs {
+            return Some(Self { allowed: ours, denied });
+        }
         if ours.is_empty() || theirs.is_empty() {
             return Some(Self { allowed: ours.into_iter().chain(theirs).collect(), denied });
         }

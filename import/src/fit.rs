@@ -69,7 +69,7 @@ fn frontends(account: &Account, service: &mut Service) {
     let direct = service.forward.is_some_and(Forward::is_direct);
     let (mut kept, mut left): (Vec<Frontend>, Vec<Note>) = Default::default();
     for frontend in std::mem::take(&mut service.frontends) {
-        let Frontend { address, ports, at } = frontend;
+        let Frontend { address, ports, at, .. } = frontend;
         let overlaps = |other: &&Frontend| other.address == address && other.ports.overlaps(ports);
         let reason = if ports.protocol == Protocol::Sctp {
             "Flowpin balances TCP and UDP, not SCTP: keep this one where it is.".to_string()

@@ -50,7 +50,7 @@ pub struct Service {
     pub forward: Option<Forward>,
     /// Who says so, where the file does.
     pub forward_at: Option<Id>,
-    /// Whom it is for.
+    /// Whom it is for, unless a frontend says so itself.
     pub access: Access,
     /// How its backends are checked, unless they say so themselves.
     pub check: Option<Check>,
@@ -171,6 +171,8 @@ pub struct Frontend {
     pub ports: Ports,
     /// Who says so.
     pub at: Id,
+    /// Whom it is for; `None`: whom the service is for.
+    pub access: Option<Access>,
 }
 
 /// How a backend is chosen.

@@ -81,10 +81,15 @@ pub fn bind(
         match place(one) {
             Ok((address, text)) => match ports(text, Protocol::Tcp) {
                 Ok(ports) => {
-                    frontends.push(Frontend { address, ports, at });
+                    frontends.push(Frontend { address, ports, at, access: None });
                     // An IPv6 socket at all addresses takes IPv4 as well, unless it is told otherwise.
                     if address.is_ipv6() && address.is_unspecified() && !only {
-                        frontends.push(Frontend { address: Ipv4Addr::UNSPECIFIED.into(), ports, at });
+                        frontends.push(Frontend {
+                            address: Ipv4Addr::UNSPECIFIED.into(),
+                            ports,
+                            at,
+                            access: None,
+                        });
                     }
                 }
                 Err(remedy) => notes.push(Note::new(at, remedy)),

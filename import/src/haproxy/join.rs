@@ -10,9 +10,9 @@ use super::{
     settings::{Settings, Times},
 };
 use crate::{
-    access::access,
-    account::{Account, Note, Said},
-    model::{Check, Draft, Forward, Host, Probe, Service},
+    access::{Access, access},
+    account::{Account, Id, Note, Said},
+    model::{Check, Draft, Forward, Frontend, Host, Probe, Service},
 };
 
 /// Makes services of all proxies.
@@ -55,8 +55,13 @@ fn service(draft: &mut Draft, pool: Proxy, fronts: Vec<Proxy>) -> Service {
              it a vip and ports of its own, and uncomment it.",
         );
     }
-    let mut rules = settings.rules.rules.clone();
     let mut unused: Vec<_> = settings.rules.unused.values().copied().collect();
+    match access(&settings.rules.rules, account, &mut service.notes) {
+        Ok(access) => service.access = access,
+        Err(at) => service.turn_off(at, NOBODY),
+    }
+    // Frontends that let nobody in.
+    let mut shut: Vec<(Id, Vec<Frontend>)> = Vec::new();
     mode(account, &settings, &mut service);
     if kind == Kind::Backend && !fronts.is_empty() {
         // Clients are the frontends' business.
@@ -68,10 +73,16 @@ fn service(draft: &mut Draft, pool: Proxy, fronts: Vec<Proxy>) -> Service {
         _ => settings.limit.clone(),
     };
     for front in fronts {
-        let Proxy { at: front_at, frontends, settings: theirs, notes, .. } = front;
+        let Proxy { at: front_at, mut frontends, settings: theirs, notes, .. } = front;
         account.like(front_at, at);
-        service.frontends.extend(frontends);
         service.notes.extend(notes);
+        match both(&theirs, &settings, &service.access, account, &mut service.notes) {
+            Ok(own) => {
+                frontends.iter_mut().for_each(|frontend| frontend.access.clone_from(&own));
+                service.frontends.extend(frontends);
+            }
+            Err(at) => shut.push((at, frontends)),
+        }
         mode(account, &theirs, &mut service);
         if let Some(said) = &theirs.default_backend {
             account.like(said.at, at);
@@ -94,27 +105,50 @@ fn service(draft: &mut Draft, pool: Proxy, fronts: Vec<Proxy>) -> Service {
         );
         off = off.or(theirs.disabled);
         unused.extend(theirs.rules.unused.values());
-        if rules.is_empty() {
-            rules = theirs.rules.rules;
-        } else if rules != theirs.rules.rules {
-            let remedy = "Of several frontends the first's rules hold for the service: declare another with a name \
-                 of its own for this one.";
-            service.notes.extend(theirs.rules.rules.into_iter().map(|rule| Note::new(rule.who.at, remedy)));
-        }
     }
     if let Some(at) = off {
         service.turn_off(at, "It is switched off there: uncomment it when it is to be served.");
     }
     service.notes.extend(unused.into_iter().map(|at| Note::new(at, super::remedies::ACL)));
-    match access(&rules, account, &mut service.notes) {
-        Ok(access) => service.access = access,
-        Err(at) => service.turn_off(at, "Nobody is let in: say in source_ranges who is, and uncomment it."),
+    let none = service.frontends.is_empty();
+    for (at, frontends) in shut {
+        if none {
+            service.turn_off(at, NOBODY);
+            service.frontends.extend(frontends);
+        } else {
+            let left = "Nobody is let in by it: its addresses are left out.";
+            service.note(at, left);
+            service.notes.extend(frontends.into_iter().map(|frontend| Note::new(frontend.at, left)));
+        }
     }
     service.algorithm = settings.algorithm.clone();
     service.affinity = settings.affinity(account);
     times(account, settings.times.clone(), &mut service);
     backends(servers, &settings, program.as_ref(), &mut service);
     service
+}
+
+const NOBODY: &str = "Nobody is let in: say in source_ranges who is, and uncomment it.";
+
+/// Whom a frontend and the pool behind it both let in, which is `pools`; `None`: whom the pool lets in.
+///
+/// # Errors
+/// Nobody, and who says so.
+fn both(
+    front: &Settings,
+    pool: &Settings,
+    pools: &Access,
+    account: &Account,
+    notes: &mut Vec<Note>,
+) -> Result<Option<Access>, Id> {
+    let rules = &front.rules.rules;
+    let Some(last) = rules.last().map(|rule| rule.who.at) else { return Ok(None) };
+    // Both have them of the same defaults.
+    if *rules == pool.rules.rules {
+        return Ok(None);
+    }
+    let own = access(rules, account, notes)?;
+    own.and(pools.clone()).map(Some).ok_or(last)
 }
 
 /// Listeners that lead to no pool of this file.

@@ -91,6 +91,7 @@ impl Reader {
                     address: *address,
                     ports: *ports,
                     at: *at,
+                    access: None,
                 }));
             }
             if service.frontends.is_empty() {

@@ -84,7 +84,7 @@ impl Reader {
                 0 => Ports { first: ALL.0, last: ALL.1, protocol },
                 port => Ports::one(port, protocol),
             };
-            service.frontends.push(Frontend { address, ports, at });
+            service.frontends.push(Frontend { address, ports, at, access: None });
         }
         self.options(directive, &mut service);
         match self.services.get(&key) {

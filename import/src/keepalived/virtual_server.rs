@@ -200,10 +200,15 @@ impl Reader {
             match place {
                 At::Address(address, 0) => {
                     let ports = Ports { first: 1, last: u16::MAX, protocol };
-                    service.frontends.push(Frontend { address, ports, at });
+                    service.frontends.push(Frontend { address, ports, at, access: None });
                 }
                 At::Address(address, port) => {
-                    service.frontends.push(Frontend { address, ports: Ports::one(port, protocol), at });
+                    service.frontends.push(Frontend {
+                        address,
+                        ports: Ports::one(port, protocol),
+                        at,
+                        access: None,
+                    });
                 }
                 At::Mark => {
                     let remedy = "Which packets have this mark is said by rules of the firewall: write their \

@@ -61,9 +61,14 @@ pub fn listen(account: &mut Account, directive: &Directive, service: &mut Servic
     };
     match ports(port, protocol) {
         Ok(ports) => {
-            service.frontends.push(Frontend { address, ports, at });
+            service.frontends.push(Frontend { address, ports, at, access: None });
             if both && address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-                service.frontends.push(Frontend { address: Ipv4Addr::UNSPECIFIED.into(), ports, at });
+                service.frontends.push(Frontend {
+                    address: Ipv4Addr::UNSPECIFIED.into(),
+                    ports,
+                    at,
+                    access: None,
+                });
             }
         }
         Err(remedy) => service.note(at, remedy),

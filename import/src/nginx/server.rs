@@ -196,10 +196,6 @@ fn is_like(a: &Service, b: &Service) -> bool {
     fn values<T: Clone>(said: &Option<Said<T>>) -> Option<T> {
         said.as_ref().map(|said| said.value.clone())
     }
-    let access = |service: &Service| {
-        let values = |list: &[Said<String>]| list.iter().map(|said| said.value.clone()).collect::<Vec<_>>();
-        (values(&service.access.allowed), values(&service.access.denied))
-    };
     let asked = |service: &Service| service.check.as_ref().map(|check| check.at);
     a.name == b.name
         && a.off.is_none()
@@ -208,7 +204,7 @@ fn is_like(a: &Service, b: &Service) -> bool {
         && asked(a) == asked(b)
         && values(&a.timeouts.idle) == values(&b.timeouts.idle)
         && same_or_none(&a.timeouts.half_open, &b.timeouts.half_open)
-        && access(a) == access(b)
+        && a.access.is_like(&b.access)
         && a.backends.iter().map(|x| x.address()).eq(b.backends.iter().map(|x| x.address()))
 }
 

@@ -73,9 +73,9 @@ pub fn service(account: &mut Account, service: &Service) -> String {
     let mut out = Out { account, live: off.is_none(), text: String::new() };
     let _ = writeln!(out.text, "[[service]]    # line {line}: {origin}");
     out.key("name", &quoted(name), &[*at]);
-    let groups = groups(frontends);
+    let groups = groups(frontends, &service.access);
     match groups.first() {
-        Some(first) => first_frontend(&mut out, first, &service.access),
+        Some(first) => first_frontend(&mut out, first),
         None => out.text.push_str("vip = \"ADDRESS\"\nports = [\"PORT/tcp\"]\n"),
     }
     settings(&mut out, service);
@@ -83,44 +83,74 @@ pub fn service(account: &mut Account, service: &Service) -> String {
         out.text.push_str("[[service.frontend]]\n");
         out.key("addresses", &list(group.addresses.iter().map(ToString::to_string)), &group.ids);
         out.key("ports", &list(group.ports.iter().map(show_ports)), &[]);
-        let Access { allowed, denied } = &service.access;
-        for (key, all) in [("source_ranges", allowed), ("deny_ranges", denied)] {
-            let own = of_group(group, all);
-            if groups.first().is_some_and(|first| of_group(first, all) != own) {
+        let first = groups.first().map(Group::lists).unwrap_or_default();
+        for ((key, own), first) in KEYS.into_iter().zip(group.lists()).zip(first) {
+            if own != first {
                 out.key(key, &list(own), &[]);
             }
         }
+        group.said.iter().for_each(|id| out.done(*id));
     }
     backends.iter().for_each(|each| backend(&mut out, each));
     text.push_str(&if out.live { out.text } else { comment::turned_off(&out.text) });
     text
 }
 
-/// Addresses with the same ports.
-struct Group {
+/// Whom it is for, as the file has it.
+const KEYS: [&str; 2] = ["source_ranges", "deny_ranges"];
+
+/// Addresses with the same ports, for the same clients.
+struct Group<'a> {
     addresses: Vec<IpAddr>,
     ports: Vec<Ports>,
     ids: Vec<Id>,
+    access: &'a Access,
+    /// All that says whom they are for.
+    said: Vec<Id>,
 }
 
-/// Frontends in as few tables as they fit in, in the file's order.
-fn groups(frontends: &[Frontend]) -> Vec<Group> {
-    let mut by_address: BTreeMap<IpAddr, (usize, Vec<Ports>, Vec<Id>)> = BTreeMap::new();
-    for (order, Frontend { address, ports, at }) in frontends.iter().enumerate() {
-        let (_, all, ids) = by_address.entry(*address).or_insert((order, Vec::new(), Vec::new()));
-        all.push(*ports);
-        ids.push(*at);
+impl<'a> Group<'a> {
+    const fn new(addresses: Vec<IpAddr>, access: &'a Access) -> Self {
+        Self { addresses, ports: Vec::new(), ids: Vec::new(), access, said: Vec::new() }
     }
-    let mut by_address: Vec<_> = by_address.into_iter().collect();
-    by_address.sort_by_key(|(_, (order, ..))| *order);
-    let mut groups: Vec<Group> = Vec::new();
-    for (address, (_, ports, ids)) in by_address {
-        match groups.iter_mut().find(|group| group.ports == ports) {
+
+    /// Of the lists of [`KEYS`] the prefixes of the IP versions that it has.
+    fn lists(&self) -> [Vec<String>; 2] {
+        let fits =
+            |said: &&Said<String>| self.addresses.iter().any(|a| a.is_ipv6() == said.value.contains(':'));
+        [&self.access.allowed, &self.access.denied]
+            .map(|list| list.iter().filter(fits).map(|said| said.value.clone()).collect())
+    }
+}
+
+/// Frontends in as few tables as they fit in, in the file's order. `common`: whom those are for that don't say.
+fn groups<'a>(frontends: &'a [Frontend], common: &'a Access) -> Vec<Group<'a>> {
+    let mut lists: Vec<&Access> = Vec::new();
+    let mut by_address: BTreeMap<(IpAddr, usize), (usize, Group<'_>)> = BTreeMap::new();
+    for (order, Frontend { address, ports, at, access }) in frontends.iter().enumerate() {
+        let access = access.as_ref().unwrap_or(common);
+        let list = lists.iter().position(|list| list.is_like(access)).unwrap_or_else(|| {
+            lists.push(access);
+            lists.len() - 1
+        });
+        let new = || (order, Group::new(vec![*address], access));
+        let (_, group) = by_address.entry((*address, list)).or_insert_with(new);
+        group.ports.push(*ports);
+        group.ids.push(*at);
+        group.said.extend(access.ids());
+    }
+    let mut alone: Vec<(usize, Group<'_>)> = by_address.into_values().collect();
+    alone.sort_by_key(|(order, _)| *order);
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for (_, one) in alone {
+        let same = |group: &&mut Group<'_>| group.ports == one.ports && group.access.is_like(one.access);
+        match groups.iter_mut().find(same) {
             Some(group) => {
-                group.addresses.push(address);
-                group.ids.extend(ids);
+                group.addresses.extend(one.addresses);
+                group.ids.extend(one.ids);
+                group.said.extend(one.said);
             }
-            None => groups.push(Group { addresses: vec![address], ports, ids }),
+            None => groups.push(one),
         }
     }
     groups
@@ -134,13 +164,7 @@ fn show_ports(ports: &Ports) -> String {
     }
 }
 
-/// Of prefixes those of the IP versions that a group has.
-fn of_group(group: &Group, prefixes: &[Said<String>]) -> Vec<String> {
-    let fits = |said: &&Said<String>| group.addresses.iter().any(|a| a.is_ipv6() == said.value.contains(':'));
-    prefixes.iter().filter(fits).map(|said| said.value.clone()).collect()
-}
-
-fn first_frontend(out: &mut Out<'_>, group: &Group, access: &Access) {
+fn first_frontend(out: &mut Out<'_>, group: &Group<'_>) {
     if let Some((vip, more)) = group.addresses.split_first() {
         out.key("vip", &quoted(&vip.to_string()), &group.ids);
         if !more.is_empty() {
@@ -148,14 +172,10 @@ fn first_frontend(out: &mut Out<'_>, group: &Group, access: &Access) {
         }
     }
     out.key("ports", &list(group.ports.iter().map(show_ports)), &[]);
-    let Access { allowed, denied } = access;
-    for (key, all) in [("source_ranges", allowed), ("deny_ranges", denied)] {
-        let own = of_group(group, all);
-        if !own.is_empty() {
-            out.key(key, &list(own), &[]);
-        }
-        all.iter().for_each(|said| out.done(said.at));
+    for (key, own) in KEYS.into_iter().zip(group.lists()).filter(|(_, own)| !own.is_empty()) {
+        out.key(key, &list(own), &[]);
     }
+    group.said.iter().for_each(|id| out.done(*id));
 }
 
 fn settings(out: &mut Out<'_>, service: &Service) {
