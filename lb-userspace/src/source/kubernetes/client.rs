@@ -2,6 +2,7 @@
 //! address that this agent serves itself.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     pin::Pin,
     sync::{
@@ -18,6 +19,8 @@ use kube::{
     client::{Body, ClientBuilder},
     config::{KubeConfigOptions, Kubeconfig},
 };
+
+use tokio::sync::watch;
 
 use crate::proxy::Requests;
 
@@ -64,6 +67,10 @@ pub enum AccessError {
     Client { server: Uri, error: String },
 }
 
+/// How many watches the server has begun to answer, by the plural of what is watched. An answer begins when the watch
+/// stands, and not only when something changes.
+pub type Watches = BTreeMap<String, u64>;
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Answer = Response<Body>;
 
@@ -81,6 +88,7 @@ struct Known {
     current: AtomicUsize,
     /// Counts what is asked.
     requests: Requests,
+    watches: watch::Sender<Watches>,
 }
 
 impl Servers {
@@ -112,7 +120,13 @@ impl Servers {
     /// Those, with the credentials of a config.
     pub fn new(config: Config, list: Vec<Uri>, requests: Requests) -> Self {
         let (version, current) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Self(Arc::new(Known { config, list: Mutex::new(Arc::new(list)), version, current, requests }))
+        let (list, watches) = (Mutex::new(Arc::new(list)), watch::Sender::default());
+        Self(Arc::new(Known { config, list, version, current, requests, watches }))
+    }
+
+    /// Tells of watches that stand.
+    pub fn watches(&self) -> watch::Receiver<Watches> {
+        self.0.watches.subscribe()
     }
 
     /// The one in use.
@@ -219,7 +233,7 @@ impl tower::Service<Request<Body>> for Way {
         let (used, servers) = (self.ready, self.servers.clone());
         let client = self.clients[used % self.clients.len()].clone();
         let (method, began) = (request.method().clone(), Instant::now());
-        let server = servers.current();
+        let (server, watched) = (servers.current(), watched(request.uri()));
         Box::pin(async move {
             let answer = client.send(request).await.map_err(BoxError::from);
             let code = answer.as_ref().ok().map(|answer| answer.status().as_u16());
@@ -233,7 +247,16 @@ impl tower::Service<Request<Body>> for Way {
             if answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::UNAUTHORIZED) {
                 servers.renew();
             }
+            if let Some(plural) = watched.filter(|_| answer.as_ref().is_ok_and(|a| a.status().is_success())) {
+                servers.0.watches.send_modify(|watches| *watches.entry(plural).or_default() += 1);
+            }
             answer
         })
     }
+}
+
+/// What a request watches, by its plural. `None`: it is another one.
+fn watched(uri: &Uri) -> Option<String> {
+    let watches = uri.query().is_some_and(|query| query.split('&').any(|part| part == "watch=true"));
+    watches.then(|| uri.path().rsplit('/').next().unwrap_or_default().into())
 }

@@ -134,6 +134,7 @@ async fn run(
         Err(e) => return tracing::error!("Kubernetes: {e}"),
     };
     let state = State::new(&wanted.selection.node, wanted.options.clone());
+    let watches = servers.watches();
     let feeding = Feeding {
         state,
         servers,
@@ -149,7 +150,7 @@ async fn run(
         events: [0; 2],
     };
     tokio::select! {
-        () = watches::run(client, wanted.selection, to) => {}
+        () = watches::run(client, wanted.selection, to, watches) => {}
         () = feeding.run() => {}
     }
 }

@@ -10,10 +10,11 @@ use kube::{
     runtime::watcher::{self, Config, watcher},
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     cache::Event,
+    client::Watches,
     objects::{EndpointSlice, Meta, Namespace, Node, Service, ServiceCidr},
 };
 
@@ -146,8 +147,13 @@ impl<T: Object> Resource for Watched<T> {
     }
 }
 
-/// Watches all kinds, for as long as somebody listens.
-pub async fn run(client: Client, selection: Selection, told: mpsc::Sender<Told>) {
+/// Watches all kinds, for as long as somebody listens. `watches`: those of this client that stand.
+pub async fn run(
+    client: Client,
+    selection: Selection,
+    told: mpsc::Sender<Told>,
+    watches: watch::Receiver<Watches>,
+) {
     let label = match &selection.proxy_name {
         Some(name) => format!("service.kubernetes.io/service-proxy-name={name}"),
         None => "!service.kubernetes.io/service-proxy-name".into(),
@@ -155,12 +161,13 @@ pub async fn run(client: Client, selection: Selection, told: mpsc::Sender<Told>)
     let services = Config::default().labels(&label).fields("spec.clusterIP!=None");
     let slices = Config::default().labels("!service.kubernetes.io/headless");
     let node = Config::default().fields(&format!("metadata.name={}", selection.node));
+    let (all, on) = (Config::default(), || Go::On(watches.clone()));
     tokio::join!(
-        follow(Api::<Watched<Service>>::all(client.clone()), services, told.clone(), Go::On),
-        follow(Api::<Watched<EndpointSlice>>::all(client.clone()), slices, told.clone(), Go::On),
-        follow(Api::<Watched<Node>>::all(client.clone()), node, told.clone(), Go::On),
-        follow(Api::<Watched<ServiceCidr>>::all(client.clone()), Config::default(), told.clone(), Go::On),
-        follow(Api::<Watched<Namespace>>::all(client), Config::default(), told, Go::On),
+        follow(Api::<Watched<Service>>::all(client.clone()), services, told.clone(), on()),
+        follow(Api::<Watched<EndpointSlice>>::all(client.clone()), slices, told.clone(), on()),
+        follow(Api::<Watched<Node>>::all(client.clone()), node, told.clone(), on()),
+        follow(Api::<Watched<ServiceCidr>>::all(client.clone()), all.clone(), told.clone(), on()),
+        follow(Api::<Watched<Namespace>>::all(client), all, told, on()),
     );
 }
 
@@ -172,12 +179,34 @@ pub async fn slices(client: Client, namespace: &str, service: &str, told: mpsc::
 }
 
 /// Where to, after an error that the watch itself would survive.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Go {
-    /// The same watch again: a list of everything is dear, and all nodes would want one at the same time.
-    On,
-    /// A new list. It is small, and its answer says that the server is back, where nothing may change for days.
+    /// The same watch again: a list of everything is dear, and all nodes would want one at the same time. Where nothing
+    /// changes for days only the watch itself shows that the server is back.
+    On(watch::Receiver<Watches>),
+    /// A new list. It is small, and its answer says that the server is back.
     Back,
+}
+
+impl Go {
+    /// How many watches of a kind have stood so far.
+    fn count(&self, plural: &str) -> u64 {
+        match self {
+            Self::On(watches) => watches.borrow().get(plural).copied().unwrap_or_default(),
+            Self::Back => 0,
+        }
+    }
+
+    /// Returns when there is another one than those so many.
+    async fn stands(&mut self, plural: &str, before: u64) {
+        let more = |watches: &Watches| watches.get(plural).is_some_and(|count| *count > before);
+        let stands = match self {
+            Self::On(watches) => watches.wait_for(more).await.is_ok(),
+            Self::Back => false,
+        };
+        if !stands {
+            std::future::pending().await
+        }
+    }
 }
 
 /// What is to be done after an error.
@@ -214,16 +243,29 @@ fn after(error: &watcher::Error) -> After {
 }
 
 /// Follows one kind, until nobody listens any more.
-async fn follow<T: Object>(api: Api<Watched<T>>, config: Config, told: mpsc::Sender<Told>, go: Go) {
+async fn follow<T: Object>(api: Api<Watched<T>>, config: Config, told: mpsc::Sender<Told>, mut go: Go) {
     let mut pause = PAUSES[0];
     let mut unseen = false;
+    // Watches that stood before the last error.
+    let mut before = 0;
     // Was the error before this one of the same kind, that a list is needed?
     let mut again = false;
     while !told.is_closed() {
         let mut events = std::pin::pin!(watcher(api.clone(), config.clone()));
-        while let Some(event) = events.next().await {
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = go.stands(T::PLURAL, before), if unseen => {
+                    unseen = false;
+                    if told.send(Told::Seen { kind: T::KIND }).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            };
             let error = match event {
-                Ok(event) => {
+                None => break,
+                Some(Ok(event)) => {
                     let event = read(event);
                     // The beginning of a list is no answer yet.
                     if !matches!(event, Event::Init) {
@@ -239,11 +281,11 @@ async fn follow<T: Object>(api: Api<Watched<T>>, config: Config, told: mpsc::Sen
                     }
                     continue;
                 }
-                Err(error) => error,
+                Some(Err(error)) => error,
             };
             let after = after(&error);
             let optional = T::OPTIONAL && matches!(after, After::Refused);
-            unseen = true;
+            (unseen, before) = (true, go.count(T::PLURAL));
             if told.send(Told::Unseen { kind: T::KIND, optional, error: whole(&error) }).await.is_err() {
                 return;
             }
@@ -259,7 +301,7 @@ async fn follow<T: Object>(api: Api<Watched<T>>, config: Config, told: mpsc::Sen
                 _ => tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await,
             }
             pause = PAUSES[1].min(pause * 2);
-            if go == Go::Back || !matches!(after, After::Again | After::Wait(_)) {
+            if matches!(go, Go::Back) || !matches!(after, After::Again | After::Wait(_)) {
                 break;
             }
         }

@@ -16,7 +16,7 @@ use crate::{
     source::kubernetes::{
         Options,
         client::Servers,
-        feed::{Change, Feed, Wanted, start},
+        feed::{Change, Feed, FeedStatus, Wanted, start},
         watch::Selection,
     },
 };
@@ -261,6 +261,25 @@ async fn a_server_that_is_busy_is_asked_again() {
     let lists = fake.requests().iter().filter(|r| r.contains("/services?") && !r.contains("watch")).count();
     assert_eq!(lists, 3);
     view.until("all is seen", |v| v.feed.status.borrow().unseen.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_watch_that_stands_again_is_seen_though_nothing_changes() {
+    let fake = two_services().await;
+    let mut view = View::of(servers(&[fake.at]));
+    view.next().await;
+    let mut status = view.feed.status.clone();
+    fake.stop();
+    let all = ["EndpointSlice", "Namespace", "Node", "Service", "ServiceCIDR"];
+    let unseen = |status: &FeedStatus| status.unseen.keys().copied().eq(all);
+    timeout(LONG, status.wait_for(unseen)).await.expect("it is noticed").expect("a feed");
+    assert!(status.borrow().problem().is_some());
+    let asked = fake.requests().len();
+    fake.restart();
+    let seen = |status: &FeedStatus| status.unseen.is_empty();
+    timeout(LONG, status.wait_for(seen)).await.expect("all is seen again").expect("a feed");
+    let lists = fake.requests()[asked..].iter().filter(|request| !request.contains("watch")).count();
+    assert_eq!((lists, view.feed.changes.len()), (0, 0), "the same watches, and nothing was told");
 }
 
 #[tokio::test]
