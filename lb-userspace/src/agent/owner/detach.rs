@@ -4,7 +4,11 @@
 //! Without services a packet that opens a connection passes, and so does one of a connection that isn't known. The flow
 //! table is asked before services are: those that it has are translated as before.
 
-use std::{mem, time::Duration};
+use std::{
+    mem,
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use super::Owner;
 use crate::{
@@ -21,6 +25,8 @@ use crate::{
 pub(in crate::agent) const PROBLEM: &str = "detached";
 /// Walks over the flow table after which nothing of what began before the first is missed.
 const WALKS: u64 = 2;
+/// The last date that is shown: the year 9999 begins 9998 - 1970 years after the epoch.
+const LAST: Duration = Duration::from_secs(253_370_764_800);
 
 /// How far it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,11 +72,25 @@ impl Owner {
         Ok(self.detached())
     }
 
-    /// Also for an agent that finds that an earlier one was told to.
-    pub(super) fn begin_leaving(&mut self) {
+    /// For an agent that finds that an earlier one was told to.
+    pub(super) fn go_on_leaving(&mut self) {
+        if let Some(why) = self.why() {
+            tracing::warn!(
+                "nothing new is balanced, since {why}; \"flowpin attach\" has this agent balance again"
+            );
+            self.begin_leaving();
+        }
+    }
+
+    fn begin_leaving(&mut self) {
         let off = self.is_off();
         self.leaving = self.is_leaving().then(|| Leaving { since: self.shared.census().generation, off });
         self.note_detached();
+    }
+
+    /// Why it is so.
+    fn why(&self) -> Option<String> {
+        Some(why(self.runtime.detached.as_ref()?.since, &self.config.state_file))
     }
 
     /// Takes the programs off when nothing needs them any more, or the time is over.
@@ -141,20 +161,48 @@ impl Owner {
     }
 
     fn note_detached(&self) {
-        let said = match (self.leaving, self.left()) {
-            (None, _) => Ok(()),
-            (Some(Leaving { off: true, .. }), _) => {
-                Err("detached: nothing is balanced; \"flowpin attach\" has it balance again".to_string())
-            }
-            (Some(_), left) => {
-                let left = left.map_or_else(String::new, |left| format!(", {} s to go", left.as_secs()));
+        let said = match (self.leaving, self.why()) {
+            (None, _) | (_, None) => Ok(()),
+            (Some(Leaving { off: true, .. }), Some(why)) => Err(format!(
+                "detached: nothing is balanced, since {why}; \"flowpin attach\" has it balance again"
+            )),
+            (Some(_), Some(why)) => {
+                let left =
+                    self.left().map_or_else(String::new, |left| format!(", {} s to go", left.as_secs()));
                 Err(format!(
-                    "handing over: new connections aren't balanced, {} open ones go on{left}; \"flowpin attach\" takes \
-                     that back",
+                    "handing over: new connections aren't balanced, {} open ones go on{left}, since {why}; \
+                     \"flowpin attach\" takes that back",
                     self.translated()
                 ))
             }
         };
         self.shared.write().note(PROBLEM, said);
+    }
+}
+
+/// Who said so, when (seconds since the Unix epoch), and why a restart changes nothing about it.
+fn why(since: f64, state_file: &Path) -> String {
+    // What a file says may be beyond what a date can be.
+    let at = UNIX_EPOCH + Duration::try_from_secs_f64(since).unwrap_or_default().min(LAST);
+    format!(
+        "\"flowpin detach\" said so at {}, and {} keeps it over restarts",
+        humantime::format_rfc3339_seconds(at),
+        state_file.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_said_who_said_so_when_and_where_it_is_kept() {
+        let file = Path::new("/var/lib/flowpin/state.json");
+        let at = |since| why(since, file);
+        let wanted = "\"flowpin detach\" said so at 2026-02-03T04:05:06Z, and /var/lib/flowpin/state.json keeps it over restarts";
+        assert_eq!(at(1_770_091_506.25), wanted);
+        for nonsense in [f64::NAN, f64::MAX, -1.0, 1e12] {
+            assert!(at(nonsense).contains("T00:00:00Z"), "{}", at(nonsense));
+        }
     }
 }

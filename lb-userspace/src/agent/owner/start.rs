@@ -173,7 +173,7 @@ impl Owner {
         self.shared.reconcile.observe(start.elapsed().as_secs_f64());
         tracing::info!(steps, took = ?start.elapsed(), "reconciled");
         self.attach_first(seen, pins)?;
-        self.begin_leaving();
+        self.go_on_leaving();
         self.keep_good();
         self.note_exposed();
         Ok(())
