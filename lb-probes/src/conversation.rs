@@ -1,12 +1,13 @@
 //! A conversation that the operator writes: what is sent, and what must come.
 
+use lb_text::escape;
 use regex::bytes::Regex;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     Invalid,
     peer::Peer,
-    text::{escape, excerpt, unescape},
+    text::{excerpt, unescape},
 };
 
 /// What an answer must contain.

@@ -26,13 +26,15 @@ mod until;
 
 use thiserror::Error;
 
+pub use lb_text::escape;
+
 pub use self::{
     conversation::{Conversation, Pattern, Step},
     mysql::MySql,
     peer::MOST_READ,
     postgres::Postgres,
     redis::Redis,
-    text::{escape, unescape},
+    text::unescape,
     until::Until,
 };
 

@@ -1,14 +1,14 @@
 //! How bytes are written: in a config file, and in the reason for a failure.
 
-use std::fmt::Write as _;
+use lb_text::escape;
 
 use crate::Invalid;
 
 /// Most bytes of an answer that a reason shows.
 const SHOWN: usize = 120;
 
-/// The bytes that a text stands for. `\r \n \t \0 \xNN \\` are as in Rust, all other characters are themselves, in
-/// UTF-8.
+/// The bytes that a text stands for, as [`escape`] writes it or people do. `\r \n \t \0 \xNN \\` are as in Rust, all other
+/// characters are themselves, in UTF-8.
 ///
 /// # Errors
 /// A backslash is followed by something else.
@@ -50,34 +50,6 @@ fn meaningless(text: &str, escape: &str, characters: usize) -> Invalid {
         what => format!("`{what}`"),
     };
     Invalid::Escape { text: text.into(), what }
-}
-
-/// How bytes are written, so that [`unescape`] gives them back. One line; what can't be seen is written as `\xNN`.
-pub fn escape(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\r' => text.push_str("\\r"),
-                '\n' => text.push_str("\\n"),
-                '\t' => text.push_str("\\t"),
-                '\0' => text.push_str("\\0"),
-                '\\' => text.push_str("\\\\"),
-                // What escape_debug leaves as it is can be seen.
-                '"' | '\'' => text.push(c),
-                c if c.escape_debug().len() == 1 => text.push(c),
-                c => push_hex(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
-        }
-        push_hex(&mut text, chunk.invalid());
-    }
-    text
-}
-
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        write!(text, "\\x{byte:02x}").expect("a String takes all");
-    }
 }
 
 /// What came, for a reason: in quotes.
@@ -132,14 +104,6 @@ mod tests {
         assert!(why(r"\xé1").contains(r"`\xé1`"));
         assert!(why(r"\u{e9}").contains(r"`\u`"));
         assert!(why("a\\").contains("a backslash at the end means nothing"));
-    }
-
-    #[test]
-    fn what_cant_be_seen_is_escaped() {
-        assert_eq!(escape("\"é\" '日本'".as_bytes()), "\"é\" '日本'");
-        assert_eq!(escape(b"\r\n\t\0\\\x1b[2J\x7f\xff"), r"\r\n\t\0\\\x1b[2J\x7f\xff");
-        // A line separator, and an order to write from right to left.
-        assert_eq!(escape("\u{2028}\u{202e}".as_bytes()), r"\xe2\x80\xa8\xe2\x80\xae");
     }
 
     #[test]

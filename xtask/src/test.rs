@@ -88,6 +88,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             "lb-ipvsadm",
             "lb-mesh",
             "lb-probes",
+            "lb-text",
             "flowpin",
             "flowpin-import",
             "xtask",

@@ -71,6 +71,7 @@ pub fn run() -> anyhow::Result<()> {
         "lb-ipvsadm",
         "lb-mesh",
         "lb-probes",
+        "lb-text",
         "lb-userspace",
         "tests",
         "xtask",

@@ -5,6 +5,8 @@ use std::{
     net::IpAddr,
 };
 
+use lb_text::is_host;
+
 use crate::{
     account::{Note, Said},
     model::{Backend, Forward, Host, Ports, Service},
@@ -120,20 +122,6 @@ fn named(backend: &mut Backend, ports: &[Ports]) {
             format!("A host's name needs a port in Flowpin: write it behind {name:?}, and uncomment it.");
         backend.turn_off(at, reason);
     }
-}
-
-/// A name as Flowpin takes it: labels of letters, digits, hyphens and underscores, of which the last isn't a number.
-fn is_host(name: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(inner)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let last = name.rsplit('.').next().unwrap_or_default();
-    name.len() <= 253 && name.split('.').all(label) && !last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Where backends answer past the node they can't have a port of their own.

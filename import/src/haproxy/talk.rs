@@ -1,9 +1,8 @@
 //! `tcp-check send` and `tcp-check expect`: steps of a conversation.
 
-use crate::{
-    model::Step,
-    talk::{escaped, matches},
-};
+use lb_text::escape;
+
+use crate::{model::Step, talk::matches};
 
 /// What is said after `tcp-check`. `None`: Flowpin has no such step.
 pub fn step(args: &[String]) -> Option<Step> {
@@ -15,10 +14,10 @@ pub fn step(args: &[String]) -> Option<Step> {
     match args {
         // Of bytes that are no text.
         [.., text] if text.contains(char::REPLACEMENT_CHARACTER) => None,
-        ["send", text] if !text.is_empty() => Some(Step::Send(escaped(text.as_bytes()))),
-        ["send-binary", digits] => bytes(digits).map(|bytes| Step::Send(escaped(&bytes))),
-        ["expect", "string", text] if !text.is_empty() => Some(Step::Expect(escaped(text.as_bytes()))),
-        ["expect", "binary", digits] => bytes(digits).map(|bytes| Step::Expect(escaped(&bytes))),
+        ["send", text] if !text.is_empty() => Some(Step::Send(escape(text.as_bytes()))),
+        ["send-binary", digits] => bytes(digits).map(|bytes| Step::Send(escape(&bytes))),
+        ["expect", "string", text] if !text.is_empty() => Some(Step::Expect(escape(text.as_bytes()))),
+        ["expect", "binary", digits] => bytes(digits).map(|bytes| Step::Expect(escape(&bytes))),
         ["expect", "rstring", text] => matches(text),
         _ => None,
     }

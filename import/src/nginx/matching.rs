@@ -1,10 +1,12 @@
 //! `match` of health checks: what is sent to a server, and what it must answer.
 
+use lb_text::escape;
+
 use crate::{
     account::{Account, Id, Note, Said},
     directive::Directive,
     model::{Check, Probe, Step},
-    talk::{escaped, matches},
+    talk::matches,
 };
 
 const UNTOLD: &str = "Flowpin's checks want a text or a regular expression (of the regex crate) for an answer: it \
@@ -47,7 +49,7 @@ impl Match {
                 .map(|text| Probe::Udp(Some(Said::new(text, send.at)))),
             (send, Some(Said { value: Some(step), at })) if !udp => {
                 let sent = send.iter().filter(|said| !said.value.is_empty());
-                let sent = sent.map(|said| Said::new(Step::Send(escaped(&said.value)), said.at));
+                let sent = sent.map(|said| Said::new(Step::Send(escape(&said.value)), said.at));
                 Some(Probe::Talk(sent.chain([Said::new(step.clone(), *at)]).collect()))
             }
             _ => None,
@@ -74,7 +76,7 @@ fn expected(args: &[&str]) -> Option<Step> {
     match args {
         ["~", text] => matches(&of_bytes("", text)),
         ["~*", text] => matches(&of_bytes("i", text)),
-        [text] if !text.is_empty() && !text.starts_with('~') => Some(Step::Expect(escaped(&bytes(text)))),
+        [text] if !text.is_empty() && !text.starts_with('~') => Some(Step::Expect(escape(&bytes(text)))),
         _ => None,
     }
 }

@@ -1,10 +1,11 @@
 //! Messages: a letter, a length, a body. <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
 
+use lb_text::escape;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     peer::{MOST_READ, Peer},
-    text::{self, escape, excerpt},
+    text::{self, excerpt},
 };
 
 /// Ends a session.

@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use lb_text::is_host;
+
 use super::{
     AdminState, BackendSpec, ModelError, Origin, ServiceSpec, backend_name,
     service::{parse_backend, shares},
@@ -10,7 +12,7 @@ use super::{
 /// A host as declared. Identity within a service is (`host`, `port`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostSpec {
-    /// Its name, in lower case and without a dot at the end.
+    /// Its name, in lower case. With a dot at the end it is the whole name, to which no search domain is added.
     pub host: Arc<str>,
     /// Target port.
     pub port: u16,
@@ -73,23 +75,12 @@ impl Member {
     }
 }
 
-/// `db.example.com:5432` in its one form: in lower case, without a dot after the name. `None`: it isn't a host's name and
-/// a port. Names are of letters, digits, hyphens and underscores (RFC 1123; underscores are common in private zones), and
-/// the last label isn't a number, so that a mistyped address is none.
+/// `db.example.com:5432` in its one form: in lower case. A dot after the name belongs to it: it isn't looked for in search
+/// domains. `None`: it isn't a [host's name](is_host) and a port.
 pub fn parse_host(text: &str) -> Option<(Arc<str>, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port != 0 && !text.contains(":+"))?;
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(inner)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let last = host.rsplit('.').next().unwrap_or_default();
-    let good = host.len() <= 253 && host.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit());
-    good.then(|| (host.to_ascii_lowercase().into(), port))
+    is_host(host).then(|| (host.to_ascii_lowercase().into(), port))
 }
 
 /// What a backend is called, in its one form, however it is written.
@@ -140,7 +131,8 @@ mod tests {
     fn names_of_hosts_have_one_form() {
         for (text, host, port) in [
             ("db.example.com:5432", "db.example.com", 5432),
-            ("DB.Example.com.:5432", "db.example.com", 5432),
+            ("DB.Example.com:5432", "db.example.com", 5432),
+            ("DB.Example.com.:5432", "db.example.com.", 5432),
             ("db:1", "db", 1),
             ("my_db-1.0a:65535", "my_db-1.0a", 65535),
         ] {
@@ -160,6 +152,8 @@ mod tests {
             "db:http",
             ":80",
             ".:80",
+            "db..:80",
+            "10.0.1.:80",
             "10.0.0.300:80",
             "10.0.1:80",
             "1:80",

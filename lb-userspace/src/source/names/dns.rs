@@ -51,9 +51,13 @@ impl Asker {
         Ok(Self { resolver: builder.with_options(options).build()?, search, ndots })
     }
 
-    /// What may be meant, the likeliest first (resolv.conf(5): `search`, `ndots`).
+    /// What may be meant, the likeliest first (resolv.conf(5): `search`, `ndots`). A name with a dot at the end is meant as
+    /// it is.
     fn meant(&self, host: &str) -> Vec<Name> {
         let Ok(mut name) = Name::from_utf8(host) else { return Vec::new() };
+        if name.is_fqdn() {
+            return vec![name];
+        }
         let mut names: Vec<Name> =
             self.search.iter().filter_map(|domain| name.clone().append_domain(domain).ok()).collect();
         let first = usize::from(name.num_labels()) > self.ndots;

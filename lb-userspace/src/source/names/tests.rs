@@ -117,7 +117,7 @@ proptest! {
 }
 
 const FILE: &str = "[[service]]\nname = \"a\"\nvip = \"10.96.0.1\"\nports = [\"5432/tcp\"]\non_removal = \"drain\"\n\
-    [[service.backend]]\naddress = \"DB.example.com.:5432\"\nweight = 3\nmax_connections = 9\nbackup = true\n\
+    [[service.backend]]\naddress = \"DB.example.com:5432\"\nweight = 3\nmax_connections = 9\nbackup = true\n\
     [[service.backend]]\naddress = \"10.0.0.1:5432\"\n[[service.backend]]\naddress = \"other:5432\"\n";
 
 fn names() -> Names {

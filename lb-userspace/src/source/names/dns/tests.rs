@@ -115,6 +115,8 @@ async fn another_name_is_asked_for_only_where_there_is_none() {
     let names = |host| asker.meant(host).iter().map(Name::to_ascii).collect::<Vec<_>>();
     assert_eq!(names("db.example.com"), ["db.example.com.", "db.example.com.corp.example."]);
     assert_eq!(names("db"), ["db.corp.example.", "db."]);
+    assert_eq!(names("db.example.com."), ["db.example.com."]);
+    assert_eq!(names("db."), ["db."]);
     // There is no such name: another may be meant, whose addresses are those of both IP versions.
     let [v4, v6] = asker.ask("none.example.com", [true, true]).await;
     assert_eq!(
