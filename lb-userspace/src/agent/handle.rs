@@ -106,7 +106,7 @@ impl Handle {
         let hops = Hops::of(&*self.netlink().await, wanted).await;
         let seen = Seen::look(&*self.netlink().await).await;
         self.owner.lock().await.reload(read, &hops, &seen)?;
-        self.shared.read().rejected.first().map_or(Ok(()), |first| Err(first.to_string()))
+        self.shared.read().refusals().next().map_or(Ok(()), |first| Err(first.to_string()))
     }
 
     /// The owner, for changes.
@@ -149,7 +149,7 @@ impl Handle {
         let counts = self.shared.counts_of(name);
         let state = self.shared.read();
         let spec = state.desired.services().get(name).ok_or_else(|| {
-            let refused = state.rejected.iter().find(|r| r.service == name);
+            let refused = state.refusals().find(|r| r.service == name);
             refused.map_or_else(|| Self::no_service(name), |r| ApiError::NotFound(r.to_string()))
         })?;
         Ok(views::service(spec, &state, &counts))

@@ -168,7 +168,10 @@ impl Owner {
         }
         let log = &self.shared.log;
         for new in after.iter().filter(|r| !before.contains(r)) {
-            tracing::error!("{new}");
+            match new.address_of {
+                Some(_) => tracing::warn!("{new}"),
+                None => tracing::error!("{new}"),
+            }
             log.note("rejected", &new.service, new.backend.as_deref().unwrap_or_default(), &new.error);
         }
         for gone in before.iter() {

@@ -193,7 +193,7 @@ impl Shared {
                 kernel: self.kernel.clone(),
                 connection_log: self.connection_log.totals(),
                 restarts: self.read().restarts.clone(),
-                rejected: self.read().rejected.iter().map(views::rejected).collect(),
+                rejected: self.read().refusals().map(views::rejected).collect(),
                 sharing: self.sharing_view.borrow().clone().map(|view| (view, self.sharing_times.clone())),
                 cluster: self.cluster.borrow().clone().map(|state| Cluster {
                     state,

@@ -33,6 +33,7 @@ use crate::{
     model::OwnAddresses,
     observe::{Snapshot, metrics::Rows, views},
     proxy::{ClusterState, Occurrence, ProxyMetrics, events::WAITING},
+    reconcile::Rejection,
     source::{KubernetesSpec, kubernetes::feed::Asked},
 };
 
@@ -330,10 +331,11 @@ impl Shared {
                 .iter()
                 .cloned()
                 .chain(state.notes.iter().map(|text| note(text)))
+                .chain(state.left_out().map(left_out))
                 .chain(one_way(&state))
                 .chain(short_of_quorum(&state))
                 .collect(),
-            rejected: state.rejected.iter().map(views::rejected).collect(),
+            rejected: state.refusals().map(views::rejected).collect(),
             kubernetes: cluster.as_ref().map(|cluster| cluster.view(&self.deaf.borrow())),
             detached: None,
         }
@@ -370,6 +372,13 @@ fn short_of_quorum(state: &State) -> impl Iterator<Item = WarningView> {
         let remedy = format!("see why with flowpin service show {}", spec.name);
         Some(WarningView { about: "quorum".into(), text, remedy })
     })
+}
+
+/// An address of a host.
+fn left_out(rejection: &Rejection) -> WarningView {
+    let remedy =
+        "take it out of the name in the DNS, or declare the other addresses instead of the name".into();
+    WarningView { about: "left out".into(), text: rejection.to_string(), remedy }
 }
 
 fn note(text: &str) -> WarningView {

@@ -14,7 +14,7 @@ use crate::{
         refusal::{Refusals, missed},
     },
     model::{AdminState, Departures, ForwardKind, Forwarding, ModelError, ServiceSpec, frontend::family},
-    reconcile::{Actual, Known, Step},
+    reconcile::{Actual, Known, Rejection, Step},
 };
 
 /// Desired and actual, always of the same moment for a reader.
@@ -206,13 +206,24 @@ impl State {
         self.tables.keys().any(|name| self.actual.service(name).is_some_and(|s| !s.tables.is_empty()))
     }
 
+    /// What is declared and not in force.
+    pub fn refusals(&self) -> impl Iterator<Item = &Rejection> + Clone {
+        self.rejected.iter().filter(|rejection| rejection.address_of.is_none())
+    }
+
+    /// Addresses of hosts that can't be backends. Nobody has declared them: of those is warned.
+    pub fn left_out(&self) -> impl Iterator<Item = &Rejection> {
+        self.rejected.iter().filter(|rejection| rejection.address_of.is_some())
+    }
+
     /// What is wrong, a sentence each.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.problems.values().chain(self.tasks.values()).cloned().collect();
         problems.sort();
-        problems.extend(self.rejected.iter().take(SHOWN).map(ToString::to_string));
-        if self.rejected.len() > SHOWN {
-            problems.push(format!("{} more are refused; see \"rejected\"", self.rejected.len() - SHOWN));
+        problems.extend(self.refusals().take(SHOWN).map(ToString::to_string));
+        let more = self.refusals().skip(SHOWN).count();
+        if more > 0 {
+            problems.push(format!("{more} more are refused; see \"rejected\""));
         }
         problems.extend(self.unresolved.values().take(SHOWN).cloned());
         if self.unresolved.len() > SHOWN {

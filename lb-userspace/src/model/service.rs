@@ -262,17 +262,23 @@ impl ServiceSpec {
     /// # Errors
     /// One is.
     pub fn check_backends_beside(&self, other: &Self) -> Result<(), ModelError> {
-        for backend in self.backends.values() {
-            let there = other.frontends.iter().filter(|f| f.addresses.contains(&backend.address));
-            let mut taken = there.flat_map(|frontend| &frontend.ports);
-            let led = || self.frontends.iter().flat_map(|f| &f.ports).map(|ports| ports.led_to(backend.port));
-            if taken.any(|ports| led().any(|led| led.overlaps(*ports))) {
-                return Err(ModelError::BackendIsVip {
-                    service: self.name.clone(),
-                    backend: backend.name(),
-                    owner: other.name.clone(),
-                });
-            }
+        self.backends.values().try_for_each(|backend| self.check_backend_beside(backend, other))
+    }
+
+    /// The same of one backend, which this service has or is to have.
+    ///
+    /// # Errors
+    /// It is at such a port.
+    pub fn check_backend_beside(&self, backend: &BackendSpec, other: &Self) -> Result<(), ModelError> {
+        let there = other.frontends.iter().filter(|f| f.addresses.contains(&backend.address));
+        let mut taken = there.flat_map(|frontend| &frontend.ports);
+        let led = || self.frontends.iter().flat_map(|f| &f.ports).map(|ports| ports.led_to(backend.port));
+        if taken.any(|ports| led().any(|led| led.overlaps(*ports))) {
+            return Err(ModelError::BackendIsVip {
+                service: self.name.clone(),
+                backend: backend.name(),
+                owner: other.name.clone(),
+            });
         }
         Ok(())
     }

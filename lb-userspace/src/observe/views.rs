@@ -100,7 +100,7 @@ pub fn frontend(frontend: &Frontend) -> FrontendView {
 
 /// What is declared and not in force.
 pub fn rejected(rejection: &Rejection) -> RejectedView {
-    let Rejection { service, backend, origin, error, kept, alone: _ } = rejection.clone();
+    let Rejection { service, backend, origin, error, kept, alone: _, address_of: _ } = rejection.clone();
     RejectedView { service, backend, origin: origin.name().into(), error, last_good_in_force: kept }
 }
 
@@ -132,9 +132,14 @@ pub fn service(spec: &ServiceSpec, state: &State, snapshot: &Snapshot) -> Servic
         algorithm: spec.algorithm.name().into(),
         origin: spec.origin.name().into(),
         declared: spec.into(),
-        warnings: spec.warnings().into_iter().chain(spec.unresolved().map(without_address)).collect(),
+        warnings: spec
+            .warnings()
+            .into_iter()
+            .chain(spec.unresolved().map(without_address))
+            .chain(state.left_out().filter(|r| r.service == spec.name).map(ToString::to_string))
+            .collect(),
         short_of_quorum: state.known().short_of_quorum(spec),
-        rejected: state.rejected.iter().filter(|r| r.service == spec.name).map(|r| r.error.clone()).collect(),
+        rejected: state.refusals().filter(|r| r.service == spec.name).map(|r| r.error.clone()).collect(),
         backends: backends.iter().map(|now| backend(spec, now, state)).collect(),
     }
 }

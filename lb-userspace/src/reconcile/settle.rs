@@ -1,6 +1,8 @@
 //! Which of the services that sources declare go together. What is wrong with one is that one's: its last good version stays, and the rest
 //! comes into force.
 
+pub(super) mod hosts;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::model::{Admission, Desired, Origin, OwnAddresses, ServiceSpec};
@@ -35,14 +37,19 @@ pub struct Rejection {
     pub kept: bool,
     /// Whatever becomes of other services, it stays so.
     pub alone: bool,
+    /// The host that has this address, as the DNS says. Only the address is left out: nobody has declared it.
+    pub address_of: Option<Arc<str>>,
 }
 
 impl std::fmt::Display for Rejection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { service, backend, origin, error, kept, alone: _ } = self;
+        let Self { service, backend, origin, error, kept, alone: _, address_of } = self;
         match backend {
             Some(backend) => write!(f, "backend {backend} of service \"{service}\"")?,
             None => write!(f, "service \"{service}\"")?,
+        }
+        if let Some(host) = address_of {
+            return write!(f, " of {origin}, an address of host {host}, is left out: {error}");
         }
         let instead = if *kept { "the last good version is" } else { "it isn't" };
         write!(f, " of {origin} is refused, {instead} in force: {error}")
@@ -88,13 +95,15 @@ impl Candidate<'_> {
 }
 
 /// The services that come into force, and what doesn't. Of two that don't go together the file's goes first, then the one that is where it
-/// was (`holds`: a service has its addresses and ports now), then the one that is declared first. `own`: the node's addresses.
+/// was (`holds`: a service has its addresses and ports now), then the one that is declared first. Addresses of [`hosts`]
+/// are in nobody's way. `own`: the node's addresses.
 pub fn settle(
     declared: &[Declared],
     unplanned: &Unplanned,
     own: &OwnAddresses,
     holds: impl Fn(&ServiceSpec) -> bool,
 ) -> (Desired, Vec<Rejection>) {
+    let declared = hosts::give_way(declared);
     let mut candidates: Vec<Candidate<'_>> = declared.iter().map(|d| candidate(d, unplanned)).collect();
     let mut passes = 0;
     let mut desired = loop {
@@ -139,7 +148,15 @@ pub fn settle(
 pub fn rejection(declared: &Declared, error: String, kept: bool) -> Rejection {
     // A last good version that isn't in force either may be once others make way.
     let alone = declared.spec.is_err() && (kept || declared.good.is_none());
-    Rejection { service: declared.name.clone(), backend: None, origin: declared.origin, error, kept, alone }
+    Rejection {
+        service: declared.name.clone(),
+        backend: None,
+        origin: declared.origin,
+        error,
+        kept,
+        alone,
+        address_of: None,
+    }
 }
 
 fn candidate<'a>(declared: &'a Declared, unplanned: &Unplanned) -> Candidate<'a> {

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use super::{
     Actual, Declared, Exhausted, Goal, Plan, Rejection, Scope, health_state, plan,
-    settle::{Unplanned, rejection, settle},
+    settle::{Unplanned, hosts, rejection, settle},
 };
 use crate::model::{Desired, HealthStates, ModelError, OwnAddresses, ServiceSpec, SnatSpec};
 
@@ -137,8 +137,9 @@ pub fn transition(
             planned(next, actual, &names, now)
         }
         Input::Asked { name, declared } => {
-            asked(old, &mut next, name, declared, now)?;
-            planned(next, actual, &[name], now)
+            let moved = asked(old, &mut next, name, declared, now)?;
+            let names: Vec<&str> = moved.iter().map(String::as_str).chain([name]).collect();
+            planned(next, actual, &names, now)
         }
         Input::Health { service, backend, healthy } => {
             let Some(spec) = old.desired.services().get(service) else { return Ok(nothing(next)) };
@@ -231,7 +232,8 @@ fn some(
     let concerned: HashSet<&str> =
         changed.iter().map(|d| d.name.as_str()).chain(removed.iter().copied()).collect();
     let others = old.rejected.iter().filter(|r| !concerned.contains(r.service.as_str()));
-    if others.clone().any(|r| !r.alone) {
+    let concerns = |r: &Rejection| r.address_of.is_none() || hosts::waits_for(r, &old.desired, &concerned);
+    if others.clone().any(|r| !r.alone && concerns(r)) {
         return Err(Refused::NeedsAll);
     }
     let mut rejected: Vec<Rejection> = others.cloned().collect();
@@ -255,16 +257,17 @@ fn some(
     Ok(())
 }
 
-/// One service, all or nothing.
+/// One service, all or nothing. Names of others that give way to it: those of whose hosts' addresses it is one.
 fn asked(
     old: &Known,
     next: &mut Known,
     name: &str,
     declared: Option<&Declared>,
     now: Instant,
-) -> Result<(), Refused> {
+) -> Result<Vec<String>, Refused> {
     let known = |r: &Rejection| old.rejected.contains(r);
-    if let Some(new) = declared.and_then(|d| d.aside.iter().find(|r| !known(r))) {
+    let refused = |r: &&Rejection| r.address_of.is_none() && !known(r);
+    if let Some(new) = declared.and_then(|d| d.aside.iter().find(refused)) {
         return Err(Refused::Invalid(new.error.clone()));
     }
     let whole = |r: &Rejection| r.service == name && r.backend.is_none();
@@ -274,12 +277,27 @@ fn asked(
         desired.replace(name, None, &next.own)?;
         next.rejected = Arc::new(old.rejected.iter().filter(|r| r.service != name).cloned().collect());
         follow(old, next, name, now);
-        return Ok(());
+        return Ok(Vec::new());
     };
-    let tried = declared
-        .spec
-        .clone()
-        .and_then(|spec| desired.replace(name, Some(spec), &next.own).map_err(|e| e.to_string()));
+    let (spec, mut left_out) = match &declared.spec {
+        Ok(spec) => {
+            let taken = hosts::at(old.desired.services().values(), &hosts::all([spec]));
+            let without = hosts::without(spec, |address| taken.get(&address).cloned().unwrap_or_default());
+            let (spec, left_out) = without.unwrap_or_else(|| (spec.clone(), Vec::new()));
+            (Ok(spec), left_out)
+        }
+        Err(error) => (Err(error.clone()), Vec::new()),
+    };
+    let mut moved = Vec::new();
+    if let Ok(spec) = &spec {
+        for other in old.desired.services().values().filter(|other| other.name != name) {
+            let Some((other, more)) = hosts::without(other, |_| vec![spec]) else { continue };
+            moved.push(other.name.clone());
+            left_out.extend(more);
+            desired.replace(&other.name.clone(), Some(other), &next.own)?;
+        }
+    }
+    let tried = spec.and_then(|spec| desired.replace(name, Some(spec), &next.own).map_err(|e| e.to_string()));
     if let Err(error) = tried {
         // What its source says of it was wrong before: what is asked for is done to the version in force.
         let good = declared.good.clone().filter(|_| old.rejected.iter().any(whole));
@@ -289,9 +307,11 @@ fn asked(
     let kept = |r: &&Rejection| r.service != name || !as_declared && whole(r);
     let mut rejected: Vec<Rejection> = old.rejected.iter().filter(kept).cloned().collect();
     rejected.extend(declared.aside.iter().cloned());
+    rejected.extend(left_out);
     next.rejected = Arc::new(rejected);
+    moved.iter().for_each(|other| follow(old, next, other, now));
     follow(old, next, name, now);
-    Ok(())
+    Ok(moved)
 }
 
 /// What is concluded of one service's backends when it changes.

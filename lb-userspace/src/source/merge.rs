@@ -166,6 +166,7 @@ impl Sources<'_> {
                     error: error.to_string(),
                     kept: false,
                     alone: true,
+                    address_of: None,
                 });
             }
         }

@@ -174,9 +174,10 @@ impl Names {
                         service: spec.name.clone(),
                         backend: Some(name),
                         origin: host.origin,
-                        error: format!("host {} has this address: {error}", host.host),
+                        error: error.to_string(),
                         kept: false,
                         alone: true,
+                        address_of: Some(host.host.clone()),
                     });
                 }
             }
@@ -211,11 +212,7 @@ impl Names {
 fn add(spec: &mut ServiceSpec, backend: BackendSpec) -> Result<(), ModelError> {
     spec.check_backend(&backend)?;
     check_room(spec)?;
-    if spec.named().any(|vip| vip == backend.address) {
-        let mut alone = ServiceSpec::new(&spec.name, spec.frontends.clone(), spec.origin);
-        alone.add(backend.clone())?;
-        alone.check_backends_beside(spec)?;
-    }
+    spec.check_backend_beside(&backend, spec)?;
     spec.add(backend)
 }
 

@@ -1,6 +1,7 @@
 //! Whatever happens in whatever order, with a kernel that refuses and an agent that dies: what is known and what the maps hold agree, and
 //! nothing is half done.
 
+mod hosts;
 mod machine;
 mod op;
 

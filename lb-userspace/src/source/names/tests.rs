@@ -166,9 +166,13 @@ fn each_address_is_a_backend_as_its_host_is_declared() {
     let refused: Vec<_> =
         declared.aside.iter().map(|r| (r.backend.as_deref().unwrap(), r.error.as_str())).collect();
     let [("10.96.0.1:5432", vip), ("127.0.0.1:5432", loopback)] = refused[..] else { panic!("{refused:?}") };
-    assert!(
-        vip.starts_with("host db.example.com has this address: ") && loopback.contains("127.0.0.1"),
-        "{refused:?}"
+    assert!(vip.contains("is the VIP of service") && loopback.contains("127.0.0.1"), "{refused:?}");
+    assert_eq!(
+        declared.aside[1].to_string(),
+        format!(
+            "backend 127.0.0.1:5432 of service \"a\" of the config file, an address of host db.example.com, is left out: \
+             {loopback}"
+        )
     );
 }
 
