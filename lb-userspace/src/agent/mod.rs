@@ -21,6 +21,7 @@ mod due;
 pub mod events;
 mod explain;
 mod first;
+mod flow_log;
 pub mod handle;
 mod hints;
 pub mod kubernetes;
@@ -29,6 +30,7 @@ mod netlink;
 mod one_way;
 pub mod owner;
 mod reading;
+mod saving;
 mod scrape;
 mod seen;
 pub mod shared;
@@ -43,14 +45,20 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
-    io::unix::AsyncFd,
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::{Mutex, Notify, mpsc, watch},
 };
 
 use self::{
-    handle::Handle, netlink::Netlink, owner::Owner, seen::Seen, shared::Shared, tasks::Tasks, upkeep::Signs,
+    flow_log::{flow_logger, log_flows},
+    handle::Handle,
+    netlink::Netlink,
+    owner::Owner,
+    seen::Seen,
+    shared::Shared,
+    tasks::Tasks,
+    upkeep::Signs,
 };
 use crate::{
     api::server,
@@ -58,7 +66,7 @@ use crate::{
     datapath::{
         events::Events,
         interfaces,
-        object::{FlowLog, Object, Wanted, flow_log},
+        object::{Object, Wanted},
         others::Others,
         pin::PinDir,
         repin::Repin,
@@ -192,6 +200,7 @@ pub async fn run(options: AgentOptions) -> anyhow::Result<()> {
     if !tasks.end(END).await {
         tracing::warn!("some tasks are cut short");
     }
+    handle.shared.save_last();
     // Before the lock goes: then the next agent's socket may be there.
     drop(socket);
     let off = handle.owner().lock().await.is_off();
@@ -370,31 +379,5 @@ pub(crate) async fn down(mut stopped: watch::Receiver<bool>) {
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
         tracing::debug!("sd_notify: {e}");
-    }
-}
-
-/// Records of new flows, from the programs.
-type FlowLogger = AsyncFd<aya_log::EbpfLogger<FlowLog>>;
-
-fn flow_logger(shared: &Shared) -> anyhow::Result<FlowLogger> {
-    let logger = flow_log(&mut shared.object())?;
-    // SAFETY: the logger owns its descriptor, always the same one, for as long as it lives.
-    Ok(unsafe { AsyncFd::register(logger) }?)
-}
-
-/// Writes them to the log until told to stop.
-async fn log_flows(logger: Arc<Mutex<FlowLogger>>, stopped: watch::Receiver<bool>) {
-    let mut logger = logger.lock().await;
-    let stop = down(stopped);
-    tokio::pin!(stop);
-    loop {
-        tokio::select! {
-            () = &mut stop => return,
-            ready = logger.readable_mut() => {
-                let Ok(mut ready) = ready else { return };
-                ready.get_inner_mut().flush();
-                ready.clear_ready();
-            }
-        }
     }
 }

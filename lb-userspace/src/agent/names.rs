@@ -1,47 +1,36 @@
 //! Follows the DNS: looks hosts up that services have among their backends, again and again as long as they have them, and
 //! tells the owner.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+mod followed;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use tokio::{
     sync::watch,
+    task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
+use self::followed::{Hosts, LookUp};
 use super::{down, handle::Handle};
 use crate::{
     model::{Desired, ServiceSpec},
     source::names::{Answer, SHORTEST, dns},
 };
 
-/// How often is looked which hosts there are, and which are due.
+/// How often is looked which hosts there are, and which are due; and how often their addresses are written at most.
 const LOOK: Duration = Duration::from_secs(1);
-/// Look-ups under way at once.
-const AT_ONCE: usize = 64;
 
 /// How long who declares a host waits for its addresses.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A host that is followed.
-struct Followed {
-    /// IP versions of the services that have it.
-    wanted: [bool; 2],
-    /// When it is looked up next; `None`: that is under way.
-    due: Option<Instant>,
-    /// How many times in a row there was a problem.
-    failures: u32,
-}
-
 /// Goes on until told to stop.
 pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
-    let mut hosts: HashMap<Arc<str>, Followed> = HashMap::new();
+    let mut hosts = Hosts::default();
     let mut asked = FuturesUnordered::new();
     let mut seen: Option<Arc<Desired>> = None;
+    let mut writing = None;
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stop = down(stopped);
@@ -56,30 +45,33 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
                 };
                 // Who leaves has no services, and may come back to them.
                 if !leaves && !seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &desired)) {
-                    follow(&desired, &mut hosts);
-                    handle.owner().lock().await.keep_hosts(|host| hosts.contains_key(host));
+                    let mut owner = handle.owner().lock().await;
+                    hosts.follow(&desired, |host| owner.knows(host), Instant::now());
+                    owner.keep_hosts(|host| hosts.has(host));
                     seen = Some(desired);
                 }
+                write(&handle, &mut writing);
             }
-            Some((host, answers)) = asked.next() => {
-                let failures = hosts.get(&host).map_or(0, |followed| followed.failures);
-                let told = handle.learn(&host, answers, failures).await;
-                if let Some(followed) = hosts.get_mut(&host) {
-                    followed.failures = if told.failed { failures.saturating_add(1) } else { 0 };
-                    followed.due = Some(Instant::now() + told.again);
-                }
+            Some((look_up, answers)) = asked.next() => {
+                let look_up: LookUp = look_up;
+                let told = handle.learn(&look_up.host, answers, hosts.failures(&look_up.host)).await;
+                hosts.done(&look_up, &told, Instant::now());
             }
         }
-        for (host, followed) in &mut hosts {
-            if asked.len() < AT_ONCE && followed.due.is_some_and(|due| due <= Instant::now()) {
-                followed.due = None;
-                let (host, wanted) = (host.clone(), followed.wanted);
-                asked.push(async move {
-                    let answers = dns::look_up(&host, wanted).await;
-                    (host, answers)
-                });
-            }
+        for look_up in hosts.due(Instant::now()) {
+            asked.push(async move {
+                let answers = dns::look_up(&look_up.host, look_up.wanted).await;
+                (look_up, answers)
+            });
         }
+    }
+}
+
+/// Has addresses written that aren't yet; one at a time, and nobody waits for the disk.
+fn write(handle: &Handle, writing: &mut Option<JoinHandle<()>>) {
+    if handle.shared.names.is_due() && writing.as_ref().is_none_or(JoinHandle::is_finished) {
+        let shared = handle.shared.clone();
+        *writing = Some(tokio::task::spawn_blocking(move || shared.save_names()));
     }
 }
 
@@ -93,23 +85,6 @@ fn wanted<'a>(services: impl IntoIterator<Item = &'a ServiceSpec>) -> BTreeMap<&
         }
     }
     wanted
-}
-
-/// Those that services have by now. A host that is new, or of which more is wanted, is due at once.
-fn follow(desired: &Desired, hosts: &mut HashMap<Arc<str>, Followed>) {
-    let wanted = wanted(desired.services().values().map(Arc::as_ref));
-    hosts.retain(|host, _| wanted.contains_key(host));
-    for (host, wanted) in wanted {
-        let followed = hosts.entry(host.clone()).or_insert_with(|| Followed {
-            wanted,
-            due: Some(Instant::now()),
-            failures: 0,
-        });
-        if followed.wanted != wanted {
-            followed.wanted = wanted;
-            followed.due = followed.due.map(|_| Instant::now());
-        }
-    }
 }
 
 /// What became of answers.
@@ -156,6 +131,3 @@ impl Handle {
         join_all(all).await;
     }
 }
-
-#[cfg(test)]
-mod tests;

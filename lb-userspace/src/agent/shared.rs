@@ -20,7 +20,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 pub use super::state::State;
 use super::tasks::{TaskEnd, TaskReport};
-use super::{events::Log, seen::Seen};
+use super::{events::Log, saving::Newest, seen::Seen};
 use crate::{
     api::types::{ClusterView, StatusView, WarningView},
     cluster::{Sharing, SharingTimes, rebalance::Owned},
@@ -34,7 +34,7 @@ use crate::{
     observe::{Snapshot, metrics::Rows, views},
     proxy::{ClusterState, Occurrence, ProxyMetrics, events::WAITING},
     reconcile::Rejection,
-    source::{KubernetesSpec, kubernetes::feed::Asked},
+    source::{Good, KubernetesSpec, Names, kubernetes::feed::Asked},
 };
 
 /// Something that follows from the state, and of which revision it is.
@@ -58,8 +58,10 @@ pub struct Shared {
     pub(super) snapshot: Mutex<Option<(Instant, Weak<Snapshot>)>>,
     /// Closes connections.
     pub closer: Closer,
-    /// One at a time writes the last good config.
-    pub saving: Mutex<()>,
+    /// Addresses of hosts, and where they are to be written.
+    pub names: Newest<(PathBuf, Names)>,
+    /// What was good last of the config, likewise.
+    pub good: Newest<(PathBuf, Good)>,
     /// The cluster that is to be followed.
     pub kubernetes: watch::Sender<Option<Arc<KubernetesSpec>>>,
     /// What is known of it.
@@ -137,7 +139,8 @@ impl Shared {
             closer: Closer::default(),
             snapshot: Mutex::default(),
             census: RwLock::default(),
-            saving: Mutex::default(),
+            names: Newest::default(),
+            good: Newest::default(),
             kubernetes: watch::channel(None).0,
             cluster: watch::channel(None).0,
             feed: Mutex::default(),

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Config, FileService, Good, Names, Runtime, names::NO_NAMES};
 use crate::{
-    model::{AdminState, Desired, Member, ModelError, Origin, OwnAddresses, ServiceSpec},
+    model::{AdminState, Desired, Member, ModelError, Origin, OwnAddresses, ServiceSpec, host::parse_host},
     reconcile::{Declared, Rejection, settle::settle},
 };
 
@@ -93,6 +93,18 @@ impl Sources<'_> {
     /// Names that the file declares.
     pub fn names(&self) -> BTreeSet<&str> {
         self.file.iter().map(|service| service.name.as_str()).collect()
+    }
+
+    /// Hosts that are declared, whether their services are in force or not.
+    pub fn hosts(&self) -> BTreeSet<Arc<str>> {
+        let file = self.file.iter().filter_map(|service| service.spec.as_ref().ok());
+        let good = self.file.iter().filter_map(|service| self.good.spec(&service.name));
+        let specs = file.chain(good).chain(self.cluster.values());
+        let of_specs = specs.flat_map(|spec| spec.hosts.iter().map(|host| host.host.clone()));
+        let declared = self.runtime.services.values().flat_map(|decl| &decl.backends);
+        let added = self.runtime.backends.values().flat_map(BTreeMap::keys);
+        let added = added.chain(declared.map(|decl| &decl.address));
+        of_specs.chain(added.filter_map(|name| parse_host(name)).map(|(host, _)| host)).collect()
     }
 
     fn of_file(&self, service: &FileService, notes: &mut Vec<String>) -> Declared {

@@ -30,7 +30,8 @@ use crate::{
 pub const SHORTEST: Duration = Duration::from_secs(5);
 /// The longest: what has moved is followed within minutes, also where a zone gives its records a day.
 pub const LONGEST: Duration = Duration::from_secs(300);
-/// The longest after failures; the first is followed by [`SHORTEST`], each further one by twice as much.
+/// The longest after failures of a host that has known addresses; the first is followed by [`SHORTEST`], each further one
+/// by twice as much. One without any may be a name that isn't there: then that is [`LONGEST`].
 pub const LONGEST_AFTER_FAILURE: Duration = Duration::from_secs(60);
 
 /// Version of the file's form.
@@ -102,7 +103,8 @@ pub fn conclude(
         1 => format!("host {host} can't be looked up; its last address stays: {why}"),
         n => format!("host {host} can't be looked up; its last {n} addresses stay: {why}"),
     };
-    let pause = SHORTEST.saturating_mul(1 << failures.min(8)).min(LONGEST_AFTER_FAILURE);
+    let longest = if addresses.is_empty() { LONGEST } else { LONGEST_AFTER_FAILURE };
+    let pause = SHORTEST.saturating_mul(1 << failures.min(8)).min(longest);
     Conclusion { addresses, problem: Some(problem), again: pause.min(valid) }
 }
 

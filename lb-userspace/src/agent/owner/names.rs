@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,7 @@ use crate::{
     model::ServiceSpec,
     reconcile::Declared,
     source::{
-        Names,
+        FileService, Names,
         names::{Answer, Conclusion, conclude},
     },
 };
@@ -119,10 +119,20 @@ impl Owner {
         }
     }
 
-    /// Forgets hosts that no service has any more.
-    pub fn keep_hosts(&mut self, wanted: impl Fn(&str) -> bool) {
-        self.shared.write().unresolved.retain(|host, _| wanted(host));
-        if self.names.keep(wanted) {
+    /// Forgets what is wrong with hosts that no service in force has any more, and addresses of those that nobody
+    /// declares. While a file, or what it says of a service, can't be read nobody knows which those are: then all stay.
+    pub fn keep_hosts(&mut self, followed: impl Fn(&str) -> bool) {
+        let mut state = self.shared.write();
+        state.unresolved.retain(|host, _| followed(host));
+        let unread = ["config", "state file"].iter().any(|about| state.problems.contains_key(about));
+        drop(state);
+        let unknown =
+            |service: &FileService| service.spec.is_err() && self.good.spec(&service.name).is_none();
+        if unread || self.config.services.iter().any(unknown) {
+            return;
+        }
+        let declared = self.sources().hosts();
+        if self.names.keep(|host| followed(host) || declared.contains(host)) {
             self.save_names();
         }
     }
@@ -143,19 +153,9 @@ impl Owner {
         }
     }
 
-    /// Nobody waits for the disk.
+    /// Has them written soon: see [`names`](crate::agent::names).
     fn save_names(&self) {
-        let (names, path) = (self.names.clone(), Names::path(&self.config.state_file));
-        let shared = self.shared.clone();
-        tokio::task::spawn_blocking(move || {
-            let one = shared.saving.lock().unwrap_or_else(PoisonError::into_inner);
-            let saved = names.save(&path);
-            drop(one);
-            if let Err(e) = &saved {
-                tracing::error!("{e}");
-            }
-            shared.write().note("names", saved);
-        });
+        self.shared.names.put((Names::path(&self.config.state_file), self.names.clone()));
     }
 
     /// The version in force of a service whose hosts have other addresses now: it goes on if those won't do.

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
@@ -248,17 +248,9 @@ impl Owner {
         if self.shared.read().problems.contains_key("config") || self.config_path.is_none() {
             return;
         }
-        let (good, path) = (self.good.clone(), Good::path(&self.config.state_file));
+        self.shared.good.put((Good::path(&self.config.state_file), self.good.clone()));
         // Nobody waits for the disk.
         let shared = self.shared.clone();
-        tokio::task::spawn_blocking(move || {
-            let one = shared.saving.lock().unwrap_or_else(PoisonError::into_inner);
-            let saved = good.save(&path);
-            drop(one);
-            if let Err(e) = &saved {
-                tracing::error!("{e}");
-            }
-            shared.write().note("last good config", saved);
-        });
+        tokio::task::spawn_blocking(move || shared.save_good());
     }
 }

@@ -63,7 +63,9 @@ fn when_is_asked_again() {
     }
     assert_eq!(seconds([found(&["10.0.0.1"], 60), found(&["fd00::1"], 20)], 0), 20, "the shorter of the two");
     let pauses: Vec<u64> = [0, 1, 2, 3, 4, u32::MAX].map(|n| seconds([failed(), None], n)).into();
-    assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
+    assert_eq!(pauses, [5, 10, 20, 40, 80, 300], "it has never had an address");
+    let known = |failures| conclude("db", &ips(&["10.0.0.1"]), &[failed(), None], failures).again.as_secs();
+    assert_eq!([0, 1, 2, 3, 4, u32::MAX].map(known), [5, 10, 20, 40, 60, 60]);
     assert_eq!(seconds([found(&["10.0.0.1"], 7), failed()], 4), 7, "what is known is still followed");
 }
 
