@@ -48,7 +48,7 @@ mod tests {
         let send = |text: &str| Some(Step::Send(text.into()));
         assert_eq!(of(&["send", "PING\r\n"]), send(r"PING\r\n"));
         assert_eq!(of(&["send", "a\\b\x01é", "comment", "c"]), send(r"a\\b\x01é"));
-        assert_eq!(of(&["send-binary", "50494e47ff00"]), send(r"PING\xff\x00"));
+        assert_eq!(of(&["send-binary", "50494e47ff00"]), send(r"PING\xff\0"));
         assert_eq!(of(&["expect", "string", "+OK"]), Some(Step::Expect("+OK".into())));
         assert_eq!(of(&["expect", "binary", "0A"]), Some(Step::Expect(r"\n".into())));
         let role = "role:(master|slave)";

@@ -119,7 +119,7 @@ mod tests {
     fn answers_are_texts_or_expressions() {
         let regex = |text: &str| Some(Step::Matches(text.into()));
         assert_eq!(expected(&["+OK\r"]), Some(Step::Expect(r"+OK\r".into())));
-        assert_eq!(expected(&[r"a\x00\xffb\xg"]), Some(Step::Expect(r"a\x00\xffb\\xg".into())));
+        assert_eq!(expected(&[r"a\x00\xffb\xg"]), Some(Step::Expect(r"a\0\xffb\\xg".into())));
         assert_eq!(expected(&["~", r"\+(OK|PONG)"]), regex(r"\+(OK|PONG)"));
         assert_eq!(expected(&["~*", "pong"]), regex("(?i)pong"));
         assert_eq!(expected(&["~", r"^\xff"]), regex(r"(?-u)^\xff"));
