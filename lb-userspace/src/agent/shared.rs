@@ -379,9 +379,8 @@ fn short_of_quorum(state: &State) -> impl Iterator<Item = WarningView> {
 
 /// An address of a host.
 fn left_out(rejection: &Rejection) -> WarningView {
-    let remedy =
-        "take it out of the name in the DNS, or declare the other addresses instead of the name".into();
-    WarningView { about: "left out".into(), text: rejection.to_string(), remedy }
+    let remedy = "take it out of the DNS, or declare the other addresses instead of the name".into();
+    WarningView { about: "backends by name".into(), text: rejection.to_string(), remedy }
 }
 
 fn note(text: &str) -> WarningView {

@@ -44,12 +44,12 @@ pub struct Rejection {
 impl std::fmt::Display for Rejection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { service, backend, origin, error, kept, alone: _, address_of } = self;
+        if let Some(host) = address_of {
+            return write!(f, "host {host} has an address that is left out: {error}");
+        }
         match backend {
             Some(backend) => write!(f, "backend {backend} of service \"{service}\"")?,
             None => write!(f, "service \"{service}\"")?,
-        }
-        if let Some(host) = address_of {
-            return write!(f, " of {origin}, an address of host {host}, is left out: {error}");
         }
         let instead = if *kept { "the last good version is" } else { "it isn't" };
         write!(f, " of {origin} is refused, {instead} in force: {error}")

@@ -169,13 +169,31 @@ fn each_address_is_a_backend_as_its_host_is_declared() {
         declared.aside.iter().map(|r| (r.backend.as_deref().unwrap(), r.error.as_str())).collect();
     let [("10.96.0.1:5432", vip), ("127.0.0.1:5432", loopback)] = refused[..] else { panic!("{refused:?}") };
     assert!(vip.contains("is the VIP of service") && loopback.contains("127.0.0.1"), "{refused:?}");
-    assert_eq!(
-        declared.aside[1].to_string(),
-        format!(
-            "backend 127.0.0.1:5432 of service \"a\" of the config file, an address of host db.example.com, is left out: \
-             {loopback}"
-        )
-    );
+    let said = declared.aside[1].to_string();
+    assert_eq!(said, format!("host db.example.com has an address that is left out: {loopback}"));
+}
+
+#[test]
+fn hosts_are_declared_also_by_what_isn_t_in_force() {
+    let file = parse(FILE, "f").unwrap();
+    let good = Good::of(&file);
+    let broken = parse(&FILE.replace("weight = 3", "weight = -3"), "f").unwrap();
+    assert!(broken.services[0].spec.is_err());
+    let mut runtime = Runtime::default();
+    let added = runtime.backends.entry("gone".into()).or_default();
+    for name in ["added.:80", "10.0.0.9:80"] {
+        added.insert(name.into(), BackendDecl::default());
+    }
+    let names = names();
+    let hosts = |services| {
+        let sources =
+            Sources { file: services, good: &good, runtime: &runtime, cluster: NO_CLUSTER, names: &names };
+        sources.hosts().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let all = ["added.", "db.example.com", "other"];
+    assert_eq!(hosts(&file.services), all);
+    assert_eq!(hosts(&broken.services), all, "the last good version");
+    assert_eq!(hosts(&[]), ["added."]);
 }
 
 #[test]

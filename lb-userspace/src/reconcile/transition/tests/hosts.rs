@@ -23,7 +23,7 @@ fn left_out(known: &Known) -> Vec<String> {
     known.rejected.iter().map(ToString::to_string).collect()
 }
 
-const OF_B: &str = "backend 10.96.0.2:80 of service \"a\" of the config file, an address of host db.test, is left out: \
+const OF_B: &str = "host db.test has an address that is left out: \
     service \"a\": backend 10.96.0.2:80 is the VIP of service \"b\"; name the real server";
 
 #[test]
