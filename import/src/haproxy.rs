@@ -7,7 +7,7 @@ mod external;
 mod join;
 mod lex;
 mod proxy;
-mod remedies;
+pub mod remedies;
 mod rules;
 mod server;
 mod settings;
@@ -71,7 +71,7 @@ pub fn read(text: &str) -> Result<Draft, ImportError> {
             let at = directive.enter(&mut reader.draft.account);
             let remedy = match directive.name().starts_with('.') {
                 true => remedies::CONDITION,
-                false => "It stands in no section: put it below the right one.",
+                false => remedies::NO_SECTION,
             };
             reader.draft.note(at, remedy);
             continue;

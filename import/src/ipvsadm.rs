@@ -28,6 +28,9 @@ struct Reader {
     timeouts: Timeouts,
 }
 
+/// Of what is no command, as far as is known.
+pub const UNKNOWN: &str = "It is no command of ipvsadm that is known: look at what it does.";
+
 /// Remedies for commands that declare nothing.
 const COMMANDS: [(&str, &str); 11] = [
     (
@@ -137,10 +140,7 @@ impl Reader {
             name => {
                 let at = directive.enter(&mut self.draft.account);
                 let known = COMMANDS.iter().find(|(command, _)| *command == name);
-                let remedy = known.map_or(
-                    "It is no command of ipvsadm that is known: look at what it does.",
-                    |(_, remedy)| remedy,
-                );
+                let remedy = known.map_or(UNKNOWN, |(_, remedy)| remedy);
                 self.draft.note(at, remedy);
             }
         }

@@ -5,7 +5,7 @@ mod checks;
 mod lex;
 mod misc;
 mod real;
-mod remedies;
+pub mod remedies;
 mod virtual_server;
 
 use std::collections::BTreeMap;

@@ -22,6 +22,7 @@ mod values;
 mod write;
 
 pub use self::account::{Account, Item};
+use self::model::Draft;
 
 /// A format that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +57,9 @@ impl Format {
             Self::Haproxy => {
                 "HAProxy balances in turn where a file doesn't say how; Flowpin gives a new connection to \
                  the backend with the fewest. HAProxy queues what is over a maxconn; Flowpin \
-                 refuses it when all backends, or the service, are full. Backends see addresses of the node's, as they saw the \
-                 proxy's: where their answers come back by way of the node, leave forward = \"snat\" out, \
-                 and they see the client's."
+                 refuses it when all backends, or the service, are full. Backends see an address of the node's, as they saw the \
+                 proxy's, so that they answer to it whatever their routes are: that is forward = \"snat\". \
+                 Where answers come back by way of the node anyway, leave it out, and they see the client's."
             }
             Self::Ipvsadm => {
                 "IPVS forgets a TCP connection that is silent for 15 minutes, and UDP after 5; Flowpin \
@@ -75,9 +76,10 @@ impl Format {
             Self::Nginx => {
                 "nginx balances in turn where a file doesn't say how; Flowpin gives a new connection to \
                  the backend with the fewest. nginx closes a connection that is silent for 10 minutes; \
-                 Flowpin after 24 hours, unless timeouts.idle says otherwise. Backends see addresses of \
-                 the node's, as they saw the proxy's: where their answers come back by way of the node, \
-                 leave forward = \"snat\" out, and they see the client's."
+                 Flowpin after 24 hours, unless timeouts.idle says otherwise. Backends see an address \
+                 of the node's, as they saw the proxy's, so that they answer to it whatever their routes \
+                 are: that is forward = \"snat\". Where answers come back by way of the node anyway, leave \
+                 it out, and they see the client's."
             }
         }
     }
@@ -109,6 +111,8 @@ pub struct Imported {
     pub text: String,
     /// Services that would be in force.
     pub services: usize,
+    /// Is any of it a file of that format?
+    pub recognised: bool,
     /// What became of each directive.
     pub account: Account,
 }
@@ -124,9 +128,61 @@ pub fn import(format: Format, text: &str) -> Result<Imported, ImportError> {
         Format::Nginx => nginx::read(text)?,
         Format::Haproxy => haproxy::read(text)?,
     };
+    let recognised = recognised(&draft);
     settle::settle(&mut draft);
     fit::fit(&mut draft);
     let text = write::write(format, &mut draft);
     let services = draft.services.iter().filter(|service| service.off.is_none()).count();
-    Ok(Imported { text, services, account: draft.account })
+    Ok(Imported { text, services, recognised, account: draft.account })
+}
+
+/// Is there anything in it but what nobody knows?
+fn recognised(draft: &Draft) -> bool {
+    const UNKNOWN: [&str; 5] = [
+        haproxy::remedies::UNKNOWN,
+        haproxy::remedies::NO_SECTION,
+        ipvsadm::UNKNOWN,
+        keepalived::remedies::UNKNOWN,
+        nginx::remedies::UNKNOWN,
+    ];
+    !draft.services.is_empty()
+        || draft.account.items().iter().any(|item| item.translated)
+        || draft.notes.iter().any(|note| !UNKNOWN.contains(&note.remedy.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Format, import};
+
+    #[test]
+    fn what_nobody_knows_is_no_file_of_a_format() {
+        let known = |format, text| import(format, text).expect("it can be read").recognised;
+        for format in Format::ALL {
+            assert!(!known(format, "") && !known(format, "# a comment\n"), "{format:?}");
+            assert!(!known(format, "hello there;\n"), "{format:?}");
+        }
+        assert!(known(Format::Haproxy, "global\n  daemon\n"));
+        assert!(known(Format::Haproxy, "peers mesh\n  peer a 10.0.0.1:1024\n"));
+        assert!(known(Format::Keepalived, "vrrp_instance a {\n  priority 100\n}\n"));
+        assert!(known(Format::Nginx, "http { server { listen 80; } }\n"));
+        assert!(known(Format::Ipvsadm, "-C\n"));
+    }
+
+    #[test]
+    fn a_page_of_statistics_is_flowpins_own() {
+        let text = "listen stats\n bind :8404\n mode http\n stats enable\nfrontend web\n bind 10.0.0.1:80\n stats uri /s\n \
+                    default_backend b\nbackend b\n server a 10.0.0.2:80\n";
+        let imported = import(Format::Haproxy, text).expect("it can be read");
+        assert!(
+            imported.text.contains("# lines 1-4: listen stats\n#   It shows HAProxy's own"),
+            "{}",
+            imported.text
+        );
+        assert_eq!(
+            (imported.services, imported.text.matches("[[service]]").count()),
+            (1, 1),
+            "{}",
+            imported.text
+        );
+    }
 }

@@ -4,7 +4,7 @@
 mod lex;
 mod listen;
 mod matching;
-mod remedies;
+pub mod remedies;
 mod server;
 mod upstream;
 

@@ -7,7 +7,7 @@ mod service;
 use crate::{
     Format,
     account::{Id, Note},
-    model::{Draft, Probe, Service},
+    model::{Draft, Forward, Probe, Service},
 };
 
 /// The file's text.
@@ -51,10 +51,17 @@ fn head(format: Format, draft: &Draft) -> String {
     ));
     text.push_str("#\n");
     text.push_str(&comment::lines(format.differs()));
-    text.push_str(
-        "#\n# Nothing is balanced until an interface is named:\n# [[interface]]\n# match = \"eth0\"\n# \
-         attach = \"xdp\"\n",
-    );
+    text.push_str("#\n");
+    let by_snat = |service: &Service| service.forward == Some(Forward::Snat);
+    text.push_str(&comment::lines(match draft.services.iter().any(by_snat) {
+        true => {
+            "Nothing is balanced until interfaces are named: those by which clients come and, since forward = \"snat\" \
+             has answers translated where they come in, those by which backends are reached. `flowpin check`, run on \
+             the node, says which are missing."
+        }
+        false => "Nothing is balanced until an interface is named:",
+    }));
+    text.push_str("# [[interface]]\n# match = \"eth0\"\n# attach = \"xdp\"\n");
     let programs = |service: &Service| {
         service.off.is_none()
             && service.check.as_ref().is_some_and(|check| matches!(check.probe, Probe::Exec(_)))

@@ -4,6 +4,7 @@ use super::{
     Reader,
     bind::bind,
     names,
+    remedies::PAGE,
     server::{Declared, declared},
     settings::Settings,
 };
@@ -34,9 +35,14 @@ pub struct Proxy {
 
 impl Reader {
     pub(super) fn proxy(&mut self, section: &Directive, kind: Kind) {
-        let at = self.draft.account.open(section.line, &section.words.join(" "));
         let (name, from) = names(section);
         let settings = self.inherited(section, from.unwrap_or_default());
+        if settings.default_backend.is_none() && only_shows_statistics(section) {
+            let words = section.words.join(" ");
+            let at = self.draft.account.block(section.line, section.last, &words);
+            return self.draft.note(at, PAGE);
+        }
+        let at = self.draft.account.open(section.line, &section.words.join(" "));
         let mut proxy = Proxy {
             kind,
             name: name.into(),
@@ -67,4 +73,18 @@ impl Reader {
         }
         self.proxies.push(proxy);
     }
+}
+
+/// Does nothing in it lead to a server, and something ask for the page of statistics, or for the metrics?
+fn only_shows_statistics(section: &Directive) -> bool {
+    let leads = |inner: &Directive| {
+        matches!(
+            inner.name(),
+            "server" | "server-template" | "default_backend" | "use_backend" | "dispatch" | "use-server"
+        )
+    };
+    let shows = |inner: &Directive| {
+        inner.name() == "stats" || inner.args().iter().any(|word| word == "prometheus-exporter")
+    };
+    section.inside().iter().any(shows) && !section.inside().iter().any(leads)
 }

@@ -10,11 +10,16 @@ pub fn remedy(table: &Table, name: &str) -> &'static str {
         None => known == name,
     };
     let known = table.iter().find(|(names, _)| names.split_whitespace().any(fits));
-    known.map_or(
-        "HAProxy has nothing of this name that is known here: look at what it does.",
-        |(_, remedy)| remedy,
-    )
+    known.map_or(UNKNOWN, |(_, remedy)| remedy)
 }
+
+/// Of what isn't HAProxy's, as far as is known.
+pub const UNKNOWN: &str = "HAProxy has nothing of this name that is known here: look at what it does.";
+/// Of what no section has.
+pub const NO_SECTION: &str = "It stands in no section: put it below the right one.";
+/// Of a listener that leads to no server, and shows statistics.
+pub const PAGE: &str = "It shows HAProxy's own statistics. Flowpin has a page for that, http://127.0.0.1:9479/ui, and metrics \
+     beside it at /metrics (agent.metrics_listen says where): nothing is made of it.";
 
 const REQUESTS: &str = "It is about requests, and Flowpin balances connections: keep HAProxy behind it for that, its \
      instances as backends of a service.";

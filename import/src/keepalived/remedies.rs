@@ -7,11 +7,11 @@ pub fn remedy(table: &[(&str, &'static str)], name: &str) -> &'static str {
                 is one.";
     }
     let known = table.iter().find(|(names, _)| names.split_whitespace().any(|known| known == name));
-    known.map_or(
-        "It isn't a directive of keepalived's that is known here: look at what it does.",
-        |(_, remedy)| remedy,
-    )
+    known.map_or(UNKNOWN, |(_, remedy)| remedy)
 }
+
+/// Of what isn't keepalived's, as far as is known.
+pub const UNKNOWN: &str = "It isn't a directive of keepalived's that is known here: look at what it does.";
 
 const VRRP: &str = "Flowpin has no VRRP: keep keepalived for it. A VIP need not be on an interface; what \
      VRRP moves is the clients' way to it.";

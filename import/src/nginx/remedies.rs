@@ -7,11 +7,12 @@ pub fn remedy(table: &[(&str, &'static str)], name: &str) -> &'static str {
         None => known == name,
     };
     let known = table.iter().find(|(names, _)| names.split_whitespace().any(fits));
-    known.map_or(
-        "nginx's stream module has nothing of this name that is known here: look at what it does.",
-        |(_, remedy)| remedy,
-    )
+    known.map_or(UNKNOWN, |(_, remedy)| remedy)
 }
+
+/// Of what isn't nginx's, as far as is known.
+pub const UNKNOWN: &str =
+    "nginx's stream module has nothing of this name that is known here: look at what it does.";
 
 /// What concerns requests.
 pub const HTTP: &str = "It is about requests, and Flowpin balances connections: keep nginx behind it for \

@@ -82,11 +82,17 @@ impl Args {
         let text = read(&file).map_err(|e| Failure::Said(format!("can't read {name}: {e}")))?;
         let imported =
             flowpin_import::import(format, &text).map_err(|e| Failure::Said(format!("{name}: {e}")))?;
+        if !imported.recognised {
+            return Err(Failure::Said(format!(
+                "{name}: nothing of it is {}'s, as far as is known; give the file's own format: haproxy, ipvsadm, \
+                 keepalived or nginx",
+                format.name()
+            )));
+        }
         printer.print(&report(&imported), |report| report.config.to_string())?;
         if imported.services == 0 {
             printer.note(format!(
-                "{name} declares no service that could be in force as it is; the comments say why. Is it a file of {}?",
-                format.name()
+                "{name} declares no service that could be in force as it is; the comments say why"
             ));
         }
         Ok(())
@@ -104,7 +110,7 @@ fn read(file: &Path) -> std::io::Result<String> {
 }
 
 fn report(imported: &Imported) -> Report<'_> {
-    let Imported { text, services, account } = imported;
+    let Imported { text, services, recognised: _, account } = imported;
     let directives = account.items().iter().map(directive);
     Report { config: text, services: *services, directives: directives.collect() }
 }
