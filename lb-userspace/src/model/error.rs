@@ -1,6 +1,6 @@
 //! What can be wrong with a declaration.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -210,4 +210,31 @@ pub enum ModelError {
     TooManyVips { vips: usize },
     #[error("the backends need {blocks} blocks of 16; the limit is 16383 in all")]
     TooManyBlocks { blocks: usize },
+}
+
+/// What is wrong with a service, to be said where its name is said already: an error's own words name it too.
+pub fn about_it<'a>(service: &str, error: &'a str) -> Cow<'a, str> {
+    match error.strip_prefix(&format!("service {service:?}")) {
+        Some(rest) if rest.starts_with(' ') => format!("it{rest}").into(),
+        Some(rest) => rest.strip_prefix(": ").unwrap_or(error).into(),
+        None => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_named_once() {
+        let twice = ModelError::DuplicateService { name: "pg".into() }.to_string();
+        assert_eq!(about_it("pg", &twice), "it is declared twice; give each a name of its own");
+        let none = ModelError::NoPorts { service: "pg".into() }.to_string();
+        assert!(about_it("pg", &none).starts_with("it has no ports"), "{none}");
+        let backend = ModelError::BadBackend { service: "pg".into(), text: "x".into() }.to_string();
+        assert!(about_it("pg", &backend).starts_with("backend \"x\" is not"), "{backend}");
+        for others in ["service \"pg2\" has no ports", "ports: is missing"] {
+            assert_eq!(about_it("pg", others), others);
+        }
+    }
 }

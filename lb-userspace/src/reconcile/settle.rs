@@ -5,7 +5,7 @@ pub(super) mod hosts;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::model::{Admission, Desired, Origin, OwnAddresses, ServiceSpec};
+use crate::model::{Admission, Desired, Origin, OwnAddresses, ServiceSpec, error::about_it};
 
 /// A service as its source declares it, with all that the command line says of it.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ impl std::fmt::Display for Rejection {
             None => write!(f, "service \"{service}\"")?,
         }
         let instead = if *kept { "the last good version is" } else { "it isn't" };
-        write!(f, " of {origin} is refused, {instead} in force: {error}")
+        write!(f, " of {origin} is refused, {instead} in force: {}", about_it(service, error))
     }
 }
 
