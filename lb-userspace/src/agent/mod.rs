@@ -23,7 +23,7 @@ mod explain;
 mod first;
 mod flow_log;
 pub mod handle;
-mod hints;
+pub mod hints;
 pub mod kubernetes;
 mod names;
 mod netlink;

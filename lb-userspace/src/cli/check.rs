@@ -10,9 +10,12 @@ use super::{
     tables,
 };
 use crate::{
+    agent::hints,
     api::types::{FrontendView, RejectedView, ServiceDecl},
-    model::ServiceSpec,
+    host::Hint,
+    model::{Desired, ServiceSpec, error::about_it},
     observe::views,
+    reconcile::Rejection,
     source::{Config, Matcher, config, merge},
 };
 
@@ -25,7 +28,8 @@ Examples:
   flowpin check --schema > flowpin.schema.json      and \"#:schema ./flowpin.schema.json\" in the file's first line
 
 Needs neither root nor an agent. Exit code 1, and one line with file, value and remedy, if anything is wrong. A service that is \
-wrong is listed and keeps no other from coming into force. What the command line added to a running agent is not looked at.")]
+wrong is listed and keeps no other from coming into force. Warnings are about interfaces and routes too: those of the network \
+namespace in which it runs. What the command line added to a running agent is not looked at.")]
 pub struct Args {
     /// Config file (TOML); without one the defaults are shown
     #[arg(long, value_name = "FILE")]
@@ -82,26 +86,28 @@ struct Backend {
 }
 
 impl Args {
-    pub fn run(self, printer: &Printer) -> Result<(), Failure> {
+    pub async fn run(self, printer: &Printer) -> Result<(), Failure> {
         if self.schema {
             return output::raw(format!("{:#}\n", config::schema()).as_bytes()).map_err(Failure::from);
         }
         let config = config::load(self.config.as_deref()).map_err(|e| Failure::Said(e.to_string()))?;
         let what =
             self.config.map_or_else(|| "the default configuration".into(), |path| path.display().to_string());
-        let report = report(config);
+        let (desired, rejected) = merge::alone(&config);
+        let hints = hints::routes_past(&config, &desired).await;
+        let report = report(config, &desired, &rejected, &hints);
         printer.print(&report, |report| text(&what, report))?;
         let Some(RejectedView { service, error, .. }) = report.rejected.first() else { return Ok(()) };
         let more = match report.rejected.len() - 1 {
             0 => String::new(),
             n => format!(" (and {n} more services are wrong)"),
         };
+        let error = about_it(service, error);
         Err(Failure::Said(format!("{what}: service \"{service}\" is wrong: {error}{more}")))
     }
 }
 
-fn report(config: Config) -> Report {
-    let (desired, rejected) = merge::alone(&config);
+fn report(config: Config, desired: &Desired, rejected: &[Rejection], hints: &[Hint]) -> Report {
     let here = interfaces_here();
     let mut warnings = Vec::new();
     let mut interfaces = Vec::new();
@@ -125,6 +131,7 @@ fn report(config: Config) -> Report {
             ));
         }
     }
+    warnings.extend(hints.iter().map(|h| format!("{}: {}; {}", h.about, h.text, h.remedy)));
     Report {
         api_socket: config.api_socket,
         metrics_listen: config.metrics_listen.to_string(),
@@ -245,7 +252,7 @@ fn text(what: &str, r: &Report) -> String {
         text.push('\n');
     }
     for RejectedView { service, error, .. } in &r.rejected {
-        text.push_str(&format!("wrong: service \"{service}\": {error}\n"));
+        text.push_str(&format!("wrong: service \"{service}\": {}\n", about_it(service, error)));
     }
     for warning in &r.warnings {
         text.push_str(&format!("warning: {warning}\n"));

@@ -170,7 +170,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             Command::Stats(args) => args.run(&context).await,
             Command::Cluster(args) => args.run(&context).await,
             Command::Rebalance(args) => args.run(&context).await,
-            Command::Check(args) => args.run(&context.printer),
+            Command::Check(args) => args.run(&context.printer).await,
             Command::Import(args) => args.run(&context.printer),
             Command::Ipvsadm(args) => args.run(&context).await,
             Command::Doctor(args) => args.run(&context.printer).await,

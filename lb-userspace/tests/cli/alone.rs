@@ -51,7 +51,9 @@ fn check_shows_what_would_be_set_up_without_an_agent() {
     assert_eq!(report["services"][1]["declared"]["timeouts"], json!({"client_request": 60.0}));
     has(&text, &["SETTING", "affinity", "client ip, ipv6 prefix 128, timeout 3h", "client request 1m"]);
     assert_eq!(report["interfaces"][0]["present"], json!(["lo"]));
-    assert_eq!(report["warnings"].as_array().map(Vec::len), Some(3));
+    // Of routes is warned too, as they are here.
+    let warnings = report["warnings"].as_array().expect("a list").iter().filter_map(Value::as_str);
+    assert_eq!(warnings.filter(|warning| !warning.starts_with("route: ")).count(), 3, "{report}");
     has(&Ran::of(&mut flowpin(&["check"])).ok(), &["default configuration is valid"]);
 
     for own in ["127.0.0.1:80", "127.8.0.1", "[::1]:80", "::1", "[::ffff:127.0.0.1]:80", "::ffff:127.0.0.1"] {
@@ -64,6 +66,10 @@ fn check_shows_what_would_be_set_up_without_an_agent() {
             &[&format!("backend {own} can't be reached"), "not loopback"],
         );
     }
+    std::fs::write(&path, good.replace("name = \"empty\"", "name = \"app\"")).expect("written");
+    let twice = Ran::of(&mut flowpin(&["check", "--config", file]));
+    has(&twice.out, &["wrong: service \"app\": it is declared twice; give each a name of its own\n"]);
+    has(&twice.failed(1), &["service \"app\" is wrong: it is declared twice"]);
     std::fs::write(&path, good.replace("weight = 2", "weight = 65536")).expect("written");
     has(&Ran::of(&mut flowpin(&["check", "--config", file])).failed(1), &[file, "65536", "0 to 65535"]);
     std::fs::write(&path, good.replace("weight", "wieght")).expect("written");
@@ -72,6 +78,23 @@ fn check_shows_what_would_be_set_up_without_an_agent() {
         &Ran::of(&mut flowpin(&["check", "--config", "/nonexistent.toml"])).failed(1),
         &["/nonexistent.toml"],
     );
+}
+
+#[test]
+fn a_file_of_which_nothing_is_known_is_not_imported() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("notes.txt");
+    std::fs::write(&path, "Dear all;\nthe balancer is replaced on Monday;\n").expect("written");
+    let file = path.to_str().expect("text");
+    for format in ["haproxy", "ipvsadm", "keepalived", "nginx"] {
+        let ran = Ran::of(&mut flowpin(&["import", format, file]));
+        assert_eq!(ran.out, "", "{format}");
+        has(&ran.failed(1), &["notes.txt: nothing of it is", format, "give the file's own format"]);
+    }
+    std::fs::write(&path, "global\n    daemon\n").expect("written");
+    let ran = Ran::of(&mut flowpin(&["import", "haproxy", file]));
+    has(&ran.err, &["declares no service"]);
+    has(&ran.ok(), &["# line 2: daemon"]);
 }
 
 #[test]

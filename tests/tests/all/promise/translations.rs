@@ -105,7 +105,9 @@ fn each_is_valid_and_pages_say_what_it_has_instead() {
         let services = report["services"].as_array().expect("services");
         let backends = services.iter().filter_map(|s| s["backends"].as_array()).map(Vec::len).sum();
         assert_eq!((services.len(), backends), translation.has, "{}: {said}", translation.name);
-        assert_eq!(report["warnings"].as_array().map_or(0, Vec::len), 0, "{}: {said}", translation.name);
+        let warnings = report["warnings"].as_array().expect("warnings").iter().filter_map(Value::as_str);
+        // Of the routes of wherever this runs nothing is asked.
+        assert_eq!(warnings.filter(|w| !w.starts_with("route: ")).count(), 0, "{}: {said}", translation.name);
         for (page, words) in translation.instead {
             let file = format!("docs/migration/{page}.md");
             let text = std::fs::read_to_string(workspace().join(&file)).expect(&file);

@@ -76,6 +76,10 @@ impl World {
             Some(text) if text.contains("match = \\\"b1\\\"") => Ok(()),
             other => Err(format!("{other:?}")),
         });
+        let config = self.agent.config();
+        let checked = ["check", "--config", config.to_str().expect("text")];
+        let checked = self.net.node.run(|| self.agent.done(&checked));
+        assert!(checked.contains("warning: route: ") && checked.contains("match = \"b1\""), "{checked}");
         let vip: SocketAddr = at(&V4.vip(0), 80);
         let lost = self.net.client.run(|| TcpStream::connect_timeout(&vip, Duration::from_millis(300)));
         assert!(lost.is_err(), "it works, and status says that it doesn't");
