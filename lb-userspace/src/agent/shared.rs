@@ -1,5 +1,7 @@
 //! What tasks share: the desired state, the mirror of the maps, the last census. Readers look, the owner writes.
 
+mod unserved;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
@@ -337,6 +339,7 @@ impl Shared {
                 .chain(state.left_out().map(left_out))
                 .chain(one_way(&state))
                 .chain(short_of_quorum(&state))
+                .chain(unserved::warnings(&state))
                 .collect(),
             rejected: state.refusals().map(views::rejected).collect(),
             kubernetes: cluster.as_ref().map(|cluster| cluster.view(&self.deaf.borrow())),

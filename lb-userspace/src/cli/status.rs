@@ -14,7 +14,7 @@ Examples:
   flowpin status -o json | jq -r '.problems[]'
 
 Exit code 0: all is as it should be. 1: degraded; what is wrong is listed. 3: no agent answers. Warnings, of rules of \
-the host's own that get in the way, change neither state nor exit code.")]
+the host's own that get in the way or services without a backend for new clients, change neither state nor exit code.")]
 pub struct Args {}
 
 impl Args {
