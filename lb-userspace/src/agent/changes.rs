@@ -167,6 +167,7 @@ impl Handle {
     ) -> Result<BackendView, ApiError> {
         let name = backend_key(service, backend).map_err(invalid)?;
         let mut owner = self.owner().lock().await;
+        let name = if owner.runtime.has_backend(service, &name) { name } else { self.named(service, &name)? };
         let added = owner.runtime.backends.get(service).and_then(|of| of.get(&name)).cloned();
         match self.member(service, &name) {
             Ok((_, origin)) => {
@@ -204,13 +205,14 @@ impl Handle {
     pub async fn remove_backend(&self, service: &str, backend: &str) -> Result<(), ApiError> {
         let name = backend_key(service, backend).map_err(invalid)?;
         let mut owner = self.owner().lock().await;
+        let name = if owner.runtime.has_backend(service, &name) { name } else { self.named(service, &name)? };
         match self.member(service, &name) {
             Ok((_, origin)) => {
                 self.own(&format!("backend {name} of service \"{service}\""), origin, ", or drain it")?;
                 self.declared_itself(service, &name)?;
             }
             // One that is refused can be taken back.
-            Err(_) if owner.runtime.backends.get(service).is_some_and(|of| of.contains_key(&name)) => {}
+            Err(_) if owner.runtime.has_backend(service, &name) => {}
             Err(e) => return Err(e),
         }
         let mut runtime = owner.runtime.clone();
@@ -264,7 +266,7 @@ impl Handle {
     pub async fn drain(&self, service: &str, backend: &str, drain: Drain) -> Result<BackendView, ApiError> {
         check_deadline(drain.deadline_seconds)?;
         let mut owner = self.owner().lock().await;
-        let (view, _) = self.backend(service, backend)?;
+        let (view, _) = self.backend(service, &self.named(service, backend)?)?;
         let mut runtime = owner.runtime.clone();
         let record = RuntimeDrain::begin(drain.deadline_seconds);
         runtime.drains.entry(service.into()).or_default().insert(view.address.clone(), record);
@@ -282,7 +284,7 @@ impl Handle {
     /// There is no such backend, or it isn't draining.
     pub async fn undrain(&self, service: &str, backend: &str) -> Result<BackendView, ApiError> {
         let mut owner = self.owner().lock().await;
-        let (view, _) = self.backend(service, backend)?;
+        let (view, _) = self.backend(service, &self.named(service, backend)?)?;
         let mut runtime = owner.runtime.clone();
         if runtime.drains.get_mut(service).and_then(|m| m.remove(&view.address)).is_none() {
             return Err(ApiError::Conflict(format!(

@@ -1,5 +1,7 @@
 //! What the API may ask of the agent.
 
+mod named;
+
 use std::{net::IpAddr, sync::Arc};
 
 use futures::{

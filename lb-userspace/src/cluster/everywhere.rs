@@ -156,7 +156,7 @@ impl Handle {
 
     async fn here(&self, Task { service, backend, deed }: &Task) -> Result<BackendView, ApiError> {
         match deed {
-            Deed::Look => Ok(self.backend(service, backend)?.0),
+            Deed::Look => Ok(self.backend(service, &self.named(service, backend)?)?.0),
             Deed::Drain(drain) => self.drain(service, backend, drain.clone()).await,
             Deed::Undrain => self.undrain(service, backend).await,
         }

@@ -147,6 +147,11 @@ impl Runtime {
         written.map_err(|error| SourceError::Save { path: path.display().to_string(), error })
     }
 
+    /// Was such a backend added to a service, whether it is in force or not?
+    pub fn has_backend(&self, service: &str, backend: &str) -> bool {
+        self.backends.get(service).is_some_and(|of| of.contains_key(backend))
+    }
+
     /// What is declared of a service, its backends with it.
     pub fn declared(&self, service: &str) -> Option<ServiceDecl> {
         let decl = self.services.get(service)?.clone();
