@@ -1,7 +1,7 @@
 //! What is known, what the maps hold, and what is wrong: of one moment for a reader.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Deref,
     sync::Arc,
 };
@@ -26,6 +26,8 @@ pub struct State {
     actual: Actual,
     /// Health checks that failed since the agent started, by service and backend: how many, and why the last did.
     failures: HashMap<String, HashMap<String, (u64, String)>>,
+    /// Backends that a health check has answered of since the agent started, by service.
+    checked: HashMap<String, HashSet<String>>,
     /// Open connections of draining backends when their drains began, since the agent started: by service and backend.
     pub drained_from: HashMap<(String, String), u64>,
     /// Backends from which nothing comes back, by service and name.
@@ -81,6 +83,11 @@ impl State {
                 backends.retain(|backend, _| spec.is_some_and(|spec| spec.backends.contains_key(backend)));
                 !backends.is_empty()
             });
+            self.checked.retain(|service, backends| {
+                let spec = declared.get(service);
+                backends.retain(|backend| spec.is_some_and(|spec| spec.backends.contains_key(backend)));
+                !backends.is_empty()
+            });
             self.drained_from.retain(|(service, backend), _| {
                 let spec = declared.get(service).and_then(|spec| spec.backends.get(backend));
                 spec.is_some_and(|spec| spec.admin != AdminState::Active)
@@ -131,6 +138,16 @@ impl State {
             self.failures.entry(service.into()).or_default().entry(backend.into()).or_default();
         *count += 1;
         why.clone_into(last);
+    }
+
+    /// A check of a backend has come out, well or not.
+    pub fn note_checked(&mut self, service: &str, backend: &str) {
+        self.checked.entry(service.into()).or_default().insert(backend.into());
+    }
+
+    /// Has any?
+    pub fn is_checked(&self, service: &str, backend: &str) -> bool {
+        self.checked.get(service).is_some_and(|of| of.contains(backend))
     }
 
     /// Failed checks of a backend, and why the last one failed.

@@ -117,6 +117,9 @@ pub struct BackendView {
     pub state: String,
     /// Health check's word; `true` where none is configured.
     pub healthy: bool,
+    /// Is `healthy` only assumed, since no check of it has come out yet?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unchecked: bool,
     /// Do clients ask it, and nothing comes back by this node?
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub one_way: bool,

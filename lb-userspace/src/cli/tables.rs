@@ -18,6 +18,11 @@ fn state(backend: &BackendView) -> String {
     }
 }
 
+/// `yes (unchecked)`
+fn health(backend: &BackendView) -> String {
+    if backend.healthy && backend.unchecked { "yes (unchecked)".into() } else { yes(backend.healthy) }
+}
+
 fn list<T: ToString>(items: &[T], between: &str) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(between)
 }
@@ -183,7 +188,7 @@ pub fn backends(services: &[ServiceView]) -> String {
                 or_dash(b.max_connections.map(|n| count(n.into()))),
                 yes(b.local),
                 state(b),
-                yes(b.healthy),
+                health(b),
                 b.origin.clone(),
                 count(b.active_connections),
                 or_dash(b.oldest_seconds.map(duration)),

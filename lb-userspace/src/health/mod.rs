@@ -225,6 +225,10 @@ async fn judge(
         None => None,
     };
     lacking.note(handle, &outcome.target, None);
+    let known = handle.shared.read().is_checked(service, backend);
+    if !known {
+        handle.shared.write().note_checked(service, backend);
+    }
     if failure.is_none() {
         at_vips.note(handle, &outcome.target, outcome.not_at_vips);
     }

@@ -22,6 +22,7 @@ pub fn backend(service: &ServiceSpec, now: &Now<'_>, state: &State) -> BackendVi
             ("removed".into(), gone.as_ref())
         }
     };
+    let checks = service.health.is_some() && now.spec.is_some();
     BackendView {
         address: now.name.into(),
         host: spec.and_then(|spec| spec.host.as_deref().map(String::from)),
@@ -31,6 +32,7 @@ pub fn backend(service: &ServiceSpec, now: &Now<'_>, state: &State) -> BackendVi
         backup: spec.is_some_and(|spec| spec.backup),
         state: now.state.into(),
         healthy: now.healthy,
+        unchecked: checks && now.healthy && !state.is_checked(&service.name, now.name),
         one_way: now.one_way,
         health_check_failures: now.failures,
         last_health_check_failure: now.why.map(String::from),
@@ -64,6 +66,7 @@ pub fn host(service: &ServiceSpec, host: &HostSpec, all: &[BackendView]) -> Back
         backup: host.backup,
         state: "active".into(),
         healthy: own.iter().any(|view| view.healthy),
+        unchecked: own.iter().any(|view| view.unchecked),
         one_way: own.iter().any(|view| view.one_way),
         health_check_failures: sum(|view| view.health_check_failures),
         last_health_check_failure: None,

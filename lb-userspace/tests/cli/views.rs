@@ -22,6 +22,7 @@ pub fn backend(address: &str, active: u64) -> BackendView {
         local: false,
         state: "active".into(),
         healthy: true,
+        unchecked: false,
         one_way: false,
         health_check_failures: 0,
         last_health_check_failure: None,
