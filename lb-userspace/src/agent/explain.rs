@@ -1,5 +1,7 @@
 //! Which backend a client is at, or would be given to, and why.
 
+mod note;
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::PoisonError,
@@ -12,6 +14,7 @@ use lb_common::{
 };
 use tokio::{sync::oneshot, time::timeout};
 
+use self::note::note;
 use super::{
     handle::{Handle, blocking},
     shared::Shared,
@@ -21,7 +24,7 @@ use crate::{
         error::ApiError,
         types::{Candidate, ConnectionFilter, EndpointsView, ExplainQuery, ExplainView},
     },
-    model::{AdminState, Origin, ServiceSpec},
+    model::Origin,
     source::kubernetes::{explain::Question, record::Transport},
 };
 
@@ -177,7 +180,7 @@ impl Asked {
                         Some(_) if !listed => self.unlisted(state.actual().backend(*id)).into(),
                         Some(spec) => {
                             let healthy = |backend: &str| state.health.of(&name, backend).healthy;
-                            note(spec, backend, healthy, active >= limit)
+                            note(spec, backend, healthy, active >= limit, weight)
                         }
                     },
                 },
@@ -252,6 +255,9 @@ impl Asked {
         word: &dyn Fn(BackendId) -> Option<u32>,
     ) -> (Option<BackendId>, String) {
         let open: Vec<&(BackendId, Candidate)> = candidates.iter().filter(|(_, c)| c.takes_new).collect();
+        if candidates.is_empty() {
+            return (None, "nobody: the service has no backend".into());
+        }
         if open.is_empty() {
             return (None, "nobody: no backend takes new connections; see the notes".into());
         }
@@ -375,21 +381,5 @@ fn flow_hash(client: SocketAddr, vip: SocketAddr, proto: Proto, seed: u64) -> u3
             hash::flow(&FlowKey::<lb_common::abi::Addr6>::new(a.into(), b.into(), sport, dport, proto), seed)
         }
         _ => 0,
-    }
-}
-
-/// Why a backend takes no new connections; empty if it does.
-fn note(spec: &ServiceSpec, backend: &str, healthy: impl Fn(&str) -> bool, full: bool) -> String {
-    let Some(own) = spec.backends.get(backend) else { return "removed; keeps what it has".into() };
-    if matches!(own.admin, AdminState::Draining { .. }) {
-        "draining".into()
-    } else if !healthy(backend) {
-        "unhealthy".into()
-    } else if !own.backup && !spec.meets_quorum(own.address.is_ipv6(), &healthy) {
-        "healthy, but the service's quorum isn't met".into()
-    } else if full {
-        "full: it has max_connections".into()
-    } else {
-        String::new()
     }
 }

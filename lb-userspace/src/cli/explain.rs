@@ -59,6 +59,7 @@ fn text(view: &ExplainView) -> String {
             c.note.clone(),
         ]);
     }
+    let table = if view.candidates.is_empty() { String::new() } else { table.to_string() };
     let cluster = view.kubernetes.as_ref().map(cluster).unwrap_or_default();
     format!(
         "{} -> {} (service \"{}\"): {backend}\n{}\n\n{table}{cluster}",
