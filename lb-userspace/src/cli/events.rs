@@ -31,8 +31,15 @@ impl Args {
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
         let query = EventQuery { follow: self.follow, service: self.service };
         let mut events = context.client.events(&query).await?;
+        let mut none = !self.follow;
         while let Some(event) = events.next().await? {
+            none = false;
             context.printer.line(&event, text)?;
+        }
+        if none {
+            context.printer.note(
+                "no events yet; -f waits for them, and shows connections that open and end as well, which are not kept",
+            );
         }
         Ok(())
     }
