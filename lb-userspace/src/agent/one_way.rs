@@ -18,6 +18,8 @@ use crate::model::{Frontend, Protocol};
 
 /// How often somebody looks.
 const EVERY: Duration = Duration::from_secs(5);
+/// The same while there is such a backend, so that it is known soon when it answers.
+const SOON: Duration = Duration::from_secs(1);
 /// So many SYNs were repeated, and nothing has come back since before the first: then nothing does.
 const ENOUGH: u64 = 3;
 
@@ -52,9 +54,10 @@ pub async fn run(handle: Handle, stopped: watch::Receiver<bool>) {
     let stop = down(stopped);
     tokio::pin!(stop);
     loop {
+        let pause = if handle.shared.read().one_way.is_empty() { EVERY } else { SOON };
         tokio::select! {
             () = &mut stop => return,
-            () = tokio::time::sleep(EVERY) => look(&handle.shared, &mut watch),
+            () = tokio::time::sleep(pause) => look(&handle.shared, &mut watch),
         }
     }
 }
