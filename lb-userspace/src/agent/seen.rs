@@ -182,6 +182,7 @@ mod tests {
             name: format!("i{index}"),
             unfit: None,
             partial_checksums: false,
+            veth: false,
             leads_out: false,
             tunnel: false,
             above: None,

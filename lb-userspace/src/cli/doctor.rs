@@ -21,6 +21,7 @@ Examples:
   sudo flowpin doctor --config /etc/flowpin/flowpin.toml
   sudo flowpin doctor -o json | jq '.[] | select(.status == \"missing\")'
 
+On a fresh machine something is likely to be missing, such as IPv4 forwarding. \
 available: there. fallback: not there, something slower or simpler does its work. missing: needed and not there, \
 or refused by this kernel; the last column says what to do, or which program was refused and why. warning: a rule of \
 the host's that may keep packets from arriving (`flowpin status` says which do), or a config file with passwords that \

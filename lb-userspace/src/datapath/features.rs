@@ -246,6 +246,11 @@ fn of_interface(interface: &Interface) -> Feature {
         .ok()
         .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()));
     let detail = match (interface.partial_checksums, driver) {
+        _ if interface.veth => {
+            "virtual: attach = \"tc\" is the better choice. With xdp, refusals (RST, ICMP) to clients are lost unless its \
+             other end has GRO on, there: ethtool -K PEER gro on"
+                .into()
+        }
         (true, _) => "virtual: attach = \"tc\" is the better choice; xdp works".into(),
         (false, Some(driver)) => {
             format!("driver {driver}: xdp, native if the driver has it, else generic; or tc")

@@ -23,6 +23,8 @@ pub struct Interface {
     pub unfit: Option<&'static str>,
     /// May its packets come with partial checksums (veth, tun, tap: the sender is a stack on this machine)?
     pub partial_checksums: bool,
+    /// Is it a veth?
+    pub veth: bool,
     /// Is it a veth whose other end is in another network namespace?
     pub leads_out: bool,
     /// Is it a tunnel that carries frames to other nodes (VXLAN, Geneve)?
@@ -79,6 +81,7 @@ impl Interface {
             mac,
             unfit: unfit(message.header.link_layer_type, &kinds),
             partial_checksums: software || message.header.link_layer_type == LinkLayerType::Loopback,
+            veth,
             leads_out: veth && elsewhere,
             tunnel,
             above,
