@@ -35,7 +35,7 @@ use super::{Failure, output::Printer};
 Example:
   sudo flowpin demo
 
-It takes about 40 seconds on a terminal, where it waits after each step; 10 elsewhere. At its beginning it says how to \
+It takes about 35 seconds on a terminal, where it waits after each step; 5 elsewhere. At its beginning it says how to \
 watch from another terminal, with \"flowpin top\" and \"flowpin events -f\".
 
 Needs root and ip (iproute2). Without iptables, kube-proxy's side is left out. Agent, pins and sockets are its own: an agent \
