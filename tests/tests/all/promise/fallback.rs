@@ -53,6 +53,7 @@ fn clsact_where_there_is_no_tcx() {
                 name: name.into(),
                 unfit: None,
                 partial_checksums: true,
+                veth: true,
                 leads_out: true,
                 tunnel: false,
                 above: None,
