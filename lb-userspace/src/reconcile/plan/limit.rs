@@ -22,14 +22,16 @@ impl Planner<'_> {
         spec: &ServiceSpec,
         blocks: &BTreeSet<BlockId>,
     ) -> Result<(), Exhausted> {
-        let Some(most) = spec.max_connections else {
-            self.remove_limit(id);
-            return Ok(());
-        };
+        let before = self.actual.limit(id);
+        // Where it is to have none, its entries still ask for the old one when blocks are written.
+        let Some(most) = spec.max_connections.or(before.map(|limit| limit.most)) else { return Ok(()) };
         let exhausted = || Exhausted { service: spec.name.clone(), what: "block of backends to be limited" };
         let value = ServiceLimit::new(most, blocks.iter().copied()).ok_or_else(exhausted)?;
-        if self.actual.limit(id) != Some(&value) {
+        if before != Some(&value) {
             self.push(Stage::Limits, Step::Limit { service: id, value: Some(Box::new(value)) });
+        }
+        if spec.max_connections.is_none() {
+            self.remove_limit(id);
         }
         Ok(())
     }
