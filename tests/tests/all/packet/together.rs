@@ -140,7 +140,8 @@ fn never_more_than_the_service_takes() {
         });
         let left: u32 = added.backends.iter().map(|b| world.active(*b).unwrap()).sum();
         assert_eq!(left, 0, "{hook:?}: a place is lost");
-        assert!(opened.into_inner() > ROUNDS, "{hook:?}: nearly nobody got in");
+        let opened = opened.into_inner();
+        assert!(opened > ROUNDS / 10, "{hook:?}: {opened} got in of {ROUNDS} that each CPU tried");
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use flowpin_tests::harness::eventually::pass;
-use lb_common::abi::{Algorithm, BackendId, Reason, Stray};
+use lb_common::abi::{Algorithm, BLOCK_SLOTS, BackendId, Reason, Stray};
 
 use super::{
     affinity::client,
@@ -86,10 +86,11 @@ fn all_blocks_count_and_those_that_nobody_is_led_to() {
         assert_eq!((all(s, &added), full(s)), (50, 10));
         // A block in which removed backends have their last connections.
         let blocks: Vec<u32> = (added.backends[0].block()..=elsewhere).collect();
-        s.world.set_active(BackendId::new(elsewhere, 3), 7).expect("set");
-        s.world.limit(added.id, 60, blocks).expect("said");
+        s.world.set_active(BackendId::new(elsewhere, 0), 7).expect("set");
+        let there = 7 * BLOCK_SLOTS as u32;
+        s.world.limit(added.id, 50 + there + 3, blocks).expect("said");
         assert_eq!((41_000..41_060).filter(|port| opens(s, *port)).count(), 3);
-        s.world.set_active(BackendId::new(elsewhere, 3), 0).expect("set");
+        s.world.set_active(BackendId::new(elsewhere, 0), 0).expect("set");
     });
 }
 

@@ -23,7 +23,7 @@ const OPEN: usize = 40;
 
 /// The packaged file's service, by hand: the same words, with this world's backends.
 const APP: &str = "service add app --vip 10.96.0.10 --vip fd96::10 --port 8001-8003/tcp --port 80:8080/tcp \
-    --scope all --forward nat --algorithm least-connections --stray reset \
+    --service-max-connections 10000 --scope all --forward nat --algorithm least-connections --stray reset \
     --affinity client-ip --affinity-timeout 3h --affinity-group app \
     --timeout-idle 15h --timeout-client-request 60s --timeout-backend-response 60s \
     --health tcp --health-interval 2s --health-timeout 1s --health-rise 2 --health-fall 3 --slow-start 30s \
@@ -113,7 +113,12 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ),
     ("--slow-start 2s", "--default slow-start", "/slow_start", "2.0"),
     ("--quorum 2", "--default quorum", "/quorum", "2"),
-    ("--service-max-connections 9", "--default service-max-connections", "/service_max_connections", "9"),
+    (
+        "--service-max-connections 9000",
+        "--default service-max-connections",
+        "/service_max_connections",
+        "9000",
+    ),
     ("--on-removal drain", "--default on-removal", "/on_removal", "\"drain\""),
     (
         "--on-removal drain --on-removal-deadline 2s",
