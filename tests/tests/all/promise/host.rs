@@ -286,8 +286,12 @@ fn thousands_of_sockets_are_found_again() {
         agent.end(Signal::SIGKILL);
         sockets.extend(rest.into_iter().filter(|_| third()));
         agent.up();
-        let left = agent.active("v4").iter().chain(&agent.active("v6")).sum::<u64>();
-        assert_eq!(left, (SOCKETS / 3) as u64);
+        // A program that another test was just starting may hold some for a moment.
+        let left = || agent.active("v4").iter().chain(&agent.active("v6")).sum::<u64>();
+        eventually("a third is left", Duration::from_secs(20), || match left() {
+            n if n == (SOCKETS / 3) as u64 => Ok(()),
+            n => Err(n.to_string()),
+        });
         assert_eq!(agent.sweeps(3)["accounting_drift"], 0);
         for (number, socket) in (0..).zip(sockets.iter().step_by(40)) {
             udp::exchange(socket, number, 100);
